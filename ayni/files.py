@@ -1,0 +1,190 @@
+"""Writes that are whole or absent, and reads that name the line they fail on.
+
+Every write is: temporary name → fsync → rename. `failpoint` marks the places where the torture tests kill us.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import gzip
+import hashlib
+import json
+import os
+import shutil
+import signal
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ayni.errors import BadInput, NoRoom
+
+
+class Killed(BaseException):
+    """An armed failpoint was reached (tests only)."""
+
+
+def failpoint(name: str) -> None:
+    """Die here if `AYNI_FAILPOINT` names this place: `name` raises Killed, `kill:name` is a real SIGKILL."""
+    armed = os.environ.get("AYNI_FAILPOINT")
+    if armed == name:
+        raise Killed(name)
+    if armed == f"kill:{name}":
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def fsync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields a temporary name to write; on success it becomes `path` in one step, on failure it is removed."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        yield temporary
+        fsync(temporary)
+        failpoint("file-written")
+        os.replace(temporary, path)
+        fsync(path.parent)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise NoRoom(
+                f"{path}: no space left on the device; free some and run the same command again"
+            ) from None
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: Path) -> Iterator[Path]:
+    """The same for a directory; an older one at `path` is replaced."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    shutil.rmtree(temporary, ignore_errors=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            fsync(file)
+        fsync(temporary)
+        failpoint("directory-written")
+        old = path.with_name(f".{path.name}.{os.getpid()}.old")
+        if path.exists():
+            os.replace(path, old)
+            failpoint("directory-moved")
+        os.replace(temporary, path)
+        fsync(path.parent)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise NoRoom(
+                f"{path}: no space left on the device; free some and run the same command again"
+            ) from None
+        raise
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + "\n")
+
+
+def json_line(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")) + "\n"
+
+
+def write_jsonl(path: Path, values: Iterable[Any]) -> int:
+    """One JSON value a line, all or nothing; returns how many."""
+    count = 0
+    with atomic_file(path) as temporary, open(temporary, "w", encoding="utf-8") as file:
+        for value in values:
+            file.write(json_line(value))
+            count += 1
+    return count
+
+
+def read_bytes(path: Path) -> bytes:
+    """The file's bytes, un-gzipped when it ends in `.gz`; BadInput when it is not there or not whole."""
+    try:
+        data = path.read_bytes()
+        return gzip.decompress(data) if path.suffix == ".gz" else data
+    except FileNotFoundError:
+        raise BadInput("no such file", path=path) from None
+    except IsADirectoryError:
+        raise BadInput("is a directory, not a file", path=path) from None
+    except (OSError, EOFError) as error:
+        raise BadInput(f"cannot be read ({error})", path=path) from None
+
+
+def read_text(path: Path) -> str:
+    """The file as UTF-8; BadInput with the line of the first bad byte."""
+    data = read_bytes(path)
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BadInput(
+            f"byte 0x{data[error.start]:02x} is not UTF-8", path=path, line=line, fix="save the file as UTF-8"
+        ) from None
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    seen: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in seen:
+            raise ValueError(f"the key {key!r} stands twice in one object")
+        seen[key] = value
+    return seen
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is not JSON")
+
+
+def parse_json(text: str, *, path: object = None, line: int | None = None) -> Any:
+    """Strict JSON: no duplicate keys, no NaN; BadInput with the line."""
+    where = None if path is None else str(path)
+    try:
+        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+    except json.JSONDecodeError as error:
+        at = (line or 1) + error.lineno - 1
+        raise BadInput(f"not JSON: {error.msg} at column {error.colno}", path=where, line=at) from None
+    except (ValueError, RecursionError) as error:
+        raise BadInput(str(error), path=where, line=line or 1) from None
+
+
+def read_json(path: Path) -> Any:
+    return parse_json(read_text(path), path=path)
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
+    """(line number, value) of every non-empty line."""
+    for number, text in enumerate(read_text(path).split("\n"), 1):
+        if text.strip():
+            yield number, parse_json(text, path=path, line=number)
+
+
+def sha256_of(path: Path, keep: Callable[[Path], bool] = lambda file: True) -> str:
+    """The content hash of a file, or of a directory's files by relative name."""
+    digest = hashlib.sha256()
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            if not keep(file.relative_to(path)):
+                continue
+            digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
+        with open(file, "rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    return digest.hexdigest()
