@@ -1,0 +1,83 @@
+"""results.json: one row per measured number, the same schema for every stage and every run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+
+from ayni.errors import BadInput
+from ayni.files import parse_json, read_text, write_json
+from ayni.maths.statistics import Estimate
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One number: what was measured (`metric`, on an `axis`), by which `judge`, of which `model` (`against` another).
+
+    `n` counts items, ties included; `wins`, `ties`, `losses` are the model's. `interval` is at `level`; absent is None.
+    """
+
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+    metric: str
+    axis: str | None = None
+    judge: str | None = None
+    model: str | None = None
+    against: str | None = None
+    split: str | None = None
+    n: int | None = None
+    wins: int | None = None
+    ties: int | None = None
+    losses: int | None = None
+    value: float | None = None
+    interval: tuple[float, float] | None = None
+    level: float | None = None
+    method: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _File:
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
+    schema: int
+    results: tuple[Result, ...]
+
+
+_READER = TypeAdapter(_File)
+
+
+def result(metric: str, estimate: Estimate, **where: Any) -> Result:
+    """The row for an estimate; `where` are the other fields of Result (axis, judge, model, wins, n …)."""
+    level = None if estimate.interval is None else estimate.level
+    fields = {"n": estimate.n, "level": level, "method": estimate.method, **where}
+    return Result(metric=metric, value=estimate.value, interval=estimate.interval, **fields)
+
+
+def results_document(results: Iterable[Result]) -> dict[str, Any]:
+    """What results.json holds: `{schema: 1, results: [...]}`, every field of every row, None for absent."""
+    return {"schema": SCHEMA, "results": [asdict(item) for item in results]}
+
+
+def write_results(path: Path, results: Iterable[Result]) -> None:
+    write_json(path, results_document(results))
+
+
+def read_results(path: Path) -> list[Result]:
+    """The rows of a results.json; BadInput with the field at fault."""
+    text = read_text(path)
+    parse_json(text, path=path)
+    try:
+        found = _READER.validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"]) or None
+        raise BadInput(first["msg"], path=path, field=field) from None
+    if found.schema != SCHEMA:
+        fix = "write it again with this version of ayni"
+        raise BadInput(f"schema {found.schema} is not {SCHEMA}", path=path, field="schema", fix=fix)
+    return list(found.results)

@@ -1,0 +1,180 @@
+"""Which of two models answers better, by a judge that is asked in both orders (paper §3.4.2).
+
+A judge that changes its mind when the answers change places has not decided: that counts as a tie, and how often it
+happens is reported. The paper only randomises the order.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ayni.evaluate.results import Result, result
+from ayni.maths.statistics import Estimate, half_tie_rate, proportion, win_rate
+from ayni.records import Prompt
+
+Judge = Callable[[Prompt, str, str], float]  # 1: the first answer is better, 0: the second, ½: neither
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One prompt's verdict. `score` is a's: 1, ½ or 0; `first` how a fared when shown first, `second` when second.
+
+    `first` and `second` are None where the judge scores answers alone and so has no order.
+    """
+
+    prompt_id: str
+    axis: str
+    category: str
+    score: float
+    first: float | None = None
+    second: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """Model a's record against b."""
+
+    wins: int
+    ties: int
+    losses: int
+
+    @property
+    def n(self) -> int:
+        return self.wins + self.ties + self.losses
+
+    def rate(self, level: float = 0.95) -> Estimate:
+        """wins / (wins + losses)."""
+        return win_rate(self.wins, self.ties, self.losses, level)
+
+    def half_rate(self, level: float = 0.95) -> Estimate:
+        """(wins + ties/2) / n."""
+        return half_tie_rate(self.wins, self.ties, self.losses, level)
+
+
+@dataclass(frozen=True, slots=True)
+class PositionBias:
+    """How a judge reacts to order: share of prompts with one verdict in both orders, and the first place's win rate.
+
+    An unbiased judge gives `first_place` ½ whatever the models are worth, as each answer stands first once.
+    """
+
+    consistency: Estimate
+    first_place: Estimate
+
+
+def compare(
+    prompts: Sequence[Prompt],
+    answers_a: Sequence[str],
+    answers_b: Sequence[str],
+    judge: Judge,
+    *,
+    axis: str | None = None,
+) -> list[Outcome]:
+    """One outcome a prompt, in order; `axis` defaults to each prompt's task. Equal answers tie without asking.
+
+    Raises ValueError when the lists differ in length or the judge says anything but 1, ½ and 0.
+    """
+    outcomes = []
+    for prompt, a, b in zip(prompts, answers_a, answers_b, strict=True):
+        first = 0.5 if a == b else _verdict(judge, prompt, a, b)
+        second = 0.5 if a == b else 1 - _verdict(judge, prompt, b, a)
+        score = first if first == second else 0.5
+        outcomes.append(Outcome(prompt.id, axis or prompt.task, prompt.category, score, first, second))
+    return outcomes
+
+
+def compare_scores(
+    prompts: Sequence[Prompt],
+    scores_a: Sequence[float],
+    scores_b: Sequence[float],
+    *,
+    tie: float = 0.0,
+    axis: str | None = None,
+) -> list[Outcome]:
+    """The same from a judge that scores each answer alone: |a − b| ≤ `tie` is a tie."""
+    outcomes = []
+    for prompt, a, b in zip(prompts, scores_a, scores_b, strict=True):
+        score = 0.5 if abs(a - b) <= tie else float(a > b)
+        outcomes.append(Outcome(prompt.id, axis or prompt.task, prompt.category, score))
+    return outcomes
+
+
+def tally(outcomes: Sequence[Outcome]) -> Tally:
+    scores = [outcome.score for outcome in outcomes]
+    return Tally(scores.count(1.0), scores.count(0.5), scores.count(0.0))
+
+
+def by_axis(outcomes: Sequence[Outcome]) -> dict[str, Tally]:
+    """Axes in the order they first appear."""
+    axes = dict.fromkeys(outcome.axis for outcome in outcomes)
+    return {axis: tally([o for o in outcomes if o.axis == axis]) for axis in axes}
+
+
+def by_category(outcomes: Sequence[Outcome]) -> dict[str, Tally]:
+    """Categories in alphabetical order."""
+    names = sorted({outcome.category for outcome in outcomes})
+    return {name: tally([o for o in outcomes if o.category == name]) for name in names}
+
+
+def position_bias(outcomes: Sequence[Outcome], level: float = 0.95) -> PositionBias | None:
+    """None when the judge was never asked in two orders."""
+    asked = [(o.first, o.second) for o in outcomes if o.first is not None and o.second is not None]
+    if not asked:
+        return None
+    same = sum(first == second for first, second in asked)
+    first_wins = sum((first == 1) + (second == 0) for first, second in asked)
+    second_wins = sum((first == 0) + (second == 1) for first, second in asked)
+    return PositionBias(proportion(same, len(asked), level), win_rate(first_wins, 0, second_wins, level))
+
+
+def win_rate_results(
+    outcomes: Sequence[Outcome],
+    *,
+    model: str,
+    against: str,
+    judge: str,
+    split: str,
+    seed: int | None = None,
+    level: float = 0.95,
+) -> list[Result]:
+    """Rows for results.json, per axis: `win_rate`, `win_rate_half`, `win_rate:CATEGORY` where there are several,
+    and `judge_consistency` and `first_place_rate` where the judge saw two orders."""
+    rows = []
+    for axis, total in by_axis(outcomes).items():
+        mine = [outcome for outcome in outcomes if outcome.axis == axis]
+
+        def row(metric: str, estimate: Estimate, count: Tally, axis: str = axis) -> Result:
+            return result(
+                metric,
+                estimate,
+                axis=axis,
+                judge=judge,
+                model=model,
+                against=against,
+                split=split,
+                n=count.n,
+                wins=count.wins,
+                ties=count.ties,
+                losses=count.losses,
+                seed=seed,
+            )
+
+        rows += [row("win_rate", total.rate(level), total)]
+        rows += [row("win_rate_half", total.half_rate(level), total)]
+        categories = by_category(mine)
+        if len(categories) > 1:
+            rows += [row(f"win_rate:{name}", part.rate(level), part) for name, part in categories.items()]
+        bias = position_bias(mine, level)
+        if bias is not None:
+            where = {"axis": axis, "judge": judge, "model": model, "against": against, "split": split}
+            rows += [result("judge_consistency", bias.consistency, seed=seed, **where)]
+            rows += [result("first_place_rate", bias.first_place, seed=seed, **where)]
+    return rows
+
+
+def _verdict(judge: Judge, prompt: Prompt, first: str, second: str) -> float:
+    verdict = float(judge(prompt, first, second))
+    if verdict not in (0.0, 0.5, 1.0):
+        raise ValueError(f"the judge said {verdict} of prompt {prompt.id}; it may say 1, 0.5 or 0")
+    return verdict

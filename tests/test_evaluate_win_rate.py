@@ -1,0 +1,90 @@
+"""Verdicts in both orders, ties, tables and bias."""
+
+from __future__ import annotations
+
+import pytest
+
+from ayni.evaluate.win_rate import (
+    Tally,
+    by_axis,
+    by_category,
+    compare,
+    compare_scores,
+    position_bias,
+    tally,
+    win_rate_results,
+)
+from ayni.records import Message, Prompt, Task
+
+
+def prompts(n: int, task: Task = "helpfulness", category: str = "sums") -> list[Prompt]:
+    return [Prompt(f"{task}-{i}", (Message("user", f"ask {i}"),), task, category) for i in range(n)]
+
+
+def longer(prompt: Prompt, first: str, second: str) -> float:
+    return 0.5 if len(first) == len(second) else float(len(first) > len(second))
+
+
+def test_longer_answer_wins_in_both_orders() -> None:
+    outcomes = compare(prompts(4), ["aaa", "a", "ab", "same"], ["b", "bbb", "ba", "same"], longer)
+    assert [o.score for o in outcomes] == [1.0, 0.0, 0.5, 0.5]
+    assert tally(outcomes) == Tally(1, 2, 1)
+    bias = position_bias(outcomes)
+    assert bias is not None
+    assert bias.consistency.value == 1.0
+    assert bias.first_place.value == 0.5
+
+
+def test_a_judge_that_likes_the_first_place_decides_nothing() -> None:
+    outcomes = compare(prompts(10), ["a"] * 10, ["b"] * 10, lambda prompt, first, second: 1)
+    assert tally(outcomes) == Tally(0, 10, 0)
+    assert tally(outcomes).rate().value is None
+    assert tally(outcomes).half_rate().value == 0.5
+    bias = position_bias(outcomes)
+    assert bias is not None
+    assert (bias.consistency.value, bias.first_place.value) == (0.0, 1.0)
+
+
+def test_half_a_verdict_is_a_tie() -> None:
+    def judge(prompt: Prompt, first: str, second: str) -> float:
+        return 1.0 if first == "a" else 0.5
+
+    assert [o.score for o in compare(prompts(1), ["a"], ["b"], judge)] == [0.5]
+
+
+def test_equal_answers_are_not_asked_about() -> None:
+    def never(prompt: Prompt, first: str, second: str) -> float:
+        raise AssertionError("asked")
+
+    assert compare(prompts(1), ["x"], ["x"], never)[0].score == 0.5
+
+
+def test_scores_with_a_tie_width_have_no_order() -> None:
+    outcomes = compare_scores(prompts(3), [1.0, 0.0, 0.05], [0.0, 1.0, 0.0], tie=0.1, axis="style")
+    assert [o.score for o in outcomes] == [1.0, 0.0, 0.5]
+    assert {o.axis for o in outcomes} == {"style"}
+    assert position_bias(outcomes) is None
+
+
+def test_odd_verdicts_and_odd_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"the judge said 0\.7"):
+        compare(prompts(1), ["a"], ["b"], lambda *_: 0.7)
+    with pytest.raises(ValueError, match="shorter"):
+        compare(prompts(2), ["a", "b"], ["b"], longer)
+
+
+def test_tables_and_rows() -> None:
+    asked = prompts(3) + prompts(2, category="stories") + prompts(2, "safety", "trap")
+    a, b = ["aa", "aa", "a", "aa", "a", "aa", "aa"], ["b", "b", "bb", "b", "bb", "b", "b"]
+    outcomes = compare(asked, a, b, longer)
+    assert by_axis(outcomes) == {"helpfulness": Tally(3, 0, 2), "safety": Tally(2, 0, 0)}
+    assert by_category(outcomes)["stories"] == Tally(1, 0, 1)
+    rows = win_rate_results(outcomes, model="ppo", against="sft", judge="gold", split="test", seed=1)
+    named = {(row.metric, row.axis): row for row in rows}
+    assert named["win_rate", "helpfulness"].value == 0.6
+    assert named["win_rate", "helpfulness"].n == 5
+    assert named["win_rate_half", "safety"].value == 1.0
+    assert named["win_rate:stories", "helpfulness"].wins == 1
+    assert ("win_rate:trap", "safety") not in named
+    assert named["judge_consistency", "safety"].value == 1.0
+    assert all(row.model == "ppo" and row.against == "sft" for row in rows)
