@@ -30,21 +30,15 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.yaml_implicit_resolvers = {
     first: [
-        (tag, pattern)
-        for tag, pattern in resolvers
-        if tag in {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
+        (tag, pattern) for tag, pattern in resolvers if tag in {"tag:yaml.org,2002:null", "tag:yaml.org,2002:merge"}
     ]
     for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
 }
 _Loader.add_implicit_resolver("tag:yaml.org,2002:bool", re.compile("^(?:true|false)$"), list("tf"))
-_Loader.add_implicit_resolver(
-    "tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789")
-)
+_Loader.add_implicit_resolver("tag:yaml.org,2002:int", re.compile(r"^[-+]?[0-9][0-9_]*$"), list("-+0123456789"))
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(
-        r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.[0-9]+|\.inf|\.nan)$"
-    ),
+    re.compile(r"^[-+]?(?:[0-9][0-9_]*\.[0-9_]*(?:[eE][-+]?[0-9]+)?|[0-9]+[eE][-+]?[0-9]+|\.[0-9]+|\.inf|\.nan)$"),
     list("-+0123456789."),
 )
 
@@ -58,13 +52,9 @@ def _build(node: yaml.Node, loader: _Loader, at: tuple[str | int, ...], lines: L
             key = loader.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if not isinstance(key, str):
-                raise BadInput(
-                    f"the key {key!r} is not text", path=str(path), line=line, fix="put it in quotes"
-                )
+                raise BadInput(f"the key {key!r} is not text", path=str(path), line=line, fix="put it in quotes")
             if key in value:
-                raise BadInput(
-                    "the key stands twice", path=str(path), line=line, field=".".join(map(str, (*at, key)))
-                )
+                raise BadInput("the key stands twice", path=str(path), line=line, field=".".join(map(str, (*at, key))))
             value[key] = _build(child, loader, (*at, key), lines, path)
             lines[(*at, key)] = line
         return value
@@ -82,9 +72,7 @@ def parse_yaml(text: str, path: object = "<text>") -> tuple[Any, Lines]:
         return (None if node is None else _build(node, loader, (), lines, path)), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        raise BadInput(
-            f"not YAML: {error.problem}", path=str(path), line=mark.line + 1 if mark else 1
-        ) from None
+        raise BadInput(f"not YAML: {error.problem}", path=str(path), line=mark.line + 1 if mark else 1) from None
     except (yaml.YAMLError, ValueError) as error:
         raise BadInput(f"not YAML: {error}", path=str(path), line=1) from None
     finally:
@@ -137,12 +125,6 @@ def parse_config(
         known = ", ".join(sorted(kind.model_fields))
         fix = f"known here: {known}" if first["type"] == "extra_forbidden" else None
         what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
-        at_line = (
-            next((lines[loc[:n]] for n in range(len(loc), -1, -1) if loc[:n] in lines), line)
-            if lines
-            else line
-        )
+        at_line = next((lines[loc[:n]] for n in range(len(loc), -1, -1) if loc[:n] in lines), line) if lines else line
         where = None if path is None else str(path)
-        raise BadInput(
-            what, path=where, line=at_line, field=".".join(map(str, loc)) or None, fix=fix
-        ) from None
+        raise BadInput(what, path=where, line=at_line, field=".".join(map(str, loc)) or None, fix=fix) from None

@@ -54,9 +54,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
         fsync(path.parent)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise NoRoom(
-                f"{path}: no space left on the device; free some and run the same command again"
-            ) from None
+            raise NoRoom(f"{path}: no space left on the device; free some and run the same command again") from None
         raise
     finally:
         temporary.unlink(missing_ok=True)
@@ -84,9 +82,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
     except OSError as error:
         if error.errno == errno.ENOSPC:
-            raise NoRoom(
-                f"{path}: no space left on the device; free some and run the same command again"
-            ) from None
+            raise NoRoom(f"{path}: no space left on the device; free some and run the same command again") from None
         raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

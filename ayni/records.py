@@ -5,9 +5,10 @@ Text becomes records here and nowhere else. Unknown keys are errors; records are
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -132,14 +133,14 @@ R = TypeVar("R", Prompt, Demonstration, Comparison, Judgement, Sample)
 
 
 @cache
-def _adapter(kind: type) -> TypeAdapter[Any]:
-    return TypeAdapter(kind)
+def _adapter(kind: Hashable) -> TypeAdapter[Any]:
+    return TypeAdapter(cast(type, kind))
 
 
 def from_json(kind: type[R], text: str | bytes, *, path: object = None, line: int | None = None) -> R:
     """One record from one JSON line; raises BadInput with file, line and field."""
     try:
-        return _adapter(kind).validate_json(text)
+        return _adapter(cast(Hashable, kind)).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or None

@@ -30,9 +30,7 @@ class Run:
         """One line of metrics; a number that is not finite is an error (exit 4), never a silent NaN."""
         for key, value in metrics.items():
             if isinstance(value, float) and value - value != 0:
-                raise BadNumbers(
-                    f"{self.directory}: {key} is {value} at step {step}; lower the learning rate"
-                )
+                raise BadNumbers(f"{self.directory}: {key} is {value} at step {step}; lower the learning rate")
         with open(self.metrics_path, "a", encoding="utf-8") as file:
             file.write(json_line({"step": step, **metrics}))
 

@@ -1,0 +1,237 @@
+"""One stage, run so that it can be killed anywhere: finished work is found again, interrupted work continues.
+
+A stage's identity is the hash of its kind, VERSION, settings with every default, seed and the hashes of its inputs.
+Its directory says first what it will be (inputs.json, config.yaml) and last that it is finished (DONE.json, see
+ayni.done); a directory of another identity, or of someone else, is never written to.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from ayni.config import Config
+from ayni.done import SEAL, content_hash, damages, read_seal, remove_checkpoints, seal_directory, source_hash
+from ayni.errors import BadInput, NoRoom
+from ayni.files import failpoint, read_json, write_json, write_text
+from ayni.recipe import Stage, load_stage
+from ayni.run import Run
+
+Inputs = Mapping[str, Path | list[Path]]
+NEEDED_BYTES = 200 * 2**20  # a stage that starts with less free disk than this would only die later
+
+
+class _Dumper(yaml.SafeDumper):
+    """Quotes text that our reader would take for a number (`1e-5`), which YAML 1.1 would not."""
+
+
+def _text_node(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, '"' if text[:1] in "+-.0123456789" else None)
+
+
+_Dumper.add_representer(str, _text_node)
+
+
+def dump_yaml(value: Any) -> str:
+    """YAML that `config.read_yaml` reads back as the same value."""
+    return yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One stage with everything its result depends on; `hashes` are those of its inputs."""
+
+    stage: Stage
+    config: Config
+    inputs: Inputs
+    seed: int
+    hashes: Mapping[str, list[str]]
+
+    @property
+    def identity(self) -> str:
+        depends = {
+            "kind": self.stage.kind,
+            "version": self.stage.version,
+            "config": self.config.model_dump(mode="json"),
+            "seed": self.seed,
+            "inputs": self.hashes,
+        }
+        text = json.dumps(depends, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def job_of(stage: Stage, config: Config, inputs: Inputs, seed: int) -> Job:
+    """Checks the inputs against the stage's face and hashes them; BadInput for a missing or unknown one."""
+    for name in inputs:
+        if name not in stage.inputs:
+            raise BadInput(f"{stage.kind} has no input {name!r}", fix=f"its inputs: {', '.join(stage.inputs)}")
+    for name, spec in stage.inputs.items():
+        if not spec.optional and not inputs.get(name):
+            raise BadInput(f"the input {name!r} is missing", field=stage.kind)
+    hashes = {
+        name: [content_hash(path) for path in (given if isinstance(given, list) else [given])]
+        for name, given in inputs.items()
+    }
+    return Job(stage, config, inputs, seed, hashes)
+
+
+def execute(
+    kind: str,
+    config: Config,
+    inputs: Inputs,
+    directory: Path,
+    *,
+    name: str,
+    seed: int,
+    fresh: bool = False,
+    quiet: bool = False,
+) -> Literal["ran", "reused"]:
+    """Run one stage into `directory`, or find it finished there, or continue it if it was interrupted.
+
+    BadInput when the directory holds something else (nothing of it is touched); `fresh` starts over instead.
+    """
+    job = job_of(load_stage(kind), config, inputs, seed)
+    return execute_job(job, directory, name=name, fresh=fresh, quiet=quiet)
+
+
+def execute_job(
+    job: Job, directory: Path, *, name: str, fresh: bool = False, quiet: bool = False
+) -> Literal["ran", "reused"]:
+    """As `execute`, for inputs that are already hashed."""
+    _refuse_foreign(directory)
+    if not fresh:
+        if reusable(job, directory, quiet=quiet):
+            return "reused"
+        if (directory / "inputs.json").is_file() and read_json(directory / "inputs.json")["hash"] != job.identity:
+            _refuse_other(directory)
+    with _ours(directory):
+        if fresh:
+            _empty(directory)
+        _need_room(directory)
+        settings = job.config.model_dump(mode="json")
+        write_json(directory / "inputs.json", _inputs_record(job))
+        write_text(directory / "config.yaml", dump_yaml(settings))
+        failpoint("stage-started")
+        started = time.monotonic()
+        job.stage.run(job.config, dict(job.inputs), Run(directory, name=name, seed=job.seed, quiet=quiet))
+        failpoint("stage-finished")
+        seal_directory(
+            directory,
+            seconds=time.monotonic() - started,
+            hash=job.identity,
+            kind=job.stage.kind,
+            version=job.stage.version,
+            config=settings,
+            seed=job.seed,
+        )
+        failpoint("stage-sealed")
+    return "ran"
+
+
+@contextlib.contextmanager
+def _ours(directory: Path) -> Iterator[None]:
+    """Hold the directory; what this call made of it is gone again if the input turns out to be bad."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    empty = bool(missing) or not any(directory.iterdir())
+    with locked(directory):
+        try:
+            yield
+        except BadInput:
+            if empty:
+                _empty(directory)
+                for path in missing:
+                    path.rmdir()
+            raise
+
+
+def reusable(job: Job, directory: Path, *, quiet: bool = False) -> bool:
+    """Whether `directory` holds this job finished and whole; BadInput if it is damaged or another job's."""
+    seal = read_seal(directory)
+    if seal is None:
+        return False
+    if seal["hash"] != job.identity:
+        _refuse_other(directory)
+    if damaged := damages(directory, seal):
+        file, what = next(iter(damaged.items()))
+        raise BadInput(f"{what} since the stage finished", path=directory / file, fix="--fresh makes it again")
+    remove_checkpoints(directory)
+    if seal["source"] != source_hash() and not quiet:
+        print(f"{directory.name}: reused, though ayni's own code has changed since", file=sys.stderr)
+    return True
+
+
+def _inputs_record(job: Job) -> dict[str, Any]:
+    def both(given: Path | list[Path], hashes: list[str]) -> list[dict[str, str]]:
+        paths = given if isinstance(given, list) else [given]
+        return [{"path": str(path), "sha256": sha} for path, sha in zip(paths, hashes, strict=True)]
+
+    return {
+        "hash": job.identity,
+        "kind": job.stage.kind,
+        "version": job.stage.version,
+        "seed": job.seed,
+        "inputs": {name: both(given, job.hashes[name]) for name, given in job.inputs.items()},
+    }
+
+
+def _refuse_other(directory: Path) -> None:
+    raise BadInput(
+        "holds the same stage with other settings, inputs or seed",
+        path=directory,
+        fix="choose another --out, or start it over with --fresh",
+    )
+
+
+def _refuse_foreign(directory: Path) -> None:
+    """A directory with files of someone else is never written to, let alone emptied."""
+    if directory.exists() and not directory.is_dir():
+        raise BadInput("is a file, not a directory", path=directory, fix="choose another --out")
+    if not directory.exists() or (directory / "inputs.json").is_file() or (directory / SEAL).is_file():
+        return
+    if any(not (p.name.startswith(".") and p.name.endswith(".tmp")) for p in directory.iterdir()):
+        raise BadInput("holds files that are no stage's", path=directory, fix="choose an empty or new --out")
+
+
+def _empty(directory: Path) -> None:
+    (directory / SEAL).unlink(missing_ok=True)  # first: a half-emptied directory must not look finished
+    for path in directory.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
+
+
+def _need_room(directory: Path) -> None:
+    free = shutil.disk_usage(directory).free
+    if free < NEEDED_BYTES:
+        raise NoRoom(
+            f"{directory}: only {free / 2**20:.0f} MB of disk are free, a stage needs {NEEDED_BYTES / 2**20:.0f};"
+            " free some and run the same command again"
+        )
+
+
+@contextlib.contextmanager
+def locked(directory: Path) -> Iterator[None]:
+    """Make the directory ours while we write to it; BadInput if another process holds it. Leaves no file behind."""
+    directory.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BadInput("another ayni is at work here", path=directory, fix="wait for it, or stop it") from None
+        yield
+    finally:
+        os.close(descriptor)

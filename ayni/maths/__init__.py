@@ -1,0 +1,1 @@
+"""Pure functions beside their equations: losses, advantages, rewards, statistics."""

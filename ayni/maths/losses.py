@@ -1,0 +1,58 @@
+"""Losses as pure functions beside their equations: per item, never reduced, in at least fp32.
+
+σ is the logistic function. Every function returns one number per item (pair, group member or column); objectives sum.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def ranking_loss(chosen: Tensor, rejected: Tensor, margin: Tensor) -> Tensor:
+    """−log σ(r_c − r_r − m), all (P,) → (P,). Llama 2 eq. 2."""
+    return -F.logsigmoid(chosen - rejected - margin)
+
+
+def safety_loss(scores: Tensor, safe: Tensor) -> Tensor:
+    """BCE(σ(r), safe?), both (N,) → (N,): pins σ(r) = ½ between safe and unsafe (Llama 2 §A.3.3; formula ours)."""
+    return F.binary_cross_entropy_with_logits(scores, safe.to(scores.dtype), reduction="none")
+
+
+def dpo_loss(
+    chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float, smoothing: float = 0.0
+) -> Tensor:
+    """−(1−ε) log σ(βh) − ε log σ(−βh), h = log π(y_c)/π(y_r) − log π_ref(y_c)/π_ref(y_r); summed log-probs (P,) → (P,).
+
+    Rafailov et al. 2023, eq. 7; ε > 0 is the conservative form.
+    """
+    h = beta * ((chosen - rejected) - (ref_chosen - ref_rejected))
+    return -(1 - smoothing) * F.logsigmoid(h) - smoothing * F.logsigmoid(-h)
+
+
+def ipo_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float) -> Tensor:
+    """(h − 1/(2β))², (P,) → (P,). Azar et al. 2023."""
+    return ((chosen - rejected) - (ref_chosen - ref_rejected) - 1 / (2 * beta)) ** 2
+
+
+def rrhf_loss(mean_logprobs: Tensor, rewards: Tensor) -> Tensor:
+    """Σ_{r_i < r_j} max(0, p_i − p_j) of each group: both (G, K) → (G,). Yuan et al. 2023, eq. 2.
+
+    p is the length-normalised log-probability. The cross-entropy of the best answer is added by the objective.
+    """
+    worse = rewards.unsqueeze(2) < rewards.unsqueeze(1)
+    gap = mean_logprobs.unsqueeze(2) - mean_logprobs.unsqueeze(1)
+    return torch.where(worse, gap.clamp(min=0), gap.new_zeros(())).sum((1, 2))
+
+
+def policy_clip_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, clip: float) -> Tensor:
+    """max(−A ρ, −A clip(ρ, 1 ± ε)), ρ = π/π_old, per column (M,). Schulman et al. 2017, eq. 7."""
+    ratio = (logprobs - old_logprobs).exp()
+    return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip))
+
+
+def value_clip_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, clip: float) -> Tensor:
+    """½ max((V − G)², (clip(V, V_old ± ε) − G)²), per column (M,)."""
+    clipped = torch.minimum(torch.maximum(values, old_values - clip), old_values + clip)
+    return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)

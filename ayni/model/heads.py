@@ -1,0 +1,90 @@
+"""Heads, applied only to the columns that count and never as one (T, V) block."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ayni.model.layout import Layout
+from ayni.model.transformer import Transformer
+
+CHUNK_ELEMENTS = 1 << 22  # logits per chunk: 16 MiB of fp32
+
+
+def at_least_fp32(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
+
+
+def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
+    """log p(target | prefix) at the M columns where mask is True: hidden (T, D), head (V, D) → (M,), at least fp32.
+
+    Logits are divided by `temperature` as the sampler's are. They live a chunk at a time and are computed again in
+    the backward pass.
+    """
+    columns = mask.nonzero().squeeze(-1)
+    if len(columns) == 0:
+        return at_least_fp32(hidden.sum() * 0 + head.sum() * 0).expand(0)
+    return _TokenLogprobs.apply(Rows.apply(hidden, columns), head, targets[columns], temperature)
+
+
+class Rows(torch.autograd.Function):
+    """x[columns] for distinct columns; the gradient is a copy, not an accumulation (which crawls on a CPU)."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, columns: Tensor) -> Tensor:
+        ctx.save_for_backward(columns)
+        ctx.shape = x.shape
+        return x.index_select(0, columns)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        (columns,) = ctx.saved_tensors
+        return grads[0].new_zeros(ctx.shape).index_copy_(0, columns, grads[0]), None
+
+
+class _TokenLogprobs(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        weight = head.to(hidden.dtype)
+        chunk = max(1, CHUNK_ELEMENTS // len(head))
+        out, norms = [], []
+        for start in range(0, len(hidden), chunk):
+            rows = slice(start, start + chunk)
+            logits = at_least_fp32(hidden[rows] @ weight.t()) / temperature
+            norm = logits.logsumexp(-1)
+            out.append(logits.gather(-1, targets[rows, None]).squeeze(-1) - norm)
+            norms.append(norm)
+        ctx.save_for_backward(hidden, head, targets, torch.cat(norms))
+        ctx.temperature, ctx.chunk = temperature, chunk
+        return torch.cat(out)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+        hidden, head, targets, norms = ctx.saved_tensors
+        weight = head.to(hidden.dtype)
+        grad_hidden = torch.empty_like(hidden)
+        grad_head = torch.zeros_like(head)
+        scaled = grads[0] / ctx.temperature
+        for start in range(0, len(hidden), ctx.chunk):
+            rows = slice(start, start + ctx.chunk)
+            logits = at_least_fp32(hidden[rows] @ weight.t()) / ctx.temperature
+            # d log p(y) / d logits = onehot(y) − softmax
+            grad = logits.sub_(norms[rows, None]).exp_().mul_(-scaled[rows, None])
+            grad.scatter_add_(1, targets[rows, None], scaled[rows, None])
+            grad = grad.to(hidden.dtype)
+            grad_hidden[rows] = grad @ weight
+            grad_head += (grad.t() @ hidden[rows]).to(head.dtype)
+        return grad_hidden, grad_head, None, None
+
+
+def sequence_scores(model: Transformer, hidden: Tensor, layout: Layout) -> Tensor:
+    """The reward model's raw score of every sequence, read at its last token: (N,), at least fp32."""
+    return column_values(model, hidden, layout.ends)
+
+
+def column_values(model: Transformer, hidden: Tensor, columns: Tensor) -> Tensor:
+    """The scalar head at these columns: (M,), at least fp32. The head runs in fp32 whatever the trunk's dtype."""
+    rows = Rows.apply(hidden, columns)
+    return (at_least_fp32(rows) @ at_least_fp32(model.head).t()).squeeze(-1)

@@ -1,0 +1,150 @@
+"""The Llama 2 transformer (paper §2.2): RMSNorm, SwiGLU, rotary positions, grouped-query attention. Only a model.
+
+It reads flat tokens (T,) and a place to attend in: a `Layout` in training, a cache in decoding. It returns hidden
+states (T, D); heads are applied outside, only to the columns that count. Parameters carry Meta's names.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ayni.model.shape import Shape
+
+
+class Context(Protocol):
+    """Where tokens stand and what they may see."""
+
+    @property
+    def positions(self) -> Tensor: ...
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor: ...
+
+
+class Linear(nn.Linear):
+    """No bias; computes in the dtype of its input, keeps its weight in its own."""
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.linear(x, self.weight.to(x.dtype))
+
+
+class RMSNorm(nn.Module):
+    """x·rsqrt(mean(x²) + ε)·weight, in the dtype of the residual stream (at least fp32)."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(dim))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.eps)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Rotary positions on adjacent pairs, as Meta does: x (T, H, d), cos and sin (T, 1, d/2)."""
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
+
+
+class Attention(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.head_dim = shape.head_dim
+        self.wq = Linear(shape.dim, shape.heads * shape.head_dim)
+        self.wk = Linear(shape.dim, shape.kv_heads * shape.head_dim)
+        self.wv = Linear(shape.dim, shape.kv_heads * shape.head_dim)
+        self.wo = Linear(shape.heads * shape.head_dim, shape.dim)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, context: Context, layer: int) -> Tensor:
+        q, k, v = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
+        attended = context.attend(layer, rotate(q, cos, sin), rotate(k, cos, sin), v)
+        return self.wo(attended.flatten(1))
+
+
+class FeedForward(nn.Module):
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.w1 = Linear(shape.dim, shape.hidden)
+        self.w2 = Linear(shape.hidden, shape.dim)
+        self.w3 = Linear(shape.dim, shape.hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+
+
+class Block(nn.Module):
+    """Residuals are added in the dtype of the stream, branches run in the compute dtype."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.attention = Attention(shape)
+        self.feed_forward = FeedForward(shape)
+        self.attention_norm = RMSNorm(shape.dim, shape.norm_eps)
+        self.ffn_norm = RMSNorm(shape.dim, shape.norm_eps)
+
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, context: Context, layer: int, dtype: torch.dtype) -> Tensor:
+        x = x + self.attention(self.attention_norm(x).to(dtype), cos, sin, context, layer)
+        return x + self.feed_forward(self.ffn_norm(x).to(dtype))
+
+
+class Transformer(nn.Module):
+    """tokens (T,) and a context → hidden (T, D) in `dtype` (the parameters' own unless set)."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.dtype: torch.dtype | None = None
+        self.tok_embeddings = nn.Embedding(shape.vocab, shape.dim)
+        self.layers = nn.ModuleList(Block(shape) for _ in range(shape.layers))
+        self.norm = RMSNorm(shape.dim, shape.norm_eps)
+        if shape.head == "score":
+            self.score = Linear(shape.dim, 1)
+        elif not shape.tied:
+            self.output = Linear(shape.dim, shape.vocab)
+
+    @property
+    def head(self) -> Tensor:
+        """The head's weight: (V, D) of a language model, (1, D) of a reward model or critic."""
+        if self.shape.head == "score":
+            return self.score.weight
+        return self.tok_embeddings.weight if self.shape.tied else self.output.weight
+
+    @property
+    def device(self) -> torch.device:
+        return self.tok_embeddings.weight.device
+
+    def forward(self, tokens: Tensor, context: Context) -> Tensor:
+        stream = self.tok_embeddings(tokens)
+        dtype = self.dtype or stream.dtype
+        if stream.dtype in (torch.bfloat16, torch.float16):
+            stream = stream.float()
+        cos, sin = self.rotary(context.positions, stream.dtype)
+        for i, layer in enumerate(self.layers):
+            stream = layer(stream, cos, sin, context, i, dtype)
+        return self.norm(stream).to(dtype)
+
+    def rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """cos and sin (T, 1, d/2) of pos·θ^(−2i/d), the angles in fp32 as Meta's."""
+        half = torch.arange(0, self.shape.head_dim, 2, device=positions.device).float()
+        angles = torch.outer(positions.float(), self.shape.theta ** (-half / self.shape.head_dim))
+        return angles.cos().to(dtype).unsqueeze(1), angles.sin().to(dtype).unsqueeze(1)
+
+
+def initialise(model: Transformer, seed: int) -> Transformer:
+    """N(0, 0.02), residual outputs wo and w2 divided by √(2L). The paper is silent (docs/departures.md)."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith("norm.weight"):
+                parameter.fill_(1.0)
+                continue
+            residual = name.endswith(("wo.weight", "w2.weight"))
+            std = 0.02 / (2 * model.shape.layers) ** 0.5 if residual else 0.02
+            parameter.copy_(torch.empty(parameter.shape).normal_(0, std, generator=generator))
+    return model

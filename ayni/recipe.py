@@ -1,0 +1,262 @@
+"""A recipe: named stages and what each one reads, checked as a whole before anything runs.
+
+A stage module `ayni/stages/KIND.py` is found by its name. An input of a stage is a reference: the name of another
+stage (its usual output for this input), `stage/path/inside`, or a file (absolute, or beside the recipe; `$NAME`
+expands). Stages run in the order they need each other, and in the file's order where that is free.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import pkgutil
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ayni.config import Config, Lines, apply_sets, parse_config, read_yaml
+from ayni.errors import BadInput
+
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a stage reads: `default` is where the stage that makes it usually leaves it, inside its directory."""
+
+    name: str
+    default: str
+    optional: bool
+    many: bool
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage module's face: its integer version, inputs, settings and `run(config, inputs, run)`."""
+
+    kind: str
+    version: int
+    inputs: Mapping[str, Input]
+    config: type[Config]
+    run: Callable[..., None]
+
+
+def stage_kinds() -> list[str]:
+    """The names of the stage modules, without importing them."""
+    package = importlib.import_module("ayni.stages")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
+
+
+def _close(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+
+
+def load_stage(kind: str, *, path: object = None, line: int | None = None) -> Stage:
+    """The stage of that name; BadInput if there is none (`path` and `line` say who asked)."""
+    module = None
+    if kind.isidentifier():
+        try:
+            module = importlib.import_module(f"ayni.stages.{kind}")
+        except ModuleNotFoundError as error:
+            if error.name != f"ayni.stages.{kind}":
+                raise
+    if module is None:
+        where = None if path is None else str(path)
+        raise BadInput(f"no stage of the kind {kind!r}", path=where, line=line, fix=_close(kind, stage_kinds()))
+    inputs = {}
+    for marked, default in module.INPUTS.items():
+        name = marked.rstrip("?*")
+        marks = marked[len(name) :]
+        inputs[name] = Input(name, default, optional="?" in marks, many="*" in marks)
+    taken = {"kind", "seed", *inputs} & set(module.Config.model_fields)
+    if taken:
+        raise ValueError(f"ayni.stages.{kind}: the settings {sorted(taken)} already mean something in a recipe")
+    return Stage(kind, module.VERSION, inputs, module.Config, module.run)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One input: `path` inside the directory of `stage`, or a path of its own when `stage` is None."""
+
+    text: str
+    stage: str | None
+    path: Path
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a recipe: `line` is where it stands."""
+
+    name: str
+    stage: Stage
+    config: Config
+    inputs: Mapping[str, tuple[Reference, ...]]
+    seed: int
+    line: int
+
+    def needs(self) -> set[str]:
+        return {r.stage for references in self.inputs.values() for r in references if r.stage is not None}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`steps` stand in the order they run; `environment` holds variables that are set unless they are already."""
+
+    path: Path
+    name: str
+    seed: int
+    description: str
+    environment: Mapping[str, str]
+    steps: tuple[Step, ...]
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe with every default written out, runnable from anywhere: same stages, same identities."""
+        stages = {}
+        for step in self.steps:
+            body: dict[str, Any] = {"kind": step.stage.kind, "seed": step.seed}
+            for name, references in step.inputs.items():
+                texts = [_anchored(reference) for reference in references]
+                body[name] = texts if step.stage.inputs[name].many else texts[0]
+            stages[step.name] = body | step.config.model_dump(mode="json")
+        head: dict[str, Any] = {"name": self.name, "seed": self.seed}
+        if self.description:
+            head["description"] = self.description
+        if self.environment:
+            head["environment"] = dict(self.environment)
+        return head | {"stages": stages}
+
+
+def _anchored(reference: Reference) -> str:
+    keep = reference.stage is not None or reference.text.startswith("$")
+    return reference.text if keep else str(reference.path.resolve())
+
+
+class _Top(Config):
+    name: str = ""
+    seed: int = 0
+    description: str = ""
+    environment: dict[str, str] = Field(default_factory=dict)
+    stages: dict[str, dict[str, Any]]
+
+
+class _Reader:
+    """One recipe file while it is read: says `path:line: stages.NAME.KEY: …` when something is wrong."""
+
+    def __init__(self, path: Path, lines: Lines, names: Iterable[str]) -> None:
+        self.path, self.lines, self.names = path, lines, list(names)
+
+    def wrong(self, at: tuple[str | int, ...], what: str, fix: str | None = None) -> BadInput:
+        line = next((self.lines[at[:n]] for n in range(len(at), -1, -1) if at[:n] in self.lines), 1)
+        return BadInput(what, path=self.path, line=line, field=".".join(map(str, at)), fix=fix)
+
+    def reference(self, at: tuple[str | int, ...], text: object, default: str) -> Reference:
+        if not isinstance(text, str) or not text:
+            raise self.wrong(at, f"expected a stage or a path, found {text!r}")
+        first, _, inside = text.partition("/")
+        if first in self.names:
+            if ".." in inside.split("/"):
+                raise self.wrong(at, f"{text}: .. leads out of the stage {first}")
+            return Reference(text, first, Path(inside or default))
+
+        def value_of(match: re.Match[str]) -> str:
+            name = match[1] or match[2]
+            if not os.environ.get(name):
+                fix = f"set it: export {name}=/where/it/is"
+                raise self.wrong(at, f"{text}: the environment variable {name} is not set", fix)
+            return os.environ[name]
+
+        path = self.path.parent / Path(_VARIABLE.sub(value_of, text)).expanduser()
+        if not path.exists():
+            raise self.wrong(at, f"{text} is neither a stage nor a file", f"stages: {', '.join(self.names)}")
+        return Reference(text, None, path)
+
+    def step(self, name: str, body: dict[str, Any], seed: int) -> Step:
+        at = ("stages", name)
+        if not NAME.fullmatch(name):
+            raise self.wrong(at, "a stage's name is made of letters, digits, - and _")
+        kind = body.get("kind", name)
+        if not isinstance(kind, str):
+            raise self.wrong((*at, "kind"), f"expected the name of a stage kind, found {kind!r}")
+        kind_at = (*at, "kind") if (*at, "kind") in self.lines else at
+        stage = load_stage(kind, path=self.path, line=self.lines.get(kind_at))
+        known = ["kind", "seed", *stage.inputs, *stage.config.model_fields]
+        for key in body:
+            if key not in known:
+                raise self.wrong((*at, key), f"{kind} has no such key", _close(key, known))
+        if not isinstance(body.get("seed", seed), int) or isinstance(body.get("seed"), bool):
+            raise self.wrong((*at, "seed"), f"expected a whole number, found {body['seed']!r}")
+
+        inputs: dict[str, tuple[Reference, ...]] = {}
+        for spec in stage.inputs.values():
+            given = body.get(spec.name)
+            here = (*at, spec.name)
+            if given is None or given == []:
+                if not spec.optional:
+                    raise self.wrong(at, f"the input {spec.name!r} is missing", f"add `{spec.name}: STAGE or PATH`")
+            elif isinstance(given, list) and not spec.many:
+                raise self.wrong(here, "takes one stage or path, not a list")
+            elif isinstance(given, list):
+                inputs[spec.name] = tuple(
+                    self.reference((*here, i), text, spec.default) for i, text in enumerate(given)
+                )
+            else:
+                inputs[spec.name] = (self.reference(here, given, spec.default),)
+        settings = {key: value for key, value in body.items() if key in stage.config.model_fields}
+        line = self.lines.get(at, 1)
+        config = parse_config(stage.config, settings, path=self.path, line=line, lines=self.lines, at=at)
+        return Step(name, stage, config, inputs, body.get("seed", seed), line)
+
+    def ordered(self, steps: Sequence[Step]) -> tuple[Step, ...]:
+        """Each step after those it needs, otherwise in the file's order; a circle is BadInput."""
+        waiting, done = list(steps), list[Step]()
+        while waiting:
+            names = {step.name for step in waiting}
+            ready = next((step for step in waiting if not step.needs() & names), None)
+            if ready is None:
+                by_name = {step.name: step for step in waiting}
+                circle = [waiting[0].name]
+                while circle[-1] not in circle[:-1]:
+                    circle.append(min(by_name[circle[-1]].needs() & names))
+                circle = circle[circle.index(circle[-1]) :]
+                raise self.wrong(("stages", circle[0]), f"the stages wait for each other: {' → '.join(circle)}")
+            waiting.remove(ready)
+            done.append(ready)
+        return tuple(done)
+
+
+def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
+    """The recipe, `--set` applied (`sft.epochs=2` is short for `stages.sft.epochs=2`); BadInput names the line.
+
+    Its `environment` is set here, before a stage module can import torch.
+    """
+    value, lines = read_yaml(path)
+    stages = value.get("stages")
+    names = list(stages) if isinstance(stages, dict) else []
+    full = []
+    for item in sets:
+        first = item.partition("=")[0].partition(".")[0]
+        if first not in _Top.model_fields:
+            if first not in names:
+                known = [*(name for name in _Top.model_fields if name != "stages"), *names]
+                raise BadInput(f"--set {item}: no stage {first!r}", fix=_close(first, known))
+            item = f"stages.{item}"
+        full.append(item)
+    top = parse_config(_Top, apply_sets(value, full), path=path, line=1, lines=lines)
+    name = top.name or path.stem
+    if not NAME.fullmatch(name):
+        raise BadInput(f"{name!r} cannot name a directory", path=path, line=lines.get(("name",), 1), field="name")
+    for variable, text in top.environment.items():
+        os.environ.setdefault(variable, text)
+    reader = _Reader(path, lines, top.stages)
+    if not top.stages:
+        raise reader.wrong(("stages",), "there are no stages")
+    steps = [reader.step(stage, body, top.seed) for stage, body in top.stages.items()]
+    return Recipe(path, name, top.seed, top.description, top.environment, reader.ordered(steps))

@@ -1,0 +1,1 @@
+"""Prompts in, samples out: the one place that decodes."""

@@ -1,0 +1,1 @@
+"""One file a stage: one Config, one run(). Stages never import stages."""

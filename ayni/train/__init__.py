@@ -1,0 +1,1 @@
+"""Records become batches, batches become gradients: one loop for every objective."""

@@ -1,0 +1,165 @@
+"""Sequences become a Batch here, and nowhere else: the only shift, and no padding.
+
+Column t speaks of predicting `targets[t]` after reading `tokens[..t]` of its own sequence. `targets`, `mask`,
+`logprobs`, `values`, `advantages` all lie on that axis (T,). A sequence's last token stays in `tokens`; its target is
+masked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, fields
+from typing import Self, TypeVar
+
+import torch
+from torch import Tensor
+
+from ayni.model.layout import Layout
+from ayni.records import Sequence
+
+E = TypeVar("E")
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """tokens (T,) · targets (T,) · mask (T,) bool · layout."""
+
+    tokens: Tensor
+    targets: Tensor
+    mask: Tensor
+    layout: Layout
+
+    def to(self, device: torch.device | str) -> Self:
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        return type(self)(**{k: v.to(device) if hasattr(v, "to") else v for k, v in moved.items()})
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs(Batch):
+    """Sequences 2i chosen, 2i + 1 rejected. margin (P,); safe (N,) is 1, 0, or −1 where nobody said;
+    ref_logprobs (N,) are the reference's summed log-probs (zeros where the objective needs none)."""
+
+    margin: Tensor
+    safe: Tensor
+    ref_logprobs: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Groups(Batch):
+    """`size` candidates of one prompt side by side; rewards (N,)."""
+
+    rewards: Tensor
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Experience(Batch):
+    """Sampled answers with what PPO remembers of them: all (T,), zero where mask is False."""
+
+    logprobs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """One comparison as sequences."""
+
+    chosen: Sequence
+    rejected: Sequence
+    margin: float = 0.0
+    safe: tuple[int, int] = (-1, -1)
+    ref_logprobs: tuple[float, float] = (0.0, 0.0)
+
+    def __len__(self) -> int:
+        return len(self.chosen.tokens) + len(self.rejected.tokens)
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Candidates of one prompt, and their rewards."""
+
+    sequences: tuple[Sequence, ...]
+    rewards: tuple[float, ...]
+
+    def __len__(self) -> int:
+        return sum(len(s.tokens) for s in self.sequences)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One sampled answer of an Experience; the tensors cover its own columns (n,)."""
+
+    sequence: Sequence
+    logprobs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+    def __len__(self) -> int:
+        return len(self.sequence.tokens)
+
+
+def _columns(sequences: Many[Sequence]) -> tuple[Tensor, Tensor, Tensor, Layout]:
+    layout = Layout.of([len(s.tokens) for s in sequences])
+    tokens = torch.tensor([t for s in sequences for t in s.tokens])
+    supervised = torch.tensor([m for s in sequences for m in s.mask])
+    # THE shift: a column's target is the next token of its own sequence.
+    targets, mask = tokens.roll(-1), supervised.roll(-1)
+    targets[layout.ends], mask[layout.ends] = 0, False
+    return tokens, targets, mask, layout
+
+
+def batch_of(sequences: Many[Sequence]) -> Batch:
+    return Batch(*_columns(sequences))
+
+
+def pairs_of(pairs: Many[Pair]) -> Pairs:
+    return Pairs(
+        *_columns([s for p in pairs for s in (p.chosen, p.rejected)]),
+        margin=torch.tensor([p.margin for p in pairs], dtype=torch.float64),
+        safe=torch.tensor([s for p in pairs for s in p.safe]),
+        ref_logprobs=torch.tensor([r for p in pairs for r in p.ref_logprobs], dtype=torch.float64),
+    )
+
+
+def groups_of(groups: Many[Group]) -> Groups:
+    sizes = {len(g.sequences) for g in groups}
+    if len(sizes) != 1:
+        raise ValueError(f"groups of different sizes {sorted(sizes)} cannot share a batch")
+    return Groups(
+        *_columns([s for g in groups for s in g.sequences]),
+        rewards=torch.tensor([r for g in groups for r in g.rewards], dtype=torch.float64),
+        size=sizes.pop(),
+    )
+
+
+def experience_of(steps: Many[Step]) -> Experience:
+    return Experience(
+        *_columns([s.sequence for s in steps]),
+        logprobs=torch.cat([s.logprobs for s in steps]),
+        values=torch.cat([s.values for s in steps]),
+        advantages=torch.cat([s.advantages for s in steps]),
+        returns=torch.cat([s.returns for s in steps]),
+    )
+
+
+def tokens_in(example: object) -> int:
+    """How many tokens an example lays into a batch."""
+    return len(example.tokens) if isinstance(example, Sequence) else len(example)  # type: ignore[arg-type]
+
+
+def cut(examples: Many[E], tokens_per_micro_batch: int) -> Iterator[list[E]]:
+    """Micro-batches of at most this many tokens, in order; one example is never split, however long."""
+    part: list[E] = []
+    room = tokens_per_micro_batch
+    for example in examples:
+        if part and tokens_in(example) > room:
+            yield part
+            part, room = [], tokens_per_micro_batch
+        part.append(example)
+        room -= tokens_in(example)
+    if part:
+        yield part

@@ -1,0 +1,53 @@
+"""Checkpoints: whole or absent, checked when read, at least two kept. Tensors in safetensors, numbers in JSON."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from ayni.errors import BadInput
+from ayni.files import atomic_directory, failpoint, sha256_of, write_json
+
+KEEP = 2
+
+
+def save_checkpoint(directory: Path, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+    """`directory/step-00000100/`: written beside, synced, renamed; then all but the newest two are removed."""
+    failpoint("save-begin")
+    with atomic_directory(directory / f"step-{step:08d}") as place:
+        save_file(
+            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, place / "state.safetensors"
+        )
+        failpoint("save-tensors")
+        whole = sha256_of(place / "state.safetensors")
+        write_json(place / "numbers.json", {"step": step, "sha256": whole, **numbers})
+    failpoint("save-renamed")
+    for old in sorted(directory.glob("step-*"))[:-KEEP]:
+        shutil.rmtree(old)
+    failpoint("save-end")
+
+
+def load_checkpoint(directory: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+    """The newest valid checkpoint as (step, tensors, numbers), or None where there is none at all.
+
+    A broken one (a torn disk, not a kill: saves are atomic) is passed over for the one before it. Raises BadInput when
+    checkpoints exist and none is valid: starting over would lose work silently.
+    """
+    found = sorted(directory.glob("step-*"), reverse=True)
+    for place in found:
+        try:
+            numbers = json.loads((place / "numbers.json").read_text(encoding="utf-8"))
+            if sha256_of(place / "state.safetensors") != numbers.pop("sha256"):
+                continue
+            return numbers.pop("step"), load_file(place / "state.safetensors"), numbers
+        except (OSError, ValueError, KeyError, SafetensorError):
+            continue
+    if found:
+        raise BadInput("no checkpoint here is whole", path=directory, fix="use --fresh to start over")
+    return None
