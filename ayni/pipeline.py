@@ -95,9 +95,10 @@ def run_recipe(
     directory = out or Path("runs") / recipe.name
     stages = [Progress(step.name, step.stage.kind, inputs=_shown(step)) for step in steps]
     board = _Board(directory, recipe.name, stages)
+    anew = {step.name for step in steps if fresh and (not only or step.name in only)}
     if dry_run:
         board.status = "planned"
-        _plan(steps, board, fresh=fresh, only=only)
+        _plan(recipe, steps, board, anew)
         return board.summary()
     with locked(directory):
         write_text(directory / "recipe.yaml", dump_yaml(recipe.resolved()))
@@ -105,9 +106,8 @@ def run_recipe(
         places: dict[str, Path] = {}
         for index, (step, stage) in enumerate(zip(steps, board.stages, strict=True)):
             number = recipe.steps.index(step) + 1
-            anew = fresh and (not only or step.name in only)
             with _reported(board, stage):
-                places[step.name] = _run_step(step, stage, places, board, number, fresh=anew, quiet=quiet)
+                places[step.name] = _run_step(step, stage, places, board, number, fresh=step.name in anew, quiet=quiet)
             board.gather()
             board.write()
             if not quiet:
@@ -187,14 +187,13 @@ def _wanted(recipe: Recipe, only: Collection[str]) -> list[Step]:
     return [step for step in recipe.steps if step.name in wanted]
 
 
-def _plan(steps: Sequence[Step], board: _Board, *, fresh: bool, only: Collection[str]) -> None:
+def _plan(recipe: Recipe, steps: Sequence[Step], board: _Board, anew: Collection[str]) -> None:
+    """Fill in what is known before anything runs: a stage after one that has to run has no identity yet."""
     places: dict[str, Path] = {}
-    for number, (step, stage) in enumerate(zip(steps, board.stages, strict=True), 1):
-        if not step.needs() <= places.keys():
-            continue
-        job = _job(step, places)
-        place = _place(board.directory, step.name, job.identity, number)
-        stage.directory, stage.hash = str(place.relative_to(board.directory)), job.identity
-        anew = fresh and (not only or step.name in only)
-        if not anew and reusable(job, place):
-            stage.state, places[step.name] = "reused", place
+    for step, stage in zip(steps, board.stages, strict=True):
+        if step.needs() <= places.keys():
+            job = _job(step, places)
+            place = _place(board.directory, step.name, job.identity, recipe.steps.index(step) + 1)
+            stage.directory, stage.hash = str(place.relative_to(board.directory)), job.identity
+            if step.name not in anew and reusable(job, place):
+                stage.state, places[step.name] = "reused", place

@@ -180,8 +180,6 @@ class _Reader:
 
     def step(self, name: str, body: dict[str, Any], seed: int) -> Step:
         at = ("stages", name)
-        if not NAME.fullmatch(name):
-            raise self.wrong(at, "a stage's name is made of letters, digits, - and _")
         kind = body.get("kind", name)
         if not isinstance(kind, str):
             raise self.wrong((*at, "kind"), f"expected the name of a stage kind, found {kind!r}")
@@ -258,5 +256,8 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     reader = _Reader(path, lines, top.stages)
     if not top.stages:
         raise reader.wrong(("stages",), "there are no stages")
+    for stage in top.stages:
+        if not NAME.fullmatch(stage):
+            raise reader.wrong(("stages", stage), "a stage's name is made of letters, digits, - and _")
     steps = [reader.step(stage, body, top.seed) for stage, body in top.stages.items()]
     return Recipe(path, name, top.seed, top.description, top.environment, reader.ordered(steps))
