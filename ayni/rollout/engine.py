@@ -1,0 +1,197 @@
+"""THE path from prompts to samples: rejection sampling, PPO, RAFT, evaluation and chat all come through here.
+
+K samples of one prompt share its prefill; a finished slot takes the next sample; what a sample draws depends only on
+its own seed. Tokens go in and tokens come out; nothing is tokenised again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ayni.errors import BadInput
+from ayni.model.layout import Layout
+from ayni.model.transformer import Transformer
+from ayni.records import Dialog, Prompt, Sample
+from ayni.rollout.cache import Cache, Prefill
+from ayni.rollout.sampling import Sampling, choose, uniforms
+from ayni.seeds import seed_of
+from ayni.text.chat import answer_text, render_prompt
+from ayni.text.tokenizer import StreamDecoder, Tokenizer
+
+SLOTS = 256  # rows decoded together
+CHUNK_PROMPTS = 64  # prompts per chunk: chunks are the unit in which results reproduce, bit for bit
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A language model that speaks: weights, its tokenizer, and the name its samples carry."""
+
+    model: Transformer
+    tokenizer: Tokenizer
+    name: str = ""
+
+
+def rollout(
+    policy: Policy, prompts: Many[Prompt], *, n: int, sampling: Sampling, seed: int, iteration: int = 0
+) -> list[list[Sample]]:
+    """n samples of every prompt, in order. Sample k of a prompt draws from (seed, iteration, prompt id, k) alone.
+
+    Raises BadInput when a prompt leaves no room in the model's context.
+    """
+    tokens = [render_prompt(prompt.dialog, policy.tokenizer) for prompt in prompts]
+    seeds = [[seed_of(seed, iteration, prompt.id, k) for k in range(n)] for prompt in prompts]
+    groups = []
+    for prompt, row, drawn in zip(prompts, seeds, generate(policy, tokens, seeds, sampling), strict=True):
+        groups.append(
+            [
+                Sample(
+                    prompt.id,
+                    prompt.task,
+                    tuple(ids),
+                    tuple(logprobs),
+                    answer_text(ids, policy.tokenizer),
+                    "stop" if ids[-1] == policy.tokenizer.eos else "length",
+                    policy.name,
+                    iteration,
+                    sampling.temperature,
+                    sample_seed,
+                )
+                for sample_seed, (ids, logprobs) in zip(row, drawn, strict=True)
+            ]
+        )
+    return groups
+
+
+Drawn = tuple[list[int], list[float]]  # tokens after the prompt, and their log-probs
+
+
+@torch.no_grad()
+def generate(policy: Policy, prompts: Many[list[int]], seeds: Many[Many[int]], sampling: Sampling) -> list[list[Drawn]]:
+    """One sample per seed of every tokenised prompt: the engine below records and chat formats."""
+    context = policy.model.shape.context
+    for i, tokens in enumerate(prompts):
+        if len(tokens) >= context:
+            raise BadInput(
+                f"prompt {i} has {len(tokens)} tokens, the model's context {context}", fix="shorten the prompt"
+            )
+    out: list[list[Drawn]] = []
+    for start in range(0, len(prompts), CHUNK_PROMPTS):
+        chunk = slice(start, start + CHUNK_PROMPTS)
+        out += _Chunk(policy, prompts[chunk], seeds[chunk], sampling).run()
+    return out
+
+
+class _Chunk:
+    """One chunk of prompts on its way through the slots."""
+
+    def __init__(self, policy: Policy, prompts: Many[list[int]], seeds: Many[Many[int]], sampling: Sampling) -> None:
+        self.model, self.eos, self.sampling = policy.model, policy.tokenizer.eos, sampling
+        self.prompts = prompts
+        self.waiting = [(p, k) for p in range(len(prompts)) for k in range(len(seeds[p]))][::-1]
+        self.seeds = seeds
+        self.drawn: list[list[Drawn]] = [[([], []) for _ in row] for row in seeds]
+        self.limits = [min(sampling.max_tokens, self.model.shape.context - len(p)) for p in prompts]
+
+    def run(self) -> list[list[Drawn]]:
+        model = self.model
+        layout = Layout.of([len(p) for p in self.prompts], model.device)
+        prefill = Prefill(layout)
+        tokens = torch.tensor([t for p in self.prompts for t in p], device=model.device)
+        first = self._logits(model(tokens, prefill)[layout.ends])
+
+        slots = min(SLOTS, len(self.waiting))
+        length = max(len(p) + limit for p, limit in zip(self.prompts, self.limits, strict=True))
+        cache = Cache(model.shape, slots, length, prefill.keys[0].dtype, model.device)
+        owners: list[tuple[int, int] | None] = [None] * slots  # which (prompt, k) a slot is busy with
+        current = torch.zeros(slots, dtype=torch.long, device=model.device)
+        while True:
+            # Fill free slots: a new sample's first token comes from its prompt's prefill.
+            free = [i for i, owner in enumerate(owners) if owner is None]
+            while free and self.waiting:
+                taken = [(slot, self.waiting.pop()) for slot in free[: len(self.waiting)]]
+                prompts = torch.tensor([p for _, (p, _) in taken], device=model.device)
+                places = torch.tensor([slot for slot, _ in taken], device=model.device)
+                chosen = self._choose(first[prompts], [owner for _, owner in taken])
+                cache.admit(places, prefill, prompts)
+                current[places] = torch.tensor(chosen, device=model.device)
+                for (slot, owner), token in zip(taken, chosen, strict=True):
+                    owners[slot] = None if self._finished(owner, token) else owner
+                free = [i for i, owner in enumerate(owners) if owner is None]
+            busy = [i for i, owner in enumerate(owners) if owner is not None]
+            if not busy:
+                return self.drawn
+            if len(busy) <= len(owners) // 2:  # nothing waits any more: go on with the busy half
+                kept = torch.tensor(busy, device=model.device)
+                cache.keep(kept)
+                current = current[kept]
+                owners = [owners[i] for i in busy]
+            cache.positions[[i for i, owner in enumerate(owners) if owner is None]] = 0
+            cache.begin_step()
+            logits = self._logits(model(current, cache))
+            cache.positions += 1
+            active = [(i, owner) for i, owner in enumerate(owners) if owner is not None]
+            rows = torch.tensor([i for i, _ in active], device=model.device)
+            chosen = self._choose(logits[rows], [owner for _, owner in active])
+            current[rows] = torch.tensor(chosen, device=model.device)
+            for (slot, owner), token in zip(active, chosen, strict=True):
+                if self._finished(owner, token):
+                    owners[slot] = None
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return hidden @ self.model.head.to(hidden.dtype).t()
+
+    def _choose(self, logits: Tensor, owners: list[tuple[int, int]]) -> list[int]:
+        """The next token of each owner; its log-prob is written down."""
+        seeds = np.array([self.seeds[p][k] for p, k in owners], dtype=np.uint64)
+        steps = np.array([len(self.drawn[p][k][0]) for p, k in owners], dtype=np.uint64)
+        drawn = torch.from_numpy(uniforms(seeds, steps)).to(logits.device)
+        tokens, logprobs = choose(logits, drawn, self.sampling)
+        ids = tokens.tolist()
+        for (p, k), token, logprob in zip(owners, ids, logprobs.tolist(), strict=True):
+            self.drawn[p][k][0].append(token)
+            self.drawn[p][k][1].append(logprob)
+        return ids
+
+    def _finished(self, owner: tuple[int, int], token: int) -> bool:
+        p, k = owner
+        return token == self.eos or len(self.drawn[p][k][0]) >= self.limits[p]
+
+
+def stream(policy: Policy, dialog: Dialog, *, sampling: Sampling, seed: int) -> Iterator[str]:
+    """One answer, piece by piece, as text; the same numbers as `rollout` would draw with this seed."""
+    decoder = StreamDecoder(policy.tokenizer)
+    text = ""
+    for token in stream_tokens(policy, render_prompt(dialog, policy.tokenizer), sampling=sampling, seed=seed):
+        piece = decoder.push(token)
+        yield piece if text else piece.lstrip(" ")
+        text += piece
+    yield decoder.flush()
+
+
+def stream_tokens(policy: Policy, prompt: list[int], *, sampling: Sampling, seed: int) -> Iterator[int]:
+    """The tokens after a tokenised prompt, one at a time, up to EOS (not yielded), the limit or the context's end."""
+    model = policy.model
+    with torch.no_grad():
+        prefill = Prefill(Layout.of([len(prompt)], model.device))
+        hidden = model(torch.tensor(prompt, device=model.device), prefill)[-1:]
+        limit = min(sampling.max_tokens, model.shape.context - len(prompt))
+        cache = Cache(model.shape, 1, len(prompt) + max(limit, 0), prefill.keys[0].dtype, model.device)
+        zero = torch.zeros(1, dtype=torch.long, device=model.device)
+        cache.admit(zero, prefill, zero)
+        for step in range(limit):
+            drawn = uniforms(np.array([seed], dtype=np.uint64), np.array([step], dtype=np.uint64))
+            logits = hidden @ model.head.to(hidden.dtype).t()
+            token, _ = choose(logits, torch.from_numpy(drawn).to(model.device), sampling)
+            if int(token) == policy.tokenizer.eos:
+                return
+            yield int(token)
+            cache.begin_step()
+            with torch.no_grad():
+                hidden = model(token, cache)
+            cache.positions += 1
