@@ -1,0 +1,285 @@
+"""What a file holds, and records out of it: the one way in for other people's data.
+
+`detect` looks at the first row's keys; `scan` reads. A strict read raises at the first bad row, with file, line and
+field; otherwise errors are collected and `ayni inspect` shows them. Nothing is dropped silently: rows that a
+format's documented policy leaves out are counted in `Reading.skipped`.
+
+Rows of a comparison or demonstration file can be read as prompts: the dialogue before the last answer, each
+dialogue once, with the file's stem and the row's number as id.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from ayni.errors import BadInput
+from ayni.files import read_text
+from ayni.records import Comparison, Demonstration, Prompt, Task, from_json
+from ayni.text.fields import check_text, checked, text_field
+from ayni.text.formats_dialog import (
+    alpaca_demonstrations,
+    alpaca_prompts,
+    chat_demonstrations,
+    chat_prompts,
+    completion_demonstrations,
+    instance_demonstrations,
+    instance_prompts,
+    plain_prompts,
+    sharegpt_demonstrations,
+    sharegpt_prompts,
+    xstest_prompts,
+)
+from ayni.text.formats_pairs import check_comparison, hh_pairs, pairs, pandalm_pairs, sharegpt_pairs
+from ayni.text.formats_trees import oasst_demonstrations, oasst_pairs, oasst_prompts
+from ayni.text.markdown import markdown_documents
+from ayni.text.rows import ROW_SUFFIXES, Row, Skip, files_of, rows, suffix_of
+
+Kind = Literal["demonstrations", "comparisons", "prompts", "texts"]
+TEXT_SUFFIXES = (".md", ".txt", ".jsonl")
+Reader = Callable[[Row], Iterable[Any]]
+
+
+def _demonstration(row: Row) -> Iterator[Demonstration]:
+    record = from_json(Demonstration, row.text, path=row.path, line=row.line)
+    for index, message in enumerate(record.dialog):
+        check_text(row, message.content, f"dialog.{index}.content")
+    checked(row, record.dialog, "dialog", last="assistant")
+    yield record
+
+
+def _prompt(row: Row) -> Iterator[Prompt]:
+    record = from_json(Prompt, row.text, path=row.path, line=row.line)
+    check_text(row, record.id, "id")
+    for index, message in enumerate(record.dialog):
+        check_text(row, message.content, f"dialog.{index}.content")
+    checked(row, record.dialog, "dialog", last="user")
+    yield record
+
+
+def _comparison(row: Row) -> Iterator[Comparison]:
+    record = from_json(Comparison, row.text, path=row.path, line=row.line)
+    check_text(row, record.prompt.id, "prompt.id")
+    for index, message in enumerate(record.prompt.dialog):
+        check_text(row, message.content, f"prompt.dialog.{index}.content")
+    yield check_comparison(row, record, "prompt.dialog")
+
+
+def _text(row: Row) -> Iterator[str]:
+    yield text_field(row, "text")
+
+
+def _prompts_of(reader: Reader) -> Reader:
+    return lambda row: (record.prompt for record in reader(row))
+
+
+# format -> what it can be read as; the first is what `inspect` reads it as
+READERS: dict[str, dict[Kind, Reader]] = {
+    "demonstration": {
+        "demonstrations": _demonstration,
+        "prompts": lambda row: (_as_prompt(row, record) for record in _demonstration(row)),
+    },
+    "comparison": {"comparisons": _comparison, "prompts": _prompts_of(_comparison)},
+    "prompt": {"prompts": _prompt},
+    "messages": {"demonstrations": chat_demonstrations, "prompts": chat_prompts},
+    "prompt_completion": {"demonstrations": completion_demonstrations, "prompts": plain_prompts},
+    "plain_prompts": {"prompts": plain_prompts},
+    "alpaca": {"demonstrations": alpaca_demonstrations, "prompts": alpaca_prompts},
+    "self_instruct": {"demonstrations": instance_demonstrations, "prompts": instance_prompts},
+    "sharegpt": {"demonstrations": sharegpt_demonstrations, "prompts": sharegpt_prompts},
+    "xstest": {"prompts": xstest_prompts},
+    "pairs": {"comparisons": pairs, "prompts": _prompts_of(pairs)},
+    "sharegpt_pairs": {"comparisons": sharegpt_pairs, "prompts": _prompts_of(sharegpt_pairs)},
+    "hh_rlhf": {"comparisons": hh_pairs, "prompts": _prompts_of(hh_pairs)},
+    "pandalm": {"comparisons": pandalm_pairs, "prompts": _prompts_of(pandalm_pairs)},
+    "oasst": {"comparisons": oasst_pairs, "demonstrations": oasst_demonstrations, "prompts": oasst_prompts},
+    "text_rows": {"texts": _text},
+    "markdown": {},
+    "text": {},
+}
+
+
+def _as_prompt(row: Row, record: Demonstration) -> Prompt:
+    return Prompt(row.name, record.dialog[:-1], source=record.source)
+
+
+def _looks_like_hh(value: dict[str, Any]) -> bool:
+    texts = [value["chosen"], value["rejected"]]
+    return "prompt" not in value and all(isinstance(text, str) for text in texts)
+
+
+def _format_of_row(row: Row) -> str:
+    value, keys = row.value, row.value.keys()
+    if "message_tree_id" in keys:
+        return "oasst"
+    if "conversations" in keys:
+        return "sharegpt_pairs" if "chosen" in keys or "rejected" in keys else "sharegpt"
+    if isinstance(value.get("prompt"), dict) or ("dialog" in keys and {"chosen", "rejected"} & keys):
+        return "comparison"
+    if "dialog" in keys:
+        return "prompt" if {"id", "task", "category"} & keys else "demonstration"
+    if "messages" in keys:
+        return "messages"
+    if {"response1", "response2"} <= keys:
+        return "pandalm"
+    if "instances" in keys:
+        return "self_instruct"
+    if "instruction" in keys:
+        return "alpaca"
+    if {"chosen", "rejected"} <= keys:
+        return "hh_rlhf" if _looks_like_hh(value) else "pairs"
+    if {"prompt", "completion"} <= keys:
+        return "prompt_completion"
+    if {"prompt", "label"} <= keys and suffix_of(row.path) == ".csv":
+        return "xstest"
+    if {"chosen", "rejected"} & keys:
+        return "pairs"
+    if "prompt" in keys:
+        return "plain_prompts"
+    if "text" in keys:
+        return "text_rows"
+    raise row.error(
+        f"no known format has the keys {', '.join(sorted(keys)) or '(none)'}",
+        fix="known: messages, prompt/completion, instruction/output, conversations, prompt/chosen/rejected, text",
+    )
+
+
+def detect(path: Path) -> str:
+    """The name of the format of a file, from its suffix and first sound row; of a directory, of its first file.
+
+    Raises BadInput when no format fits.
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = files_of(path, (*ROW_SUFFIXES, ".md", ".txt"))[0]
+    if not path.exists():
+        raise BadInput("no such file or directory", path=path)
+    if suffix_of(path) in (".md", ".txt"):
+        return "markdown" if suffix_of(path) == ".md" else "text"
+    errors: list[BadInput] = []
+    for row in rows(path, errors):
+        return _format_of_row(row)
+    if errors:
+        raise errors[0]
+    raise BadInput("the file holds no rows", path=path, line=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What a file or directory held: records (or documents), what was left out and why, and what was wrong."""
+
+    format: str
+    kind: Kind
+    records: list[Any]
+    lines: list[tuple[Path, int]]  # where each record stood
+    skipped: Counter[str] = field(default_factory=Counter)
+    errors: list[BadInput] = field(default_factory=list)
+
+
+def _documents(path: Path) -> list[str]:
+    text = read_text(path)
+    if not text.strip():
+        raise BadInput("the file is empty", path=path, line=1)
+    return markdown_documents(text) if suffix_of(path) == ".md" else [text.strip("\n")]
+
+
+def scan(path: Path, kind: Kind | None = None, *, strict: bool = True) -> Reading:
+    """Read a file, or every file of a directory, as `kind` (default: what its format is made for).
+
+    Raises BadInput at the first error; with `strict=False` errors of rows are collected instead, while a file that
+    cannot be read at all still raises.
+    """
+    path = Path(path)
+    files = files_of(path, TEXT_SUFFIXES if kind == "texts" else (*ROW_SUFFIXES, ".md", ".txt"))
+    if kind not in (None, "texts") and path.is_dir():
+        files = files_of(path, ROW_SUFFIXES)
+    reading: Reading | None = None
+    for file in files:
+        name = detect(file)
+        made_for: list[Kind] = [*READERS[name], "texts"]
+        wanted = made_for[0] if kind is None else kind
+        if reading is None:
+            reading = Reading(name, wanted, [], [])
+        if kind is None and wanted != reading.kind:
+            raise BadInput(
+                f"holds {wanted}, the file before it {reading.kind}", path=file, fix="keep one kind in a directory"
+            )
+        _read_file(file, name, reading, strict=strict)
+    assert reading is not None  # files_of never returns an empty list
+    if reading.kind == "prompts":
+        _check_ids(reading)
+    if not reading.records and not reading.errors:
+        why = ", ".join(f"{count} × {reason}" for reason, count in reading.skipped.items())
+        raise BadInput(f"holds no {reading.kind}" + (f" (left out: {why})" if why else ""), path=path)
+    return reading
+
+
+def _read_file(file: Path, name: str, reading: Reading, *, strict: bool) -> None:
+    kind, errors = reading.kind, None if strict else reading.errors
+    if kind == "texts" and name in ("markdown", "text"):
+        documents = _documents(file)
+        reading.records.extend(documents)
+        reading.lines.extend([(file, 1)] * len(documents))
+        return
+    reader = READERS[name].get(kind)
+    if reader is None:
+        can = ", ".join(READERS[name]) or "texts"
+        raise BadInput(f"a file of format {name} cannot be read as {kind}", path=file, fix=f"it holds {can}")
+    native = kind == next(iter(READERS[name]))
+    seen: set[Any] = set()
+    for row in rows(file, errors):
+        try:
+            for record in reader(row):
+                if kind == "prompts" and not native:
+                    if record.dialog in seen:
+                        reading.skipped["the same prompt again"] += 1
+                        continue
+                    seen.add(record.dialog)
+                reading.records.append(record)
+                reading.lines.append((file, row.line))
+        except Skip as skip:
+            reading.skipped[str(skip)] += 1
+        except BadInput as error:
+            if errors is None:
+                raise
+            errors.append(error)
+
+
+def _check_ids(reading: Reading) -> None:
+    """Prompts are known by their ids (random numbers depend on them), so no two may share one."""
+    first: dict[str, tuple[Path, int]] = {}
+    for prompt, (file, line) in zip(reading.records, reading.lines, strict=True):
+        if prompt.id in first:
+            other, at = first[prompt.id]
+            raise BadInput(
+                f"{prompt.id!r} is the id of another prompt too ({other.name}:{at})", path=file, line=line, field="id"
+            )
+        first[prompt.id] = (file, line)
+
+
+def read_demonstrations(path: Path) -> list[Demonstration]:
+    """Every demonstration of a file or directory; BadInput with path, line and field at the first error."""
+    return scan(path, "demonstrations").records
+
+
+def read_comparisons(path: Path, *, task: Task | None = None) -> list[Comparison]:
+    """Every comparison. `task` is set on all of them when given: hh-rlhf files, for one, do not say theirs."""
+    records: list[Comparison] = scan(path, "comparisons").records
+    if task is None:
+        return records
+    return [replace(record, task=task, prompt=replace(record.prompt, task=task)) for record in records]
+
+
+def read_prompts(path: Path, *, task: Task | None = None) -> list[Prompt]:
+    """Every prompt, with an id that stays the same while the file does. `task` is set on all of them when given."""
+    records: list[Prompt] = scan(path, "prompts").records
+    return records if task is None else [replace(record, task=task) for record in records]
+
+
+def read_texts(path: Path) -> Iterator[str]:
+    """Documents, file by file: chapters of .md, whole .txt files, `{"text"}` rows of .jsonl (.gz too)."""
+    for file in files_of(Path(path), TEXT_SUFFIXES):
+        yield from scan(file, "texts").records

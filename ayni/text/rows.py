@@ -1,0 +1,142 @@
+"""Files as rows: JSON, JSON Lines and CSV, plain or gzipped, every row with its file and line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ayni.errors import BadInput
+from ayni.files import parse_json, read_text
+
+ROW_SUFFIXES = (".json", ".jsonl", ".csv")
+_SPACE = " \t\r\n"
+
+
+class Skip(Exception):
+    """A sound row that a documented policy leaves out; the reason is counted and `ayni inspect` shows it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One object of a file: `index` counts rows from 0, `line` is where it starts, `text` its JSON."""
+
+    path: Path
+    line: int
+    index: int
+    text: str
+    value: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """A stable id: the file's stem and the row's index."""
+        return f"{self.path.name.partition('.')[0]}-{self.index}"
+
+    def error(self, what: str, field: str | None = None, fix: str | None = None) -> BadInput:
+        return BadInput(what, path=self.path, line=self.line, field=field, fix=fix)
+
+
+def suffix_of(path: Path) -> str:
+    """The suffix that says what the file holds, `.gz` aside."""
+    name = path.with_suffix("") if path.suffix == ".gz" else path
+    return name.suffix.lower()
+
+
+def _json_elements(path: Path, text: str) -> Iterator[tuple[int, str]]:
+    """(line, JSON text) of every element of a top-level list, or of the one object that the file is."""
+    start = len(text) - len(text.lstrip(_SPACE))
+    if not text.startswith("[", start):
+        yield 1 + text.count("\n", 0, start), text[start:]
+        return
+    decoder = json.JSONDecoder()
+    line, counted, at = 1, 0, start + 1
+    while True:
+        while at < len(text) and text[at] in _SPACE:
+            at += 1
+        if text.startswith("]", at) and not text[at + 1 :].strip(_SPACE):
+            return
+        try:
+            _, end = decoder.raw_decode(text, at)
+        except (ValueError, RecursionError):
+            parse_json(text, path=path)  # says where the whole file is at fault
+            raise
+        line, counted = line + text.count("\n", counted, at), at
+        yield line, text[at:end]
+        at = end
+        while at < len(text) and text[at] in _SPACE:
+            at += 1
+        if text.startswith(",", at):
+            at += 1
+            if text[at:].lstrip(_SPACE).startswith("]"):
+                parse_json(text, path=path)
+        elif not text.startswith("]", at):
+            parse_json(text, path=path)
+
+
+def _csv_rows(path: Path, text: str) -> Iterator[Row]:
+    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+    line = 1
+    try:
+        if reader.fieldnames is None:
+            return
+        if len(set(reader.fieldnames)) < len(reader.fieldnames):
+            raise BadInput("a column name stands twice", path=path, line=1)
+        line = reader.line_num + 1
+        for index, value in enumerate(reader):
+            if None in value or None in value.values():
+                raise BadInput(f"the row has not the header's {len(reader.fieldnames)} columns", path=path, line=line)
+            yield Row(path, line, index, json.dumps(value), value)
+            line = reader.line_num + 1
+    except csv.Error as error:
+        raise BadInput(f"not CSV: {error}", path=path, line=line) from None
+
+
+def rows(path: Path, errors: list[BadInput] | None = None) -> Iterator[Row]:
+    """Every row of a .json, .jsonl or .csv file (or .gz of one).
+
+    Raises BadInput at the first row that is no JSON object; with `errors` such rows are put there and passed over.
+    A file that is not UTF-8, not whole, or empty always raises.
+    """
+    suffix = suffix_of(path)
+    if suffix not in ROW_SUFFIXES:
+        raise BadInput(f"the suffix {path.suffix or '(none)'} is not one of .json, .jsonl, .csv, .gz", path=path)
+    text = read_text(path)
+    if not text.strip():
+        raise BadInput("the file is empty", path=path, line=1)
+    if suffix == ".csv":
+        yield from _csv_rows(path, text)
+        return
+    pieces: Iterator[tuple[int, str]]
+    if suffix == ".jsonl":
+        pieces = ((n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
+    else:
+        pieces = _json_elements(path, text)
+    for index, (line, piece) in enumerate(pieces):
+        try:
+            value = parse_json(piece, path=path, line=line)
+            if not isinstance(value, dict):
+                raise BadInput(
+                    f"a row must be an object, not {type(value).__name__}", path=path, line=line
+                )  # fmt: skip
+            yield Row(path, line, index, piece, value)
+        except BadInput as error:
+            if errors is None:
+                raise
+            errors.append(error)
+
+
+def files_of(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
+    """The file itself, or every file with such a suffix under a directory, in name order; BadInput if none."""
+    if not path.exists():
+        raise BadInput("no such file or directory", path=path)
+    if not path.is_dir():
+        return [path]
+    inside = (file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
+    found = sorted(file for file in inside if suffix_of(file) in suffixes)
+    if not found:
+        raise BadInput(f"no {', '.join(suffixes)} file in this directory", path=path)
+    return found
