@@ -1,0 +1,178 @@
+"""Small plots as inline SVG that take their colours from the page, so one drawing serves light and dark.
+
+Each plot is drawn in stand-in colours that are then replaced by CSS variables. Titles and legends are the page's;
+what little text enters a plot, matplotlib escapes.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from ayni.maths.statistics import Estimate
+
+COLOURS = ("ink", "muted", "line", "card", "blue", "teal", "clay", "ochre", "plum")
+_STAND_IN = {name: f"#0a0b{index:02x}" for index, name in enumerate(COLOURS)}
+_SIZE = (4.7, 2.35)  # inches of 72 units: at a phone's width one unit is about one pixel
+_STYLE: Any = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "ayni",
+    "font.size": 10.5,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.spines.left": False,
+    "axes.edgecolor": _STAND_IN["line"],
+    "axes.labelcolor": _STAND_IN["muted"],
+    "axes.labelsize": 10.5,
+    "axes.grid": True,
+    "axes.grid.axis": "y",
+    "axes.axisbelow": True,
+    "grid.color": _STAND_IN["line"],
+    "grid.linewidth": 0.8,
+    "text.color": _STAND_IN["ink"],
+    "text.parse_math": False,
+    "xtick.color": _STAND_IN["line"],
+    "ytick.color": _STAND_IN["line"],
+    "xtick.labelcolor": _STAND_IN["muted"],
+    "ytick.labelcolor": _STAND_IN["muted"],
+    "ytick.major.size": 0,
+    "xtick.major.size": 3,
+}
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line: `points` are (x, y) in order; `dots` marks sparse measurements, such as held-out ones."""
+
+    label: str
+    colour: str
+    x: Sequence[float]
+    y: Sequence[float]
+    dots: bool = False
+
+
+def curves(series: Sequence[Series], *, x_label: str = "step", percent: bool = False) -> Markup:
+    """Lines over steps; a long noisy line is drawn faint, with its running mean on top."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=_SIZE, layout="constrained")
+        _draw(figure.subplots(), series, x_label, percent)
+        return _svg(figure)
+
+
+def stacked(
+    upper: Sequence[Series],
+    lower: Sequence[Series],
+    labels: tuple[str, str],
+    limits: Sequence[tuple[float, float] | None],
+) -> Markup:
+    """Two plots over one axis of steps, each on its own scale: what is optimised above, the truth below."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_SIZE[0], _SIZE[1] * 1.45), layout="constrained")
+        axes = figure.subplots(2, 1, sharex=True)
+        for place, lines, label, limit in zip(axes, (upper, lower), labels, limits, strict=True):
+            _draw(place, lines, "step" if place is axes[1] else "", False)
+            place.set_ylabel(label)
+            if limit is not None:
+                place.set_ylim(*limit)
+        return _svg(figure)
+
+
+def accuracy_bars(bars: Sequence[tuple[str, Estimate]], colour: str) -> Markup:
+    """Shares as bars from 0 to 100% with their intervals, and a line where a coin would be."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_SIZE[0], 2.7), layout="constrained")
+        axes = figure.subplots()
+        places = [float(place) for place in range(len(bars))]
+        axes.bar(places, [part.value or 0 for _, part in bars], width=0.58, color=_STAND_IN[colour], alpha=0.75)
+        axes.axhline(0.5, color=_STAND_IN["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        for place, (_, part) in zip(places, bars, strict=True):
+            top = part.value or 0.0
+            if part.interval is not None:
+                axes.vlines(place, *part.interval, color=_STAND_IN["ink"], linewidth=1.4)
+                top = part.interval[1]
+            axes.text(place, top + 0.025, f"{part.value or 0:.0%}", ha="center", va="bottom", fontweight="bold")
+        axes.set_xticks(places, [f"{label}\nn = {part.n}" for label, part in bars])
+        axes.tick_params(axis="x", length=0)
+        axes.set_ylim(0, 1.14)
+        axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        return _svg(figure)
+
+
+def reliability_plot(points: Sequence[tuple[float, Estimate]], colour: str) -> Markup:
+    """Confidence σ(difference) against the share that came true; on the diagonal the judge knows what it knows."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_SIZE[0], 2.7), layout="constrained")
+        axes = figure.subplots()
+        axes.plot([0.5, 1], [0.5, 1], color=_STAND_IN["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        for confidence, observed in points:
+            if observed.interval is not None:
+                axes.vlines(confidence, *observed.interval, color=_STAND_IN[colour], linewidth=1.4, alpha=0.7)
+        x, y = [confidence for confidence, _ in points], [part.value or 0 for _, part in points]
+        axes.plot(x, y, "o-", color=_STAND_IN[colour], linewidth=1.6, markersize=5)
+        axes.set_xlim(0.48, 1.02)
+        low = min([0.45, *(part.interval[0] - 0.03 for _, part in points if part.interval is not None)])
+        axes.set_ylim(max(0.0, low), 1.03)
+        axes.set_xlabel("confidence of the reward model")
+        axes.set_ylabel("came true")
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        return _svg(figure)
+
+
+def running_mean(values: Sequence[float], width: int) -> list[float]:
+    """The mean over a window of `width` around each value, narrower at the ends; (n,) → (n,)."""
+    sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, np.float64))])
+    index = np.arange(len(values))
+    reach = np.minimum(np.minimum(index, len(values) - 1 - index), width // 2)
+    return [float(value) for value in (sums[index + reach + 1] - sums[index - reach]) / (2 * reach + 1)]
+
+
+def _draw(axes: Axes, series: Sequence[Series], x_label: str, percent: bool) -> None:
+    for line in series:
+        colour = _STAND_IN[line.colour]
+        x, y = np.asarray(line.x), np.asarray(line.y)
+        if line.dots or len(x) == 1:
+            axes.plot(x, y, "o-", color=colour, linewidth=1, markersize=3.6)
+        elif len(x) < 40:
+            axes.plot(x, y, color=colour, linewidth=1.8)
+        else:
+            keep = np.unique(np.linspace(0, len(x) - 1, 600).astype(int))
+            smooth = np.asarray(running_mean(line.y, max(5, len(x) // 20)))
+            axes.plot(x[keep], y[keep], color=colour, linewidth=0.7, alpha=0.35)
+            axes.plot(x[keep], smooth[keep], color=colour, linewidth=1.8)
+    axes.margins(x=0.02)
+    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(4))
+    if percent:
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
+    if x_label:
+        axes.set_xlabel(x_label)
+
+
+def _svg(figure: Figure) -> Markup:
+    """The figure as an element to place in HTML: no prolog, no style sheet, no names that could clash."""
+    stream = io.StringIO()
+    figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    text = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", text, flags=re.DOTALL)
+    text = re.sub(r' id="(?!m[0-9a-f]{10}"|p[0-9a-f]{10}")[^"]*"', "", text)  # ids of markers and clips are hashes
+    text = re.sub(r"font-family: [^;\"]*;? ?", "", text)
+    text = re.sub(r"(font: (?:[a-z0-9]+ )*[0-9.]+px) [^;\"]*", r"\1 var(--sans)", text)
+    text = re.sub(r"(<svg[^>]*?) width=\"[^\"]*\" height=\"[^\"]*\"", r'\1 aria-hidden="true"', text, count=1)
+    for name, colour in _STAND_IN.items():
+        text = text.replace(colour, f"var(--{name})")
+    return Markup(re.sub(r"\n\s*", "\n", text))

@@ -1,0 +1,333 @@
+"""What each section of the page says: a run's numbers chosen, ordered and put into words. None where data is absent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from markupsafe import Markup
+
+from ayni.evaluate.results import Result
+from ayni.maths.statistics import Estimate
+from ayni.records import RATINGS
+from ayni.report.figures import Series, accuracy_bars, curves, reliability_plot, stacked
+from ayni.report.read import RunData, SampleRow, StageData
+
+AXIS_COLOUR = {"helpfulness": "blue", "safety": "teal"}
+_RATING_LABEL = dict(
+    zip(RATINGS, ("significantly\nbetter", "better", "slightly\nbetter", "negligibly\nbetter"), strict=True)
+)
+_PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("Reward", ("reward", "score")),
+    ("Reward by axis", ("helpfulness", "safety")),
+    ("Gold score by axis", ("gold_helpfulness", "gold_safety")),
+    ("Best and typical answer", ("best", "mean", "median")),
+    ("KL to the reference, nats per answer", ("kl",)),
+    ("Entropy, nats per token", ("entropy",)),
+    ("Value loss", ("value_loss",)),
+    ("Clipped share of tokens", ("clip_fraction",)),
+    ("Answer length, tokens", ("length",)),
+)
+_LINE_COLOUR = {
+    "safety": "teal",
+    "gold_safety": "teal",
+    "kl": "clay",
+    "best": "ochre",
+    "reward": "plum",
+    "score": "ochre",
+    "median": "muted",
+}
+_MORE = "blue", "clay", "teal", "ochre", "plum"
+
+
+@dataclass(frozen=True)
+class Card:
+    """One headline number."""
+
+    label: str
+    value: str
+    detail: str
+    colour: str
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One small plot with its title, its keys (label, colour) and a closing number."""
+
+    title: str
+    subtitle: str
+    keys: tuple[tuple[str, str], ...]
+    last: str
+    svg: Markup
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One row of the forest plot; numbers are per cent."""
+
+    label: str
+    against: str
+    judge: str
+    value: float
+    low: float
+    high: float
+    half: float | None
+    counts: str
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One prompt with the answers to compare: (model, answer, ((axis, score), …))."""
+
+    row: SampleRow
+    answers: tuple[tuple[str, str, tuple[tuple[str, float], ...]], ...]
+
+
+def percent(value: float) -> str:
+    """A share for reading: 78%, 4.5% when small, 99.6% when nearly all."""
+    digits = 1 if 0 < value < 0.1 or 0.99 < value < 1 else 0
+    return f"{100 * value:.{digits}f}%"
+
+
+def duration(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest:02d} s"
+    return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def span(row: Result, unit: str = "share") -> str:
+    """The interval in words, or nothing."""
+    if row.interval is None:
+        return ""
+    low, high = row.interval
+    return f"{percent(low)} to {percent(high)}" if unit == "share" else f"{low:.2f} to {high:.2f}"
+
+
+def final_model(run: RunData) -> str | None:
+    """The model that the run is about: of those with a win rate, the one made furthest down the pipeline."""
+    depth = run.depth()
+    names = dict.fromkeys(row.model for row in run.results if row.metric == "win_rate" and row.model)
+    family = {stage.name: stage.family for stage in run.stages}
+    return max(names, key=lambda name: (family.get(name) in {"online", "fits"}, depth.get(name, -1)), default=None)
+
+
+def headline(run: RunData) -> list[Card]:
+    """Cards for the final model: win rates, refusals, KL; and the base model's bits per byte."""
+    final, cards = final_model(run), []
+    for row in run.results:
+        if row.value is None or (row.model and final and row.model != final and row.metric != "bits_per_byte"):
+            continue
+        axis = row.axis or ""
+        if row.metric == "win_rate":
+            colour = AXIS_COLOUR.get(axis, "plum")
+            title = f"{axis.capitalize()}: {row.model} beats {row.against}"
+            cards.append(Card(title, percent(row.value), _join(span(row), _judged(row)), colour))
+        elif row.metric == "refusal_rate":
+            cards.append(Card(f"{axis.capitalize() or 'All'} prompts refused", percent(row.value), span(row), "clay"))
+        elif row.metric == "kl":
+            cards.append(Card(f"KL to {row.against or 'reference'}", f"{row.value:.2f}", "nats per answer", "ochre"))
+        elif row.metric == "bits_per_byte" and not axis:
+            detail = _join("held-out text", span(row, "number"))
+            cards.append(
+                Card(
+                    f"Bits per byte, {row.model}" if row.model else "Bits per byte", f"{row.value:.2f}", detail, "muted"
+                )
+            )
+    return list(dict.fromkeys(cards))
+
+
+def loss_panels(run: RunData) -> list[Panel]:
+    panels = []
+    for stage in run.stages:
+        x, y = stage.series("loss")
+        if stage.family == "online" or not x:
+            continue
+        lines = [Series("training loss", "blue", x, y)]
+        for key in ("heldout_loss", "heldout", "validation_loss"):
+            held_x, held_y = stage.series(key)
+            if held_x:
+                lines.append(Series("held out", "clay", held_x, held_y, dots=True))
+        keys = tuple((line.label, line.colour) for line in lines) if len(lines) > 1 else ()
+        panels.append(
+            Panel(
+                stage.name, _join(stage.kind, f"{len(x):,} steps logged"), keys, f"{lines[-1].y[-1]:.3f}", curves(lines)
+            )
+        )
+    return panels
+
+
+def online_panels(run: RunData) -> list[tuple[StageData, list[Panel]]]:
+    """Reward, KL and their company for every stage that samples: rejection sampling and PPO."""
+    found = []
+    for stage in run.stages:
+        if stage.family != "online" and stage.kind != "reject":
+            continue
+        panels = [panel for title, keys in _PANELS for panel in [_panel(stage, title, keys)] if panel is not None]
+        if panels:
+            found.append((stage, panels))
+    return found
+
+
+def _panel(stage: StageData, title: str, names: Sequence[str]) -> Panel | None:
+    lines = []
+    for name in names:
+        for key, dots in ((name, False), (f"heldout_{name}", True)):
+            x, y = stage.series(key)
+            if x:
+                colour = _LINE_COLOUR.get(name, "blue")
+                lines.append(Series(key.replace("_", " "), "clay" if dots and len(names) == 1 else colour, x, y, dots))
+    if not lines:
+        return None
+    keys = tuple((line.label, line.colour) for line in lines) if len(lines) > 1 else ()
+    by_n = stage.kind == "reject" and any("n" in line for line in stage.metrics)
+    drawn = curves(lines, x_label="answers per prompt" if by_n else "step", percent="clip_fraction" in names)
+    last = percent(lines[0].y[-1]) if "clip_fraction" in names else f"{lines[0].y[-1]:.3g}"
+    return Panel(title, "", keys, last, drawn)
+
+
+def reward_panels(run: RunData) -> list[Panel]:
+    """For every reward model on every axis: accuracy by rating as bars, and its reliability."""
+    panels = []
+    groups = dict.fromkeys(
+        (row.model, row.axis, row.split, row.judge) for row in run.results if row.metric == "accuracy"
+    )
+    for group in groups:
+        rows = [row for row in run.results if (row.model, row.axis, row.split, row.judge) == group]
+        model, axis, split, judge = group
+        colour = AXIS_COLOUR.get(axis or "", "plum")
+        title = f"{(axis or model or 'Reward').capitalize()} reward model"
+        overall = next(row for row in rows if row.metric == "accuracy")
+        last = percent(overall.value) if overall.value is not None else ""
+        name = " ".join(part for part in (model, split, judge) if part)
+        bars = [(_rating(row.metric), _estimate(row)) for row in rows if row.metric.startswith("accuracy:")]
+        bars.sort(key=lambda bar: list(_RATING_LABEL.values()).index(bar[0]) if bar[0] in _RATING_LABEL.values() else 9)
+        subtitle = _join("accuracy by how clear the preference was", name)
+        drawn = accuracy_bars([*bars, ("all", _estimate(overall))], colour)
+        panels.append(Panel(title, subtitle, (), last, drawn))
+        points = [_point(row) for row in rows if row.metric.startswith("calibration:")]
+        if points:
+            error = next((row.value for row in rows if row.metric == "calibration_error"), None)
+            note = f"calibration error {error:.3f}" if error is not None else ""
+            panels.append(
+                Panel(title, _join("is its confidence earned?", note), (), "", reliability_plot(points, colour))
+            )
+    return panels
+
+
+def _point(row: Result) -> tuple[float, Estimate]:
+    return float(row.metric.split(":", 1)[1]), _estimate(row)
+
+
+def _rating(metric: str) -> str:
+    name = metric.split(":", 1)[1]
+    return _RATING_LABEL.get(name, name.replace("_", " ")) if name in RATINGS else name.replace("_", "\n")
+
+
+def win_rates(run: RunData) -> list[tuple[str, str, list[Rate]]]:
+    """(axis, colour, rows) for every axis that has a win rate."""
+    axes: dict[str, list[Rate]] = {}
+    for row in run.results:
+        if row.metric != "win_rate" or row.value is None or row.interval is None:
+            continue
+        same = (row.axis, row.judge, row.model, row.against, row.split)
+        half = next(
+            (
+                r.value
+                for r in run.results
+                if r.metric == "win_rate_half" and (r.axis, r.judge, r.model, r.against, r.split) == same
+            ),
+            None,
+        )
+        counts = f"{row.wins} won, {row.ties} tied, {row.losses} lost" if row.wins is not None else f"n = {row.n}"
+        low, high = row.interval
+        judge = _join(_judged(row), row.split or "")
+        rate = Rate(
+            row.model or "",
+            row.against or "",
+            judge,
+            100 * row.value,
+            100 * low,
+            100 * high,
+            None if half is None else 100 * half,
+            counts,
+        )
+        axes.setdefault(row.axis or "overall", []).append(rate)
+    return [(axis, AXIS_COLOUR.get(axis, "plum"), rates) for axis, rates in axes.items()]
+
+
+def hacking(run: RunData) -> list[Panel]:
+    """Studies that logged what was optimised (`proxy`) beside the truth (`gold`), one panel per variant."""
+    found: list[tuple[str, Series, Series]] = []
+    for stage in run.stages:
+        variants = dict.fromkeys(
+            str(line.get("variant", "")) for line in stage.metrics if {"proxy", "gold"} <= line.keys()
+        )
+        for variant in variants:
+            lines = [
+                line
+                for line in stage.metrics
+                if {"proxy", "gold"} <= line.keys() and str(line.get("variant", "")) == variant
+            ]
+            x = [float(line["step"]) for line in lines]
+            proxy = Series("proxy: what is optimised", "plum", x, [float(line["proxy"]) for line in lines])
+            gold = Series("gold: the truth", "ochre", x, [float(line["gold"]) for line in lines])
+            found.append((variant or stage.name, proxy, gold))
+    limits = [_limits([proxy.y for _, proxy, _ in found]), _limits([gold.y for _, _, gold in found])]
+    panels = []
+    for name, proxy, gold in found:
+        keys = ((proxy.label, proxy.colour), (gold.label, gold.colour))
+        drawn = stacked([proxy], [gold], ("proxy", "gold"), limits)
+        panels.append(Panel(name, "", keys, "", drawn))
+    return panels
+
+
+def _limits(values: Iterable[Sequence[float]]) -> tuple[float, float] | None:
+    flat = [value for series in values for value in series]
+    if not flat or max(flat) == min(flat):
+        return None
+    room = 0.06 * (max(flat) - min(flat))
+    return min(flat) - room, max(flat) + room
+
+
+def dialogues(run: RunData, most: int = 24) -> list[Shown]:
+    """Samples in which answers differ, a category at a time so that every sort of prompt is seen early."""
+    by_category: dict[tuple[str, str], list[SampleRow]] = {}
+    seen: set[str] = set()
+    for stage in run.stages:
+        for row in stage.samples:
+            if row.prompt.id and row.prompt.id in seen:
+                continue
+            seen.add(row.prompt.id)
+            by_category.setdefault((row.prompt.task, row.prompt.category), []).append(row)
+    shelves = [sorted(rows, key=lambda row: len(set(row.answers.values())) < 2) for rows in by_category.values()]
+    chosen = [
+        shelf[turn] for turn in range(max(map(len, shelves), default=0)) for shelf in shelves if turn < len(shelf)
+    ]
+    return [
+        Shown(
+            row, tuple((model, text, tuple(row.scores.get(model, {}).items())) for model, text in row.answers.items())
+        )
+        for row in chosen[:most]
+    ]
+
+
+def table(run: RunData) -> list[Result]:
+    """Every measured number but the points of the reliability plots."""
+    return [row for row in run.results if not row.metric.startswith("calibration:")]
+
+
+def _estimate(row: Result) -> Estimate:
+    return Estimate(row.value, row.interval, row.n or 0, row.level or 0.95, row.method or "")
+
+
+def _judged(row: Result) -> str:
+    return f"{row.judge} judge" if row.judge else ""
+
+
+def _join(*parts: str) -> str:
+    return " · ".join(part for part in parts if part)
