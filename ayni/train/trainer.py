@@ -17,10 +17,12 @@ from ayni.errors import BadNumbers
 from ayni.model.layout import Layout
 from ayni.model.transformer import Transformer
 from ayni.run import Run
+from ayni.seeds import seed_of
 from ayni.train.batch import cut
 from ayni.train.checkpoint import load_checkpoint, save_checkpoint
 from ayni.train.objectives import Metrics, Objective
-from ayni.train.parallel import World
+from ayni.train.parallel import World, world
+from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
 
 class Optimiser(Config):
@@ -173,30 +175,30 @@ def fit(
     Resumes from the newest checkpoint in `run.directory/checkpoints` to identical bits. `each(step)` may add metrics
     (an evaluation, say). Under torchrun every process takes its share of each step's examples.
     """
-    world = trainer.world
+    place = trainer.world
     checkpoints = run.directory / "checkpoints"
     if saved := load_checkpoint(checkpoints):
         step, tensors, numbers = saved
         trainer.load(tensors, numbers)
         run.say(f"resumed at step {step}")
-    if world.rank == 0:
+    if place.rank == 0:
         run.rewind(trainer.step)
     while trainer.step < trainer.steps:
         began = time.monotonic()
-        mine = world.share(examples(trainer.step + 1))
+        mine = place.share(examples(trainer.step + 1))
         batches = [objective.batch(part) for part in cut(mine, tokens_per_micro_batch)]
         tokens = sum(len(batch.tokens) for batch in batches)
         metrics = trainer.update(batches, objective)
         if each is not None:
             metrics |= each(trainer.step)
-        if world.rank == 0:
-            speed = tokens * world.size / (time.monotonic() - began)
+        if place.rank == 0:
+            speed = tokens * place.size / (time.monotonic() - began)
             run.log(trainer.step, tokens=tokens, **metrics)
             run.progress(trainer.step, trainer.steps, loss=metrics["loss"], tokens_per_s=speed)
         if trainer.step % checkpoint_every == 0 and trainer.step < trainer.steps:
-            if world.rank == 0:
+            if place.rank == 0:
                 save_checkpoint(checkpoints, trainer.step, *trainer.state())
-            world.barrier()
+            place.barrier()
 
 
 def shuffled(items: Many[Any], seed: int, batch_size: int) -> Callable[[int], list[Any]]:
@@ -214,3 +216,34 @@ def shuffled(items: Many[Any], seed: int, batch_size: int) -> Callable[[int], li
 
 def total_steps(items: int, batch_size: int, epochs: float) -> int:
     return max(1, int(max(items // batch_size, 1) * epochs))
+
+
+class Fitting(Config):
+    """What every stage that fits shares."""
+
+    optimiser: Optimiser = Field(Optimiser(), description="AdamW and its schedule")
+    batch_size: int = Field(64, ge=1, description="sequences (or pairs, or groups) per optimiser step, in the world")
+    epochs: float = Field(2, gt=0)
+    tokens_per_micro_batch: int = Field(8192, ge=1, description="tokens of one forward pass on one device")
+    checkpoint_every: int = Field(200, ge=1, description="optimiser steps between checkpoints")
+    train_layers: int | Literal["all"] = Field("all", description="all, or only the last N blocks and the head")
+    dtype: Dtype = Field("auto", description="what the model computes in; weights stay fp32")
+
+    def trainer(self, model: Transformer, items: int, run: Run) -> Trainer:
+        """The trainer of this run, on this process's device; the dtype is chosen once and kept on resume."""
+        place = world()
+        model.dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(self.dtype, place.device)])["dtype"]]
+        steps = total_steps(items, self.batch_size, self.epochs)
+        return Trainer(model.to(place.device), self.optimiser, steps=steps, world=place, train_layers=self.train_layers)
+
+    def fit(self, model: Transformer, items: Many[Any], objective: Objective, run: Run) -> None:
+        """Epochs over the items in fresh orders."""
+        trainer = self.trainer(model, len(items), run)
+        fit(
+            trainer,
+            shuffled(items, seed_of(run.seed, run.name, "order"), self.batch_size),
+            objective,
+            run,
+            tokens_per_micro_batch=self.tokens_per_micro_batch,
+            checkpoint_every=self.checkpoint_every,
+        )

@@ -1,0 +1,42 @@
+"""A helpfulness and a safety reward model as one reward (paper §3.2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ayni.maths.rewards import choose_rewards
+from ayni.records import Prompt, Sample
+from ayni.reward.model import RewardModel
+from ayni.text.tokenizer import Tokenizer
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Raw scores of N answers; `combined` is logit(R_c), not yet whitened. All (N,)."""
+
+    helpfulness: Tensor
+    safety: Tensor | None
+    combined: Tensor
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The reward models of one run; without a safety model, helpfulness alone decides."""
+
+    helpfulness: RewardModel
+    safety: RewardModel | None
+    threshold: float = 0.15
+
+    def __call__(self, prompts: Many[Prompt], groups: Many[Many[Sample]], policy: Tokenizer) -> Scores:
+        helpfulness = self.helpfulness.score_samples(prompts, groups, policy)
+        if self.safety is None:
+            return Scores(helpfulness, None, helpfulness)
+        safety = self.safety.score_samples(prompts, groups, policy)
+        tagged = torch.tensor(
+            [p.task == "safety" for p, group in zip(prompts, groups, strict=True) for _ in group], dtype=torch.bool
+        )
+        return Scores(helpfulness, safety, choose_rewards(helpfulness, safety, tagged, self.threshold))

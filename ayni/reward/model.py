@@ -1,0 +1,75 @@
+"""A reward model: a trunk with a scalar head, and the tokenizer it was trained with (paper §3.2.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ayni.errors import BadInput
+from ayni.model.heads import sequence_scores
+from ayni.model.layout import Layout
+from ayni.model.transformer import Transformer
+from ayni.model_directory import load_model
+from ayni.records import Dialog, Message, Prompt, Sample, Sequence
+from ayni.text.chat import render, render_prompt
+from ayni.text.tokenizer import Tokenizer
+from ayni.train.batch import cut
+
+TOKENS_PER_PASS = 8192
+
+
+@dataclass(frozen=True)
+class RewardModel:
+    """Scores are raw (before σ and margin), fp32. A reward model owns its tokenizer: any policy can be scored."""
+
+    model: Transformer
+    tokenizer: Tokenizer
+    name: str = ""
+
+    @torch.no_grad()
+    def score_tokens(self, rows: Many[list[int]]) -> Tensor:
+        """The raw score of every token row, read at its last token: (N,)."""
+        context = self.model.shape.context
+        for i, row in enumerate(rows):
+            if len(row) > context:
+                raise BadInput(f"answer {i}: {len(row)} tokens do not fit the reward model's context of {context}")
+        scores = []
+        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
+        for part in cut([Sequence(rows[i], [True] * len(rows[i])) for i in order], TOKENS_PER_PASS):
+            layout = Layout.of([len(s.tokens) for s in part], self.model.device)
+            tokens = torch.tensor([t for s in part for t in s.tokens], device=self.model.device)
+            scores.append(sequence_scores(self.model, self.model(tokens, layout), layout).float().cpu())
+        out = torch.empty(len(rows))
+        if order:
+            out[torch.tensor(order)] = torch.cat(scores)
+        return out
+
+    def scores(self, dialogs: Many[Dialog]) -> Tensor:
+        """The raw score of the last answer of every dialogue: (N,)."""
+        return self.score_tokens([render(d, self.tokenizer, train="last").tokens for d in dialogs])
+
+    def score_answers(self, prompts: Many[Prompt], answers: Many[str]) -> Tensor:
+        """(N,) for N prompts with one answer each."""
+        return self.scores([(*p.dialog, Message("assistant", a)) for p, a in zip(prompts, answers, strict=True)])
+
+    def score_samples(self, prompts: Many[Prompt], groups: Many[Many[Sample]], policy: Tokenizer) -> Tensor:
+        """(N·n,) in order. With the policy's own tokenizer the sampled tokens are read as they were drawn."""
+        pairs = [(p, s) for p, group in zip(prompts, groups, strict=True) for s in group]
+        if policy.fingerprint == self.tokenizer.fingerprint:
+            heads = {p.id: render_prompt(p.dialog, self.tokenizer) for p in prompts}
+            return self.score_tokens([heads[p.id] + list(s.tokens) for p, s in pairs])
+        return self.score_answers([p for p, _ in pairs], [s.text for _, s in pairs])
+
+
+def load_reward(path: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> RewardModel:
+    """A reward model from its directory. Raises BadInput if it holds a language model: a head is never made up."""
+    model, tokenizer = load_model(path)
+    if model.shape.head != "score":
+        raise BadInput("this is a language model, not a reward model", path=path, fix="train one with `ayni reward`")
+    model.requires_grad_(False)
+    model.dtype = dtype
+    return RewardModel(model.to(device), tokenizer, Path(path).parent.name)

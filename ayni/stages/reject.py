@@ -1,0 +1,130 @@
+"""Rejection sampling: K answers per prompt, the best by reward becomes a demonstration (paper §3.2.3).
+
+Earlier rounds' samples join the pool and are scored again with the newest reward models: what stopped the paper's
+V3 from forgetting. The stage makes records; `sft` trains on them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ayni.config import Config as Base
+from ayni.errors import BadInput
+from ayni.files import write_jsonl
+from ayni.model_directory import load_model
+from ayni.records import Demonstration, Message, Prompt, Sample, to_dict
+from ayni.reward.combine import Judges
+from ayni.reward.model import load_reward
+from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.sampling import Sampling
+from ayni.rollout.store import draw_all, read_groups
+from ayni.run import Run
+from ayni.seeds import rng, seed_of
+from ayni.text.formats import read_prompts
+from ayni.train.parallel import world
+from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
+
+VERSION = 1
+INPUTS = {
+    "model": "model",
+    "reward": "model",
+    "reward_safety?": "model",
+    "prompts*": "prompts.jsonl",
+    "earlier*?": "samples.jsonl",
+}
+
+
+class Config(Base):
+    """K is unpublished; the paper's curves run to 100. Its best temperature moved from 1.0 to 1.2–1.3 with training."""
+
+    n: int = Field(8, ge=1, description="answers per prompt")
+    temperature: float = Field(1.0, gt=0)
+    max_tokens: int = Field(256, ge=1)
+    limit: int | None = Field(None, ge=1, description="draw for this many prompts, chosen at random by the seed")
+    keep: Literal["best", "random"] = Field("best", description="random is the control: the same pipeline, no reward")
+    threshold: float = Field(0.15, ge=0, le=1, description="below this safety, safety decides (paper §3.2.3)")
+    finished_only: bool = Field(True, description="an answer cut off at max_tokens is never kept")
+    chunk: int = Field(64, ge=1, description="prompts per chunk: the unit a resume keeps or draws again")
+    dtype: Dtype = "auto"
+
+
+def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    place = world()
+    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
+    model, tokenizer = load_model(inputs["model"])
+    policy = Policy(model.to(place.device, dtype).requires_grad_(False), tokenizer, run.name)
+    helpful = load_reward(inputs["reward"], dtype=dtype, device=place.device)
+    safety = inputs.get("reward_safety")
+    judges = Judges(
+        helpful, load_reward(safety, dtype=dtype, device=place.device) if safety else None, config.threshold
+    )
+    known = {p.id: p for path in inputs["prompts"] for p in read_prompts(Path(path))}
+    prompts = list(known.values())
+    if config.limit is not None:
+        order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
+        prompts = [prompts[i] for i in sorted(order)]
+
+    sampling = Sampling(config.temperature, 1.0, config.max_tokens)
+    seed = seed_of(run.seed, run.name)
+    groups = draw_all(
+        run.directory / "samples.jsonl",
+        prompts,
+        lambda part: rollout(policy, part, n=config.n, sampling=sampling, seed=seed),
+        chunk=config.chunk,
+        progress=lambda done, total: run.progress(done, total, "prompt"),
+    )
+    pool: dict[str, list[Sample]] = {}
+    for path in inputs.get("earlier") or []:
+        for group in read_groups(Path(path)):
+            pool.setdefault(group[0].prompt_id, []).extend(group)
+    for prompt, group in zip(prompts, groups, strict=True):
+        pool.setdefault(prompt.id, []).extend(group)
+    missing = next((id for id in pool if id not in known), None)
+    if missing is not None:
+        raise BadInput(
+            f"an earlier round has samples of {missing!r}, which is in no prompt file given", field="prompts"
+        )
+    asked = [known[id] for id in pool]
+    kept = select(asked, list(pool.values()), judges, policy, config, run)
+    write_jsonl(run.directory / "records.jsonl", map(to_dict, kept))
+
+
+def select(
+    prompts: list[Prompt], groups: list[list[Sample]], judges: Judges, policy: Policy, config: Config, run: Run
+) -> list[Demonstration]:
+    """The best (or a random) sample of every prompt's pool as a demonstration; logs what was gained."""
+    scores = judges(prompts, groups, policy.tokenizer)
+    combined = scores.combined.split([len(group) for group in groups])
+    kept: list[Demonstration] = []
+    best_sum = median_sum = 0.0
+    for prompt, group, reward in zip(prompts, groups, combined, strict=True):
+        fit = [i for i, s in enumerate(group) if s.finished == "stop" or not config.finished_only]
+        if not fit:
+            continue
+        if config.keep == "best":
+            pick = max(fit, key=lambda i: float(reward[i]))
+        else:
+            pick = fit[int(rng(run.seed, run.name, "random", prompt.id).integers(len(fit)))]
+        best_sum += float(reward.max())
+        median_sum += float(reward.median())
+        answer = Message("assistant", group[pick].text)
+        kept.append(Demonstration((*prompt.dialog, answer), "last", f"{run.name}:{prompt.id}"))
+    if not kept:
+        raise BadInput("no answer ended before max_tokens", field="max_tokens", fix="raise max_tokens")
+    lengths = [len(s.tokens) for group in groups for s in group]
+    shown = {
+        "prompts": len(prompts),
+        "kept": len(kept),
+        "max_reward": best_sum / len(kept),
+        "median_reward": median_sum / len(kept),
+        "helpfulness": float(scores.helpfulness.mean()),
+        "length": sum(lengths) / len(lengths),
+    }
+    if scores.safety is not None:
+        shown["safety"] = float(scores.safety.mean())
+    run.log(0, **shown)
+    run.say(f"kept {len(kept)} of {len(prompts)}; max {shown['max_reward']:.3f}, median {shown['median_reward']:.3f}")
+    return kept

@@ -1,0 +1,91 @@
+"""A reward model from comparisons: ranking loss with margins, safety auxiliary loss (paper §3.2.2)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+
+from ayni.errors import BadInput
+from ayni.evaluate.results import Result, write_results
+from ayni.evaluate.reward_accuracy import reward_accuracy, threshold_report
+from ayni.maths.rewards import MARGINS
+from ayni.model.score_head import with_score_head
+from ayni.model_directory import load_model, save_model
+from ayni.records import Comparison
+from ayni.reward.model import RewardModel
+from ayni.run import Run
+from ayni.seeds import rng, seed_of
+from ayni.text.chat import answer_tokens
+from ayni.text.formats import read_comparisons
+from ayni.text.tokenizer import Tokenizer
+from ayni.train.batch import Pair
+from ayni.train.objectives import Ranking
+from ayni.train.trainer import Fitting
+
+VERSION = 1
+INPUTS = {"model": "model", "data*": "records.jsonl", "heldout*?": "heldout.jsonl"}
+LABELS = {"both_safe": (1, 1), "chosen_safe": (1, 0), "both_unsafe": (0, 0), None: (-1, -1)}  # chosen, rejected
+
+
+class Config(Fitting):
+    """Paper: 1 epoch (more overfits), 512 pairs, LR 1e-5 (5e-6 for 70B)."""
+
+    epochs: float = Field(1, gt=0)
+    batch_size: int = Field(512, ge=1, description="pairs per step")
+    task: Literal["helpfulness", "safety"] = Field("helpfulness", description="whose comparisons are at home here")
+    other_share: float = Field(0.0, ge=0, lt=1, description="share of pairs taken from the other task (paper: 10%)")
+    margin: Literal["none", "small", "large"] = Field("small", description="margin table by rating")
+    safety_weight: float = Field(0.0, ge=0, description="λ of the safety auxiliary loss")
+    heldout_share: float = Field(0.1, ge=0, lt=1, description="held out of `data` if no held-out input is given")
+
+
+def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    language_model, tokenizer = load_model(inputs["model"])
+    model = with_score_head(language_model, seed_of(run.seed, run.name, "head"))
+    comparisons = [c for path in inputs["data"] for c in read_comparisons(Path(path))]
+    heldout = [c for path in inputs.get("heldout") or [] for c in read_comparisons(Path(path))]
+    home = [c for c in comparisons if c.task == config.task]
+    if not home:
+        raise BadInput(f"no comparison of the task {config.task}", path=inputs["data"][0])
+    order = rng(run.seed, run.name, "split")
+    if not heldout:
+        home = [home[i] for i in order.permutation(len(home))]
+        count = round(config.heldout_share * len(home))
+        heldout, home = home[:count], home[count:]
+    other = [c for c in comparisons if c.task != config.task]
+    wanted = min(len(other), round(len(home) * config.other_share / (1 - config.other_share)))
+    train = home + [other[i] for i in order.permutation(len(other))[:wanted]]
+    pairs = [pair_of(c, tokenizer, config) for c in train]
+    context = model.shape.context
+    kept = [p for p in pairs if max(len(p.chosen.tokens), len(p.rejected.tokens)) <= context]
+    run.say(f"{len(kept)} pairs ({len(pairs) - len(kept)} dropped as too long), {len(heldout)} held out")
+    config.fit(model, kept, Ranking(config.safety_weight), run)
+    save_model(run.directory / "model", model, tokenizer, card={"stage": f"reward ({config.task})"})
+    judged = [c for c in heldout if c.task == config.task]
+    write_results(run.directory / "results.json", measure(RewardModel(model, tokenizer), judged, config.task, run.name))
+
+
+def pair_of(c: Comparison, tokenizer: Tokenizer, config: Config) -> Pair:
+    """A comparison as a pair of sequences, its margin and its safety labels."""
+    margin = c.margin if c.margin is not None else MARGINS[config.margin][c.rating] if c.rating else 0.0
+    chosen, rejected = (answer_tokens(c.prompt.dialog, text, tokenizer) for text in (c.chosen, c.rejected))
+    return Pair(chosen, rejected, margin, LABELS[c.safety])
+
+
+def measure(reward: RewardModel, heldout: list[Comparison], task: str, name: str) -> list[Result]:
+    """Accuracy overall and by rating, calibration, and how well σ = 0.15 divides safe from unsafe answers."""
+    prompts = [c.prompt for c in heldout]
+    chosen = reward.score_answers(prompts, [c.chosen for c in heldout])
+    rejected = reward.score_answers(prompts, [c.rejected for c in heldout])
+    rows = reward_accuracy(chosen.numpy(), rejected.numpy(), [c.rating for c in heldout]).results(
+        axis=task, model=name, split="heldout"
+    )
+    labels = torch.tensor([s for c in heldout for s in LABELS[c.safety]])
+    scores = torch.stack([chosen, rejected], 1).flatten()
+    if (labels == 0).any():
+        unsafe, safe = scores[labels == 0].numpy(), scores[labels == 1].numpy()
+        rows += threshold_report(unsafe, safe).results(axis=task, model=name, split="heldout")
+    return rows

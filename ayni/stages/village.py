@@ -1,0 +1,38 @@
+"""The embedded world as files: corpus, prompts in three splits, demonstrations of mixed quality."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from ayni.config import Config as Base
+from ayni.files import write_jsonl
+from ayni.records import to_dict
+from ayni.run import Run
+from ayni.world.village import Village
+
+VERSION = 1
+INPUTS: dict[str, str] = {}
+SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
+
+
+class Config(Base):
+    village_seed: int = Field(7, description="which village: its people, facts and forbidden things")
+    documents: int | None = Field(None, ge=1, description="size of the corpus; default: all the village can tell")
+    demonstrations: int = Field(6000, ge=1)
+    prompts: int | None = Field(None, ge=1, description="training prompts; default: all")
+
+
+def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    village = Village(config.village_seed)
+    corpus = village.corpus(config.documents) if config.documents else village.corpus()
+    write_jsonl(run.directory / "corpus.jsonl", ({"text": text} for text in corpus))
+    for split in SPLITS:
+        prompts = village.prompts(split, config.prompts if split == "train" else None)
+        write_jsonl(run.directory / f"prompts-{split}.jsonl", map(to_dict, prompts))
+        run.say(f"{len(prompts)} {split} prompts")
+    demonstrations = village.demonstrations(config.demonstrations)
+    write_jsonl(run.directory / "demonstrations.jsonl", map(to_dict, demonstrations))
+    run.say(f"{len(corpus)} documents, {len(demonstrations)} demonstrations")
+    run.log(0, documents=len(corpus), demonstrations=len(demonstrations))
