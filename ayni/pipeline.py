@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 import sys
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -43,12 +43,14 @@ class _Board:
     directory: Path
     name: str
     stages: list[Progress]
+    watch: Callable[[dict[str, Any]], None]
     status: str = "running"
     results: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self) -> None:
         stages = [asdict(stage) for stage in self.stages]
         write_json(self.directory / "status.json", {"run": self.name, "status": self.status, "stages": stages})
+        self.watch(self.summary())
 
     def gather(self) -> None:
         """All stages' result rows, in the order of the stages."""
@@ -83,18 +85,19 @@ def run_recipe(
     dry_run: bool = False,
     fresh: bool = False,
     quiet: bool = False,
+    watch: Callable[[dict[str, Any]], None] = lambda summary: None,
 ) -> dict[str, Any]:
     """Run a recipe into `out` (default runs/NAME); returns {run, status, stages, results}.
 
     `only` names the last stages wanted: they and what they need run, and `fresh` then starts over only those.
     `dry_run` writes nothing; a stage whose inputs are not made yet has no hash. When a stage fails, its error is
-    raised with status.json telling which, and everything finished stays.
+    raised with status.json telling which, and everything finished stays. `watch` hears the summary at every change.
     """
     recipe = read_recipe(path, sets)
     steps = _wanted(recipe, only)
     directory = out or Path("runs") / recipe.name
     stages = [Progress(step.name, step.stage.kind, inputs=_shown(step)) for step in steps]
-    board = _Board(directory, recipe.name, stages)
+    board = _Board(directory, recipe.name, stages, watch)
     anew = {step.name for step in steps if fresh and (not only or step.name in only)}
     if dry_run:
         board.status = "planned"

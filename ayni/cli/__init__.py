@@ -1,0 +1,125 @@
+"""The command line: `ayni VERB`. Results go to stdout, everything else to stderr; every failure is one line.
+
+Exit codes: 0 done, 2 bad input or config, 3 not enough disk or memory, 4 numbers went bad, 130 and 143 interrupted.
+Torch and the stages are imported by the verb that needs them, never for `--help`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any
+
+from ayni.errors import AyniError
+
+CONTINUES = "interrupted; the same command continues"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A verb that failed but has something to show: `value` for --json, `error` for the one line and exit code."""
+
+    value: dict[str, Any]
+    error: AyniError
+
+
+class Interrupted(BaseException):
+    """SIGINT or SIGTERM arrived: the exit code is 128 + the signal."""
+
+    def __init__(self, number: int) -> None:
+        self.exit_code = 128 + number
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[None]:
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise Interrupted(number)
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def say(text: str) -> None:
+    print(" ".join(text.split()), file=sys.stderr, flush=True)
+
+
+def _no_memory(error: BaseException) -> bool:
+    """Out of memory by Python, by torch's CPU allocator (a RuntimeError) or on an accelerator."""
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error))
+    )
+
+
+def run(argv: Sequence[str]) -> int:
+    """One command; returns its exit code. Only what is no user's fault ends in a traceback."""
+    from typer import Abort, TyperException
+
+    from ayni.cli.app import app_for
+
+    as_json, stdout = "--json" in argv, sys.stdout
+    value: Any = None
+    code, line = 0, None
+    try:
+        with _signals(), contextlib.redirect_stdout(sys.stderr if as_json else stdout):
+            value = app_for(argv)(args=list(argv) or ["--help"], prog_name="ayni", standalone_mode=False)
+        if isinstance(value, Outcome):
+            code, line, value = value.error.exit_code, str(value.error), value.value
+        elif isinstance(value, int):
+            code, value = value, None
+    except AyniError as error:
+        code, line = error.exit_code, str(error)
+    except TyperException as error:
+        verb = f" {argv[0]}" if argv and not argv[0].startswith("-") else ""
+        code, line = 2, f"{error.format_message()} See: ayni{verb} --help"
+    except (Interrupted, Abort) as error:
+        code = error.exit_code if isinstance(error, Interrupted) else 130
+        line = CONTINUES
+    except BrokenPipeError:
+        return _broken_pipe()
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            code, line = 3, f"{error.filename or 'disk'}: no space left; free some and run the same command again"
+        elif error.filename is not None:
+            code, line = 2, f"{error.filename}: {error.strerror}"
+        else:
+            raise
+    except (MemoryError, RuntimeError) as error:
+        if not _no_memory(error):
+            raise
+        code, line = 3, "not enough memory; lower tokens_per_micro_batch or choose a smaller model"
+    try:
+        if as_json and (value is not None or line is not None):
+            whole = (value or {}) | ({} if line is None else {"error": line, "exit_code": code})
+            print(json.dumps(whole, ensure_ascii=False), file=stdout)
+        stdout.flush()
+    except BrokenPipeError:
+        return _broken_pipe()
+    if line is not None:
+        say(line)
+    return code
+
+
+def _broken_pipe() -> int:
+    """The reader has seen enough (`| head`): be quiet, also when Python flushes at its end."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return 128 + signal.SIGPIPE
+
+
+def main() -> None:
+    from ayni.cli.environment import prepare
+
+    prepare()
+    sys.exit(run(sys.argv[1:]))

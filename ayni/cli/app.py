@@ -1,0 +1,208 @@
+"""The verbs and their options. Each body lives in a file of its own and is imported when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from ayni import __version__
+from ayni.cli import Outcome
+from ayni.cli.stages import summary_of, verb_of
+
+Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
+Set = Annotated[list[str], typer.Option("--set", help="One setting, KEY=VALUE; may be repeated.")]
+Temperature = Annotated[float, typer.Option(min=0, help="0 is greedy.")]
+TopP = Annotated[float, typer.Option(min=0, max=1, help="Keep the likeliest tokens with this mass.")]
+MaxTokens = Annotated[int, typer.Option(min=1, help="The longest answer.")]
+Output = Annotated[Path | None, typer.Option(help="File for the lines; stdout without it.")]
+Value = dict[str, Any] | Outcome | None
+
+WORK, TALK, MODELS, LOOK = "Make", "Use", "Bring and take", "Look"
+
+
+def app_for(argv: Sequence[str]) -> typer.Typer:
+    """The whole application for this command line: only the verb it names is made in full."""
+    from ayni.recipe import stage_kinds
+
+    app = typer.Typer(
+        help="The whole Llama 2 to Llama 2-Chat system, from a corpus to a model you talk to.",
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_top)
+    app.command("run", rich_help_panel=WORK)(_run)
+    for kind in stage_kinds():
+        if argv and argv[0] == kind:
+            app.command(kind)(verb_of(kind))
+        elif not argv or argv[0].startswith("-"):
+            app.command(kind, help=summary_of(kind), rich_help_panel="Stages")(_nothing)
+        else:
+            app.command(kind)(_nothing)
+    for name, panel, body in (
+        ("chat", TALK, _chat),
+        ("generate", TALK, _generate),
+        ("score", TALK, _score),
+        ("encode", TALK, _encode),
+        ("inspect", LOOK, _inspect),
+        ("report", LOOK, _report),
+        ("doctor", LOOK, _doctor),
+        ("import", MODELS, _import),
+        ("export", MODELS, _export),
+    ):
+        app.command(name, rich_help_panel=panel)(body)
+    return app
+
+
+def _nothing() -> None:
+    """Stands in for a verb that this command line does not call."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(__version__)
+        raise typer.Exit
+
+
+def _top(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")] = False,
+) -> None:
+    pass
+
+
+def _run(
+    recipe: Annotated[Path, typer.Argument(help="The recipe.")],
+    out: Annotated[Path | None, typer.Option(help="The run's directory (default: runs/NAME).")] = None,
+    set_: Set = [],  # noqa: B006 (typer copies it)
+    only: Annotated[list[str], typer.Option(help="Run this stage and what it needs; may be repeated.")] = [],  # noqa: B006
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, write nothing.")] = False,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Start over (with --only: only those stages).")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> Value:
+    """Run a recipe: finished stages are reused, changed ones rerun, interrupted ones continue."""
+    from ayni.cli.recipe import run
+
+    return run(recipe, out, set_, only=only, dry_run=dry_run, fresh=fresh, quiet=quiet, as_json=as_json)
+
+
+def _chat(
+    model: Annotated[Path, typer.Argument(help="A model directory, or the stage that made it.")],
+    system: Annotated[str, typer.Option(help="The system message.")] = "",
+    best_of: Annotated[int, typer.Option(min=1, help="Answers to choose from (with --reward).")] = 1,
+    reward: Annotated[Path | None, typer.Option(help="The reward model that chooses.")] = None,
+    temperature: Temperature = 0.6,
+    top_p: TopP = 0.9,
+    max_tokens: MaxTokens = 256,
+    seed: int = 0,
+) -> Value:
+    """Talk to a model. Ctrl-C stops an answer, Ctrl-D ends; /help lists the commands."""
+    from ayni.cli.chat import chat
+
+    return chat(model, system, best_of, reward, temperature, top_p, max_tokens, seed)
+
+
+def _generate(
+    model: Annotated[Path, typer.Argument(help="A model directory, or the stage that made it.")],
+    prompts: Annotated[Path | None, typer.Option(help='Lines {"messages"} or {"text"}.')] = None,
+    text: Annotated[str | None, typer.Option(help="Continue this text; only the continuation is printed.")] = None,
+    output: Output = None,
+    n: Annotated[int, typer.Option("--n", min=1, help="Samples per prompt.")] = 1,
+    temperature: Temperature = 0.6,
+    top_p: TopP = 0.9,
+    max_tokens: MaxTokens = 256,
+    seed: int = 0,
+    as_json: Json = False,
+) -> Value:
+    """Sample answers or continuations, with their log-probabilities."""
+    from ayni.cli.generate import generate
+
+    return generate(model, prompts, text, output, n, temperature, top_p, max_tokens, seed, as_json)
+
+
+def _score(
+    reward_model: Annotated[Path, typer.Argument(help="A reward model's directory, or the stage that made it.")],
+    data: Annotated[Path, typer.Argument(help="Comparisons or dialogues.")],
+    output: Output = None,
+    as_json: Json = False,
+) -> Value:
+    """Score comparisons or dialogues: raw scores, before sigmoid and margin."""
+    from ayni.cli.score import score
+
+    return score(reward_model, data, output, as_json)
+
+
+def _encode(
+    tokenizer: Annotated[Path, typer.Argument(help="A tokenizer or a model directory.")],
+    file: Annotated[Path, typer.Argument(help='Lines {"text"} or {"messages"}.')],
+    output: Output = None,
+    as_json: Json = False,
+) -> Value:
+    """Text or dialogues to tokens and mask."""
+    from ayni.cli.encode import encode
+
+    return encode(tokenizer, file, output, as_json)
+
+
+def _inspect(
+    data: Annotated[Path, typer.Argument(help="A data file or a directory of them.")],
+    model: Annotated[Path | None, typer.Option(help="A tokenizer or model: counts tokens and paints them.")] = None,
+    critic: Annotated[Path | None, typer.Option(help="A critic: paints its value of every prefix.")] = None,
+    max_tokens: Annotated[int | None, typer.Option(min=1, help="Where training would cut a row.")] = None,
+    show: Annotated[int, typer.Option(min=0, help="Records to paint.")] = 2,
+    as_json: Json = False,
+) -> Value:
+    """What is in a data file: its format, counts, errors, and how it looks to a model."""
+    from ayni.cli.inspect import inspect
+
+    return inspect(data, model, critic, max_tokens, show, as_json)
+
+
+def _report(
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")], as_json: Json = False
+) -> Value:
+    """Write the run's report: one self-contained HTML page."""
+    from ayni.report import build_report
+
+    page = str(build_report(directory))
+    if not as_json:
+        print(page)
+    return {"report": page}
+
+
+def _doctor(
+    directory: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run or a stage to verify.")] = None,
+    as_json: Json = False,
+) -> Value:
+    """What this machine offers; with RUN, whether every file is what its stage left."""
+    from ayni.cli.doctor import doctor
+
+    return doctor(directory, as_json)
+
+
+def _import(
+    source: Annotated[Path, typer.Argument(help="A Hugging Face or Meta directory, or a llama2.c .bin.")],
+    out: Annotated[Path, typer.Argument(help="The new model directory.")],
+    tokenizer: Annotated[Path | None, typer.Option(help="Its tokenizer, where it does not lie beside it.")] = None,
+    as_json: Json = False,
+) -> Value:
+    """Make a model directory from a Hugging Face, Meta or llama2.c model."""
+    from ayni.cli.weights import import_weights
+
+    return import_weights(source, out, tokenizer, as_json)
+
+
+def _export(
+    model: Annotated[Path, typer.Argument(help="A model directory, or the stage that made it.")],
+    out: Annotated[Path, typer.Argument(help="What to write.")],
+    format_: Annotated[Literal["hf", "meta", "llama2c"], typer.Option("--format", help="The format.")],
+    as_json: Json = False,
+) -> Value:
+    """Write a model for others to read."""
+    from ayni.cli.weights import export_weights
+
+    return export_weights(model, out, format_, as_json)

@@ -1,0 +1,152 @@
+"""`ayni chat`: a conversation in the terminal, streamed; or one turn per line from a pipe.
+
+What the model says is shown with its control characters taken out, so no text can drive the terminal.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from ayni.cli import say
+from ayni.cli.stages import output_of
+from ayni.errors import BadInput
+from ayni.model_directory import load_model
+from ayni.records import Dialog, Message, Prompt
+from ayni.reward.model import RewardModel, load_reward
+from ayni.rollout.engine import Policy, rollout, stream
+from ayni.rollout.sampling import Sampling
+from ayni.seeds import seed_of
+from ayni.text.chat import render_prompt
+
+HELP = "/system TEXT sets the system message, /undo takes a turn back, /clear starts anew, /quit ends (Ctrl-D too)"
+
+
+def chat(
+    model: Path,
+    system: str,
+    best_of: int,
+    reward: Path | None,
+    temperature: float,
+    top_p: float,
+    max_tokens: int,
+    seed: int,
+) -> None:
+    if (best_of > 1) != (reward is not None):
+        raise BadInput("--best-of N and --reward RM go together")
+    policy = Policy(*load_model(output_of(model, "model")))
+    judge = None if reward is None else load_reward(output_of(reward, "model"))
+    talk = Conversation(policy, Sampling(temperature, top_p, max_tokens), seed, system, best_of, judge)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C stops an answer, not the talk
+    try:
+        if sys.stdin.isatty():
+            import readline  # noqa: F401  (line editing and history for input())
+
+            say(f"{model}: {HELP}")
+            talk.hold(_asked)
+        else:
+            lines = iter(sys.stdin)
+            talk.hold(lambda: next(lines, None))
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _asked() -> str | None:
+    """A line from the person, "" after Ctrl-C, None after Ctrl-D."""
+    try:
+        return input("\n\x01\x1b[1m\x02you>\x01\x1b[0m\x02 ")
+    except EOFError:
+        print()
+        return None
+    except KeyboardInterrupt:
+        print()
+        say("Ctrl-D or /quit ends")
+        return ""
+
+
+class Conversation:
+    """The turns so far. `hold` reads lines until there are none; an answer goes to stdout, all else to stderr."""
+
+    def __init__(
+        self, policy: Policy, sampling: Sampling, seed: int, system: str, best_of: int, judge: RewardModel | None
+    ) -> None:
+        self.policy, self.sampling, self.seed = policy, sampling, seed
+        self.best_of, self.judge = best_of, judge
+        self.system = system
+        self.turns: list[Message] = []
+        self.count = 0  # answers so far: each has random numbers of its own
+
+    def hold(self, next_line: Callable[[], str | None]) -> None:
+        while (line := next_line()) is not None:
+            text = line.strip()
+            if text in ("/quit", "/exit"):
+                return
+            if text.startswith("/"):
+                self.command(*text[1:].partition(" ")[::2])
+            elif text:
+                self.answer(text)
+
+    def command(self, name: str, rest: str) -> None:
+        if name == "clear":
+            self.turns = []
+        elif name == "system":
+            self.system, self.turns = rest.strip(), []
+        elif name == "undo":
+            self.turns = self.turns[:-2]
+        else:
+            say(HELP)
+
+    def answer(self, text: str) -> None:
+        """One answer, streamed to stdout; what Ctrl-C cut off counts as said."""
+        self.turns.append(Message("user", text))
+        said = ""
+        try:
+            dialog = self.fitting()
+            for piece in self.chosen(dialog) if self.judge is not None else self.streamed(dialog):
+                said += piece
+                sys.stdout.write(_harmless(piece))
+                sys.stdout.flush()
+        except BadInput as error:
+            self.turns.pop()
+            say(str(error))
+            return
+        except KeyboardInterrupt:
+            say("(stopped)")
+        print(flush=True)
+        self.count += 1
+        self.turns.append(Message("assistant", said.strip()))
+
+    def fitting(self) -> Dialog:
+        """The dialogue that fits the model's context with room to answer; the oldest turns are forgotten first."""
+        head = (Message("system", self.system),) if self.system else ()
+        context = self.policy.model.shape.context
+        room = min(self.sampling.max_tokens, context // 4)
+        while True:
+            dialog = (*head, *self.turns)
+            length = len(render_prompt(dialog, self.policy.tokenizer))
+            if length + room <= context:
+                return dialog
+            if len(self.turns) == 1:
+                raise BadInput(f"that is {length} tokens, the model reads {context}", fix="say it shorter")
+            del self.turns[:2]
+            say("(the oldest turn is forgotten: the model's context is full)")
+
+    def streamed(self, dialog: Dialog) -> Iterator[str]:
+        seed = seed_of(self.seed, "chat", self.count)
+        return stream(self.policy, dialog, sampling=self.sampling, seed=seed)
+
+    def chosen(self, dialog: Dialog) -> Iterator[str]:
+        """The best of several whole answers by the reward model."""
+        prompt = Prompt(f"chat-{self.count}", dialog)
+        (samples,) = rollout(self.policy, [prompt], n=self.best_of, sampling=self.sampling, seed=self.seed)
+        assert self.judge is not None
+        scores = self.judge.scores([(*dialog, Message("assistant", s.text)) for s in samples]).tolist()
+        best = max(range(len(scores)), key=scores.__getitem__)
+        say(f"(best of {len(scores)}: {scores[best]:.2f}; the others {min(scores):.2f} and up)")
+        yield samples[best].text
+
+
+def _harmless(text: str) -> str:
+    return "".join(c for c in text if c.isprintable() or c in "\n\t")

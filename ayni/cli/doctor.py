@@ -1,0 +1,128 @@
+"""`ayni doctor`: what this machine offers, and whether a run's files are what its stages left."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import ayni
+from ayni.cli import Outcome
+from ayni.done import damages, read_seal, source_hash
+from ayni.errors import BadInput
+
+NEEDED = (3, 11)
+
+
+def doctor(directory: Path | None, as_json: bool) -> dict[str, Any] | Outcome:
+    """{python, torch, cores, bf16, memory_gb, disk_gb, data, dependencies, problems} or, of a run, {run, stages}."""
+    if directory is not None:
+        return _verify(directory, as_json)
+    found = _machine()
+    if not as_json:
+        for key, value in found.items():
+            if key != "problems":
+                shown = f"{len(value)} pinned" if key == "dependencies" else value
+                print(f"{key:14} {'-' if shown is None else shown}")
+        for problem in found["problems"]:
+            print(f"problem        {problem}")
+    return found
+
+
+def _machine() -> dict[str, Any]:
+    import torch
+
+    pins, problems = _dependencies()
+    data = os.environ.get("AYNI_DATA")
+    if data is None:
+        problems.append("AYNI_DATA is not set: recipes and tests on real files have to be told where they are")
+    elif not Path(data).is_dir():
+        problems.append(f"AYNI_DATA: {data} is not a directory")
+    if not _has_bf16():
+        problems.append("no bf16 matrix units: training stays in fp32")
+    gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "ayni": ayni.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "system": platform.platform(terse=True),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": gpu,
+        "bf16": _has_bf16(),
+        "memory_gb": _memory_gb(),
+        "disk_gb": round(shutil.disk_usage(".").free / 1e9, 1),
+        "data": data,
+        "dependencies": pins,
+        "problems": problems,
+    }
+
+
+def _has_bf16() -> bool:
+    """Matrix units for bf16: AMX or AVX-512 on x86, the bf16 extension on ARM, or the accelerator's own."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    cpuinfo = Path("/proc/cpuinfo")
+    flags = re.findall(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text(), re.M)[:1] if cpuinfo.exists() else []
+    return bool({"amx_bf16", "avx512_bf16", "bf16"} & set(" ".join(flags).split()))
+
+
+def _memory_gb() -> float:
+    """What this process may use: the machine's memory or its control group's limit, in GB."""
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    limit = Path("/sys/fs/cgroup/memory.max")
+    text = limit.read_text().strip() if limit.exists() else "max"
+    return round(min(total, int(text) if text.isdigit() else total) / 1e9, 1)
+
+
+def _dependencies() -> tuple[dict[str, str | None], list[str]]:
+    """Installed versions of what constraints.txt pins (in a checkout) and what differs."""
+    pins = Path(ayni.__file__).parent.parent / "constraints.txt"
+    found: dict[str, str | None] = {}
+    problems = []
+    for line in pins.read_text().splitlines() if pins.exists() else []:
+        name, equals, wanted = line.partition("==")
+        if not equals or line.startswith("#"):
+            continue
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None  # an extra that is not installed
+        installed = (found[name] or wanted).partition("+")[0]
+        if installed != wanted:
+            problems.append(f"{name} {found[name]} is installed, constraints.txt pins {wanted}")
+    return found, problems
+
+
+def _verify(directory: Path, as_json: bool) -> dict[str, Any] | Outcome:
+    """Every stage's files against the sha256 it was sealed with; any difference is exit 2."""
+    if (directory / "stages").is_dir():
+        places = sorted(path for path in (directory / "stages").iterdir() if path.is_dir())
+    elif (directory / "inputs.json").is_file():
+        places = [directory]
+    else:
+        raise BadInput("neither a run nor a stage", path=directory)
+    stages: list[dict[str, Any]] = []
+    for place in places:
+        seal = read_seal(place)
+        wrong = {} if seal is None else damages(place, seal, thorough=True)
+        state = "unfinished" if seal is None else "damaged" if wrong else "whole"
+        other = seal is not None and seal["source"] != source_hash()
+        stages.append({"directory": str(place), "state": state, "wrong": wrong, "older_source": other})
+        if not as_json:
+            print(f"{state:10} {place.name}{'  (made by other source code)' if other else ''}")
+            for file, what in wrong.items():
+                print(f"           {file} {what}")
+    value = {"run": str(directory), "stages": stages}
+    bad = [stage for stage in stages if stage["wrong"]]
+    if bad:
+        count = sum(len(stage["wrong"]) for stage in bad)
+        error = BadInput(f"{count} files are not what their stages left", path=directory, fix="see above; --fresh")
+        return Outcome(value, error)
+    return value

@@ -1,0 +1,36 @@
+"""`ayni encode`: what a model would read, as ids and mask."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ayni.cli.lines import at_line, read_lines, write_lines
+from ayni.cli.stages import output_of
+from ayni.errors import BadInput
+from ayni.records import Dialog, Sequence
+from ayni.text.chat import render, render_prompt
+from ayni.text.tokenizer import Tokenizer, load_tokenizer
+
+
+def encode(tokenizer: Path, file: Path, output: Path | None, as_json: bool) -> dict[str, Any]:
+    """Rows {index, tokens, mask}: plain text has no BOS and is all supervised; an open dialogue ends in [/INST]."""
+    loaded = load_tokenizer(output_of(tokenizer, "tokenizer" if (tokenizer / "tokenizer").exists() else "model"))
+    rows = []
+    for index, (line, item) in enumerate(read_lines(file)):
+        try:
+            sequence = _sequence(item, loaded)
+        except BadInput as error:
+            raise at_line(error, file, line) from None
+        rows.append({"index": index, "tokens": sequence.tokens, "mask": sequence.mask})
+    return write_lines(rows, output, as_json)
+
+
+def _sequence(item: str | Dialog, tokenizer: Tokenizer) -> Sequence:
+    if isinstance(item, str):
+        tokens = tokenizer.encode(item)
+        return Sequence(tokens, [True] * len(tokens))
+    if item and item[-1].role == "user":
+        tokens = render_prompt(item, tokenizer)
+        return Sequence(tokens, [False] * len(tokens))
+    return render(item, tokenizer)

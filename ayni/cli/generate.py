@@ -1,0 +1,115 @@
+"""`ayni generate`: samples with their tokens and log-probs, or one raw continuation."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ayni.cli.lines import at_line, read_lines, write_lines
+from ayni.cli.stages import output_of
+from ayni.errors import BadInput
+from ayni.model_directory import load_model
+from ayni.records import Dialog
+from ayni.rollout.engine import Policy, stream_tokens
+from ayni.rollout.engine import generate as draw
+from ayni.rollout.sampling import Sampling
+from ayni.seeds import seed_of
+from ayni.text.chat import answer_text, render_prompt
+from ayni.text.tokenizer import StreamDecoder, Tokenizer
+
+
+def generate(
+    model: Path,
+    prompts: Path | None,
+    text: str | None,
+    output: Path | None,
+    n: int,
+    temperature: float,
+    top_p: float,
+    max_tokens: int,
+    seed: int,
+    as_json: bool,
+) -> dict[str, Any] | None:
+    """Rows {index, sample, prompt_tokens, tokens, logprobs, text, finish_reason, seed}, prompt by prompt."""
+    if (prompts is None) == (text is None):
+        raise BadInput("give either --prompts FILE or --text TEXT")
+    items: list[tuple[int, str | Dialog]] = [(1, text)] if text is not None else read_lines(prompts or Path())
+    policy = Policy(*load_model(output_of(model, "model")))
+    sampling = Sampling(temperature, top_p, max_tokens)
+    tokens = []
+    for line, item in items:
+        try:
+            tokens.append(_prompt_tokens(item, policy.tokenizer))
+            _check_room(tokens[-1], policy.model.shape.context)
+        except BadInput as error:
+            raise (error if prompts is None else at_line(error, prompts, line)) from None
+    if text is not None and n == 1 and output is None and not as_json:
+        _print_continuation(policy, tokens[0], sampling, _seed(seed, 0, 0))
+        return None
+    return write_lines(_rows(policy, items, tokens, n, sampling, seed), output, as_json)
+
+
+def _seed(seed: int, index: int, k: int) -> int:
+    """As `rollout` seeds sample k of the prompt with the id str(index)."""
+    return seed_of(seed, 0, str(index), k)
+
+
+def _prompt_tokens(item: str | Dialog, tokenizer: Tokenizer) -> list[int]:
+    if isinstance(item, str):
+        return [tokenizer.bos, *(tokenizer.encode(item) if item else [])]
+    return render_prompt(item, tokenizer)
+
+
+def _check_room(tokens: list[int], context: int) -> None:
+    if len(tokens) >= context:
+        raise BadInput(f"the prompt has {len(tokens)} tokens, the model's context {context}", fix="shorten it")
+
+
+def _rows(
+    policy: Policy,
+    items: list[tuple[int, str | Dialog]],
+    tokens: list[list[int]],
+    n: int,
+    sampling: Sampling,
+    seed: int,
+) -> Iterator[dict[str, Any]]:
+    seeds = [[_seed(seed, index, k) for k in range(n)] for index in range(len(tokens))]
+    for index, group in enumerate(draw(policy, tokens, seeds, sampling)):
+        item = items[index][1]
+        for k, (ids, logprobs) in enumerate(group):
+            said = _continuation(tokens[index], ids, policy.tokenizer) if isinstance(item, str) else None
+            yield {
+                "index": index,
+                "sample": k,
+                "prompt_tokens": tokens[index],
+                "tokens": ids,
+                "logprobs": logprobs,
+                "text": answer_text(ids, policy.tokenizer) if said is None else said,
+                "finish_reason": "stop" if ids[-1] == policy.tokenizer.eos else "length",
+                "seed": seed,
+            }
+
+
+def _decoder_after(prompt: list[int], tokenizer: Tokenizer) -> StreamDecoder:
+    """Decodes what follows the prompt: a space at its start is only dropped where the whole text starts."""
+    decoder = StreamDecoder(tokenizer)
+    for id in prompt:
+        decoder.push(id)
+    decoder.flush()
+    return decoder
+
+
+def _continuation(prompt: list[int], ids: list[int], tokenizer: Tokenizer) -> str:
+    decoder = _decoder_after(prompt, tokenizer)
+    return "".join([*map(decoder.push, ids), decoder.flush()])
+
+
+def _print_continuation(policy: Policy, prompt: list[int], sampling: Sampling, seed: int) -> None:
+    """The continuation alone, as it comes, with no newline added."""
+    decoder = _decoder_after(prompt, policy.tokenizer)
+    for id in stream_tokens(policy, prompt, sampling=sampling, seed=seed):
+        sys.stdout.write(decoder.push(id))
+        sys.stdout.flush()
+    sys.stdout.write(decoder.flush())

@@ -1,0 +1,41 @@
+"""`ayni score`: a reward model's raw scores of comparisons or dialogues."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ayni.cli.lines import write_lines
+from ayni.cli.stages import output_of
+from ayni.errors import BadInput
+from ayni.evaluate.reward_accuracy import reward_accuracy
+from ayni.records import Comparison, Demonstration, Dialog, Message
+from ayni.reward.model import load_reward
+from ayni.text.formats import scan
+
+
+def score(reward_model: Path, data: Path, output: Path | None, as_json: bool) -> dict[str, Any]:
+    """Comparisons: rows {index, chosen, rejected, rating} and the accuracies; dialogues: rows {index, score}."""
+    records = scan(data).records
+    reward = load_reward(output_of(reward_model, "model"))
+    if isinstance(records[0], Demonstration):
+        dialogs = [record.dialog for record in records]
+        scores = reward.scores(dialogs).tolist()
+        rows = [{"index": index, "score": value} for index, value in enumerate(scores)]
+        return write_lines(rows, output, as_json)
+    if not isinstance(records[0], Comparison):
+        raise BadInput("holds neither comparisons nor finished dialogues", path=data)
+    scores = reward.scores([_answered(r, a) for r in records for a in (r.chosen, r.rejected)]).tolist()
+    chosen, rejected = scores[::2], scores[1::2]
+    ratings = [record.rating for record in records]
+    rows = [
+        {"index": index, "chosen": good, "rejected": bad, "rating": rating}
+        for index, (good, bad, rating) in enumerate(zip(chosen, rejected, ratings, strict=True))
+    ]
+    if output is not None or not as_json:
+        write_lines(rows, output, as_json)
+    return reward_accuracy(chosen, rejected, ratings).summary()
+
+
+def _answered(record: Comparison, answer: str) -> Dialog:
+    return (*record.prompt.dialog, Message("assistant", answer))

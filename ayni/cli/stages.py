@@ -1,0 +1,145 @@
+"""One verb per stage, made from the stage's own face: its inputs are options, its settings come by --config and --set.
+
+A path that is a finished stage's directory stands for what that stage usually leaves for this input, as in a recipe.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib.util
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ayni.errors import BadInput
+
+COMMON = {
+    "out": (Path, ..., "--out", "Directory for the result; the same command continues or reuses it."),
+    "config": (Path | None, None, "--config", "YAML file of settings."),
+    "set_": (list[str], [], "--set", "One setting, KEY=VALUE; may be repeated."),
+    "seed": (int, 0, "--seed", "Seed of every random number."),
+    "fresh": (bool, False, "--fresh", "Start over, even if it is finished."),
+    "dry_run": (bool, False, "--dry-run", "Say what would happen, write nothing."),
+    "json_": (bool, False, "--json", "One JSON object on stdout."),
+    "quiet": (bool, False, "--quiet", "No progress."),
+}
+
+
+def summary_of(kind: str) -> str:
+    """The first line of the stage's docstring, read without importing it (torch would come along)."""
+    spec = importlib.util.find_spec(f"ayni.stages.{kind}")
+    if spec is None or spec.origin is None:
+        return ""
+    return (ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or "").partition("\n")[0]
+
+
+def verb_of(kind: str) -> Callable[..., dict[str, Any]]:
+    """The typer command of a stage: its signature holds an option per input."""
+    from ayni.recipe import load_stage
+
+    stage = load_stage(kind)
+    parameters: dict[str, tuple[Any, Any, str, str]] = {}
+    for spec in stage.inputs.values():
+        type_: Any = list[Path] if spec.many else (Path | None if spec.optional else Path)
+        default: Any = ([] if spec.optional else ...) if spec.many else (None if spec.optional else ...)
+        text = "A path; may be repeated." if spec.many else "A path."
+        parameters[_identifier(spec.name)] = (type_, default, f"--{spec.name.replace('_', '-')}", text)
+    if kind == "evaluate":
+        parameters["judge"] = (str | None, None, "--judge", "gold, a reward model, or the URL of an AI judge.")
+
+    def verb(**given: Any) -> dict[str, Any]:
+        return run_stage(kind, given)
+
+    fields = stage.config.model_fields.items()
+    settings = "\n\n".join(f"{name} = {info.get_default(call_default_factory=True)!r}: {info.description or ''}"
+                           for name, info in fields if not info.is_required())  # fmt: skip
+    verb.__doc__ = f"{summary_of(kind)}\n\nSettings (--set):\n\n{settings}"
+    return with_options(verb, parameters | COMMON)
+
+
+def _identifier(name: str) -> str:
+    return name.replace("-", "_")
+
+
+def with_options(function: Callable[..., Any], parameters: dict[str, tuple[Any, Any, str, str]]) -> Callable[..., Any]:
+    """Give a `**given` function the typer signature {name: (type, default or ..., option, help)}."""
+    annotations = {
+        name: Annotated[type_, typer.Option(option, help=text)] for name, (type_, _, option, text) in parameters.items()
+    }
+    function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
+        [
+            inspect.Parameter(
+                name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if default is ... else default,
+                annotation=annotations[name],
+            )
+            for name, (_, default, _, _) in parameters.items()
+        ]
+    )
+    function.__annotations__ = dict(annotations)
+    return function
+
+
+def output_of(path: Path, default: str) -> Path:
+    """What a finished stage's directory leaves at `default`, or the path itself."""
+    from ayni.done import SEAL
+
+    return path / default if (path / SEAL).is_file() and (path / default).exists() else path
+
+
+def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
+    """The body of a stage's verb; {stage, directory, hash, state, seconds, results}."""
+    from ayni.config import apply_sets, parse_config, read_yaml
+    from ayni.done import read_seal
+    from ayni.execution import execute_job, job_of, reusable
+    from ayni.files import read_json
+    from ayni.recipe import load_stage
+
+    stage = load_stage(kind)
+    value, lines = read_yaml(given["config"]) if given["config"] else ({}, {})
+    value = apply_sets(value, given["set_"])
+    inputs: dict[str, Path | list[Path]] = {}
+    for spec in stage.inputs.values():
+        path = given[_identifier(spec.name)]
+        if kind == "evaluate" and spec.name == "judge":
+            continue
+        if isinstance(path, list) and path:
+            inputs[spec.name] = [output_of(item, spec.default) for item in path]
+        elif isinstance(path, Path):
+            inputs[spec.name] = output_of(path, spec.default)
+    if kind == "evaluate" and given["judge"] is not None:
+        _take_judge(given["judge"], value, inputs, "judge" in stage.inputs)
+    config = parse_config(stage.config, value, path=given["config"], lines=lines)
+    job = job_of(stage, config, inputs, given["seed"])
+    directory: Path = given["out"]
+    state: str
+    if given["dry_run"]:
+        state = "reused" if not given["fresh"] and reusable(job, directory) else "pending"
+    else:
+        state = execute_job(job, directory, name=kind, fresh=given["fresh"], quiet=given["quiet"])
+    results = directory / "results.json"
+    summary = {
+        "stage": kind,
+        "directory": str(directory.absolute()),
+        "hash": job.identity,
+        "state": state,
+        "seconds": (read_seal(directory) or {}).get("seconds") if state != "pending" else None,
+        "results": read_json(results)["results"] if state != "pending" and results.is_file() else [],
+    }
+    if not given["json_"]:
+        print(f"{kind}: {state} {directory}")
+    return summary
+
+
+def _take_judge(judge: str, value: dict[str, Any], inputs: dict[str, Path | list[Path]], takes_model: bool) -> None:
+    """`--judge`: gold and URLs are a setting, a reward model is an input."""
+    if judge == "gold" or judge.startswith(("http://", "https://")):
+        value["judge"] = judge
+    elif takes_model and Path(judge).exists():
+        inputs["judge"] = output_of(Path(judge), "model")
+    else:
+        raise BadInput(f"--judge {judge}: no such reward model", fix="give gold, a reward model's directory or a URL")
