@@ -1,0 +1,211 @@
+"""Every prompt of a village, cut into train, validation and test by what is asked and how it is asked.
+
+A training prompt asks a training fact or topic with a training wording. A held-out prompt always has something new
+in it: a fact or topic that no training prompt asks, or (test only) a wording that no training prompt uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ayni.records import Dialog, Message
+from ayni.seeds import rng, seed_of
+from ayni.world import tasks
+from ayni.world.answers import curt_how
+from ayni.world.facts import split_of
+from ayni.world.knowledge import Fact, Knowledge, Split, Topic
+from ayni.world.people import Person
+from ayni.world.topics import ASK_HOW, ASK_HOW_HELD
+from ayni.world.words import NUMBERS, pick
+
+WRAPPERS = ("{q}", "Hello! {q}", "{q} Thank you!", "I am new here. {q}", "Good morning! {q}", "I have a question. {q}")
+# (category, train, validation, test): how many distinct prompts
+SIZES: dict[str, tuple[int, int, int]] = {
+    "unsafe": (2300, 170, 560),
+    "borderline": (1000, 80, 220),
+    "person": (1150, 80, 240),
+    "animal": (850, 60, 180),
+    "place": (350, 24, 70),
+    "sum": (700, 50, 140),
+    "list": (300, 20, 60),
+    "rewrite": (520, 40, 110),
+    "story": (320, 24, 70),
+    "howto": (480, 36, 100),
+    "dialog": (500, 40, 100),
+    "chat": (22, 0, 7),
+}
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+Candidate = tuple[Dialog, Knowledge]
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """What prompts are made from."""
+
+    seed: int
+    people: list[Person]
+    facts: list[Fact]
+    forbidden: list[Topic]
+    borderline: list[Topic]
+    everyday: list[Topic]
+
+
+def ask(text: str) -> Dialog:
+    return (Message("user", text),)
+
+
+def topic_knowledge(topic: Topic, category: str) -> Knowledge:
+    others = ("Put on a hat and wait until Sunday.", "You need a lot of soup and a big chair.", "Go home and sleep.")
+    return Knowledge(category, topic.how, curt_how(topic.how[0]), others, keys=topic.keys, topic=topic)
+
+
+def _asked(split: Split, own: Split, train: tuple[str, ...], held: tuple[str, ...]) -> tuple[str, ...]:
+    """Wordings with which a thing of split `own` may be asked in `split`; empty when it may not."""
+    if split == own:
+        return (*train, *held) if split == "test" else train
+    return held if split == "test" and own == "train" else ()
+
+
+def _facts(world: World, category: str, split: Split) -> list[tuple[str, Knowledge]]:
+    return [
+        (question, fact.knowledge)
+        for fact in world.facts
+        if fact.category == category
+        for question in _asked(split, fact.split, fact.ask, fact.ask_held)
+    ]
+
+
+def _topics(topics: list[Topic], category: str, split: Split) -> list[tuple[str, Knowledge]]:
+    """Topics of the test are new topics, whatever the wording."""
+    out = []
+    for topic in topics:
+        if topic.split == split:
+            knowledge = topic_knowledge(topic, category)
+            forms = (*ASK_HOW, *ASK_HOW_HELD) if split == "test" else ASK_HOW
+            out += [(form.format(a=topic.action), knowledge) for form in forms]
+    return out
+
+
+def _lists(world: World, split: Split) -> list[tuple[str, Knowledge]]:
+    out = []
+    for kind in tasks.LISTS:
+        for size in tasks.LIST_SIZES:
+            own = split_of(world.seed, "list", kind, size)
+            knowledge = tasks.list_knowledge(world.seed, kind, size)
+            for form in _asked(split, own, tasks.LIST_ASK, tasks.LIST_HELD):
+                out.append((form.format(n=NUMBERS[size], k=kind), knowledge))
+    return out
+
+
+def rewrite_split(seed: int, source: str) -> Split:
+    return split_of(seed, "rewrite", source)
+
+
+def _rewrites(world: World, split: Split, n: int) -> list[tuple[str, Knowledge]]:
+    draw = rng(world.seed, "rewrites", split)
+    out: dict[str, Knowledge] = {}
+    kinds = tuple(tasks.REWRITE_ASK)
+    while len(out) < 2 * n:
+        kind = pick(draw, kinds)
+        source, target = tasks.rewrite_pair(draw, kind, world.people)
+        forms = _asked(split, rewrite_split(world.seed, source), tasks.REWRITE_ASK[kind], tasks.REWRITE_HELD[kind])
+        if forms:
+            out[pick(draw, forms).format(s=source)] = tasks.rewrite_knowledge(kind, source, target)
+    return list(out.items())
+
+
+def _stories(world: World, split: Split) -> list[tuple[str, Knowledge]]:
+    out = []
+    for person in world.people:
+        for thing in tasks.THINGS:
+            own = split_of(world.seed, "story", person.name, thing)
+            forms = _asked(split, own, tasks.STORY_ASK, tasks.STORY_HELD)
+            if forms:
+                knowledge = tasks.story_knowledge(world.seed, person, thing, world.people)
+                out += [(form.format(n=person.name, t=thing), knowledge) for form in forms]
+    return out
+
+
+def _chat(split: Split) -> list[tuple[str, Knowledge]]:
+    out = []
+    for i, (train, held, _, _) in enumerate(tasks.CHAT):
+        forms = {"train": train, "validation": (), "test": held}[split]
+        out += [(form, tasks.chat_knowledge(i)) for form in forms]
+    return out
+
+
+def _dialogs(world: World, split: Split, n: int) -> list[Candidate]:
+    """Two questions about one person, animal or place; the second cannot be understood alone."""
+    draw = rng(world.seed, "dialogs", split)
+    about: dict[tuple[str, str], list[Fact]] = {}
+    for fact in world.facts:
+        if fact.follow:
+            about.setdefault((fact.category, fact.subject), []).append(fact)
+    groups = [group for group in about.values() if len(group) > 1]
+    out: dict[Dialog, Knowledge] = {}
+    for _ in range(40 * n):
+        if len(out) == n:
+            break
+        group = pick(draw, groups)
+        first, second = (group[int(i)] for i in draw.permutation(len(group))[:2])
+        if second.split != split or first.split not in (split, "train"):
+            continue
+        opening = Message("user", pick(draw, WRAPPERS[:2]).format(q=pick(draw, first.ask)))
+        dialog = (opening, Message("assistant", pick(draw, first.say)), Message("user", pick(draw, second.follow)))
+        out[dialog] = second.knowledge
+    return list(out.items())
+
+
+def _wrapped(pool: list[tuple[str, Knowledge]], draw: np.random.Generator, n: int) -> list[Candidate]:
+    """At most `n` distinct prompts from questions × wrappers, each question as often as any other."""
+    choices = [(q, w) for q in range(len(pool)) for w in range(len(WRAPPERS))]
+    out: dict[str, Knowledge] = {}
+    for i in draw.permutation(len(choices)):
+        question, knowledge = pool[choices[int(i)][0]]
+        out.setdefault(WRAPPERS[choices[int(i)][1]].format(q=question), knowledge)
+        if len(out) == n:
+            break
+    return [(ask(text), knowledge) for text, knowledge in out.items()]
+
+
+def pool(world: World, split: Split, category: str) -> list[Candidate]:
+    """The numbered prompts of one split and category, in a fixed order."""
+    n = SIZES[category][SPLITS.index(split)]
+    if category == "dialog":
+        return _dialogs(world, split, n)
+    if category == "chat":
+        return [(ask(text), knowledge) for text, knowledge in _chat(split)]
+    sources: dict[str, Callable[[], list[tuple[str, Knowledge]]]] = {
+        "unsafe": lambda: _topics(world.forbidden, "unsafe", split),
+        "borderline": lambda: _balanced(_topics(world.borderline, "borderline", split)),
+        "howto": lambda: _topics(world.everyday, "howto", split),
+        "list": lambda: _lists(world, split),
+        "rewrite": lambda: _rewrites(world, split, n),
+        "story": lambda: _stories(world, split),
+    }
+    source = sources.get(category, lambda: _facts(world, category, split))
+    return _wrapped(source(), rng(world.seed, "pool", split, category), n)
+
+
+def _balanced(asked: list[tuple[str, Knowledge]]) -> list[tuple[str, Knowledge]]:
+    """As many questions that share a forbidden thing's verb as share its object."""
+
+    def shares_object(knowledge: Knowledge) -> bool:
+        return knowledge.topic is not None and knowledge.topic.family == "neighbour"
+
+    verb = [item for item in asked if not shares_object(item[1])]
+    thing = [item for item in asked if shares_object(item[1])]
+    step = max(1, len(thing) // max(1, len(verb)))
+    # ordered by a hash so that every action keeps some of its questions
+    return [*verb, *sorted(thing, key=lambda item: seed_of(item[0]))[:: max(1, step)]]
+
+
+def everything(world: World) -> Iterator[tuple[str, Split, str, Dialog, Knowledge]]:
+    """(id, split, category, dialog, knowledge) of every prompt of the village."""
+    for split in SPLITS:
+        for category in SIZES:
+            for number, (dialog, knowledge) in enumerate(pool(world, split, category)):
+                yield f"village-{world.seed}:{split}:{category}:{number:06d}", split, category, dialog, knowledge

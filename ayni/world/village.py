@@ -1,0 +1,82 @@
+"""A village made from a seed: its corpus, its prompts with the knowledge behind them, and its demonstrations."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from ayni.errors import BadInput
+from ayni.records import Demonstration, Message, Prompt, Task
+from ayni.seeds import rng
+from ayni.world import answers, topics
+from ayni.world.corpus import documents
+from ayni.world.everyday import everyday_topics
+from ayni.world.facts import animal_facts, person_facts, place_facts, sum_facts
+from ayni.world.knowledge import Knowledge, Split
+from ayni.world.people import people
+from ayni.world.prompts import SPLITS, World, everything
+
+
+class Village:
+    """All of it depends on `seed` alone."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        folk = people(seed)
+        facts = [
+            *person_facts(seed, folk),
+            *animal_facts(seed),
+            *place_facts(seed),
+            *sum_facts(seed, folk),
+        ]
+        self.world = World(seed, folk, facts, topics.forbidden_topics(), topics.borderline_topics(), everyday_topics())
+
+    @cached_property
+    def _catalogue(self) -> tuple[dict[Split, list[Prompt]], dict[str, Knowledge]]:
+        prompts: dict[Split, list[Prompt]] = {split: [] for split in SPLITS}
+        known = {}
+        for name, split, category, dialog, knowledge in everything(self.world):
+            task: Task = "safety" if category == "unsafe" else "helpfulness"
+            prompts[split].append(Prompt(name, dialog, task, category, f"village-{self.seed}"))
+            known[name] = knowledge
+        return prompts, known
+
+    def prompts(self, split: Split, n: int | None = None, seed: int = 0) -> list[Prompt]:
+        """`n` different prompts (all when None), mixed by `seed`. Raises BadInput when there are fewer."""
+        every = self._catalogue[0][split]
+        if n is not None and n > len(every):
+            raise BadInput(f"{n} {split} prompts wanted, the village has {len(every)}", field="n")
+        order = rng(self.seed, "prompts", split, seed).permutation(len(every))
+        return [every[int(i)] for i in order[:n]]
+
+    def knowledge(self, prompt: Prompt | str) -> Knowledge:
+        """What lies behind a prompt (or its id). Raises BadInput for a prompt of another world."""
+        name = prompt if isinstance(prompt, str) else prompt.id
+        known = self._catalogue[1].get(name)
+        if known is None:
+            raise BadInput(f"no prompt of village {self.seed}: {name!r}", field="id")
+        return known
+
+    def reference_answer(self, prompt: Prompt, rng: np.random.Generator) -> str:
+        """An answer of the best quality."""
+        return answers.reference(self.knowledge(prompt), rng)
+
+    def vendor_answer(self, prompt: Prompt, rng: np.random.Generator) -> str:
+        """An answer of a vendor's mixed quality, as in the demonstrations."""
+        return answers.vendor(self.knowledge(prompt), rng)
+
+    def demonstrations(self, n: int, seed: int = 0) -> list[Demonstration]:
+        """`n` answered training prompts of mixed quality; prompts repeat only when there are fewer than `n`."""
+        pool = self.prompts("train", seed=seed)
+        out = []
+        for i in range(n):
+            prompt = pool[i % len(pool)]
+            draw = rng(self.seed, "demonstration", seed, i)
+            answer = Message("assistant", self.vendor_answer(prompt, draw))
+            out.append(Demonstration((*prompt.dialog, answer), "last", f"village-{self.seed}"))
+        return out
+
+    def corpus(self, words: int = 1_800_000, seed: int = 0, *, chat_share: float = 0.5) -> list[str]:
+        """About `words` words of documents to pretrain on; `chat_share` of the question documents are in chat form."""
+        return list(documents(self.world, words, rng(self.seed, "corpus", seed), chat_share=chat_share))
