@@ -296,3 +296,10 @@ def test_boxes_never_overlap_and_arrows_point_down() -> None:
 def test_running_mean_is_centred() -> None:
     assert running_mean([0.0, 3.0, 6.0, 3.0, 0.0], 3) == [0.0, 3.0, 4.0, 3.0, 0.0]
     assert running_mean([2.0] * 9, 5) == [2.0] * 9
+
+
+def test_untangled_orders_cross_less() -> None:
+    parents: dict[str, list[str]] = {"a": [], "b": [], "c": ["b"], "d": ["a"], "e": ["d"], "f": ["c"]}
+    at = {node.name: node.x for node in layered(parents).nodes}
+    assert (at["a"] - at["b"]) * (at["d"] - at["c"]) > 0
+    assert (at["d"] - at["c"]) * (at["e"] - at["f"]) > 0

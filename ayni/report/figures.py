@@ -24,6 +24,7 @@ from ayni.maths.statistics import Estimate
 COLOURS = ("ink", "muted", "line", "card", "blue", "teal", "clay", "ochre", "plum")
 _STAND_IN = {name: f"#0a0b{index:02x}" for index, name in enumerate(COLOURS)}
 _SIZE = (4.7, 2.35)  # inches of 72 units: at a phone's width one unit is about one pixel
+_WIDE = 5.6  # two of these stand side by side where three of the others do
 _STYLE: Any = {
     "svg.fonttype": "none",
     "svg.hashsalt": "ayni",
@@ -77,7 +78,7 @@ def stacked(
 ) -> Markup:
     """Two plots over one axis of steps, each on its own scale: what is optimised above, the truth below."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_SIZE[0], _SIZE[1] * 1.45), layout="constrained")
+        figure = Figure(figsize=(_WIDE, 3.5), layout="constrained")
         axes = figure.subplots(2, 1, sharex=True)
         for place, lines, label, limit in zip(axes, (upper, lower), labels, limits, strict=True):
             _draw(place, lines, "step" if place is axes[1] else "", False)
@@ -90,7 +91,7 @@ def stacked(
 def accuracy_bars(bars: Sequence[tuple[str, Estimate]], colour: str) -> Markup:
     """Shares as bars from 0 to 100% with their intervals, and a line where a coin would be."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_SIZE[0], 2.7), layout="constrained")
+        figure = Figure(figsize=(_WIDE, 2.9), layout="constrained")
         axes = figure.subplots()
         places = [float(place) for place in range(len(bars))]
         axes.bar(places, [part.value or 0 for _, part in bars], width=0.58, color=_STAND_IN[colour], alpha=0.75)
@@ -112,7 +113,7 @@ def accuracy_bars(bars: Sequence[tuple[str, Estimate]], colour: str) -> Markup:
 def reliability_plot(points: Sequence[tuple[float, Estimate]], colour: str) -> Markup:
     """Confidence σ(difference) against the share that came true; on the diagonal the judge knows what it knows."""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_SIZE[0], 2.7), layout="constrained")
+        figure = Figure(figsize=(_WIDE, 2.9), layout="constrained")
         axes = figure.subplots()
         axes.plot([0.5, 1], [0.5, 1], color=_STAND_IN["muted"], linewidth=1, linestyle=(0, (4, 3)))
         for confidence, observed in points:
@@ -127,7 +128,7 @@ def reliability_plot(points: Sequence[tuple[float, Estimate]], colour: str) -> M
         axes.set_ylabel("came true")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_formatter(PercentFormatter(1, decimals=0))
-        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_yticks(np.arange(np.ceil(max(0.0, low) * 10) / 10, 1.01, 0.1))
         return _svg(figure)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import median
 
-BOX = (152.0, 46.0)
-_GAP = (22.0, 34.0)
+BOX = (164.0, 46.0)
+_GAP = (20.0, 34.0)
 _MARGIN = 6.0
 _ROW = 50.0
 _RAIL = 74.0
@@ -93,39 +94,57 @@ def rail(parents: Parents) -> Picture:
 
 
 def _untangle(rows: list[list[str]], links: Mapping[str, list[str]]) -> list[list[str]]:
-    """Orders every layer by the mean place of its neighbours, sweeping down and up until it settles."""
+    """Orders every layer by the mean place of its neighbours, sweeping down and up; the order that crosses least."""
     below: dict[str, list[str]] = {name: [] for name in links}
     for name, direct in links.items():
         for parent in direct:
             below[parent].append(name)
+    best, fewest = rows, _crossings(rows, links)
     for sweep in range(8):
-        down = sweep % 2 == 0
-        near = links if down else below
-        for row in rows if down else rows[::-1]:
-            place = {name: index / max(1, len(r) - 1) for r in rows for index, name in enumerate(r)}
-            middle = {n: sum(place[m] for m in near[n]) / len(near[n]) if near[n] else place[n] for n in row}
-            row.sort(key=lambda name, middle=middle: middle[name])  # type: ignore[misc]
-    return rows
+        near = below if sweep % 2 else links
+        place = {name: index / max(1, len(row) - 1) for row in rows for index, name in enumerate(row)}
+        turned = []
+        for row in rows[::-1] if sweep % 2 else rows:
+            wish = {n: sum(place[m] for m in near[n]) / len(near[n]) if near[n] else place[n] for n in row}
+            turned.append(sorted(row, key=wish.__getitem__))
+            place |= {name: index / max(1, len(row) - 1) for index, name in enumerate(turned[-1])}
+        rows = turned[::-1] if sweep % 2 else turned
+        crossings = _crossings(rows, links)
+        if crossings < fewest:
+            best, fewest = rows, crossings
+    return best
+
+
+def _crossings(rows: Sequence[Sequence[str]], links: Mapping[str, list[str]]) -> int:
+    place = {name: index for row in rows for index, name in enumerate(row)}
+    count = 0
+    for row in rows:
+        ends = [(place[parent], place[name]) for name in row for parent in links[name]]
+        count += sum((a - c) * (b - d) < 0 for i, (a, b) in enumerate(ends) for c, d in ends[:i])
+    return count
 
 
 def _width(name: str) -> float:
-    return 16.0 if name[0] == "\0" else BOX[0]
+    return 16.0 if name[:1] == "\0" else BOX[0]
 
 
 def _place(
     rows: list[list[str]], links: Mapping[str, list[str]], chains: Sequence[tuple[str, str, list[str]]]
 ) -> Picture:
-    near: dict[str, list[str]] = {name: list(direct) for name, direct in links.items()}
+    below: dict[str, list[str]] = {name: [] for name in links}
     for name, direct in links.items():
         for parent in direct:
-            near[parent].append(name)
-    x: dict[str, float] = {}
-    for row in rows:
-        _spread(row, dict.fromkeys(row, 0.0), x)
-    for _ in range(24):
-        for row in rows:
-            wish = {name: sum(x[n] for n in near[name]) / len(near[name]) if near[name] else x[name] for name in row}
-            _spread(row, wish, x)
+            below[parent].append(name)
+    height: dict[str, int] = {}
+    for row in rows[::-1]:
+        height |= {name: 1 + max((height[child] for child in below[name]), default=-1) for name in row}
+    weight = {name: 8.0 ** min(at, 6) for name, at in height.items()}  # what much hangs from stays where it is
+    x = {name: place for row in rows for name, place in _spread(row, dict.fromkeys(row, 0.0), weight).items()}
+    for sweep in range(9):  # down, up, …, down: the last one hangs every box straight under what it reads
+        near = below if sweep % 2 else links
+        for row in rows[::-1] if sweep % 2 else rows:
+            wish = {name: median(x[n] for n in near[name]) if near[name] else x[name] for name in row}
+            x |= _spread(row, wish, weight)
     left = min((x[name] - _width(name) / 2 for name in x), default=0.0) - _MARGIN
     right = max((x[name] + _width(name) / 2 for name in x), default=0.0) + _MARGIN
     step = BOX[1] + _GAP[1]
@@ -137,16 +156,22 @@ def _place(
     return Picture(right - left, _MARGIN * 2 + BOX[1] + step * max(0, len(rows) - 1), nodes, edges)
 
 
-def _spread(row: Sequence[str], wish: Mapping[str, float], x: dict[str, float]) -> None:
-    """Puts a layer's members as near their wishes as order and room allow: the mean of packing from either side."""
-    forward, backward = dict(wish), dict(wish)
-    for before, after in itertools.pairwise(row):
-        room = (_width(before) + _width(after)) / 2 + _GAP[0]
-        forward[after] = max(forward[after], forward[before] + room)
-    for before, after in reversed(list(itertools.pairwise(row))):
-        room = (_width(before) + _width(after)) / 2 + _GAP[0]
-        backward[before] = min(backward[before], backward[after] - room)
-    x.update({name: (forward[name] + backward[name]) / 2 for name in row})
+def _spread(row: Sequence[str], wish: Mapping[str, float], weight: Mapping[str, float]) -> dict[str, float]:
+    """The places of a layer's members nearest to their wishes that keep order and room: weighted least squares,
+    by pooling neighbours that would overlap (isotonic regression)."""
+    offset, at = {}, 0.0
+    for before, after in pairwise(["", *row]):
+        at += (_width(before) + _width(after)) / 2 + _GAP[0] if before else 0.0
+        offset[after] = at
+    pools: list[tuple[float, float, list[str]]] = []  # (place less offset, weight, members)
+    for name in row:
+        pool = (wish[name] - offset[name], weight[name], [name])
+        while pools and pools[-1][0] > pool[0]:
+            place, mass, members = pools.pop()
+            total = mass + pool[1]
+            pool = ((place * mass + pool[0] * pool[1]) / total, total, members + pool[2])
+        pools.append(pool)
+    return {name: place + offset[name] for place, _, members in pools for name in members}
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

@@ -22,7 +22,7 @@ _PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Reward by axis", ("helpfulness", "safety")),
     ("Gold score by axis", ("gold_helpfulness", "gold_safety")),
     ("Best and typical answer", ("best", "mean", "median")),
-    ("KL to the reference, nats per answer", ("kl",)),
+    ("KL, nats per answer", ("kl",)),
     ("Entropy, nats per token", ("entropy",)),
     ("Value loss", ("value_loss",)),
     ("Clipped share of tokens", ("clip_fraction",)),
@@ -44,6 +44,7 @@ _MORE = "blue", "clay", "teal", "ochre", "plum"
 class Card:
     """One headline number."""
 
+    title: str
     label: str
     value: str
     detail: str
@@ -124,20 +125,20 @@ def headline(run: RunData) -> list[Card]:
             continue
         axis = row.axis or ""
         if row.metric == "win_rate":
+            versus = f"{row.model} beats {row.against}"
             colour = AXIS_COLOUR.get(axis, "plum")
-            title = f"{axis.capitalize()}: {row.model} beats {row.against}"
-            cards.append(Card(title, percent(row.value), _join(span(row), _judged(row)), colour))
+            detail = _join(span(row), _judged(row))
+            cards.append(Card(axis.capitalize() or "Win rate", versus, percent(row.value), detail, colour))
         elif row.metric == "refusal_rate":
-            cards.append(Card(f"{axis.capitalize() or 'All'} prompts refused", percent(row.value), span(row), "clay"))
+            refused = f"{axis or 'all'} prompts, {row.model}" if row.model else f"{axis or 'all'} prompts"
+            cards.append(Card("Refused", refused, percent(row.value), span(row), "clay"))
         elif row.metric == "kl":
-            cards.append(Card(f"KL to {row.against or 'reference'}", f"{row.value:.2f}", "nats per answer", "ochre"))
+            way = f"{row.model} to {row.against}" if row.model and row.against else "to the reference"
+            detail = _join("nats per answer", span(row, "number"))
+            cards.append(Card("KL", way, f"{row.value:.2f}", detail, "ochre"))
         elif row.metric == "bits_per_byte" and not axis:
             detail = _join("held-out text", span(row, "number"))
-            cards.append(
-                Card(
-                    f"Bits per byte, {row.model}" if row.model else "Bits per byte", f"{row.value:.2f}", detail, "muted"
-                )
-            )
+            cards.append(Card("Bits per byte", row.model or "", f"{row.value:.2f}", detail, "muted"))
     return list(dict.fromkeys(cards))
 
 
@@ -161,19 +162,19 @@ def loss_panels(run: RunData) -> list[Panel]:
     return panels
 
 
-def online_panels(run: RunData) -> list[tuple[StageData, list[Panel]]]:
-    """Reward, KL and their company for every stage that samples: rejection sampling and PPO."""
-    found = []
+def online_panels(run: RunData) -> list[tuple[str, list[Panel]]]:
+    """(title, plots) of every stage that samples; the rounds of rejection sampling share one title."""
+    found: dict[str, list[Panel]] = {}
     for stage in run.stages:
-        if stage.family != "online" and stage.kind != "reject":
-            continue
-        panels = [panel for title, keys in _PANELS for panel in [_panel(stage, title, keys)] if panel is not None]
-        if panels:
-            found.append((stage, panels))
-    return found
+        if stage.family == "online" or stage.kind == "reject":
+            rejects = stage.kind == "reject"
+            panels = [_panel(stage, title, keys, stage.name if rejects else "") for title, keys in _PANELS]
+            title = "Rejection sampling" if rejects else stage.name
+            found.setdefault(title, []).extend(panel for panel in panels if panel is not None)
+    return [(title, panels) for title, panels in found.items() if panels]
 
 
-def _panel(stage: StageData, title: str, names: Sequence[str]) -> Panel | None:
+def _panel(stage: StageData, title: str, names: Sequence[str], subtitle: str) -> Panel | None:
     lines = []
     for name in names:
         for key, dots in ((name, False), (f"heldout_{name}", True)):
@@ -187,7 +188,7 @@ def _panel(stage: StageData, title: str, names: Sequence[str]) -> Panel | None:
     by_n = stage.kind == "reject" and any("n" in line for line in stage.metrics)
     drawn = curves(lines, x_label="answers per prompt" if by_n else "step", percent="clip_fraction" in names)
     last = percent(lines[0].y[-1]) if "clip_fraction" in names else f"{lines[0].y[-1]:.3g}"
-    return Panel(title, "", keys, last, drawn)
+    return Panel(title, subtitle, keys, last, drawn)
 
 
 def reward_panels(run: RunData) -> list[Panel]:
@@ -206,7 +207,7 @@ def reward_panels(run: RunData) -> list[Panel]:
         name = " ".join(part for part in (model, split, judge) if part)
         bars = [(_rating(row.metric), _estimate(row)) for row in rows if row.metric.startswith("accuracy:")]
         bars.sort(key=lambda bar: list(_RATING_LABEL.values()).index(bar[0]) if bar[0] in _RATING_LABEL.values() else 9)
-        subtitle = _join("accuracy by how clear the preference was", name)
+        subtitle = _join("accuracy by clearness of the preference", name)
         drawn = accuracy_bars([*bars, ("all", _estimate(overall))], colour)
         panels.append(Panel(title, subtitle, (), last, drawn))
         points = [_point(row) for row in rows if row.metric.startswith("calibration:")]
