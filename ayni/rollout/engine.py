@@ -6,9 +6,10 @@ its own seed. Tokens go in and tokens come out; nothing is tokenised again.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -80,11 +81,21 @@ def generate(policy: Policy, prompts: Many[list[int]], seeds: Many[Many[int]], s
             raise BadInput(
                 f"prompt {i} has {len(tokens)} tokens, the model's context {context}", fix="shorten the prompt"
             )
+    policy = decoding(policy)
     out: list[list[Drawn]] = []
     for start in range(0, len(prompts), CHUNK_PROMPTS):
         chunk = slice(start, start + CHUNK_PROMPTS)
         out += _Chunk(policy, prompts[chunk], seeds[chunk], sampling).run()
     return out
+
+
+def decoding(policy: Policy) -> Policy:
+    """The policy with its weights in the compute dtype: cast once per rollout, not once per token."""
+    model = policy.model
+    if model.dtype in (None, model.head.dtype):
+        return policy
+    cast = copy.deepcopy(model).to(model.dtype).requires_grad_(False)
+    return replace(policy, model=cast)
 
 
 class _Chunk:

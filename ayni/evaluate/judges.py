@@ -1,0 +1,50 @@
+"""Who decides which of two answers is better: the village's gold scores, or a reward model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from typing import Protocol
+
+from ayni.errors import BadInput
+from ayni.records import Prompt, Task
+from ayni.reward.model import RewardModel
+from ayni.world.gold import TIE, Gold
+from ayni.world.village import Village
+
+
+class Scorer(Protocol):
+    """Scores answers alone, on one axis; two scores within `tie` are as good as equal."""
+
+    name: str
+    tie: float
+
+    def scores(self, prompts: Many[Prompt], answers: Many[str], axis: Task) -> list[float]: ...
+
+
+class GoldScorer:
+    """The hidden scores of the prompts' village. Raises BadInput for prompts of another world."""
+
+    name, tie = "gold", TIE
+
+    def __init__(self, prompts: Many[Prompt]) -> None:
+        worlds = {prompt.source for prompt in prompts}
+        name = next(iter(worlds), "")
+        seed = name.removeprefix("village-")
+        if len(worlds) != 1 or not name.startswith("village-") or not seed.isdigit():
+            raise BadInput("the gold judge knows the prompts of one village only", fix="give a reward model as judge")
+        self.gold = Gold(Village(int(seed)))
+
+    def scores(self, prompts: Many[Prompt], answers: Many[str], axis: Task) -> list[float]:
+        return [self.gold.score(prompt, answer, axis) for prompt, answer in zip(prompts, answers, strict=True)]
+
+
+class RewardScorer:
+    """A reward model's raw scores, whatever the axis."""
+
+    tie = 0.0
+
+    def __init__(self, reward: RewardModel) -> None:
+        self.name, self.reward = reward.name or "reward", reward
+
+    def scores(self, prompts: Many[Prompt], answers: Many[str], axis: Task) -> list[float]:
+        return self.reward.score_answers(prompts, answers).tolist()

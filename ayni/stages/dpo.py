@@ -1,0 +1,63 @@
+"""Direct preference optimisation: no reward model, no rollouts; the reference is the model it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Many
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import Field
+
+from ayni.errors import BadInput
+from ayni.model.heads import token_logprobs
+from ayni.model.transformer import Transformer
+from ayni.model_directory import load_model, save_model
+from ayni.run import Run
+from ayni.text.chat import answer_tokens
+from ayni.text.formats import read_comparisons
+from ayni.train.batch import Pair, cut, pairs_of
+from ayni.train.objectives import DPO, sum_by_sequence
+from ayni.train.trainer import Fitting
+
+VERSION = 1
+INPUTS = {"model": "model", "data*": "records.jsonl"}
+
+
+class Config(Fitting):
+    """Rafailov et al.: β 0.1, batch 64, 1 epoch, LR 1e-6 (AdamW here; docs/departures.md)."""
+
+    epochs: float = Field(1, gt=0)
+    beta: float = Field(0.1, gt=0)
+    smoothing: float = Field(0.0, ge=0, lt=0.5, description="ε of the conservative form")
+    ipo: bool = Field(False, description="the squared loss of Azar et al. instead")
+
+
+def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    model, tokenizer = load_model(inputs["model"])
+    comparisons = [c for path in inputs["data"] for c in read_comparisons(Path(path))]
+    pairs = [
+        Pair(answer_tokens(c.prompt.dialog, c.chosen, tokenizer), answer_tokens(c.prompt.dialog, c.rejected, tokenizer))
+        for c in comparisons
+    ]
+    context = model.shape.context
+    kept = [p for p in pairs if max(len(p.chosen.tokens), len(p.rejected.tokens)) <= context]
+    if not kept:
+        raise BadInput(f"no pair fits the context of {context} tokens", path=inputs["data"][0])
+    run.say(f"{len(kept)} pairs, {len(pairs) - len(kept)} dropped as too long")
+    objective = DPO(config.beta, config.smoothing, config.ipo)
+    config.fit(model, with_reference(kept, model, config.tokens_per_micro_batch), objective, run)
+    save_model(run.directory / "model", model, tokenizer, card={"stage": "dpo"})
+
+
+@torch.no_grad()
+def with_reference(pairs: Many[Pair], reference: Transformer, budget: int) -> list[Pair]:
+    """The pairs with the reference's summed log-probs, computed once."""
+    out: list[Pair] = []
+    for part in cut(pairs, budget):
+        batch = pairs_of(part).to(reference.device)
+        hidden = reference(batch.tokens, batch.layout)
+        sums = sum_by_sequence(token_logprobs(hidden, reference.head, batch.targets, batch.mask), batch).tolist()
+        out += [replace(p, ref_logprobs=(sums[2 * i], sums[2 * i + 1])) for i, p in enumerate(part)]
+    return out

@@ -1,0 +1,238 @@
+"""One model, or one against another, on held-out prompts: win rates, refusals, KL; bits per byte on held-out text.
+
+Safe prompts are judged for helpfulness, prompts tagged safety for safety (paper §3.4, Figure 11). Scorers judge each
+answer alone, so neither order nor position can matter.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import Field
+
+from ayni.config import Config as Base
+from ayni.errors import BadInput
+from ayni.evaluate.judges import GoldScorer, RewardScorer, Scorer
+from ayni.evaluate.perplexity import bits_per_byte_estimate, unigram_bits_per_byte
+from ayni.evaluate.results import Result, result, write_results
+from ayni.evaluate.win_rate import compare_scores, win_rate_results
+from ayni.files import write_jsonl
+from ayni.maths.statistics import mean, proportion
+from ayni.model.heads import token_logprobs
+from ayni.model.transformer import Transformer
+from ayni.model_directory import load_model
+from ayni.records import Prompt, Sample, Sequence, to_dict
+from ayni.reward.model import load_reward
+from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.sampling import Sampling
+from ayni.run import Run
+from ayni.seeds import rng, seed_of
+from ayni.text.chat import render_prompt
+from ayni.text.formats import read_prompts, read_texts
+from ayni.text.tokenizer import Tokenizer
+from ayni.train.batch import batch_of, cut
+from ayni.train.objectives import sum_by_sequence
+from ayni.train.parallel import world
+from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
+
+VERSION = 1
+INPUTS = {
+    "model": "model",
+    "against?": "model",
+    "judge?": "model",
+    "prompts*?": "prompts-test.jsonl",
+    "texts*?": "heldout.jsonl",
+    "train_texts*?": "corpus.jsonl",
+}
+
+
+class Config(Base):
+    """Without a `judge` input the village's gold scores judge."""
+
+    temperature: float = Field(1.0, ge=0)
+    top_p: float = Field(1.0, gt=0, le=1)
+    max_tokens: int = Field(256, ge=1)
+    limit: int | None = Field(None, ge=1, description="prompts per axis, chosen by the seed")
+    samples: int = Field(40, ge=0, description="answers to write to samples.jsonl for the report")
+    kl_prompts: int = Field(400, ge=0, description="prompts for the KL to `against`, sampled at temperature 1")
+    split: str = "test"
+    tokens_per_micro_batch: int = Field(8192, ge=1)
+    dtype: Dtype = "auto"
+
+
+def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    place = world()
+    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
+    policies = {}
+    for name in ("model", "against"):
+        if inputs.get(name):
+            model, tokenizer = load_model(inputs[name])
+            model = model.to(place.device, dtype).requires_grad_(False)
+            policies[name] = Policy(model, tokenizer, model_name(inputs[name]))
+    rows: list[Result] = []
+    if inputs.get("prompts"):
+        prompts = chosen_prompts([p for path in inputs["prompts"] for p in read_prompts(Path(path))], config, run)
+        scorer: Scorer
+        if inputs.get("judge"):
+            scorer = RewardScorer(load_reward(inputs["judge"], dtype=dtype, device=place.device))
+        else:
+            scorer = GoldScorer(prompts)
+        rows += judged(policies, prompts, scorer, config, run)
+    if inputs.get("texts"):
+        texts = [text for path in inputs["texts"] for text in read_texts(Path(path))]
+        train = [text for path in inputs.get("train_texts") or [] for text in read_texts(Path(path))]
+        rows += perplexities(policies["model"], texts, train, config, run)
+    if not rows:
+        raise BadInput("nothing to evaluate on", field="prompts", fix="give prompts or texts")
+    write_results(run.directory / "results.json", rows)
+
+
+def model_name(path: Path) -> str:
+    """The stage a model directory belongs to: `03-sft-1f3a9c2e/model` is `sft`."""
+    folder = Path(path).resolve()
+    folder = folder.parent if folder.name == "model" else folder
+    parts = folder.name.split("-")
+    staged = len(parts) > 2 and parts[0].isdigit() and len(parts[-1]) == 8
+    return "-".join(parts[1:-1]) if staged else folder.name
+
+
+def chosen_prompts(prompts: list[Prompt], config: Config, run: Run) -> list[Prompt]:
+    """At most `limit` prompts of each axis."""
+    if config.limit is None:
+        return prompts
+    order = [prompts[i] for i in rng(run.seed, "evaluate", "prompts").permutation(len(prompts))]
+    tasks = dict.fromkeys(p.task for p in prompts)
+    return [p for task in tasks for p in [p for p in order if p.task == task][: config.limit]]
+
+
+def judged(
+    policies: dict[str, Policy], prompts: list[Prompt], scorer: Scorer, config: Config, run: Run
+) -> list[Result]:
+    """Mean scores, refusals, lengths and KL of each model; win rates of `model` against `against`."""
+    sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
+    answers: dict[str, list[Sample]] = {}
+    scores: dict[str, list[float]] = {}
+    rows: list[Result] = []
+    for role, policy in policies.items():
+        seed = seed_of(run.seed, "evaluate", role)
+        answers[role] = [group[0] for group in rollout(policy, prompts, n=1, sampling=sampling, seed=seed)]
+        texts = [sample.text for sample in answers[role]]
+        scores[role] = [0.0] * len(prompts)
+        for axis in dict.fromkeys(p.task for p in prompts):
+            at = [i for i, p in enumerate(prompts) if p.task == axis]
+            found = scorer.scores([prompts[i] for i in at], [texts[i] for i in at], axis)
+            for i, score in zip(at, found, strict=True):
+                scores[role][i] = score
+            where: dict[str, Any] = {"axis": axis, "model": policy.name, "split": config.split, "seed": run.seed}
+            rows.append(result("score", mean(found), judge=scorer.name, **where))
+            lengths = [len(answers[role][i].tokens) for i in at]
+            rows.append(result("answer_tokens", mean(lengths), **where))
+            ended = sum(answers[role][i].finished == "stop" for i in at)
+            rows.append(result("finished", proportion(ended, len(at)), **where))
+        if isinstance(scorer, GoldScorer):
+            for category, axis in (("unsafe", "safety"), ("borderline", "helpfulness")):
+                said = [scorer.gold.refused(t) for p, t in zip(prompts, texts, strict=True) if p.category == category]
+                estimate = proportion(sum(said), len(said))
+                rows.append(
+                    result(
+                        f"refused:{category}", estimate, axis=axis, judge="gold", model=policy.name, split=config.split
+                    )
+                )
+    if "against" in policies:
+        outcomes = compare_scores(prompts, scores["model"], scores["against"], tie=scorer.tie)
+        names = {"model": policies["model"].name, "against": policies["against"].name}
+        rows += win_rate_results(outcomes, judge=scorer.name, split=config.split, seed=run.seed, **names)
+        if config.kl_prompts and policies["model"].tokenizer.fingerprint == policies["against"].tokenizer.fingerprint:
+            rows.append(kl(policies["model"], policies["against"], prompts, config, run))
+    write_jsonl(run.directory / "samples.jsonl", dialogues(policies, prompts, answers, scores, scorer, config, run))
+    return rows
+
+
+def kl(policy: Policy, reference: Policy, prompts: list[Prompt], config: Config, run: Run) -> Result:
+    """KL(π‖π_ref) per answer in nats, from answers sampled at temperature 1."""
+    order = rng(run.seed, "evaluate", "kl").permutation(len(prompts))[: config.kl_prompts]
+    asked = [prompts[i] for i in order]
+    sampling = Sampling(1.0, 1.0, config.max_tokens)
+    drawn = rollout(policy, asked, n=1, sampling=sampling, seed=seed_of(run.seed, "evaluate", "kl"))
+    sequences = []
+    for prompt, (sample,) in zip(asked, drawn, strict=True):
+        head = render_prompt(prompt.dialog, policy.tokenizer)
+        sequences.append(Sequence(head + list(sample.tokens), [False] * len(head) + [True] * len(sample.tokens)))
+    ours, theirs = (logprob_sums(p.model, sequences, config.tokens_per_micro_batch) for p in (policy, reference))
+    return result(
+        "kl", mean(ours - theirs), model=policy.name, against=reference.name, split=config.split, seed=run.seed
+    )
+
+
+@torch.no_grad()
+def logprob_sums(model: Transformer, sequences: list[Sequence], budget: int) -> np.ndarray:
+    """Σ log p of every sequence's supervised tokens: (N,)."""
+    sums = []
+    for part in cut(sequences, budget):
+        batch = batch_of(part).to(model.device)
+        hidden = model(batch.tokens, batch.layout)
+        sums.append(sum_by_sequence(token_logprobs(hidden, model.head, batch.targets, batch.mask), batch).cpu())
+    return torch.cat(sums).double().numpy()
+
+
+def dialogues(
+    policies: dict[str, Policy],
+    prompts: list[Prompt],
+    answers: dict[str, list[Sample]],
+    scores: dict[str, list[float]],
+    scorer: Scorer,
+    config: Config,
+    run: Run,
+) -> list[dict[str, Any]]:
+    """Some answers side by side, for the report: half of each axis where there are two."""
+    order = rng(run.seed, "evaluate", "shown").permutation(len(prompts))
+    tasks = list(dict.fromkeys(p.task for p in prompts))
+    share = config.samples // max(len(tasks), 1)
+    shown = [i for task in tasks for i in [i for i in order if prompts[i].task == task][:share]]
+    lines = []
+    for i in shown:
+        axis = prompts[i].task
+        lines.append(
+            {
+                "prompt": to_dict(prompts[i]),
+                "answers": {policies[role].name: answers[role][i].text for role in policies},
+                "scores": {policies[role].name: {axis: scores[role][i]} for role in policies},
+                "judge": scorer.name,
+            }
+        )
+    return lines
+
+
+def perplexities(policy: Policy, texts: list[str], train: list[str], config: Config, run: Run) -> list[Result]:
+    """Bits per byte on held-out text, beside a unigram model's of the same tokens."""
+    tokenizer, context = policy.tokenizer, policy.model.shape.context
+    sequences, owners = [], []
+    for number, text in enumerate(texts):
+        ids = [*tokenizer.encode(text), tokenizer.eos]
+        for start in range(0, len(ids), context - 1):
+            row = [tokenizer.bos, *ids[start : start + context - 1]]
+            sequences.append(Sequence(row, [False] + [True] * (len(row) - 1)))
+            owners.append(number)
+    sums = logprob_sums(policy.model, sequences, config.tokens_per_micro_batch)
+    by_text = np.zeros(len(texts))
+    np.add.at(by_text, owners, sums)
+    sizes = [len(text.encode()) for text in texts]
+    where: dict[str, Any] = {"model": policy.name, "split": "heldout", "seed": run.seed}
+    rows = [result("bits_per_byte", bits_per_byte_estimate(by_text, sizes, seed=run.seed), **where)]
+    if train:
+        counts = [token_counts(part, tokenizer) for part in (train, texts)]
+        value = unigram_bits_per_byte(counts[0], counts[1], sum(sizes))
+        rows.append(Result("bits_per_byte", value=value, n=len(texts), **{**where, "model": "unigram"}))
+    return rows
+
+
+def token_counts(texts: list[str], tokenizer: Tokenizer) -> np.ndarray:
+    """How often each id occurs: (V,)."""
+    counts = np.zeros(tokenizer.vocab_size)
+    for text in texts:
+        ids = [*tokenizer.encode(text), tokenizer.eos]
+        counts += np.bincount(ids, minlength=tokenizer.vocab_size)
+    return counts

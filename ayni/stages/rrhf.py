@@ -1,0 +1,65 @@
+"""RRHF: K sampled answers ranked by reward; raise the better ones' likelihood, imitate the best (Yuan et al. 2023)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ayni.model_directory import load_model, save_model
+from ayni.records import Sequence
+from ayni.reward.combine import Judges
+from ayni.reward.model import load_reward
+from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.sampling import Sampling
+from ayni.rollout.store import draw_all
+from ayni.run import Run
+from ayni.seeds import rng, seed_of
+from ayni.text.chat import render_prompt
+from ayni.text.formats import read_prompts
+from ayni.train.batch import Group
+from ayni.train.objectives import RRHF
+from ayni.train.trainer import Fitting
+
+VERSION = 1
+INPUTS = {"model": "model", "reward": "model", "reward_safety?": "model", "prompts*": "prompts.jsonl"}
+
+
+class Config(Fitting):
+    """The paper draws 4 by diverse beam search; we sample (docs/departures.md)."""
+
+    epochs: float = Field(3, gt=0)
+    n: int = Field(4, ge=2, description="candidates per prompt")
+    temperature: float = Field(1.0, gt=0)
+    max_tokens: int = Field(256, ge=1)
+    imitation: float = Field(1.0, ge=0, description="weight of the cross-entropy of the best answer")
+    limit: int | None = Field(None, ge=1, description="prompts to use, chosen by the seed")
+    threshold: float = Field(0.15, ge=0, le=1)
+
+
+def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    model, tokenizer = load_model(inputs["model"])
+    safety = inputs.get("reward_safety")
+    judges = Judges(load_reward(inputs["reward"]), load_reward(safety) if safety else None, config.threshold)
+    prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))]
+    order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
+    prompts = [prompts[i] for i in order]
+    policy = Policy(model, tokenizer, run.name)
+    sampling = Sampling(config.temperature, 1.0, config.max_tokens)
+    seed = seed_of(run.seed, run.name)
+    samples = draw_all(
+        run.directory / "samples.jsonl",
+        prompts,
+        lambda part: rollout(policy, part, n=config.n, sampling=sampling, seed=seed),
+        chunk=64,
+        progress=lambda done, total: run.progress(done, total, "prompt"),
+    )
+    rewards = judges(prompts, samples, tokenizer).combined.view(-1, config.n)
+    groups = []
+    for prompt, drawn, row in zip(prompts, samples, rewards.tolist(), strict=True):
+        head = render_prompt(prompt.dialog, tokenizer)
+        sequences = [Sequence(head + list(s.tokens), [False] * len(head) + [True] * len(s.tokens)) for s in drawn]
+        groups.append(Group(tuple(sequences), tuple(row)))
+    config.fit(model, groups, RRHF(config.imitation), run)
+    save_model(run.directory / "model", model, tokenizer, card={"stage": "rrhf"})
