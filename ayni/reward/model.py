@@ -13,7 +13,7 @@ from ayni.errors import BadInput
 from ayni.model.heads import sequence_scores
 from ayni.model.layout import Layout
 from ayni.model.transformer import Transformer
-from ayni.model_directory import load_model
+from ayni.model_directory import load_model, name_of
 from ayni.records import Dialog, Message, Prompt, Sample, Sequence
 from ayni.text.chat import render, render_prompt
 from ayni.text.tokenizer import Tokenizer
@@ -72,4 +72,4 @@ def load_reward(path: Path, *, dtype: torch.dtype = torch.float32, device: str =
         raise BadInput("this is a language model, not a reward model", path=path, fix="train one with `ayni reward`")
     model.requires_grad_(False)
     model.dtype = dtype
-    return RewardModel(model.to(device), tokenizer, Path(path).parent.name)
+    return RewardModel(model.to(device), tokenizer, name_of(path))

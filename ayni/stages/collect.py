@@ -14,7 +14,7 @@ from pydantic import Field
 from ayni.config import Config as Base
 from ayni.errors import BadInput
 from ayni.files import write_jsonl
-from ayni.model_directory import load_model
+from ayni.model_directory import load_model, name_of
 from ayni.records import RATINGS, Comparison, Prompt, Sample, to_dict
 from ayni.rollout.engine import Policy, rollout
 from ayni.rollout.sampling import Sampling
@@ -55,7 +55,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     for path in paths:
         model, tokenizer = load_model(path)
         model = model.to(place.device, dtype).requires_grad_(False)
-        policies.append(Policy(model, tokenizer, Path(path).parent.name))
+        policies.append(Policy(model, tokenizer, name_of(path)))
     prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))]
     order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
     prompts = [prompts[i] for i in order]

@@ -23,7 +23,7 @@ from ayni.files import write_jsonl
 from ayni.maths.statistics import mean, proportion
 from ayni.model.heads import token_logprobs
 from ayni.model.transformer import Transformer
-from ayni.model_directory import load_model
+from ayni.model_directory import load_model, name_of
 from ayni.records import Prompt, Sample, Sequence, to_dict
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import Policy, rollout
@@ -71,7 +71,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         if inputs.get(name):
             model, tokenizer = load_model(inputs[name])
             model = model.to(place.device, dtype).requires_grad_(False)
-            policies[name] = Policy(model, tokenizer, model_name(inputs[name]))
+            policies[name] = Policy(model, tokenizer, name_of(inputs[name]))
     rows: list[Result] = []
     if inputs.get("prompts"):
         prompts = chosen_prompts([p for path in inputs["prompts"] for p in read_prompts(Path(path))], config, run)
@@ -88,15 +88,6 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if not rows:
         raise BadInput("nothing to evaluate on", field="prompts", fix="give prompts or texts")
     write_results(run.directory / "results.json", rows)
-
-
-def model_name(path: Path) -> str:
-    """The stage a model directory belongs to: `03-sft-1f3a9c2e/model` is `sft`."""
-    folder = Path(path).resolve()
-    folder = folder.parent if folder.name == "model" else folder
-    parts = folder.name.split("-")
-    staged = len(parts) > 2 and parts[0].isdigit() and len(parts[-1]) == 8
-    return "-".join(parts[1:-1]) if staged else folder.name
 
 
 def chosen_prompts(prompts: list[Prompt], config: Config, run: Run) -> list[Prompt]:
@@ -133,7 +124,7 @@ def judged(
             ended = sum(answers[role][i].finished == "stop" for i in at)
             rows.append(result("finished", proportion(ended, len(at)), **where))
         if isinstance(scorer, GoldScorer):
-            for category, axis in (("unsafe", "safety"), ("borderline", "helpfulness")):
+            for category in ("unsafe", "borderline"):
                 said = [scorer.gold.refused(t) for p, t in zip(prompts, texts, strict=True) if p.category == category]
                 estimate = proportion(sum(said), len(said))
                 rows.append(
@@ -143,11 +134,17 @@ def judged(
                 )
     if "against" in policies:
         outcomes = compare_scores(prompts, scores["model"], scores["against"], tie=scorer.tie)
-        names = {"model": policies["model"].name, "against": policies["against"].name}
-        rows += win_rate_results(outcomes, judge=scorer.name, split=config.split, seed=run.seed, **names)
+        rows += win_rate_results(
+            outcomes,
+            model=policies["model"].name,
+            against=policies["against"].name,
+            judge=scorer.name,
+            split=config.split,
+            seed=run.seed,
+        )
         if config.kl_prompts and policies["model"].tokenizer.fingerprint == policies["against"].tokenizer.fingerprint:
             rows.append(kl(policies["model"], policies["against"], prompts, config, run))
-    write_jsonl(run.directory / "samples.jsonl", dialogues(policies, prompts, answers, scores, scorer, config, run))
+    write_jsonl(run.directory / "samples.jsonl", dialogues(policies, prompts, answers, scores, config, run))
     return rows
 
 
@@ -183,7 +180,6 @@ def dialogues(
     prompts: list[Prompt],
     answers: dict[str, list[Sample]],
     scores: dict[str, list[float]],
-    scorer: Scorer,
     config: Config,
     run: Run,
 ) -> list[dict[str, Any]]:
@@ -200,7 +196,6 @@ def dialogues(
                 "prompt": to_dict(prompts[i]),
                 "answers": {policies[role].name: answers[role][i].text for role in policies},
                 "scores": {policies[role].name: {axis: scores[role][i]} for role in policies},
-                "judge": scorer.name,
             }
         )
     return lines

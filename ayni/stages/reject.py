@@ -99,7 +99,6 @@ def select(
     scores = judges(prompts, groups, policy.tokenizer)
     combined = scores.combined.split([len(group) for group in groups])
     kept: list[Demonstration] = []
-    best_sum = median_sum = 0.0
     for prompt, group, reward in zip(prompts, groups, combined, strict=True):
         fit = [i for i, s in enumerate(group) if s.finished == "stop" or not config.finished_only]
         if not fit:
@@ -108,23 +107,17 @@ def select(
             pick = max(fit, key=lambda i: float(reward[i]))
         else:
             pick = fit[int(rng(run.seed, run.name, "random", prompt.id).integers(len(fit)))]
-        best_sum += float(reward.max())
-        median_sum += float(reward.median())
         answer = Message("assistant", group[pick].text)
         kept.append(Demonstration((*prompt.dialog, answer), "last", f"{run.name}:{prompt.id}"))
     if not kept:
         raise BadInput("no answer ended before max_tokens", field="max_tokens", fix="raise max_tokens")
+    # Figure 7 of the paper: what the best of n would gain over the median, from each prompt's first n answers.
+    for n in range(1, min(len(row) for row in combined) + 1):
+        best = sum(float(row[:n].max()) for row in combined) / len(combined)
+        median = sum(float(row[:n].median()) for row in combined) / len(combined)
+        run.log(n, n=n, best=best, median=median)
+    safety = {} if scores.safety is None else {"safety": float(scores.safety.mean())}
     lengths = [len(s.tokens) for group in groups for s in group]
-    shown = {
-        "prompts": len(prompts),
-        "kept": len(kept),
-        "max_reward": best_sum / len(kept),
-        "median_reward": median_sum / len(kept),
-        "helpfulness": float(scores.helpfulness.mean()),
-        "length": sum(lengths) / len(lengths),
-    }
-    if scores.safety is not None:
-        shown["safety"] = float(scores.safety.mean())
-    run.log(0, **shown)
-    run.say(f"kept {len(kept)} of {len(prompts)}; max {shown['max_reward']:.3f}, median {shown['median_reward']:.3f}")
+    run.log(n, helpfulness=float(scores.helpfulness.mean()), length=sum(lengths) / len(lengths), **safety)
+    run.say(f"kept {len(kept)} of {len(prompts)} prompts; reward: best {best:.3f}, median {median:.3f}")
     return kept
