@@ -33,7 +33,7 @@ from ayni.text.formats_dialog import (
     sharegpt_prompts,
     xstest_prompts,
 )
-from ayni.text.formats_pairs import check_comparison, hh_pairs, pairs, pandalm_pairs, sharegpt_pairs
+from ayni.text.formats_pairs import check_comparison, check_margin, hh_pairs, pairs, pandalm_pairs, sharegpt_pairs
 from ayni.text.formats_trees import oasst_demonstrations, oasst_pairs, oasst_prompts
 from ayni.text.markdown import markdown_documents
 from ayni.text.rows import ROW_SUFFIXES, Row, Skip, files_of, rows, suffix_of
@@ -61,6 +61,7 @@ def _prompt(row: Row) -> Iterator[Prompt]:
 
 
 def _comparison(row: Row) -> Iterator[Comparison]:
+    check_margin(row)
     record = from_json(Comparison, row.text, path=row.path, line=row.line)
     check_text(row, record.prompt.id, "prompt.id")
     for index, message in enumerate(record.prompt.dialog):

@@ -26,6 +26,13 @@ from ayni.text.rows import Row, Skip
 _OUR_FIELDS = ("rating", "margin", "safety", "annotator", "batch", "model_chosen", "model_rejected", "source")
 
 
+def check_margin(row: Row) -> None:
+    """A margin, where given as a number, is finite and not negative; its type is the record's to check."""
+    margin = row.value.get("margin")
+    if isinstance(margin, int | float) and not 0 <= margin < float("inf"):
+        raise row.error(f"{margin} is not a number ≥ 0", "margin")
+
+
 def check_comparison(row: Row, comparison: Comparison, field: str = "prompt") -> Comparison:
     """The comparison, if both answers may follow its prompt and differ."""
     dialog = checked(row, comparison.prompt.dialog, field, last="user")
@@ -40,6 +47,7 @@ def check_comparison(row: Row, comparison: Comparison, field: str = "prompt") ->
 def make_comparison(row: Row, dialog: Dialog, chosen: str, rejected: str, field: str) -> Comparison:
     """A comparison with whatever of our own fields the row has."""
     prompt = make_prompt(row, checked(row, dialog, field, last="user"), field)
+    check_margin(row)
     ours = {key: row.value[key] for key in _OUR_FIELDS if row.value.get(key) is not None}
     if ours.get("safety") in ("rejected_safe", "chosen_unsafe"):
         raise row.error(

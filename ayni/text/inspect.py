@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence as Values
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from ayni.records import Comparison, Demonstration, Prompt, Sequence
 from ayni.text.chat import answer_tokens, render, render_prompt, render_text
 from ayni.text.formats import scan
 from ayni.text.tokenizer import Tokenizer
+
+_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 
 
 def sequences_of(record: Demonstration | Comparison | Prompt | str, tokenizer: Tokenizer) -> list[Sequence]:
@@ -111,5 +114,6 @@ def _visible(piece: str) -> str:
     """A piece as it may be printed: ▁ is a space, line breaks are marked and kept, other controls are escaped."""
     if piece == "<0x0A>":
         return "⏎\n"
-    shown = piece.replace("▁", " ")
+    byte = _BYTE.fullmatch(piece)
+    shown = chr(int(byte[1], 16)) if byte and int(byte[1], 16) < 0x80 else piece.replace("▁", " ")
     return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)
