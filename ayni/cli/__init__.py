@@ -82,8 +82,8 @@ def run(argv: Sequence[str]) -> int:
     except AyniError as error:
         code, line = error.exit_code, str(error)
     except TyperException as error:
-        verb = f" {argv[0]}" if argv and not argv[0].startswith("-") else ""
-        code, line = 2, f"{error.format_message()} See: ayni{verb} --help"
+        verb = f" {argv[0]}" if argv and argv[0].isalpha() and "No such command" not in str(error) else ""
+        code, line = 2, f"{error.format_message().rstrip('.')}; see ayni{verb} --help"
     except (Interrupted, Abort) as error:
         code = error.exit_code if isinstance(error, Interrupted) else 130
         line = CONTINUES

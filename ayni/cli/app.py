@@ -99,11 +99,11 @@ def _chat(
     top_p: TopP = 0.9,
     max_tokens: MaxTokens = 256,
     seed: int = 0,
-) -> Value:
+) -> None:
     """Talk to a model. Ctrl-C stops an answer, Ctrl-D ends; /help lists the commands."""
     from ayni.cli.chat import chat
 
-    return chat(model, system, best_of, reward, temperature, top_p, max_tokens, seed)
+    chat(model, system, best_of, reward, temperature, top_p, max_tokens, seed)
 
 
 def _generate(

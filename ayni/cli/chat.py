@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ayni.cli import say
+from ayni.cli.generate import load_policy
 from ayni.cli.stages import output_of
 from ayni.errors import BadInput
-from ayni.model_directory import load_model
 from ayni.records import Dialog, Message, Prompt
 from ayni.reward.model import RewardModel, load_reward
 from ayni.rollout.engine import Policy, rollout, stream
@@ -36,7 +36,7 @@ def chat(
 ) -> None:
     if (best_of > 1) != (reward is not None):
         raise BadInput("--best-of N and --reward RM go together")
-    policy = Policy(*load_model(output_of(model, "model")))
+    policy = load_policy(model)
     judge = None if reward is None else load_reward(output_of(reward, "model"))
     talk = Conversation(policy, Sampling(temperature, top_p, max_tokens), seed, system, best_of, judge)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C stops an answer, not the talk

@@ -36,7 +36,7 @@ def generate(
     if (prompts is None) == (text is None):
         raise BadInput("give either --prompts FILE or --text TEXT")
     items: list[tuple[int, str | Dialog]] = [(1, text)] if text is not None else read_lines(prompts or Path())
-    policy = Policy(*load_model(output_of(model, "model")))
+    policy = load_policy(model)
     sampling = Sampling(temperature, top_p, max_tokens)
     tokens = []
     for line, item in items:
@@ -49,6 +49,14 @@ def generate(
         _print_continuation(policy, tokens[0], sampling, _seed(seed, 0, 0))
         return None
     return write_lines(_rows(policy, items, tokens, n, sampling, seed), output, as_json)
+
+
+def load_policy(path: Path) -> Policy:
+    """A language model that speaks, from its directory or its stage's; BadInput for a reward model."""
+    model, tokenizer = load_model(output_of(path, "model"))
+    if model.shape.head != "logits":
+        raise BadInput("this is a reward model, it cannot speak", path=path, fix="score with it: ayni score")
+    return Policy(model, tokenizer)
 
 
 def _seed(seed: int, index: int, k: int) -> int:

@@ -1,4 +1,4 @@
-"""`ayni inspect`: a data file's format, counts and errors; with a model its tokens, painted; with a critic its values."""
+"""`ayni inspect`: a data file's format, counts and errors, tokens and a critic's values, painted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ayni.cli.stages import output_of
+from ayni.cli.stages import output_of, tokenizer_path
 from ayni.text.formats import scan
 from ayni.text.inspect import inspect_data, paint, sequences_of
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
@@ -23,7 +23,7 @@ def inspect(
 
         judge, tokenizer = load_model(output_of(critic, "model"))
     elif model is not None:
-        tokenizer = load_tokenizer(output_of(model, "model"))
+        tokenizer = load_tokenizer(tokenizer_path(model))
     found = inspect_data(data, tokenizer, max_tokens)
     if not as_json:
         console = Console(highlight=False, soft_wrap=True)

@@ -9,6 +9,7 @@ from typing import Any
 
 from ayni.cli import Outcome
 from ayni.errors import AyniError
+from ayni.files import read_json
 from ayni.pipeline import run_recipe
 
 
@@ -50,3 +51,11 @@ def _headlines(summary: dict[str, Any]) -> None:
         value = "-" if row.get("value") is None else f"{row['value']:.4g}"
         print(f"{row['metric']:32} {value:>8}{spread}  {', '.join(named)}")
     print(f"report: {summary['run']}/report/index.html", file=sys.stderr)
+    spoken = [stage for stage in summary["stages"] if _speaks(Path(stage["directory"]) / "model" / "config.json")]
+    if spoken:
+        place = Path(summary["run"]) / "stages" / Path(spoken[-1]["directory"]).name
+        print(f"talk to it: ayni chat {place}", file=sys.stderr)
+
+
+def _speaks(config: Path) -> bool:
+    return config.is_file() and "LlamaForCausalLM" in read_json(config).get("architectures", [])

@@ -16,7 +16,8 @@ import typer
 
 from ayni.errors import BadInput
 
-COMMON = {
+Options = dict[str, tuple[Any, Any, str, str]]  # parameter: (type, default or ..., option, help)
+COMMON: Options = {
     "out": (Path, ..., "--out", "Directory for the result; the same command continues or reuses it."),
     "config": (Path | None, None, "--config", "YAML file of settings."),
     "set_": (list[str], [], "--set", "One setting, KEY=VALUE; may be repeated."),
@@ -41,7 +42,7 @@ def verb_of(kind: str) -> Callable[..., dict[str, Any]]:
     from ayni.recipe import load_stage
 
     stage = load_stage(kind)
-    parameters: dict[str, tuple[Any, Any, str, str]] = {}
+    parameters: Options = {}
     for spec in stage.inputs.values():
         type_: Any = list[Path] if spec.many else (Path | None if spec.optional else Path)
         default: Any = ([] if spec.optional else ...) if spec.many else (None if spec.optional else ...)
@@ -64,8 +65,8 @@ def _identifier(name: str) -> str:
     return name.replace("-", "_")
 
 
-def with_options(function: Callable[..., Any], parameters: dict[str, tuple[Any, Any, str, str]]) -> Callable[..., Any]:
-    """Give a `**given` function the typer signature {name: (type, default or ..., option, help)}."""
+def with_options(function: Callable[..., Any], parameters: Options) -> Callable[..., Any]:
+    """Give a `**given` function the signature that typer reads."""
     annotations = {
         name: Annotated[type_, typer.Option(option, help=text)] for name, (type_, _, option, text) in parameters.items()
     }
@@ -89,6 +90,11 @@ def output_of(path: Path, default: str) -> Path:
     from ayni.done import SEAL
 
     return path / default if (path / SEAL).is_file() and (path / default).exists() else path
+
+
+def tokenizer_path(path: Path) -> Path:
+    """Where the tokenizer lies: a tokenizer, a model's directory, or the stage that made either."""
+    return output_of(output_of(path, "tokenizer"), "model")
 
 
 def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:

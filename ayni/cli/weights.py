@@ -6,27 +6,19 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ayni.cli.stages import output_of
-from ayni.errors import BadInput
-from ayni.model_directory import export_model, import_model
+from ayni.conversion import export_model, import_model
 
 
 def import_weights(source: Path, out: Path, tokenizer: Path | None, as_json: bool) -> dict[str, Any]:
     """{source, model}."""
-    _refuse_existing(out)
-    import_model(source, out, tokenizer=tokenizer)
+    import_model(source, out, tokenizer)
     return _said({"source": str(source), "model": str(out)}, out, as_json)
 
 
 def export_weights(model: Path, out: Path, format: Literal["hf", "meta", "llama2c"], as_json: bool) -> dict[str, Any]:
     """{model, output, format}."""
-    _refuse_existing(out)
     export_model(output_of(model, "model"), out, format)
     return _said({"model": str(model), "output": str(out), "format": format}, out, as_json)
-
-
-def _refuse_existing(out: Path) -> None:
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise BadInput("is already there", path=out, fix="choose another name")
 
 
 def _said(value: dict[str, Any], out: Path, as_json: bool) -> dict[str, Any]:

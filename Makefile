@@ -1,0 +1,50 @@
+# make demo: from nothing to a model you talk to.   make test: everything checked at small size.
+PYTHON ?= python3
+PYTEST ?=
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
+
+.PHONY: install demo test check torture clean
+
+install: .venv/installed
+
+# torch first and alone: a looser request takes the newest build, with gigabytes of CUDA. Where Debian's python3 comes
+# without python3-venv it cannot put pip into an environment; the pip outside does it then.
+.venv/installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "ayni needs Python 3.11 or newer, this is $$($(PYTHON) --version 2>&1); say make PYTHON=python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip' 2>/dev/null || $(PYTHON) -m pip --version >/dev/null 2>&1 \
+		|| { echo "no pip and no ensurepip; on Debian and Ubuntu: sudo apt-get install python3-venv"; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || \
+		if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv .venv; else $(PYTHON) -m venv --without-pip .venv \
+		&& PIP_CONSTRAINT= $(PYTHON) -m pip --python $(BIN)/python --quiet install pip; fi
+	@echo "installing into .venv; the first time takes a few minutes"
+	@$(PIP) install torch==2.13.0
+	@$(PIP) install -e .
+	@touch $@
+
+.venv/installed-dev: .venv/installed
+	@$(PIP) install -e '.[dev]'
+	@touch $@
+
+demo: .venv/installed
+	@$(BIN)/ayni run recipes/mini.yaml
+
+test: .venv/installed-dev
+	@$(BIN)/pytest $(PYTEST)
+
+check: .venv/installed-dev
+	@$(BIN)/ruff format --check .
+	@$(BIN)/ruff check .
+	@$(BIN)/mypy
+
+# Kills every stage 20 times at random places (make test: twice) and compares the weights with an uninterrupted run.
+torture: .venv/installed-dev
+	@AYNI_KILLS=20 $(BIN)/pytest tests/test_torture.py --timeout=0
+
+clean:
+	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
