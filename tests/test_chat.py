@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from ayni.errors import BadInput
 from ayni.records import Dialog, Message, message_dicts
 from ayni.text.chat import answer_text, answer_tokens, render, render_prompt, render_text
+from ayni.text.model_proto import BYTE, CONTROL, UNKNOWN, Piece, Vocabulary, build_model
+from ayni.text.sentencepiece_codec import SentencePieceCodec
 from ayni.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
 BOS, EOS, SPACE = 1, 2, 29871
@@ -119,6 +121,15 @@ def test_special_tokens_in_user_text_stay_text(llama: Tokenizer) -> None:
     assert sequence.tokens.count(BOS) == sequence.tokens.count(EOS) == 1
     assert sequence.tokens[0] == BOS
     assert sequence.tokens[-1] == EOS
+
+
+def test_a_tokenizer_that_joins_the_answer_to_its_tag_is_refused() -> None:
+    pieces = [Piece("<unk>", 0.0, UNKNOWN), Piece("<s>", 0.0, CONTROL), Piece("</s>", 0.0, CONTROL)]
+    pieces += [Piece(f"<0x{byte:02X}>", 0.0, BYTE) for byte in range(256)]
+    pieces += [Piece(text, -float(rank)) for rank, text in enumerate(["]▁", "]", "▁"])]
+    model = build_model(Vocabulary(tuple(pieces), unk=0, bos=1, eos=2, pad=-1))
+    with pytest.raises(BadInput, match=r"joins \[/INST\] with the answer"):
+        render(dialog(("user", "a"), ("assistant", "b")), Tokenizer(SentencePieceCodec(model)))
 
 
 def test_documents(llama: Tokenizer) -> None:

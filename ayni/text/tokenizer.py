@@ -120,7 +120,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, **settings: Any) -> T
 
 
 class StreamDecoder:
-    """Text as tokens arrive: the pushes and the flush together are `decode` of the whole, never half a character."""
+    """Text as tokens arrive: the pushes and the flush together are `decode` of the whole, never half a character.
+
+    (Broken UTF-8 from a tokenizer.json with byte fallback may differ: that library decodes a run of bytes as one.)
+    """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
