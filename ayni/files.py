@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -120,7 +121,7 @@ def read_bytes(path: Path) -> bytes:
         raise BadInput("no such file", path=path) from None
     except IsADirectoryError:
         raise BadInput("is a directory, not a file", path=path) from None
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"cannot be read ({error})", path=path) from None
 
 

@@ -145,7 +145,11 @@ def from_json(kind: type[R], text: str | bytes, *, path: object = None, line: in
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or None
         where = None if path is None else str(path)
-        raise BadInput(first["msg"], path=where, line=line, field=field) from None
+        what = first["msg"]
+        if first["type"] == "value_error":  # ours: "field: what is wrong"
+            head, _, what = str(first["ctx"]["error"]).partition(": ")
+            field = ".".join(part for part in (field, head) if part)
+        raise BadInput(what, path=where, line=line, field=field) from None
 
 
 def to_dict(record: Any) -> dict[str, Any]:
