@@ -71,6 +71,9 @@ class Config(Base):
     patience: int = Field(3, ge=1, description="stop after so many looks without a better reward; the best is kept")
     kl_limit: float | None = Field(None, gt=0, description="alarm (exit 4) when the mean KL per answer passes it")
     tokens_per_micro_batch: int = Field(8192, ge=1)
+    snapshot_every: int = Field(
+        0, ge=0, description="iterations between kept copies of the policy, for `study`; 0: none"
+    )
     checkpoint_every: int = Field(10, ge=1, description="iterations between checkpoints")
     dtype: Dtype = "auto"
 
@@ -110,6 +113,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         loop.iterate(prompts)
         if config.validate_every and loop.iteration % config.validate_every == 0:
             loop.validate(validation)
+        if config.snapshot_every and loop.iteration % config.snapshot_every == 0 and place.rank == 0:
+            save_model(run.directory / "snapshots" / f"{loop.iteration:06d}" / "model", model, tokenizer)
         if loop.iteration % config.checkpoint_every == 0:
             loop.save()
     loop.restore_best()

@@ -36,6 +36,9 @@ class Config(Fitting):
     epochs: float = Field(1, gt=0)
     batch_size: int = Field(512, ge=1, description="pairs per step")
     task: Literal["helpfulness", "safety"] = Field("helpfulness", description="whose comparisons are at home here")
+    data_task: Literal["helpfulness", "safety"] | None = Field(
+        None, description="set on every comparison read; hh-rlhf files, for one, do not say their task"
+    )
     other_share: float = Field(0.0, ge=0, lt=1, description="share of pairs taken from the other task (paper: 10%)")
     margin: Literal["none", "small", "large"] = Field("small", description="margin table by rating")
     safety_weight: float = Field(0.0, ge=0, description="λ of the safety auxiliary loss")
@@ -45,8 +48,8 @@ class Config(Fitting):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     language_model, tokenizer = load_model(inputs["model"])
     model = with_score_head(language_model, seed_of(run.seed, run.name, "head"))
-    comparisons = [c for path in inputs["data"] for c in read_comparisons(Path(path))]
-    heldout = [c for path in inputs.get("heldout") or [] for c in read_comparisons(Path(path))]
+    comparisons = [c for path in inputs["data"] for c in read_comparisons(Path(path), task=config.data_task)]
+    heldout = [c for path in inputs.get("heldout") or [] for c in read_comparisons(Path(path), task=config.data_task)]
     home = [c for c in comparisons if c.task == config.task]
     if not home:
         raise BadInput(f"no comparison of the task {config.task}", path=inputs["data"][0])

@@ -1,0 +1,89 @@
+"""Reward hacking, made visible: the reward model's opinion beside the gold score, along PPO's snapshots.
+
+A study of the world, not of training: it may look at the hidden scores, so no stage may learn from what it writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ayni.config import Config as Base
+from ayni.errors import BadInput
+from ayni.evaluate.judges import GoldScorer
+from ayni.evaluate.results import Result, result, write_results
+from ayni.files import write_jsonl
+from ayni.maths.statistics import mean, paired_difference
+from ayni.model_directory import load_model, name_of
+from ayni.records import to_dict
+from ayni.reward.combine import Judges
+from ayni.reward.model import load_reward
+from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.sampling import Sampling
+from ayni.run import Run
+from ayni.seeds import seed_of
+from ayni.text.formats import read_prompts
+from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
+
+VERSION = 1
+INPUTS = {
+    "start": "model",
+    "runs*": "snapshots",
+    "reward_helpfulness": "model",
+    "reward_safety?": "model",
+    "prompts*": "prompts-validation.jsonl",
+}
+
+
+class Config(Base):
+    limit: int = Field(300, ge=1, description="prompts to answer at every snapshot")
+    max_tokens: int = Field(256, ge=1)
+    dtype: Dtype = "auto"
+
+
+def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype)])["dtype"]]
+    safety = inputs.get("reward_safety")
+    judges = Judges(
+        load_reward(inputs["reward_helpfulness"], dtype=dtype), load_reward(safety, dtype=dtype) if safety else None
+    )
+    prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))][: config.limit]
+    gold = GoldScorer(prompts)
+    rows: list[Result] = []
+    shown: list[dict[str, Any]] = []
+    for folder in map(Path, inputs["runs"]):
+        variant = name_of(folder.parent)
+        places = [(0, Path(inputs["start"]))]
+        places += [(int(place.name), place / "model") for place in sorted(folder.glob("*")) if place.name.isdigit()]
+        if len(places) == 1:
+            raise BadInput("no snapshots here", path=folder, fix="run ppo with snapshot_every")
+        curves: list[tuple[list[float], list[float]]] = []
+        for step, place in places:
+            model, tokenizer = load_model(place)
+            policy = Policy(model.to(dtype).requires_grad_(False), tokenizer, variant)
+            drawn = rollout(
+                policy, prompts, n=1, sampling=Sampling(1.0, 1.0, config.max_tokens), seed=seed_of(run.seed, "study")
+            )
+            texts = [sample.text for (sample,) in drawn]
+            proxy = judges(prompts, drawn, tokenizer).combined.tolist()
+            truth = [gold.scores([p], [t], p.task)[0] for p, t in zip(prompts, texts, strict=True)]
+            curves.append((proxy, truth))
+            run.log(step, variant=variant, proxy=mean(proxy).value, gold=mean(truth).value)
+            run.progress(
+                step, places[-1][0], "iteration", proxy=mean(proxy).value or 0.0, gold=mean(truth).value or 0.0
+            )
+        for name, at in (("proxy", 0), ("gold", 1)):
+            change = paired_difference(curves[-1][at], curves[0][at], seed=run.seed)
+            rows.append(result(f"{name}_change", change, model=variant, split="validation", seed=run.seed))
+        shown += [
+            {
+                "prompt": to_dict(prompt),
+                "answers": {variant: text},
+                "scores": {variant: {"proxy": score, "gold": true}},
+            }
+            for prompt, text, score, true in list(zip(prompts, texts, *curves[-1], strict=True))[:10]
+        ]
+    write_results(run.directory / "results.json", rows)
+    write_jsonl(run.directory / "samples.jsonl", shown)
