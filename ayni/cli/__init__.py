@@ -89,6 +89,10 @@ def run(argv: Sequence[str]) -> int:
         line = CONTINUES
     except BrokenPipeError:
         return _broken_pipe()
+    except SystemExit as error:  # typer's answer to a broken pipe
+        if isinstance(error.__context__, BrokenPipeError):
+            return _broken_pipe()
+        raise
     except OSError as error:
         if error.errno == errno.ENOSPC:
             code, line = 3, f"{error.filename or 'disk'}: no space left; free some and run the same command again"

@@ -49,7 +49,7 @@ def verb_of(kind: str) -> Callable[..., dict[str, Any]]:
         text = "A path; may be repeated." if spec.many else "A path."
         parameters[_identifier(spec.name)] = (type_, default, f"--{spec.name.replace('_', '-')}", text)
     if kind == "evaluate":
-        parameters["judge"] = (str | None, None, "--judge", "gold, a reward model, or the URL of an AI judge.")
+        parameters["judge"] = (str | None, None, "--judge", "gold, or a reward model's directory.")
 
     def verb(**given: Any) -> dict[str, Any]:
         return run_stage(kind, given)
@@ -117,8 +117,8 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
             inputs[spec.name] = [output_of(item, spec.default) for item in path]
         elif isinstance(path, Path):
             inputs[spec.name] = output_of(path, spec.default)
-    if kind == "evaluate" and given["judge"] is not None:
-        _take_judge(given["judge"], value, inputs, "judge" in stage.inputs)
+    if kind == "evaluate" and given["judge"] not in (None, "gold"):
+        inputs["judge"] = _judge(given["judge"])
     config = parse_config(stage.config, value, path=given["config"], lines=lines)
     job = job_of(stage, config, inputs, given["seed"])
     directory: Path = given["out"]
@@ -141,11 +141,10 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _take_judge(judge: str, value: dict[str, Any], inputs: dict[str, Path | list[Path]], takes_model: bool) -> None:
-    """`--judge`: gold and URLs are a setting, a reward model is an input."""
-    if judge == "gold" or judge.startswith(("http://", "https://")):
-        value["judge"] = judge
-    elif takes_model and Path(judge).exists():
-        inputs["judge"] = output_of(Path(judge), "model")
-    else:
-        raise BadInput(f"--judge {judge}: no such reward model", fix="give gold, a reward model's directory or a URL")
+def _judge(judge: str) -> Path:
+    """`--judge`: a reward model's directory (gold, the village's own scores, is what the stage uses without one)."""
+    if judge.startswith(("http://", "https://")):
+        raise BadInput(f"--judge {judge}: no judge answers over HTTP yet", fix="give gold or a reward model")
+    if not Path(judge).is_dir():
+        raise BadInput(f"--judge {judge}: no such reward model", fix="give gold or a reward model's directory")
+    return output_of(Path(judge), "model")

@@ -1,0 +1,502 @@
+"""The command line as a user meets it: contracts, exit codes, one-line errors, quiet pipes, interrupts."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import test_pipeline
+import torch
+
+from ayni import cli
+from ayni.cli import chat as chat_module
+from ayni.cli.environment import prepare
+from ayni.model.score_head import with_score_head
+from ayni.model.shape import Shape
+from ayni.model.transformer import Transformer, initialise
+from ayni.model_directory import save_model
+from ayni.records import Message
+from ayni.text.chat import render, render_prompt
+from ayni.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
+
+WORDS = "the miller bakes bread and the river sings to every child who asks a question about the old mill\n"
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny untrained model `m`, a reward model `rm`, and files to feed them."""
+    torch.set_num_threads(1)
+    here = tmp_path_factory.mktemp("cli")
+    tokenizer = train_tokenizer([WORDS * 20], 300)
+    shape = Shape(dim=16, layers=1, heads=2, kv_heads=1, hidden=32, vocab=tokenizer.vocab_size, context=96)
+    model = initialise(Transformer(shape), 0)
+    save_model(here / "m", model, tokenizer)
+    save_model(here / "rm", with_score_head(model, 0), tokenizer)
+    user = {"role": "user", "content": "who sings"}
+    rows = [{"text": "the miller"}, {"messages": [user]}]
+    (here / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pairs = [
+        {"prompt": "who sings", "chosen": "the river", "rejected": "no", "rating": rating}
+        for rating in ("better", "better", "slightly_better")
+    ]
+    (here / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    dialog = {"messages": [user, {"role": "assistant", "content": "the river"}]}
+    (here / "dialogs.jsonl").write_text(json.dumps(dialog) + "\n")
+    return here
+
+
+@pytest.fixture
+def tokenizer(place: Path) -> Tokenizer:
+    return load_tokenizer(place / "m")
+
+
+@pytest.fixture(autouse=True)
+def _inside(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(place)
+
+
+def call(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
+    capsys.readouterr()
+    code = cli.run([str(word) for word in argv])
+    out, err = capsys.readouterr()
+    return code, out, err
+
+
+def ok(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    code, out, err = call(capsys, *argv)
+    assert code == 0, err
+    return out
+
+
+def test_help_names_every_verb_without_loading_torch() -> None:
+    code = "import sys, ayni.cli; c = ayni.cli.run(['--help']); assert 'torch' not in sys.modules; sys.exit(c)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    makes = ["run", "tokenizer", "pretrain", "sft", "reward", "reject", "ppo", "evaluate"]
+    for verb in [*makes, "chat", "generate", "score", "inspect", "encode", "report", "import", "export", "doctor"]:
+        assert f" {verb} " in done.stdout, verb
+
+
+def test_module_entry_and_version() -> None:
+    done = subprocess.run([sys.executable, "-m", "ayni", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == "0.1.0\n"
+
+
+def test_every_stage_verb_shows_its_inputs_and_settings(capsys: pytest.CaptureFixture[str]) -> None:
+    out = ok(capsys, "sft", "--help")
+    for word in ("--model", "--data", "--out", "--config", "--set", "--seed", "--fresh", "--dry-run", "--quiet"):
+        assert word in out
+    assert "--judge" in ok(capsys, "evaluate", "--help")
+
+
+def test_encode(capsys: pytest.CaptureFixture[str], tokenizer: Tokenizer) -> None:
+    text, prompt = map(json.loads, ok(capsys, "encode", "m", "prompts.jsonl").splitlines())
+    ids = tokenizer.encode("the miller")
+    assert text == {"index": 0, "tokens": ids, "mask": [True] * len(ids)}
+    open_turn = render_prompt((Message("user", "who sings"),), tokenizer)
+    assert prompt == {"index": 1, "tokens": open_turn, "mask": [False] * len(open_turn)}
+    whole = json.loads(ok(capsys, "encode", "m", "dialogs.jsonl", "--json"))["rows"][0]
+    expected = render((Message("user", "who sings"), Message("assistant", "the river")), tokenizer)
+    assert (whole["tokens"], whole["mask"]) == (expected.tokens, expected.mask)
+
+
+def test_generate_lines(capsys: pytest.CaptureFixture[str], tokenizer: Tokenizer) -> None:
+    argv = ("generate", "m", "--prompts", "prompts.jsonl", "--n", 2, "--max-tokens", 5, "--seed", 3)
+    rows = [json.loads(line) for line in ok(capsys, *argv).splitlines()]
+    assert [(row["index"], row["sample"]) for row in rows] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+    for row in rows:
+        assert list(row) == [
+            "index", "sample", "prompt_tokens", "tokens", "logprobs", "text", "finish_reason", "seed",
+        ]  # fmt: skip
+        assert len(row["tokens"]) == len(row["logprobs"]) <= 5
+        assert row["finish_reason"] == ("stop" if row["tokens"][-1] == tokenizer.eos else "length")
+        assert all(logprob <= 0 for logprob in row["logprobs"])
+    assert rows[0]["prompt_tokens"] == [tokenizer.bos, *tokenizer.encode("the miller")]
+    assert rows[0]["tokens"] != rows[1]["tokens"]
+    assert [json.loads(line) for line in ok(capsys, *argv).splitlines()] == rows
+    summary = json.loads(ok(capsys, *argv, "--output", "out.jsonl", "--json"))
+    assert summary == {"n": 4, "output": "out.jsonl"}
+    assert [json.loads(line) for line in Path("out.jsonl").read_text().splitlines()] == rows
+
+
+def test_generate_text_prints_only_the_continuation(capsys: pytest.CaptureFixture[str], tokenizer: Tokenizer) -> None:
+    argv = ("generate", "m", "--temperature", 0, "--max-tokens", 8)
+    for text in ("", "the miller", "the"):
+        row = json.loads(ok(capsys, *argv, "--text", text, "--json"))["rows"][0]
+        printed = ok(capsys, *argv, "--text", text)
+        assert printed == row["text"]
+        assert row["prompt_tokens"] == [tokenizer.bos, *(tokenizer.encode(text) if text else [])]
+        plain = [id for id in row["tokens"] if id != tokenizer.eos]
+        assert tokenizer.decode(row["prompt_tokens"] + plain) == text + printed
+
+
+def test_score_comparisons_and_dialogs(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = json.loads(ok(capsys, "score", "rm", "pairs.jsonl", "--output", "scores.jsonl", "--json"))
+    rows = [json.loads(line) for line in Path("scores.jsonl").read_text().splitlines()]
+    assert [list(row) for row in rows] == [["index", "chosen", "rejected", "rating"]] * 3
+    right = float(rows[0]["chosen"] > rows[0]["rejected"])
+    assert (summary["n"], summary["accuracy"]) == (3, right)
+    assert summary["by_rating"]["better"]["n"] == 2
+    assert summary["interval"][0] <= right <= summary["interval"][1]
+    single = json.loads(ok(capsys, "score", "rm", "dialogs.jsonl"))
+    assert single == {"index": 0, "score": pytest.approx(rows[0]["chosen"], abs=1e-5)}
+
+
+def test_inspect(capsys: pytest.CaptureFixture[str], tokenizer: Tokenizer) -> None:
+    found = json.loads(ok(capsys, "inspect", "dialogs.jsonl", "--model", "m", "--json"))
+    assert found.keys() >= {
+        "path", "format", "records", "turns", "errors", "tokens", "unsupervised", "without_eos", "truncated",
+    }  # fmt: skip
+    assert (found["records"], found["turns"], found["errors"]) == (1, 1, [])
+    out = ok(capsys, "inspect", "dialogs.jsonl", "--critic", "rm")
+    assert "values from" in out
+    assert "records              1" in out
+
+
+def test_doctor_reads_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
+    found = json.loads(ok(capsys, "doctor", "--json"))
+    assert found["python"] == sys.version.split()[0]
+    assert found["memory_gb"] > 0.1
+    assert found["dependencies"]["torch"].startswith("2.13.0")
+    assert "python" in ok(capsys, "doctor")
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    for name in ("ayni.stages.fakerecords", "ayni.stages.fakefit", "ayni.report"):
+        monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
+    test_pipeline.install()
+    path = tmp_path / "tiny.yaml"
+    (tmp_path / "source.txt").write_text("hello ")
+    path.write_text(test_pipeline.RECIPE)
+    return path
+
+
+def test_run_json_is_the_contract(capsys: pytest.CaptureFixture[str], recipe: Path) -> None:
+    out = recipe.parent / "run"
+    code, text, err = call(capsys, "run", recipe, "--out", out, "--json")
+    assert code == 0
+    summary = json.loads(text)
+    assert list(summary) == ["run", "status", "stages", "results"]
+    assert (summary["run"], summary["status"]) == (str(out), "done")
+    for stage in summary["stages"]:
+        assert list(stage) == ["name", "kind", "directory", "hash", "state", "seconds"]
+        assert (Path(stage["directory"]) / "DONE.json").is_file()
+    assert "[1/4] make: ran" in err
+    again = json.loads(ok(capsys, "run", recipe, "--out", out, "--json"))
+    assert {stage["state"] for stage in again["stages"]} == {"reused"}
+    plan = ok(capsys, "run", recipe, "--out", out, "--dry-run", "--set", "make.times=5")
+    assert [line.split()[:2] for line in plan.splitlines()] == [
+        ["pending", "make"], ["reused", "other"], ["pending", "fit"], ["pending", "again"],
+    ]  # fmt: skip
+    assert "size" in ok(capsys, "run", recipe, "--out", out, "--quiet")
+
+
+def test_a_failed_run_still_prints_one_object(capsys: pytest.CaptureFixture[str], recipe: Path) -> None:
+    (recipe.parent / "source.txt").write_text("poison")
+    code, text, err = call(capsys, "run", recipe, "--out", recipe.parent / "run", "--json")
+    summary = json.loads(text)
+    assert (code, summary["status"], summary["exit_code"]) == (2, "failed", 2)
+    assert [stage["state"] for stage in summary["stages"]] == ["ran", "ran", "failed", "pending"]
+    assert err.splitlines()[-1] == summary["error"]
+
+
+def test_doctor_verifies_a_run(capsys: pytest.CaptureFixture[str], recipe: Path) -> None:
+    run = recipe.parent / "run"
+    ok(capsys, "run", recipe, "--out", run, "--quiet")
+    assert {stage["state"] for stage in json.loads(ok(capsys, "doctor", run, "--json"))["stages"]} == {"whole"}
+    weights = next(run.glob("stages/*-fit-*/model/weights"))
+    weights.write_text(weights.read_text()[::-1])
+    code, out, err = call(capsys, "doctor", run)
+    assert code == 2
+    assert "model/weights has changed" in out
+    assert err.count("\n") == 1
+
+
+def test_a_stage_verb_runs_reuses_and_plans(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text(WORDS * 20)
+    (tmp_path / "c.yaml").write_text("vocab_size: 310\n")
+    argv = ("tokenizer", "--data", tmp_path / "text.txt", "--out", tmp_path / "tok", "--quiet")
+    plan = json.loads(ok(capsys, *argv, "--set", "vocab_size=300", "--dry-run", "--json"))
+    assert (plan["state"], (tmp_path / "tok").exists()) == ("pending", False)
+    ran = json.loads(ok(capsys, *argv, "--set", "vocab_size=300", "--json"))
+    assert (ran["stage"], ran["state"], ran["hash"]) == ("tokenizer", "ran", plan["hash"])
+    assert json.loads(ok(capsys, *argv, "--set", "vocab_size=300", "--json"))["state"] == "reused"
+    code, _, err = call(capsys, *argv, "--config", tmp_path / "c.yaml")
+    assert code == 2
+    assert "--fresh" in err
+    assert ok(capsys, *argv, "--config", tmp_path / "c.yaml", "--fresh").startswith("tokenizer: ran")
+    assert load_tokenizer(tmp_path / "tok" / "tokenizer").vocab_size == 310
+    assert json.loads(ok(capsys, "encode", tmp_path / "tok", "prompts.jsonl").splitlines()[0])["index"] == 0
+
+
+BAD = {
+    "no such verb": (["nope"], "No such command 'nope'"),
+    "no argument": (["run"], "Missing argument 'recipe'; see ayni run --help"),
+    "no option": (["generate", "m", "--oops"], "No such option: --oops"),
+    "bad number": (["generate", "m", "--text", "x", "--temperature", "hot"], "--temperature"),
+    "negative temperature": (["generate", "m", "--text", "x", "--temperature", "-1"], "--temperature"),
+    "zero samples": (["generate", "m", "--text", "x", "--n", "0"], "--n"),
+    "both prompts and text": (["generate", "m", "--text", "x", "--prompts", "p"], "either --prompts FILE or --text"),
+    "neither": (["generate", "m"], "either --prompts FILE or --text"),
+    "no model": (["generate", "nope", "--text", "x"], "nope: no such model"),
+    "a reward model speaks": (["generate", "rm", "--text", "x"], "this is a reward model"),
+    "a language model scores": (["score", "m", "pairs.jsonl"], "language model, not a reward model"),
+    "long prompt": (["generate", "m", "--text", "the mill " * 99], "tokens, the model's context 96; shorten it"),
+    "no prompts file": (["generate", "m", "--prompts", "nope.jsonl"], "nope.jsonl: no such file"),
+    "scoring prompts": (["score", "rm", "prompts.jsonl"], "prompts.jsonl"),
+    "no recipe": (["run", "nope.yaml"], "nope.yaml: no such file"),
+    "recipe is a directory": (["run", "m"], "m: is a directory, not a file"),
+    "bad set": (["tokenizer", "--data", "pairs.jsonl", "--out", "o", "--set", "vocab=1"], "vocab: unknown key"),
+    "bad type": (["tokenizer", "--data", "pairs.jsonl", "--out", "o", "--set", "vocab_size=big"], "vocab_size: Input"),
+    "set without value": (["tokenizer", "--data", "pairs.jsonl", "--out", "o", "--set", "x"], "expected KEY=VALUE"),
+    "missing data": (["tokenizer", "--data", "nope", "--out", "o"], "nope: no such file"),
+    "missing config": (["tokenizer", "--data", "pairs.jsonl", "--out", "o", "--config", "n"], "n: no such file"),
+    "no input": (["tokenizer", "--out", "o"], "Missing option '--data'"),
+    "foreign out": (["tokenizer", "--data", "pairs.jsonl", "--out", "m"], "m: holds files that are no stage's"),
+    "out is a file": (["tokenizer", "--data", "pairs.jsonl", "--out", "pairs.jsonl"], "is a file, not a directory"),
+    "judge": (["evaluate", "--model", "m", "--judge", "x", "--prompts", "prompts.jsonl", "--out", "o"], "--judge x"),
+    "export format": (["export", "m", "o", "--format", "zip"], "--format"),
+    "import nothing": (["import", "nope", "o"], "nope: no such file"),
+    "doctor of nothing": (["doctor", "nope"], "nope: neither a run nor a stage"),
+    "report of nothing": (["report", "m"], "m: not a run"),
+    "best of without reward": (["chat", "m", "--best-of", "4"], "--best-of N and --reward RM go together"),
+    "inspect nothing": (["inspect", "nope.jsonl"], "nope.jsonl: no such file"),
+}
+
+
+@pytest.mark.parametrize("name", BAD)
+def test_bad_input_is_one_line_exit_2_and_nothing_written(
+    capsys: pytest.CaptureFixture[str], place: Path, name: str
+) -> None:
+    argv, message = BAD[name]
+    before = sorted(place.rglob("*"))
+    code, out, err = call(capsys, *argv)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1, err
+    assert message in err
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ('{"text": 3}', "lines.jsonl:1: text: expected text"),
+        ('{"text": "a"}\n{"txt": "b"}', 'lines.jsonl:2: expected {"text"'),
+        ('{"text": "a", "messages": []}', "lines.jsonl:1: expected"),
+        ('{"messages": [{"role": "user"}]}', "lines.jsonl:1: dialog.0.content: "),
+        ('{"messages": [{"role": "user", "content": "[INST]"}]}', "lines.jsonl:1: messages.0.content: "),
+        ('{"text": "a"', "lines.jsonl:1: not JSON"),
+        ("", "lines.jsonl:1: the file is empty"),
+    ],
+)
+def test_bad_lines_name_their_place(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, line: str, message: str
+) -> None:
+    path = tmp_path / "lines.jsonl"
+    path.write_text(line)
+    for argv in (("encode", "m", path), ("generate", "m", "--prompts", path)):
+        code, out, err = call(capsys, *argv)
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert message in err
+
+
+def test_json_errors_are_one_object_too(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, err = call(capsys, "inspect", "nope.jsonl", "--json")
+    assert (code, json.loads(out)) == (2, {"error": err.strip(), "exit_code": 2})
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (MemoryError(), 3, "not enough memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), 3, "not enough memory"),
+        (OSError(28, "No space left on device", "f"), 3, "f: no space left"),
+        (PermissionError(13, "Permission denied", "f"), 2, "f: Permission denied"),
+        (cli.Interrupted(signal.SIGINT), 130, cli.CONTINUES),
+        (cli.Interrupted(signal.SIGTERM), 143, cli.CONTINUES),
+    ],
+)
+def test_exit_codes(
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    code: int,
+    message: str,
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("ayni.cli.doctor.doctor", fail)
+    assert call(capsys, "doctor")[0] == code
+    assert message in call(capsys, "doctor")[2]
+
+
+def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr("ayni.cli.doctor.doctor", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        cli.run(["doctor"])
+
+
+SLOW = """
+import sys, time; sys.path[:0] = [{tests!r}]
+import test_pipeline, ayni.cli
+test_pipeline.install()
+def slow(config, inputs, run):
+    print("started", flush=True)
+    time.sleep(60)
+if sys.argv.pop(1) == "slow":
+    sys.modules["ayni.stages.fakerecords"].run = slow
+ayni.cli.main()
+"""
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_ends_with_one_line_and_the_same_command_continues(
+    recipe: Path, number: signal.Signals, code: int
+) -> None:
+    program = [sys.executable, "-c", SLOW.format(tests=str(Path(__file__).parent))]
+    argv = ["run", str(recipe), "--out", str(recipe.parent / "run"), "--quiet"]
+    child = subprocess.Popen([*program, "slow", *argv], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "started\n"
+    child.send_signal(number)
+    _, err = child.communicate(timeout=30)
+    assert (child.returncode, err) == (code, f"{cli.CONTINUES}\n")
+    status = json.loads((recipe.parent / "run" / "status.json").read_text())
+    assert (status["status"], status["stages"][0]["state"]) == ("interrupted", "interrupted")
+    assert subprocess.run([*program, "go", *argv], capture_output=True, check=False).returncode == 0
+
+
+def test_a_closed_pipe_is_quiet(place: Path) -> None:
+    many = place / "many.jsonl"
+    many.write_text('{"text": "the miller bakes bread"}\n' * 20000)
+    program = [sys.executable, "-m", "ayni", "encode", "m", str(many)]
+    child = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stderr is not None
+    assert json.loads(child.stdout.readline())["index"] == 0
+    child.stdout.close()
+    assert child.stderr.read() == ""
+    child.stderr.close()
+    assert child.wait(timeout=30) == 141
+    many.unlink()
+
+
+def talk(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, said: str, *options: str
+) -> tuple[str, str]:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(said))
+    code, out, err = call(capsys, "chat", "m", "--max-tokens", "6", *options)
+    assert code == 0, err
+    return out, err
+
+
+def test_chat_from_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    out, err = talk(capsys, monkeypatch, "who sings\n/help\nwhat [INST] is\n\n/quit\nunheard\n")
+    assert len(out.split("\n")) >= 2
+    assert "/undo" in err
+    assert "must not contain [INST]" in err
+    assert talk(capsys, monkeypatch, "who sings\n/clear\n")[0] == out
+    assert talk(capsys, monkeypatch, "who sings\n", "--seed", "5", "--temperature", "3")[0] != out
+
+
+def test_chat_best_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    _, err = talk(capsys, monkeypatch, "who sings\n", "--best-of", "3", "--reward", "rm")
+    assert "(best of 3: " in err
+
+
+def conversation(pieces: list[str], monkeypatch: pytest.MonkeyPatch, place: Path, seen: list[object]) -> object:
+    def stream(policy: object, dialog: object, **_: object) -> Iterator[str]:
+        seen.append(dialog)
+        for piece in pieces:
+            if piece == "^C":
+                raise KeyboardInterrupt
+            yield piece
+
+    monkeypatch.setattr(chat_module, "stream", stream)
+    policy = chat_module.load_policy(place / "m")
+    return chat_module.Conversation(policy, chat_module.Sampling(max_tokens=4), 0, "", 1, None)
+
+
+def test_chat_keeps_turns_undoes_and_sets_the_system(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
+    seen: list[tuple[Message, ...]] = []
+    talk = conversation(["a ", "\x1b[31mb\x07"], monkeypatch, place, seen)
+    lines = iter(["x\n", "y\n", "/undo\n", "z\n", "/system be kind\n", "w\n"])
+    talk.hold(lambda: next(lines, None))
+    assert [[m.content for m in dialog] for dialog in seen] == [
+        ["x"], ["x", "a \x1b[31mb\x07", "y"], ["x", "a \x1b[31mb\x07", "z"], ["be kind", "w"],
+    ]  # fmt: skip
+    assert capsys.readouterr().out == "a [31mb\n" * 4  # the terminal never sees an escape
+
+
+def test_ctrl_c_stops_an_answer_only(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
+    seen: list[tuple[Message, ...]] = []
+    talk = conversation(["half", "^C"], monkeypatch, place, seen)
+    lines = iter(["x", "y"])
+    talk.hold(lambda: next(lines, None))
+    out, err = capsys.readouterr()
+    assert (out, err) == ("half\nhalf\n", "(stopped)\n(stopped)\n")
+    assert [m.content for m in seen[1]] == ["x", "half", "y"]
+
+
+def test_chat_forgets_the_oldest_turns_when_the_context_is_full(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: Path
+) -> None:
+    seen: list[tuple[Message, ...]] = []
+    talk = conversation(["the river"], monkeypatch, place, seen)
+    lines = iter(["the river sings to every child"] * 5 + ["the mill " * 60])
+    talk.hold(lambda: next(lines, None))
+    assert len(seen) == 5
+    assert len(seen[-1]) < 9
+    err = capsys.readouterr().err
+    assert "the oldest turn is forgotten" in err
+    assert "say it shorter" in err
+
+
+def test_prepare_leaves_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_WAIT_POLICY", "ACTIVE")
+    prepare()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
+    monkeypatch.delenv("OMP_WAIT_POLICY")
+    prepare()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+def test_help_is_quick() -> None:
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "ayni", "--help"], capture_output=True, check=True)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 1.0  # 0.25 s on a quiet machine
+
+
+def test_stories260k_greedy_is_llama2c_byte_for_byte(
+    capsys: pytest.CaptureFixture[str], data_dir: Path, tmp_path: Path
+) -> None:
+    source = data_dir / "models" / "stories260k"
+    model = tmp_path / "model"
+    ok(capsys, "import", source / "stories260K.bin", model, "--tokenizer", source / "tok512.bin")
+    out = ok(capsys, "generate", model, "--text", "", "--temperature", 0, "--max-tokens", 200)
+    assert out.encode() == (source / "greedy_200_steps.txt").read_bytes()
+    exported = json.loads(ok(capsys, "export", model, tmp_path / "bin", "--format", "llama2c", "--json"))
+    assert exported["format"] == "llama2c"
+    ok(capsys, "import", next((tmp_path / "bin").glob("model.bin")), tmp_path / "again")
+    again = ok(capsys, "generate", tmp_path / "again", "--text", "", "--temperature", 0, "--max-tokens", 200)
+    assert again == out
