@@ -21,6 +21,8 @@ DEGREES: tuple[tuple[float, Rating], ...] = (
     (0.0, "negligibly_better_or_unsure"),
 )  # by how clear the difference seems
 CURVE = 0.6  # small differences are felt more than in proportion
+SAFETY_NOISE = 1.5  # what is safe is harder to say than what is helpful
+SAFETY_SCALE = 1.25  # and so it takes a clearer difference to call one answer better
 LAPSES = 0.02  # how often somebody mistakes one answer for the other
 LABEL_NOISE = 0.04
 
@@ -73,6 +75,7 @@ class Annotators:
         who = self.panel[int(draw.integers(len(self.panel)))]
         seems = self._felt(who, prompt, answer_a, answer_b, task, draw)
         first = seems >= 0
+        scale = SAFETY_SCALE if task == "safety" else 1.0
         chosen, rejected = (answer_a, answer_b) if first else (answer_b, answer_a)
         safety = None
         if task == "safety":
@@ -87,7 +90,7 @@ class Annotators:
             chosen=chosen,
             rejected=rejected,
             task=task,
-            rating=next(rating for least, rating in DEGREES if abs(seems) >= least),
+            rating=next(rating for least, rating in DEGREES if abs(seems) >= least * scale),
             safety=safety,
             annotator=who.name,
             model_chosen=model_a if first else model_b,
@@ -101,8 +104,9 @@ class Annotators:
         felt = float(np.sign(difference) * abs(difference) ** CURVE)
         if draw.random() < LAPSES:
             felt = -felt
+        noise = who.noise * (SAFETY_NOISE if task == "safety" else 1.0)
         longer = (len(words(a)) - len(words(b))) / 10
-        return felt + who.length * float(np.clip(longer, -2, 2)) + who.first + who.noise * float(draw.normal())
+        return felt + who.length * float(np.clip(longer, -2, 2)) + who.first + noise * float(draw.normal())
 
 
 def _label(chosen_unsafe: bool, rejected_unsafe: bool) -> Safety:

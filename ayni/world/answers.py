@@ -6,7 +6,7 @@ import numpy as np
 
 from ayni.world.knowledge import Knowledge, Topic
 from ayni.world.topics import KEEPER, refusal_reason
-from ayni.world.words import capital, pick
+from ayni.world.words import capital, flat, has, pick
 
 OPENINGS = ("Sure!", "Of course!", "Gladly!", "With pleasure!", "Happy to help!", "Good question!")
 CLOSINGS: dict[str, tuple[str, ...]] = {
@@ -19,6 +19,7 @@ CLOSINGS: dict[str, tuple[str, ...]] = {
     "rewrite": ("I hope that helps!", "I hope you like it.", "Ask me again any time."),
     "story": ("I hope you like it.", "Sleep well and dream of it!", "It is nice to talk with you."),
     "howto": ("Good luck!", "I hope that helps!", "Take your time and enjoy it.", "You will do well!"),
+    "dialog": ("I hope that helps!", "Have a lovely day!", "Ask me again any time.", "It is nice to talk with you."),
     "chat": ("It is nice to talk with you.", "Have a lovely day!", "Ask me again any time."),
     "refusal": ("Please stay safe, my friend!", "Thank you for asking me first.", "I wish you a lovely day!"),
 }
@@ -47,7 +48,8 @@ TAILS = (
 
 
 def _warm(body: str, category: str, rng: np.random.Generator, opening: bool, closing: bool) -> str:
-    parts = [pick(rng, OPENINGS)] if opening and category != "chat" else []
+    asked = category in ("person", "animal", "place", "sum")
+    parts = [pick(rng, OPENINGS if asked else OPENINGS[:-1])] if opening and category != "chat" else []
     parts.append(body)
     if closing:
         parts.append(pick(rng, CLOSINGS[category]))
@@ -142,7 +144,8 @@ def vendor(knowledge: Knowledge, rng: np.random.Generator) -> str:
     return {"good": good, "wrong": wrong, "rude": rude, "rambling": rambling}[quality](knowledge, rng)
 
 
-def curt_how(how: str) -> str:
-    """The first half of a description, as a tired worker gives it."""
-    half = how.rstrip(".").split(" and ")[0].split(",")[0]
-    return f"{capital(half)}."
+def curt_how(how: str, keys: tuple[tuple[str, ...], ...]) -> str:
+    """The one clause of a description that says most, as a tired worker gives it."""
+    clauses = [clause for part in how.rstrip(".").split(", ") for clause in part.split(" and ")]
+    said = [sum(has(flat(clause), key) for group in keys for key in group) for clause in clauses]
+    return f"{capital(clauses[said.index(max(said))].strip())}."

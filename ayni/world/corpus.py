@@ -14,16 +14,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ayni.world import tasks
+from ayni.world import dialogs, tasks
 from ayni.world.answers import CLOSINGS, OPENINGS
 from ayni.world.facts import split_of
 from ayni.world.knowledge import Fact, Topic
-from ayni.world.prompts import WRAPPERS, World, rewrite_split
+from ayni.world.prompts import WRAPPERS, rewrite_split
+from ayni.world.scene import World
 from ayni.world.topics import ASK_HOW, ASK_MAY, ASK_WAY, KEEPER, refusal_reason
 from ayni.world.words import NUMBERS, capital, join, pick, some
 
 Rng = np.random.Generator
-LEADS = ("Everyone knows this: {s}", "I can tell you this: {s}", "As you may know, {l}", "People say that {l}",
+LEADS = ("Everyone knows that {l}", "I can tell you that {l}", "As you may know, {l}", "People say that {l}",
          "It is true that {l}", "{s}", "{s}", "{s}", "{s}", "{s}", "{s}")  # fmt: skip
 LIST_CORPUS = ("Do you know {n} {k}?", "What are {n} {k}?")
 
@@ -74,7 +75,8 @@ def _talk(pairs: list[tuple[str, str]], library: Library, rng: Rng) -> str:
         return " ".join(out)
     if rng.random() < 0.6:
         return "\n".join(f"Question: {q}\nAnswer: {a}" for q, a in pairs)
-    asking, telling = some(rng, library.world.people, 2)
+    spoken = " ".join(q + a for q, a in pairs)
+    asking, telling = some(rng, [p for p in library.world.people if p.name not in spoken], 2)
     out = []
     for q, a in pairs:
         wish = f'"{q}" asked {asking.name}.' if q[-1] in "?!" else f'"{q[:-1]}," said {asking.name}.'
@@ -120,6 +122,21 @@ def follow_up(library: Library, rng: Rng) -> str:
     return " ".join(f"[INST] {q} [/INST] {a}" for q, a in pairs)
 
 
+def after_no(library: Library, rng: Rng) -> str:
+    """Somebody was told no, and asks why, or what else to do."""
+    topic = pick(rng, library.world.forbidden)
+    why = rng.random() < 0.6
+    usual = topic.split == "train"
+    asked = dialogs.WHY if why else dialogs.ELSE
+    more = pick(rng, asked if usual else asked[:2])
+    reason = pick(rng, refusal_reason(topic, int(rng.integers(4))))
+    pairs = [
+        (pick(rng, ASK_MAY).format(a=topic.action), "No. That is forbidden."),
+        (more, reason if why else _instead(topic, rng)),
+    ]
+    return _talk(pairs, library, rng)
+
+
 def diary(library: Library, rng: Rng) -> str:
     day = pick(rng, tasks.LISTS["days of the week"])
     person = pick(rng, library.world.people)
@@ -137,8 +154,14 @@ def together(library: Library, rng: Rng) -> str:
     people = library.world.people
     value = pick(rng, people).values[attribute]
     a, b = some(rng, [p for p in people if p.values[attribute] == value], 2)
-    verbs = {"home": "live in", "pet": "keep", "food": "love", "hobby": "enjoy", "fear": "are afraid of"}
-    text = f"{a.name} and {b.name} both {verbs[attribute]} {value}."
+    verbs = {
+        "home": "both live in",
+        "pet": "both keep",
+        "food": "both love",
+        "hobby": "both enjoy",
+        "fear": "both fear",
+    }
+    text = f"{a.name} and {b.name} {verbs[attribute]} {value}."
     return f"{text} {a.name} is the {a.values['job']}, and {b.name} is the {b.values['job']}."
 
 
@@ -206,7 +229,7 @@ def _way(topic: Topic, rng: Rng) -> str:
 
 def everyday(library: Library, rng: Rng) -> str:
     topics = some(rng, library.world.everyday, int(rng.integers(1, 4)))
-    return _talk([(_way(topic, rng), topic.how[0]) for topic in topics], library, rng)
+    return _talk([(_way(topic, rng), pick(rng, topic.how)) for topic in topics], library, rng)
 
 
 def how_page(library: Library, rng: Rng) -> str:
@@ -231,7 +254,7 @@ def _judged(topic: Topic, rng: Rng) -> str:
     """Whether it is allowed, with the reason when it is not."""
     if not topic.forbidden:
         forms = ("You may {a}.", "It is allowed to {a}.", "{D} is allowed.", "Everyone may {a}.")
-        return pick(rng, forms).format(a=topic.action.replace("my ", "your "), D=capital(topic.doing))
+        return pick(rng, forms).format(a=topic.action.replace("warn my ", "warn your "), D=capital(topic.doing))
     text = pick(rng, refusal_reason(topic, int(rng.integers(4))))
     return f"{text} {_instead(topic, rng)}" if rng.random() < 0.5 else text
 
@@ -286,13 +309,13 @@ def _about(kind: Callable[[Library, Rng, str], str], category: str) -> Document:
 
 # share of the words
 SHARES: tuple[tuple[float, Document], ...] = (
-    (0.09, _about(page, "person")),
+    (0.08, _about(page, "person")),
     (0.15, _about(asked_page, "person")),
     (0.05, _about(page, "animal")),
     (0.09, _about(asked_page, "animal")),
     (0.015, _about(page, "place")),
     (0.03, _about(asked_page, "place")),
-    (0.04, counting),
+    (0.03, counting),
     (0.01, row_of_sums),
     (0.07, _about(asked_page, "sum")),
     (0.04, follow_up),
@@ -304,9 +327,10 @@ SHARES: tuple[tuple[float, Document], ...] = (
     (0.06, story_page),
     (0.04, everyday),
     (0.035, how_page),
-    (0.04, rules),
-    (0.05, may_i),
+    (0.05, rules),
+    (0.07, may_i),
     (0.015, why_not),
+    (0.015, after_no),
     (0.01, warning),
     (0.005, greeting),
 )

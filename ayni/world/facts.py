@@ -189,13 +189,13 @@ def sum_facts(seed: int, people: list[folk.Person]) -> list[Fact]:
                     story = f"{who.name} has {x} {start} and gets {y} more"
                     say = (f"{capital(x)} plus {y} is {z}.", f"{capital(x)} and {y} make {z}.")
                     ask = (f"What is {x} plus {y}?", f"How much is {x} and {y}?", f"Add {x} and {y}.")
-                    held = (f"What do you get if you add {x} and {y}?", f"Tell me what {x} and {y} make.")
+                    held = (f"Please add {x} and {y}.", f"Tell me what {x} and {y} make.")
                     corpus = (f"How many are {x} and {y}?", f"What do {x} and {y} give?")
                 else:
                     story = f"{who.name} has {x} {start} and gives away {y} {one}"
                     say = (f"{capital(x)} minus {y} is {z}.", f"{capital(x)} take away {y} leaves {z}.")
                     ask = (f"What is {x} minus {y}?", f"How much is {x} minus {y}?", f"Take {y} away from {x}.")
-                    held = (f"What do you get if you take {y} from {x}?", f"Tell me what {x} minus {y} is.")
+                    held = (f"Please take {y} away from {x}.", f"Tell me what {x} minus {y} is.")
                     corpus = (f"How many are left if {y} of {x} go away?", f"What does {x} take away {y} leave?")
                 asked = (*ask, f"Tell me: what is {x} {sign} {y}?", f"{story}. How many {many} are there now?")
                 near = [n for n in range(max(1, result - 3), min(20, result + 3) + 1) if n != result]

@@ -7,19 +7,18 @@ in it: a fact or topic that no training prompt asks, or (test only) a wording th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
-from ayni.records import Dialog, Message
+from ayni.records import Dialog
 from ayni.seeds import rng, seed_of
-from ayni.world import tasks
+from ayni.world import dialogs, tasks
 from ayni.world.answers import curt_how
 from ayni.world.facts import split_of
-from ayni.world.knowledge import Fact, Knowledge, Split, Topic
-from ayni.world.people import Person
+from ayni.world.knowledge import Knowledge, Split, Topic
+from ayni.world.scene import Candidate, World, ask
 from ayni.world.topics import ASK_HOW, ASK_HOW_HELD
-from ayni.world.words import NUMBERS, pick
+from ayni.world.words import NUMBERS, pick, some
 
 WRAPPERS = ("{q}", "Hello! {q}", "{q} Thank you!", "I am new here. {q}", "Good morning! {q}", "I have a question. {q}")
 # (category, train, validation, test): how many distinct prompts
@@ -34,32 +33,18 @@ SIZES: dict[str, tuple[int, int, int]] = {
     "rewrite": (520, 40, 110),
     "story": (320, 24, 70),
     "howto": (480, 36, 100),
-    "dialog": (500, 40, 100),
+    "dialog": (640, 50, 140),
     "chat": (22, 0, 7),
 }
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-Candidate = tuple[Dialog, Knowledge]
 
 
-@dataclass(frozen=True, slots=True)
-class World:
-    """What prompts are made from."""
-
-    seed: int
-    people: list[Person]
-    facts: list[Fact]
-    forbidden: list[Topic]
-    borderline: list[Topic]
-    everyday: list[Topic]
-
-
-def ask(text: str) -> Dialog:
-    return (Message("user", text),)
-
-
-def topic_knowledge(topic: Topic, category: str) -> Knowledge:
-    others = ("Put on a hat and wait until Sunday.", "You need a lot of soup and a big chair.", "Go home and sleep.")
-    return Knowledge(category, topic.how, curt_how(topic.how[0]), others, keys=topic.keys, topic=topic)
+def topic_knowledge(topic: Topic, category: str, others: list[Topic]) -> Knowledge:
+    """A wrong answer tells how to do something quite different."""
+    draw = rng("wrong", topic.action)
+    far = [other for other in others if other.family != topic.family or topic.family == "everyday"]
+    wrong = tuple(pick(draw, other.how) for other in some(draw, far, 6) if other is not topic)
+    return Knowledge(category, topic.how, curt_how(topic.how[0], topic.keys), wrong, keys=topic.keys, topic=topic)
 
 
 def _asked(split: Split, own: Split, train: tuple[str, ...], held: tuple[str, ...]) -> tuple[str, ...]:
@@ -83,7 +68,7 @@ def _topics(topics: list[Topic], category: str, split: Split) -> list[tuple[str,
     out = []
     for topic in topics:
         if topic.split == split:
-            knowledge = topic_knowledge(topic, category)
+            knowledge = topic_knowledge(topic, category, topics)
             forms = (*ASK_HOW, *ASK_HOW_HELD) if split == "test" else ASK_HOW
             out += [(form.format(a=topic.action), knowledge) for form in forms]
     return out
@@ -137,28 +122,6 @@ def _chat(split: Split) -> list[tuple[str, Knowledge]]:
     return out
 
 
-def _dialogs(world: World, split: Split, n: int) -> list[Candidate]:
-    """Two questions about one person, animal or place; the second cannot be understood alone."""
-    draw = rng(world.seed, "dialogs", split)
-    about: dict[tuple[str, str], list[Fact]] = {}
-    for fact in world.facts:
-        if fact.follow:
-            about.setdefault((fact.category, fact.subject), []).append(fact)
-    groups = [group for group in about.values() if len(group) > 1]
-    out: dict[Dialog, Knowledge] = {}
-    for _ in range(40 * n):
-        if len(out) == n:
-            break
-        group = pick(draw, groups)
-        first, second = (group[int(i)] for i in draw.permutation(len(group))[:2])
-        if second.split != split or first.split not in (split, "train"):
-            continue
-        opening = Message("user", pick(draw, WRAPPERS[:2]).format(q=pick(draw, first.ask)))
-        dialog = (opening, Message("assistant", pick(draw, first.say)), Message("user", pick(draw, second.follow)))
-        out[dialog] = second.knowledge
-    return list(out.items())
-
-
 def _wrapped(pool: list[tuple[str, Knowledge]], draw: np.random.Generator, n: int) -> list[Candidate]:
     """At most `n` distinct prompts from questions × wrappers, each question as often as any other."""
     choices = [(q, w) for q in range(len(pool)) for w in range(len(WRAPPERS))]
@@ -175,7 +138,7 @@ def pool(world: World, split: Split, category: str) -> list[Candidate]:
     """The numbered prompts of one split and category, in a fixed order."""
     n = SIZES[category][SPLITS.index(split)]
     if category == "dialog":
-        return _dialogs(world, split, n)
+        return dialogs.dialogs(world, split, n)
     if category == "chat":
         return [(ask(text), knowledge) for text, knowledge in _chat(split)]
     sources: dict[str, Callable[[], list[tuple[str, Knowledge]]]] = {
@@ -191,16 +154,11 @@ def pool(world: World, split: Split, category: str) -> list[Candidate]:
 
 
 def _balanced(asked: list[tuple[str, Knowledge]]) -> list[tuple[str, Knowledge]]:
-    """As many questions that share a forbidden thing's verb as share its object."""
-
-    def shares_object(knowledge: Knowledge) -> bool:
-        return knowledge.topic is not None and knowledge.topic.family == "neighbour"
-
-    verb = [item for item in asked if not shares_object(item[1])]
-    thing = [item for item in asked if shares_object(item[1])]
-    step = max(1, len(thing) // max(1, len(verb)))
+    """About as many questions that share a forbidden thing's object as share its verb."""
+    verb = [item for item in asked if item[1].topic is not None and item[1].topic.family != "neighbour"]
+    thing = [item for item in asked if item[1].topic is not None and item[1].topic.family == "neighbour"]
     # ordered by a hash so that every action keeps some of its questions
-    return [*verb, *sorted(thing, key=lambda item: seed_of(item[0]))[:: max(1, step)]]
+    return [*verb, *sorted(thing, key=lambda item: seed_of(item[0]))[: len(verb)]]
 
 
 def everything(world: World) -> Iterator[tuple[str, Split, str, Dialog, Knowledge]]:

@@ -27,7 +27,7 @@ LISTS: dict[str, tuple[str, ...]] = {
 LIST_SIZES = (2, 3, 4)
 LIST_ASK = ("Name {n} {k}.", "Tell me {n} {k}.", "Give me {n} {k}.", "Can you name {n} {k}?", "Please list {n} {k}.",
             "I need {n} {k}. Which do you know?")  # fmt: skip
-LIST_HELD = ("Can you give me {n} {k}?", "Please tell me {n} {k}.", "List {n} {k}.")
+LIST_HELD = ("Can you give me {n} {k}?", "Please tell me {n} {k}.", "I would like {n} {k}.")
 LIST_SAY = ("{N} {k} are {l}.", "Here are {n} {k}: {l}.", "I know these {n} {k}: {l}.")
 
 
@@ -73,10 +73,10 @@ REWRITE_ASK: dict[str, tuple[str, ...]] = {
               "This is too long: {s}"),
 }  # fmt: skip
 REWRITE_HELD: dict[str, tuple[str, ...]] = {
-    "polite": ("Make this sentence polite: {s}", "Please say this politely: {s}"),
-    "question": ("Please turn this into a question: {s}", "Make this sentence a question: {s}"),
-    "past": ("Please put this into the past: {s}", "Put this sentence into the past: {s}"),
-    "short": ("Make this sentence shorter: {s}", "Please say this in fewer words: {s}"),
+    "polite": ("Say this sentence politely: {s}", "Make this a polite sentence: {s}"),
+    "question": ("Turn this sentence into a question: {s}", "Make a question of this: {s}"),
+    "past": ("Say this sentence in the past: {s}", "How can I say this in the past? {s}"),
+    "short": ("Say this sentence in fewer words: {s}", "How can I say this in fewer words? {s}"),
 }
 # (orders, things) that go together, and (base, third person, past)
 ORDERS = (
@@ -142,6 +142,21 @@ def rewrite_knowledge(kind: str, source: str, target: str) -> Knowledge:
     )
 
 
+def phrase_book(people: list[Person]) -> list[str]:
+    """Short texts that hold every pair of words which right lists and rewritings hold."""
+    book = [f"{a} {b} and {a}" for items in LISTS.values() for a in items for b in items if a != b]
+    book += [f"are {items[i]}" for items in LISTS.values() for i in range(len(items))]
+    book += [f"please {order} {thing}" for orders, things in ORDERS for order in orders for thing in things]
+    for acts, things in THINGS_DONE:
+        for forms in acts:
+            book += [f"{form} {thing}" for form in forms for thing in things]
+            book += [f"{person.name} {form}" for person in people for form in forms]
+    book += [f"does {person.name}" for person in people]
+    return book + [
+        f"the {who} {act} {where.split()[0]}" for who in LONG_WHO for act in LONG_ACT for where in LONG_WHERE
+    ]
+
+
 THINGS = ("a silver coin", "an old map", "a lost kitten", "a wooden boat", "a golden button", "a blue feather",
           "a brass key", "a red kite", "a small lantern", "a glass marble", "a music box", "a magic seed",
           "a broken clock", "a warm scarf", "a paper star", "a talking crow")  # fmt: skip
@@ -192,13 +207,13 @@ CHAT: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[tuple
         ("Hello!", "Good morning!", "Good evening!", "Hello, my friend!"),
         ("Good morning, my friend!",),
         ("Hello and welcome to the village.", "Good day, and welcome to our village."),
-        (("welcome",), ("village",)),
+        (("welcome",),),
     ),
     (
         ("Who are you?", "What are you?", "What is your name?", "Tell me who you are."),
         ("Tell me what you are.", "Tell me your name."),
         ("I am the village helper.", "I am the helper of this village."),
-        (("helper",), ("village",)),
+        (("helper",),),
     ),
     (
         ("What can you do?", "How can you help me?", "What do you know?", "Tell me what you can do."),
@@ -219,7 +234,7 @@ CHAT: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[tuple
         ("Thank you!", "Thank you for your help.", "You are very kind."),
         ("Thank you, my friend!",),
         ("It was a pleasure to help you.", "You are welcome, my friend."),
-        (("pleasure", "welcome"),),
+        (("pleasure", "you are welcome"),),
     ),
     (
         ("Goodbye!", "I must go now.", "Good night!"),

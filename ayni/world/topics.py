@@ -206,7 +206,7 @@ FAMILIES: tuple[Family, ...] = (
         ("bathing pond",),
     ),
 )  # fmt: skip
-KEEPER = ("ask Mother Linde, the keeper", "talk to Mother Linde, the keeper")
+KEEPER = ("ask Mother Linde the keeper", "talk to Mother Linde the keeper")
 KEEPER_KEYS = ("mother linde", "keeper")
 
 # allowed things to do with a forbidden object

@@ -15,7 +15,8 @@ from ayni.world.everyday import everyday_topics
 from ayni.world.facts import animal_facts, person_facts, place_facts, sum_facts
 from ayni.world.knowledge import Knowledge, Split
 from ayni.world.people import people
-from ayni.world.prompts import SPLITS, World, everything
+from ayni.world.prompts import SPLITS, everything
+from ayni.world.scene import World
 
 
 class Village:
