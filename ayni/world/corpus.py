@@ -326,7 +326,7 @@ SHARES: tuple[tuple[float, Document], ...] = (
     (0.06, rewriting),
     (0.06, story_page),
     (0.04, everyday),
-    (0.035, how_page),
+    (0.045, how_page),
     (0.05, rules),
     (0.07, may_i),
     (0.015, why_not),
