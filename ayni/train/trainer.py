@@ -110,7 +110,8 @@ class Trainer:
         return {"loss": float(loss), "norm": float(norm), "lr": lr, **self._divide(seen)}
 
     def _divide(self, seen: list[Metrics]) -> dict[str, float]:
-        names = sorted({name for metrics in seen for name in metrics})
+        # a process that ran no micro-batch has seen no name, and must still take part in the sum
+        names = sorted(set().union(*self.world.gather([{name for metrics in seen for name in metrics}])))
         totals = torch.zeros(len(names), 2, dtype=torch.float64, device=self.model.device)
         for metrics in seen:
             for i, name in enumerate(names):
