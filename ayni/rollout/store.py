@@ -41,7 +41,7 @@ def read_chunks(path: Path) -> list[list[list[Sample]]]:
         with open(path, "r+b") as file:
             file.truncate(whole)
     chunks = []
-    for number, line in enumerate(data[:whole].decode().splitlines(), 1):
+    for number, line in enumerate(data[:whole].decode().split("\n")[:-1], 1):  # an answer may hold U+2028 or U+0085
         groups = json.loads(line)
         chunks.append([[from_json(Sample, json.dumps(s), path=path, line=number) for s in group] for group in groups])
     return chunks
