@@ -203,20 +203,27 @@ def fit(
 
 
 def shuffled(items: Many[Any], seed: int, batch_size: int) -> Callable[[int], list[Any]]:
-    """`examples` for fit: epoch after epoch in a fresh order; step t's batch depends only on (seed, t)."""
-    per_epoch = max(len(items) // batch_size, 1)
+    """`examples` for fit: every item once an epoch, in a fresh order; step t's batch depends only on (seed, t).
+
+    An epoch is cut into as few batches of at most `batch_size` as it takes, of equal size but for one item.
+    """
+    per_epoch = steps_per_epoch(len(items), batch_size)
 
     def batch(step: int) -> list[Any]:
         epoch, at = divmod(step - 1, per_epoch)
         generator = torch.Generator().manual_seed(seed + epoch)
         order = torch.randperm(len(items), generator=generator)
-        return [items[i] for i in order[at * batch_size : (at + 1) * batch_size].tolist()]
+        return [items[i] for i in order.tensor_split(per_epoch)[at].tolist()]
 
     return batch
 
 
+def steps_per_epoch(items: int, batch_size: int) -> int:
+    return max(1, math.ceil(items / batch_size))
+
+
 def total_steps(items: int, batch_size: int, epochs: float) -> int:
-    return max(1, int(max(items // batch_size, 1) * epochs))
+    return max(1, round(steps_per_epoch(items, batch_size) * epochs))
 
 
 class Fitting(Config):
