@@ -48,6 +48,7 @@ class Config(Base):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    run.rewind(-1)  # what a killed run logged is logged again
     place = world()
     dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
     paths = [inputs["model"], inputs.get("other") or inputs["model"]]

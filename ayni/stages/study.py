@@ -44,6 +44,7 @@ class Config(Base):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    run.rewind(-1)  # what a killed run logged is logged again
     dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype)])["dtype"]]
     safety = inputs.get("reward_safety")
     judges = Judges(

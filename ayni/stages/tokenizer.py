@@ -22,6 +22,7 @@ class Config(Base):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    run.rewind(-1)  # what a killed run logged is logged again
     texts: list[str] = []
     room = config.max_characters
     for path in inputs["data"]:

@@ -25,6 +25,7 @@ class Config(Base):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    run.rewind(-1)  # what a killed run logged is logged again
     village = Village(config.village_seed)
     corpus = village.corpus(config.documents) if config.documents else village.corpus()
     write_jsonl(run.directory / "corpus.jsonl", ({"text": text} for text in corpus))
