@@ -62,12 +62,15 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     wanted = min(len(other), round(len(home) * config.other_share / (1 - config.other_share)))
     train = home + [other[i] for i in order.permutation(len(other))[:wanted]]
     pairs = [pair_of(c, tokenizer, config) for c in train]
-    context = model.shape.context
-    kept = [p for p in pairs if max(len(p.chosen.tokens), len(p.rejected.tokens)) <= context]
-    run.say(f"{len(kept)} pairs ({len(pairs) - len(kept)} dropped as too long), {len(heldout)} held out")
+    kept = [p for p in pairs if fits(p, model.shape.context)]
+    if not kept:
+        raise BadInput(f"no pair fits the context of {model.shape.context} tokens", path=inputs["data"][0])
+    at_home = [c for c in heldout if c.task == config.task]
+    judged = [c for c in at_home if fits(pair_of(c, tokenizer, config), model.shape.context)]
+    dropped = f"{len(pairs) - len(kept)} and {len(at_home) - len(judged)} dropped as too long"
+    run.say(f"{len(kept)} pairs, {len(judged)} held out ({dropped})")
     config.fit(model, kept, Ranking(config.safety_weight), run)
     save_model(run.directory / "model", model, tokenizer, card={"stage": f"reward ({config.task})"})
-    judged = [c for c in heldout if c.task == config.task]
     write_results(run.directory / "results.json", measure(RewardModel(model, tokenizer), judged, config.task, run.name))
 
 
@@ -76,6 +79,10 @@ def pair_of(c: Comparison, tokenizer: Tokenizer, config: Config) -> Pair:
     margin = c.margin if c.margin is not None else MARGINS[config.margin][c.rating] if c.rating else 0.0
     chosen, rejected = (answer_tokens(c.prompt.dialog, text, tokenizer) for text in (c.chosen, c.rejected))
     return Pair(chosen, rejected, margin, LABELS[c.safety])
+
+
+def fits(pair: Pair, context: int) -> bool:
+    return max(len(pair.chosen.tokens), len(pair.rejected.tokens)) <= context
 
 
 def measure(reward: RewardModel, heldout: list[Comparison], task: str, name: str) -> list[Result]:
