@@ -321,8 +321,8 @@ def test_json_errors_are_one_object_too(capsys: pytest.CaptureFixture[str]) -> N
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), 3, "not enough memory"),
         (OSError(28, "No space left on device", "f"), 3, "f: no space left"),
         (PermissionError(13, "Permission denied", "f"), 2, "f: Permission denied"),
-        (cli.Interrupted(signal.SIGINT), 130, cli.CONTINUES),
-        (cli.Interrupted(signal.SIGTERM), 143, cli.CONTINUES),
+        (cli.Interrupted(signal.SIGINT), 130, "interrupted\n"),
+        (cli.Interrupted(signal.SIGTERM), 143, "interrupted\n"),
     ],
 )
 def test_exit_codes(

@@ -32,6 +32,8 @@ ONLY = {part: {"torch", "numpy", "safetensors"} for part in ("model", "maths", "
 WITHOUT_TORCH = ("text", "world", "feedback")
 # The gold scores: who may read them. Everyone else learns from sampled labels.
 GOLD = re.compile(r"ayni\.world\.(gold|annotat\w*)(\.|$)")
+# These stages show gold scores to nobody but the reader, or sample labels from them; none of them may train.
+NEAR_GOLD = ("village", "collect", "evaluate", "study")
 READS_GOLD = re.compile(r"stages/(village|collect|evaluate)\.py|evaluate/.*|world/.*")
 
 
@@ -123,12 +125,17 @@ def _is_module(name: str) -> bool:
     return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
-@pytest.mark.parametrize(
-    "stage",
-    [f.stem for f in FILES if part_of(f) == "stages" and f.stem not in ("__init__", "village", "collect", "evaluate")],
-)
+STAGES = [file.stem for file in FILES if part_of(file) == "stages" and file.stem != "__init__"]
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage not in NEAR_GOLD])
 def test_no_training_stage_can_reach_the_gold_scores(stage: str) -> None:
     assert {module for module in reachable(f"ayni.stages.{stage}") if GOLD.match(module)} == set()
+
+
+@pytest.mark.parametrize("stage", [stage for stage in STAGES if stage in NEAR_GOLD])
+def test_no_stage_near_the_gold_scores_trains(stage: str) -> None:
+    assert {m for m in reachable(f"ayni.stages.{stage}") if re.match(r"ayni\.train\.trainer", m)} == set()
 
 
 def test_the_gold_scores_exist_where_this_test_looks() -> None:

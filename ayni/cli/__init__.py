@@ -20,6 +20,7 @@ from typing import Any
 from ayni.errors import AyniError
 
 CONTINUES = "interrupted; the same command continues"
+NO_STAGE = {"chat", "generate", "score", "encode", "inspect", "report", "doctor", "import", "export"}
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ def run(argv: Sequence[str]) -> int:
         code, line = 2, f"{error.format_message().rstrip('.')}; see ayni{verb} --help"
     except (Interrupted, Abort) as error:
         code = error.exit_code if isinstance(error, Interrupted) else 130
-        line = CONTINUES
+        line = "interrupted" if argv and argv[0] in NO_STAGE else CONTINUES
     except BrokenPipeError:
         return _broken_pipe()
     except SystemExit as error:  # typer's answer to a broken pipe
