@@ -35,7 +35,7 @@ class Config(Fitting):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
-    model, tokenizer = load_model(inputs["model"])
+    model, tokenizer = load_model(inputs["model"], expect="logits")
     comparisons = [c for path in inputs["data"] for c in read_comparisons(Path(path))]
     pairs = [
         Pair(answer_tokens(c.prompt.dialog, c.chosen, tokenizer), answer_tokens(c.prompt.dialog, c.rejected, tokenizer))
@@ -46,6 +46,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if not kept:
         raise BadInput(f"no pair fits the context of {context} tokens", path=inputs["data"][0])
     run.say(f"{len(kept)} pairs, {len(pairs) - len(kept)} dropped as too long")
+    config.settle(model, run)  # the reference must round as the policy does: their first ratio is 1
     objective = DPO(config.beta, config.smoothing, config.ipo)
     config.fit(model, with_reference(kept, model, config.tokens_per_micro_batch), objective, run)
     save_model(run.directory / "model", model, tokenizer, card={"stage": "dpo"})

@@ -39,9 +39,10 @@ class Config(Fitting):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
-    model, tokenizer = load_model(inputs["model"])
-    safety = inputs.get("reward_safety")
-    judges = Judges(load_reward(inputs["reward"]), load_reward(safety) if safety else None, config.threshold)
+    model, tokenizer = load_model(inputs["model"], expect="logits")
+    device = config.settle(model, run).device
+    helpful, safety = load_reward(inputs["reward"], device=device), inputs.get("reward_safety")
+    judges = Judges(helpful, load_reward(safety, device=device) if safety else None, config.threshold)
     prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))]
     order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
     prompts = [prompts[i] for i in order]

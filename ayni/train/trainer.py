@@ -13,7 +13,7 @@ from pydantic import Field
 from torch import Tensor
 
 from ayni.config import Config
-from ayni.errors import BadNumbers
+from ayni.errors import BadInput, BadNumbers
 from ayni.model.layout import Layout
 from ayni.model.transformer import Transformer
 from ayni.run import Run
@@ -141,9 +141,11 @@ class Trainer:
 
 
 def freeze(model: Transformer, train_layers: int | Literal["all"]) -> None:
-    """Train everything, or only the last N blocks, the final norm and an untied head."""
+    """Train everything, or only the last N blocks, the final norm and an untied head; BadInput if there is no N."""
     if train_layers == "all":
         return
+    if not 1 <= train_layers <= model.shape.layers:
+        raise BadInput(f"{train_layers} of {model.shape.layers} layers cannot be trained", field="train_layers")
     first = model.shape.layers - train_layers
     for name, parameter in model.named_parameters():
         block = int(name.split(".")[1]) if name.startswith("layers.") else None
@@ -237,12 +239,16 @@ class Fitting(Config):
     train_layers: int | Literal["all"] = Field("all", description="all, or only the last N blocks and the head")
     dtype: Dtype = Field("auto", description="what the model computes in; weights stay fp32")
 
-    def trainer(self, model: Transformer, items: int, run: Run) -> Trainer:
-        """The trainer of this run, on this process's device; the dtype is chosen once and kept on resume."""
+    def settle(self, model: Transformer, run: Run) -> World:
+        """Puts the model on this process's device, in the dtype that is chosen once and kept on resume."""
         place = world()
-        model.dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(self.dtype, place.device)])["dtype"]]
-        steps = total_steps(items, self.batch_size, self.epochs)
-        return Trainer(model.to(place.device), self.optimiser, steps=steps, world=place, train_layers=self.train_layers)
+        model.to(place.device).dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(self.dtype, place.device)])["dtype"]]
+        return place
+
+    def trainer(self, model: Transformer, items: int, run: Run) -> Trainer:
+        """The trainer of this run, over `items` examples."""
+        place, steps = self.settle(model, run), total_steps(items, self.batch_size, self.epochs)
+        return Trainer(model, self.optimiser, steps=steps, world=place, train_layers=self.train_layers)
 
     def fit(self, model: Transformer, items: Many[Any], objective: Objective, run: Run) -> None:
         """Epochs over the items in fresh orders."""
