@@ -302,12 +302,11 @@ def test_a_real_sigkill_then_the_same_command(recipe: Path, tmp_path: Path, plac
 
 
 def test_a_kill_between_seal_and_clean_up_loses_nothing(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(done, "remove_checkpoints", lambda directory: None)
-    go(recipe, only=["make"])
+    with monkeypatch.context() as killed:
+        killed.setattr(done, "remove_checkpoints", lambda directory: None)
+        go(recipe, only=["make"])
     make = next((recipe.parent / "run" / "stages").glob("*-make-*"))
     assert (make / "checkpoints").is_dir()
-    monkeypatch.undo()
-    install()
     assert go(recipe, only=["make"]) == {"make": "reused"}
     assert not (make / "checkpoints").exists()
 
