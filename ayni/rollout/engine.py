@@ -75,18 +75,20 @@ Drawn = tuple[list[int], list[float]]  # tokens after the prompt, and their log-
 @torch.no_grad()
 def generate(policy: Policy, prompts: Many[list[int]], seeds: Many[Many[int]], sampling: Sampling) -> list[list[Drawn]]:
     """One sample per seed of every tokenised prompt: the engine below records and chat formats."""
-    context = policy.model.shape.context
     for i, tokens in enumerate(prompts):
-        if len(tokens) >= context:
-            raise BadInput(
-                f"prompt {i} has {len(tokens)} tokens, the model's context {context}", fix="shorten the prompt"
-            )
+        _check_room(policy, tokens, f"prompt {i}")
     policy = decoding(policy)
     out: list[list[Drawn]] = []
     for start in range(0, len(prompts), CHUNK_PROMPTS):
         chunk = slice(start, start + CHUNK_PROMPTS)
         out += _Chunk(policy, prompts[chunk], seeds[chunk], sampling).run()
     return out
+
+
+def _check_room(policy: Policy, tokens: list[int], name: str) -> None:
+    context = policy.model.shape.context
+    if len(tokens) >= context:
+        raise BadInput(f"{name} has {len(tokens)} tokens, the model's context {context}", fix="shorten the prompt")
 
 
 def decoding(policy: Policy) -> Policy:
@@ -175,24 +177,34 @@ class _Chunk:
 
 
 def stream(policy: Policy, dialog: Dialog, *, sampling: Sampling, seed: int) -> Iterator[str]:
-    """One answer, piece by piece, as text; the same numbers as `rollout` would draw with this seed."""
-    decoder = StreamDecoder(policy.tokenizer)
-    text = ""
-    for token in stream_tokens(policy, render_prompt(dialog, policy.tokenizer), sampling=sampling, seed=seed):
-        piece = decoder.push(token)
-        yield piece if text else piece.lstrip(" ")
+    """One answer, piece by piece, as text: together the `text` of the sample that `rollout` draws from this seed.
+
+    Raises BadInput when the dialogue leaves no room in the model's context.
+    """
+    tokens = stream_tokens(policy, render_prompt(dialog, policy.tokenizer), sampling=sampling, seed=seed)
+    text = said = ""
+    for piece in _pieces(tokens, StreamDecoder(policy.tokenizer)):
         text += piece
+        new = text.removeprefix(" ").removesuffix(" ")[len(said) :]  # as chat.answer_text; a space waits for more
+        said += new
+        yield new
+
+
+def _pieces(tokens: Iterator[int], decoder: StreamDecoder) -> Iterator[str]:
+    for token in tokens:
+        yield decoder.push(token)
     yield decoder.flush()
 
 
 def stream_tokens(policy: Policy, prompt: list[int], *, sampling: Sampling, seed: int) -> Iterator[int]:
     """The tokens after a tokenised prompt, one at a time, up to EOS (not yielded), the limit or the context's end."""
+    _check_room(policy, prompt, "the prompt")
     model = policy.model
     with torch.no_grad():
         prefill = Prefill(Layout.of([len(prompt)], model.device))
         hidden = model(torch.tensor(prompt, device=model.device), prefill)[-1:]
         limit = min(sampling.max_tokens, model.shape.context - len(prompt))
-        cache = Cache(model.shape, 1, len(prompt) + max(limit, 0), prefill.keys[0].dtype, model.device)
+        cache = Cache(model.shape, 1, len(prompt) + limit, prefill.keys[0].dtype, model.device)
         zero = torch.zeros(1, dtype=torch.long, device=model.device)
         cache.admit(zero, prefill, zero)
         for step in range(limit):
