@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ayni.errors import BadInput
 from ayni.files import read_text
+
+__all__ = ["Config", "Field", "Lines", "apply_sets", "parse_config", "parse_yaml", "read_yaml"]
 
 Lines = dict[tuple[str | int, ...], int]
 

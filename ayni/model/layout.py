@@ -16,6 +16,9 @@ from torch import Tensor
 from ayni.model.attention import causal_attention
 
 
+SHORT = 256
+
+
 @dataclass(frozen=True, slots=True)
 class Bucket:
     """`rows` sequences of at most `length` tokens; they fill the padded columns [start, start + rows·length)."""
@@ -51,8 +54,10 @@ class Layout:
         order = sorted(range(len(lengths)), key=lambda i: lengths[i])
         while order:
             length = lengths[order[-1]]
-            # Rows of at least ⅞ of the longest share its bucket: at most an eighth of a bucket is padding.
-            rows = [i for i in order if lengths[i] >= length - max(length // 8, 8)]
+            # Short rows share a bucket down to half its length: there, a kernel call costs more than its padding.
+            # Long rows only down to ⅞, as attention grows with the square of the length.
+            least = length // 2 if length <= SHORT else length - length // 8
+            rows = [i for i in order if lengths[i] >= least]
             order = order[: len(order) - len(rows)]
             padded_start[rows] = start + torch.arange(len(rows)) * length
             buckets.append(Bucket(start, len(rows), length))

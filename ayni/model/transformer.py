@@ -46,10 +46,10 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.eps)
 
 
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotary positions on adjacent pairs, as Meta does: x (T, H, d), cos and sin (T, 1, d/2)."""
-    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
-    return torch.stack((even * cos - odd * sin, even * sin + odd * cos), -1).flatten(-2).to(x.dtype)
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Rotary positions on adjacent pairs as complex numbers, as Meta does: x (T, H, d), turn (T, 1, d/2) complex."""
+    pairs = torch.view_as_complex(x.to(turn.real.dtype).unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -61,9 +61,9 @@ class Attention(nn.Module):
         self.wv = Linear(shape.dim, shape.kv_heads * shape.head_dim)
         self.wo = Linear(shape.heads * shape.head_dim, shape.dim)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, context: Context, layer: int) -> Tensor:
+    def forward(self, x: Tensor, turn: Tensor, context: Context, layer: int) -> Tensor:
         q, k, v = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
-        attended = context.attend(layer, rotate(q, cos, sin), rotate(k, cos, sin), v)
+        attended = context.attend(layer, rotate(q, turn), rotate(k, turn), v)
         return self.wo(attended.flatten(1))
 
 
@@ -88,8 +88,8 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(shape.dim, shape.norm_eps)
         self.ffn_norm = RMSNorm(shape.dim, shape.norm_eps)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, context: Context, layer: int, dtype: torch.dtype) -> Tensor:
-        x = x + self.attention(self.attention_norm(x).to(dtype), cos, sin, context, layer)
+    def forward(self, x: Tensor, turn: Tensor, context: Context, layer: int, dtype: torch.dtype) -> Tensor:
+        x = x + self.attention(self.attention_norm(x).to(dtype), turn, context, layer)
         return x + self.feed_forward(self.ffn_norm(x).to(dtype))
 
 
@@ -124,16 +124,16 @@ class Transformer(nn.Module):
         dtype = self.dtype or stream.dtype
         if stream.dtype in (torch.bfloat16, torch.float16):
             stream = stream.float()
-        cos, sin = self.rotary(context.positions, stream.dtype)
+        turn = self.rotary(context.positions, stream.dtype)
         for i, layer in enumerate(self.layers):
-            stream = layer(stream, cos, sin, context, i, dtype)
+            stream = layer(stream, turn, context, i, dtype)
         return self.norm(stream).to(dtype)
 
-    def rotary(self, positions: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-        """cos and sin (T, 1, d/2) of pos·θ^(−2i/d), the angles in fp32 as Meta's."""
+    def rotary(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
+        """e^(i·pos·θ^(−2j/d)): (T, 1, d/2) complex, the angles in fp32 as Meta's."""
         half = torch.arange(0, self.shape.head_dim, 2, device=positions.device).float()
         angles = torch.outer(positions.float(), self.shape.theta ** (-half / self.shape.head_dim))
-        return angles.cos().to(dtype).unsqueeze(1), angles.sin().to(dtype).unsqueeze(1)
+        return torch.polar(torch.ones_like(angles, dtype=dtype), angles.to(dtype)).unsqueeze(1)
 
 
 def initialise(model: Transformer, seed: int) -> Transformer:

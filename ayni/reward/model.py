@@ -67,9 +67,7 @@ class RewardModel:
 
 def load_reward(path: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> RewardModel:
     """A reward model from its directory. Raises BadInput if it holds a language model: a head is never made up."""
-    model, tokenizer = load_model(path)
-    if model.shape.head != "score":
-        raise BadInput("this is a language model, not a reward model", path=path, fix="train one with `ayni reward`")
+    model, tokenizer = load_model(path, expect="score")
     model.requires_grad_(False)
     model.dtype = dtype
     return RewardModel(model.to(device), tokenizer, name_of(path))

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pydantic import Field
 from torch import Tensor
@@ -36,7 +37,7 @@ from ayni.train.experience import advantages_of, forward, steps_of
 from ayni.train.objectives import PolicyClip, ValueClip
 from ayni.train.parallel import world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
-from ayni.train.trainer import Optimiser, Trainer
+from ayni.train.trainer import Optimiser, Trainer, steps_per_epoch
 
 VERSION = 1
 INPUTS = {
@@ -81,7 +82,7 @@ class Config(Base):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     place = world()
     dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
-    model, tokenizer = load_model(inputs["model"])
+    model, tokenizer = load_model(inputs["model"], expect="logits")
     model.to(place.device).dtype = dtype
     reference = copy.deepcopy(model).requires_grad_(False)
     safety = inputs.get("reward_safety")
@@ -104,7 +105,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if config.validate_every and not validation:
         raise BadInput("validate_every needs validation prompts", field="validation")
 
-    updates = config.iterations * config.epochs * max(1, config.batch_size // config.mini_batch)
+    updates = (
+        config.iterations * config.epochs * steps_per_epoch(min(config.batch_size, len(prompts)), config.mini_batch)
+    )
     actor = Trainer(model, config.optimiser, steps=updates, world=place)
     value = Trainer(critic, config.critic_optimiser, steps=updates, world=place)
     loop = _Loop(config, run, actor, value, reference, judges, Policy(model, tokenizer, run.name))
@@ -188,11 +191,11 @@ class _Loop:
         return {renamed.get(key, key): number for key, number in metrics.items()} | first
 
     def _mini_batches(self, steps: list[Step], t: int) -> Iterator[list[Step]]:
-        size = self.config.mini_batch
+        count = steps_per_epoch(len(steps), self.config.mini_batch)
         for epoch in range(self.config.epochs):
             order = rng(self.seed, "mini-batches", t, epoch).permutation(len(steps))
-            for start in range(0, len(order) - len(order) % size or len(order), size):
-                yield [steps[i] for i in order[start : start + size]]
+            for part in np.array_split(order, count):
+                yield [steps[i] for i in part]
 
     def _sequence(self, prompt: Prompt, sample: Sample) -> Sequence:
         head = render_prompt(prompt.dialog, self.policy.tokenizer)

@@ -55,7 +55,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.rewind(-1)  # what a killed run logged is logged again
     place = world()
     dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
-    model, tokenizer = load_model(inputs["model"])
+    model, tokenizer = load_model(inputs["model"], expect="logits")
     policy = Policy(model.to(place.device, dtype).requires_grad_(False), tokenizer, run.name)
     helpful = load_reward(inputs["reward"], dtype=dtype, device=place.device)
     safety = inputs.get("reward_safety")

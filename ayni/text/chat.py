@@ -109,8 +109,15 @@ def answer_tokens(dialog: Dialog, answer: str, tokenizer: Tokenizer) -> Sequence
 
 
 def answer_text(tokens: Iterable[int], tokenizer: Tokenizer) -> str:
-    """The text of sampled answer tokens, without the format's one space before and after it."""
-    return tokenizer.decode(tokens).removeprefix(" ").removesuffix(" ")
+    """The text of sampled answer tokens, without the format's one space before and after it.
+
+    A model can spell a chat tag; text never holds one, so tags are taken out (the tokens keep them).
+    """
+    text = tokenizer.decode(tokens)
+    while any(tag in text for tag in TAGS):
+        for tag in TAGS:
+            text = text.replace(tag, "")
+    return text.removeprefix(" ").removesuffix(" ")
 
 
 def render_text(text: str, tokenizer: Tokenizer) -> Sequence:

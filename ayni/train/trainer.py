@@ -9,10 +9,9 @@ from collections.abc import Sequence as Many
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
 from torch import Tensor
 
-from ayni.config import Config
+from ayni.config import Config, Field
 from ayni.errors import BadInput, BadNumbers
 from ayni.model.layout import Layout
 from ayni.model.transformer import Transformer
