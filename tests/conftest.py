@@ -6,6 +6,9 @@ import os
 from pathlib import Path
 
 import pytest
+import torch
+
+torch.set_num_threads(1)  # the models here are tiny, and the suite runs in several processes
 
 
 @pytest.fixture(scope="session")

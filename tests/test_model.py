@@ -107,17 +107,17 @@ def test_norm_by_hand() -> None:
 
 def test_rotation_turns_adjacent_pairs() -> None:
     quarter, half = math.pi / 2, math.pi
-    cos, sin = torch.tensor([[[quarter, half]]]).cos(), torch.tensor([[[quarter, half]]]).sin()
-    turned = rotate(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), cos, sin)
+    turn = torch.polar(torch.ones(1, 1, 2), torch.tensor([[[quarter, half]]]))
+    turned = rotate(torch.tensor([[[1.0, 2.0, 3.0, 4.0]]]), turn)
     torch.testing.assert_close(turned, torch.tensor([[[-2.0, 1.0, -3.0, -4.0]]]))
 
 
 def test_angles_are_position_times_theta_to_the_minus_2i_over_d() -> None:
     model = build(SMALL)
-    cos, sin = model.rotary(torch.tensor([0, 3]), torch.float64)
+    turn = model.rotary(torch.tensor([0, 3]), torch.float64)
     angles = [3 * 10000 ** (-2 * i / 8) for i in range(4)]
-    torch.testing.assert_close(cos[:, 0], torch.tensor([[1.0] * 4, [math.cos(a) for a in angles]]).double())
-    torch.testing.assert_close(sin[1, 0], torch.tensor([math.sin(a) for a in angles]).double())
+    torch.testing.assert_close(turn.real[:, 0], torch.tensor([[1.0] * 4, [math.cos(a) for a in angles]]).double())
+    torch.testing.assert_close(turn.imag[1, 0], torch.tensor([math.sin(a) for a in angles]).double())
 
 
 def test_no_token_sees_the_future() -> None:

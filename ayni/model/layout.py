@@ -15,7 +15,6 @@ from torch import Tensor
 
 from ayni.model.attention import causal_attention
 
-
 SHORT = 256
 
 
