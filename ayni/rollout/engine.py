@@ -22,8 +22,8 @@ from ayni.records import Dialog, Prompt, Sample
 from ayni.rollout.cache import Cache, Prefill
 from ayni.rollout.sampling import Sampling, choose, uniforms
 from ayni.seeds import seed_of
-from ayni.text.chat import answer_text, render_prompt
-from ayni.text.tokenizer import StreamDecoder, Tokenizer
+from ayni.text.chat import TAGS, answer_text, render_prompt
+from ayni.text.tokenizer import Tokenizer
 
 SLOTS = 256  # rows decoded together
 CHUNK_PROMPTS = 64  # prompts per chunk: chunks are the unit in which results reproduce, bit for bit
@@ -181,19 +181,22 @@ def stream(policy: Policy, dialog: Dialog, *, sampling: Sampling, seed: int) -> 
 
     Raises BadInput when the dialogue leaves no room in the model's context.
     """
-    tokens = stream_tokens(policy, render_prompt(dialog, policy.tokenizer), sampling=sampling, seed=seed)
-    text = said = ""
-    for piece in _pieces(tokens, StreamDecoder(policy.tokenizer)):
-        text += piece
-        new = text.removeprefix(" ").removesuffix(" ")[len(said) :]  # as chat.answer_text; a space waits for more
-        said += new
-        yield new
+    ids: list[int] = []
+    said = ""
+    for token in stream_tokens(policy, render_prompt(dialog, policy.tokenizer), sampling=sampling, seed=seed):
+        ids.append(token)
+        text = _settled(answer_text(ids, policy.tokenizer))
+        if len(text) > len(said):
+            yield text[len(said) :]
+            said = text
+    yield answer_text(ids, policy.tokenizer)[len(said) :]
 
 
-def _pieces(tokens: Iterator[int], decoder: StreamDecoder) -> Iterator[str]:
-    for token in tokens:
-        yield decoder.push(token)
-    yield decoder.flush()
+def _settled(text: str) -> str:
+    """What of an unfinished answer no later token can change: less half a character, half a chat tag, a last space."""
+    text = text.rstrip("\N{REPLACEMENT CHARACTER}")
+    begun = max(n for tag in TAGS for n in range(len(tag)) if text.endswith(tag[:n]))
+    return text[: len(text) - begun].removesuffix(" ")
 
 
 def stream_tokens(policy: Policy, prompt: list[int], *, sampling: Sampling, seed: int) -> Iterator[int]:
