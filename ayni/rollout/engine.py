@@ -26,7 +26,12 @@ from ayni.text.chat import TAGS, answer_text, render_prompt
 from ayni.text.tokenizer import Tokenizer
 
 SLOTS = 256  # rows decoded together
-CHUNK_PROMPTS = 64  # prompts per chunk: chunks are the unit in which results reproduce, bit for bit
+CHUNK_SAMPLES = 1024  # samples per chunk: chunks are the unit in which results reproduce, bit for bit
+
+
+def chunk_prompts(n: int) -> int:
+    """Prompts per chunk at n samples each."""
+    return max(1, CHUNK_SAMPLES // n)
 
 
 @dataclass(frozen=True)
@@ -79,8 +84,9 @@ def generate(policy: Policy, prompts: Many[list[int]], seeds: Many[Many[int]], s
         _check_room(policy, tokens, f"prompt {i}")
     policy = decoding(policy)
     out: list[list[Drawn]] = []
-    for start in range(0, len(prompts), CHUNK_PROMPTS):
-        chunk = slice(start, start + CHUNK_PROMPTS)
+    size = chunk_prompts(max((len(row) for row in seeds), default=1))
+    for start in range(0, len(prompts), size):
+        chunk = slice(start, start + size)
         out += _Chunk(policy, prompts[chunk], seeds[chunk], sampling).run()
     return out
 

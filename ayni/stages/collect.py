@@ -16,7 +16,7 @@ from ayni.errors import BadInput
 from ayni.files import write_jsonl
 from ayni.model_directory import load_model, name_of
 from ayni.records import RATINGS, Comparison, Prompt, Sample, to_dict
-from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.engine import Policy, chunk_prompts, rollout
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all
 from ayni.run import Run
@@ -43,7 +43,6 @@ class Config(Base):
     max_tokens: int = Field(256, ge=1)
     annotators_seed: int = 0
     batch: str = Field("1", description="the name of this batch")
-    chunk: int = Field(64, ge=1)
     dtype: Dtype = "auto"
 
 
@@ -76,7 +75,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
                 lambda part, p=policy, s=sampling, d=seed: rollout(
                     p, part, n=config.pairs_per_prompt, sampling=s, seed=d
                 ),  # type: ignore[misc]
-                chunk=config.chunk,
+                chunk=chunk_prompts(config.pairs_per_prompt),
                 progress=lambda done, total: run.progress(done, total, "prompt"),
             )
         )

@@ -18,7 +18,7 @@ from ayni.model_directory import load_model
 from ayni.records import Demonstration, Message, Prompt, Sample, to_dict
 from ayni.reward.combine import Judges
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.engine import Policy, chunk_prompts, rollout
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
 from ayni.run import Run
@@ -47,7 +47,6 @@ class Config(Base):
     keep: Literal["best", "random"] = Field("best", description="random is the control: the same pipeline, no reward")
     threshold: float = Field(0.15, ge=0, le=1, description="below this safety, safety decides (paper §3.2.3)")
     finished_only: bool = Field(True, description="an answer cut off at max_tokens is never kept")
-    chunk: int = Field(64, ge=1, description="prompts per chunk: the unit a resume keeps or draws again")
     dtype: Dtype = "auto"
 
 
@@ -74,7 +73,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         run.directory / "samples.jsonl",
         prompts,
         lambda part: rollout(policy, part, n=config.n, sampling=sampling, seed=seed),
-        chunk=config.chunk,
+        chunk=chunk_prompts(config.n),
         progress=lambda done, total: run.progress(done, total, "prompt"),
     )
     pool: dict[str, list[Sample]] = {}

@@ -11,7 +11,7 @@ from ayni.model_directory import load_model, save_model
 from ayni.records import Sequence
 from ayni.reward.combine import Judges
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.engine import Policy, chunk_prompts, rollout
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all
 from ayni.run import Run
@@ -53,7 +53,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         run.directory / "samples.jsonl",
         prompts,
         lambda part: rollout(policy, part, n=config.n, sampling=sampling, seed=seed),
-        chunk=64,
+        chunk=chunk_prompts(config.n),
         progress=lambda done, total: run.progress(done, total, "prompt"),
     )
     rewards = judges(prompts, samples, tokenizer).combined.view(-1, config.n)
