@@ -11,7 +11,6 @@ import numpy as np
 WORDS = re.compile(r"\w+")
 SHINGLE = 5  # words
 BANDS, ROWS = 8, 4  # two documents sharing ≥ 80% of their shingles meet in a band with probability 0.985
-_MERSENNE = np.uint64((1 << 61) - 1)
 
 
 def without_duplicates(texts: Sequence[str], *, against: Iterable[str] = (), near: bool = True) -> list[str]:
@@ -42,13 +41,12 @@ def without_duplicates(texts: Sequence[str], *, against: Iterable[str] = (), nea
 
 
 def minhash(words: Sequence[str]) -> np.ndarray:
-    """BANDS·ROWS minima of random linear hashes over the document's shingles: (32,) uint64."""
+    """BANDS·ROWS minima of random linear hashes, modulo 2⁶⁴, over the document's shingles: (32,) uint64."""
     shingles = {" ".join(words[i : i + SHINGLE]) for i in range(max(1, len(words) - SHINGLE + 1))}
     hashed = np.array(
-        [int.from_bytes(hashlib.blake2b(s.encode(), digest_size=4).digest(), "big") for s in sorted(shingles)],
+        [int.from_bytes(hashlib.blake2b(s.encode(), digest_size=8).digest(), "big") for s in sorted(shingles)],
         dtype=np.uint64,
     )
     draw = np.random.default_rng(0)
-    a = draw.integers(1, 1 << 28, BANDS * ROWS, dtype=np.uint64)[:, None]
-    b = draw.integers(0, 1 << 60, BANDS * ROWS, dtype=np.uint64)[:, None]
-    return ((a * hashed[None, :] + b) % _MERSENNE).min(1)
+    a, b = draw.integers(0, 1 << 64, (2, BANDS * ROWS, 1), dtype=np.uint64)
+    return ((a | np.uint64(1)) * hashed + b).min(1)  # odd factors permute; without wrapping all minima would agree
