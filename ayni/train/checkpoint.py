@@ -45,7 +45,7 @@ def load_checkpoint(directory: Path) -> tuple[int, dict[str, Tensor], dict[str, 
             numbers = json.loads((place / "numbers.json").read_text(encoding="utf-8"))
             if sha256_of(place / "state.safetensors") != numbers.pop("sha256"):
                 continue
-            return numbers.pop("step"), load_file(place / "state.safetensors"), numbers
+            return numbers["step"], load_file(place / "state.safetensors"), numbers
         except (OSError, ValueError, KeyError, SafetensorError):
             continue
     if found:
