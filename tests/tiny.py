@@ -16,7 +16,8 @@ from ayni.rollout.engine import Policy
 from ayni.text.tokenizer import Tokenizer, train_tokenizer
 from ayni.train.batch import Group, Pair, Step
 
-WORDS = "the hare asks a wise owl why rain falls on the green hill and who may sing at night".split()
+SENTENCE = "the hare asks a wise owl why rain falls on the green hill and who may sing at night"
+WORDS = SENTENCE.split()
 VOCAB = 290  # 256 bytes, 3 special ids and a few pieces
 
 

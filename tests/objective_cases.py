@@ -1,0 +1,139 @@
+"""Every objective with made-up examples, and its loss written out plainly: one sequence at a time, no batch.
+
+`plain` says what the batched loss must equal: a sum over items, from full logits and Python loops.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from tiny import answered, group, language_model, pair, reward_model, step
+from torch import Tensor
+
+from ayni.model.layout import Layout
+from ayni.model.transformer import Transformer
+from ayni.records import Sequence
+from ayni.train.batch import Group, Pair, Step
+from ayni.train.objectives import DPO, RRHF, NextToken, Objective, PolicyClip, Ranking, ValueClip
+
+VOCAB = 40
+
+
+@dataclass(frozen=True)
+class Case:
+    objective: Objective
+    make: Callable[[np.random.Generator], Any]
+    model: Callable[..., Transformer]
+    plain: Callable[[Transformer, Any], Tensor]  # of one example
+    items: Callable[[Any], int]  # how many items one example is
+
+    def examples(self, count: int, seed: int = 0) -> list[Any]:
+        draw = np.random.default_rng(seed)
+        return [self.make(draw) for _ in range(count)]
+
+
+def logprobs(model: Transformer, sequence: Sequence, temperature: float = 1.0) -> list[Tensor]:
+    """log p of every supervised token of one sequence."""
+    hidden = model(torch.tensor(sequence.tokens), Layout.of([len(sequence.tokens)]))
+    table = torch.log_softmax(hidden @ model.head.t() / temperature, -1)
+    return [table[i - 1, token] for i, token in enumerate(sequence.tokens) if sequence.mask[i] and i > 0]
+
+
+def scalars(model: Transformer, sequence: Sequence) -> Tensor:
+    """The scalar head at every token: (n,)."""
+    hidden = model(torch.tensor(sequence.tokens), Layout.of([len(sequence.tokens)]))
+    return (hidden @ model.head.t()).squeeze(-1)
+
+
+def next_token(model: Transformer, sequence: Sequence) -> Tensor:
+    return -torch.stack(logprobs(model, sequence)).sum()
+
+
+def ranking(weight: float) -> Callable[[Transformer, Pair], Tensor]:
+    def loss(model: Transformer, example: Pair) -> Tensor:
+        chosen, rejected = (scalars(model, s)[-1] for s in (example.chosen, example.rejected))
+        total = torch.log(1 + torch.exp(-(chosen - rejected - example.margin)))
+        for score, label in zip((chosen, rejected), example.safe, strict=True):
+            if label >= 0 and weight:
+                p = 1 / (1 + torch.exp(-score))
+                total = total - 0.5 * weight * torch.log(p if label else 1 - p)
+        return total
+
+    return loss
+
+
+def dpo(model: Transformer, example: Pair) -> Tensor:
+    chosen, rejected = (torch.stack(logprobs(model, s)).sum() for s in (example.chosen, example.rejected))
+    return torch.log(1 + torch.exp(-0.1 * ((chosen - example.ref_logprobs[0]) - (rejected - example.ref_logprobs[1]))))
+
+
+def ipo(model: Transformer, example: Pair) -> Tensor:
+    chosen, rejected = (torch.stack(logprobs(model, s)).sum() for s in (example.chosen, example.rejected))
+    return ((chosen - example.ref_logprobs[0]) - (rejected - example.ref_logprobs[1]) - 5) ** 2
+
+
+def rrhf(model: Transformer, example: Group) -> Tensor:
+    means = [torch.stack(logprobs(model, s)).mean() for s in example.sequences]
+    total = -means[int(np.argmax(example.rewards))]
+    for i, p in enumerate(means):
+        for j, q in enumerate(means):
+            if example.rewards[i] < example.rewards[j] and p > q:
+                total = total + (p - q)
+    return total
+
+
+def policy_clip(model: Transformer, example: Step) -> Tensor:
+    places = [i - 1 for i, supervised in enumerate(example.sequence.mask) if supervised]
+    total = torch.zeros((), dtype=torch.float64)
+    for new, t in zip(logprobs(model, example.sequence, 0.7), places, strict=True):
+        ratio, advantage = torch.exp(new - example.logprobs[t]), example.advantages[t]
+        bounded = 0.8 if ratio < 0.8 else 1.2 if ratio > 1.2 else ratio
+        total = total + torch.maximum(-advantage * ratio, -advantage * bounded)
+    return total
+
+
+def value_clip(model: Transformer, example: Step) -> Tensor:
+    values = scalars(model, example.sequence)
+    total = torch.zeros((), dtype=torch.float64)
+    for i, supervised in enumerate(example.sequence.mask):
+        if supervised:
+            v, old, target = values[i - 1], example.values[i - 1], example.returns[i - 1]
+            near = old + (v - old).clamp(-0.2, 0.2)
+            total = total + 0.5 * torch.maximum((v - target) ** 2, (near - target) ** 2)
+    return total
+
+
+def _one(example: Any) -> int:
+    return 1
+
+
+def _tokens(example: Any) -> int:
+    return sum((example.sequence if isinstance(example, Step) else example).mask)
+
+
+def _lm(**kw: Any) -> Transformer:
+    return language_model(3, vocab=VOCAB, **kw)
+
+
+def _rm(**kw: Any) -> Transformer:
+    return reward_model(3, vocab=VOCAB, **kw)
+
+
+def _of(make: Callable[..., Any]) -> Callable[[np.random.Generator], Any]:
+    return lambda draw: make(draw, vocab=VOCAB)
+
+
+CASES = {
+    "next-token": Case(NextToken(), _of(answered), _lm, next_token, _tokens),
+    "ranking": Case(Ranking(), _of(pair), _rm, ranking(0.0), _one),
+    "ranking-safety": Case(Ranking(0.7), _of(pair), _rm, ranking(0.7), _one),
+    "dpo": Case(DPO(0.1), _of(pair), _lm, dpo, _one),
+    "ipo": Case(DPO(0.1, ipo=True), _of(pair), _lm, ipo, _one),
+    "rrhf": Case(RRHF(), _of(group), _lm, rrhf, _one),
+    "policy-clip": Case(PolicyClip(0.2, 0.7), _of(step), _lm, policy_clip, _tokens),
+    "value-clip": Case(ValueClip(0.2), _of(step), _rm, value_clip, _tokens),
+}

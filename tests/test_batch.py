@@ -1,0 +1,123 @@
+"""The only shift, examples side by side, and the cut into micro-batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from tiny import answered, group, pair, step
+
+from ayni.records import Sequence
+from ayni.train.batch import (
+    Batch,
+    Experience,
+    Groups,
+    Pairs,
+    batch_of,
+    cut,
+    experience_of,
+    groups_of,
+    pairs_of,
+    tokens_in,
+)
+
+
+def test_the_shift_by_hand() -> None:
+    batch = batch_of([Sequence([1, 7, 8, 2], [False, False, True, True]), Sequence([1, 2], [False, True])])
+    assert batch.tokens.tolist() == [1, 7, 8, 2, 1, 2]
+    assert batch.mask.tolist() == [False, True, True, False, True, False]
+    assert batch.targets[batch.mask].tolist() == [8, 2, 2]
+    assert batch.layout.offsets.tolist() == [0, 4, 6]
+    assert batch.layout.ends.tolist() == [3, 5]
+
+
+def test_every_column_speaks_of_its_own_sequences_next_token() -> None:
+    draw = np.random.default_rng(0)
+    for _ in range(50):
+        rows = [answered(draw) for _ in range(draw.integers(1, 8))]
+        batch = batch_of(rows)
+        column = 0
+        for row in rows:
+            for i, token in enumerate(row.tokens):
+                assert batch.tokens[column] == token
+                last = i == len(row.tokens) - 1
+                assert batch.mask[column] == (False if last else row.mask[i + 1])
+                if not last:
+                    assert batch.targets[column] == row.tokens[i + 1]
+                column += 1
+        assert column == len(batch.tokens) == len(batch.targets) == len(batch.mask)
+
+
+def test_a_supervised_first_token_has_no_column() -> None:
+    """Nothing comes before it that could predict it."""
+    batch = batch_of([Sequence([1, 5], [False, True]), Sequence([6, 7], [True, True])])
+    assert batch.mask.tolist() == [True, False, True, False]
+
+
+def test_pairs_lie_chosen_then_rejected() -> None:
+    draw = np.random.default_rng(1)
+    examples = [pair(draw) for _ in range(4)]
+    batch = pairs_of(examples)
+    rows = batch.tokens.split(list(batch.layout.lengths))
+    for i, example in enumerate(examples):
+        assert rows[2 * i].tolist() == example.chosen.tokens
+        assert rows[2 * i + 1].tolist() == example.rejected.tokens
+        assert batch.margin[i] == example.margin
+        assert tuple(batch.safe[2 * i : 2 * i + 2].tolist()) == example.safe
+        assert tuple(batch.ref_logprobs[2 * i : 2 * i + 2].tolist()) == example.ref_logprobs
+    assert len(examples[0]) == len(examples[0].chosen.tokens) + len(examples[0].rejected.tokens)
+
+
+def test_groups_lie_side_by_side_and_must_be_of_one_size() -> None:
+    draw = np.random.default_rng(2)
+    examples = [group(draw, size=3) for _ in range(3)]
+    batch = groups_of(examples)
+    assert batch.size == 3
+    assert batch.rewards.tolist() == [r for example in examples for r in example.rewards]
+    assert batch.tokens.tolist() == [t for example in examples for s in example.sequences for t in s.tokens]
+    with pytest.raises(ValueError, match="different sizes"):
+        groups_of([group(draw, size=2), group(draw, size=3)])
+
+
+def test_experience_keeps_every_column_beside_its_token() -> None:
+    draw = np.random.default_rng(3)
+    examples = [step(draw) for _ in range(5)]
+    batch = experience_of(examples)
+    for name in ("logprobs", "values", "advantages", "returns"):
+        column = getattr(batch, name)
+        assert column.shape == batch.tokens.shape
+        assert (column[~batch.mask] == 0).all()
+        for part, example in zip(column.split(list(batch.layout.lengths)), examples, strict=True):
+            assert torch.equal(part, getattr(example, name))
+
+
+@pytest.mark.parametrize(
+    ("kind", "batch"),
+    [
+        (Batch, batch_of([Sequence([1, 2], [False, True])])),
+        (Pairs, pairs_of([pair(np.random.default_rng(0))])),
+        (Groups, groups_of([group(np.random.default_rng(0))])),
+        (Experience, experience_of([step(np.random.default_rng(0))])),
+    ],
+)
+def test_batches_move_whole(kind: type, batch: Batch) -> None:
+    moved = batch.to("meta")
+    assert type(moved) is kind
+    assert moved.tokens.is_meta
+    assert moved.layout.ends.is_meta
+    assert moved.tokens.shape == batch.tokens.shape
+
+
+@pytest.mark.parametrize("make", [answered, pair, group, step])
+@pytest.mark.parametrize("budget", [1, 20, 64, 10_000])
+def test_cut_never_splits_never_reorders_and_keeps_the_budget(make, budget: int) -> None:  # type: ignore[no-untyped-def]
+    draw = np.random.default_rng(4)
+    examples = [make(draw) for _ in range(40)]
+    parts = list(cut(examples, budget))
+    assert [id(e) for part in parts for e in part] == [id(e) for e in examples]
+    for part, following in zip(parts, [*parts[1:], None], strict=True):
+        size = sum(tokens_in(e) for e in part)
+        assert size <= budget or len(part) == 1
+        if following is not None:  # greedy: the next example did not fit any more
+            assert size + tokens_in(following[0]) > budget
+    assert list(cut([], budget)) == []

@@ -1,0 +1,203 @@
+"""One gradient whatever the cut, the order and the number of processes, for every objective; two gloo processes."""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as processes
+from objective_cases import CASES, Case
+from tiny import answered, language_model
+
+from ayni.run import Run
+from ayni.train import parallel
+from ayni.train.batch import cut
+from ayni.train.objectives import NextToken
+from ayni.train.parallel import World
+from ayni.train.trainer import Optimiser, Trainer, fit, shuffled
+
+Gradients = dict[str, torch.Tensor]
+LIMIT = {torch.float64: 1e-10, torch.float32: 1e-5}
+DTYPES = list(LIMIT)
+COUNT = 7  # examples of a step
+WHOLE = 10**9  # a budget for one micro-batch
+# What two processes do: (examples, budget) → how many micro-batches each runs
+SPLITS = {(7, WHOLE): (1, 1), (7, 1): (4, 3), (1, 1): (1, 0)}
+
+
+def gradient(
+    case: Case, examples: list[Any], dtype: torch.dtype, budget: int, world: World | None = None
+) -> tuple[Gradients, dict[str, float], int]:
+    """What the trainer hands to Adam (before any clipping), its metrics, and its number of micro-batches."""
+    trainer = Trainer(case.model(dtype=dtype), Optimiser(clip=1e30), steps=1, world=world)
+    found: Gradients = {}
+
+    def step() -> None:
+        found.update({name: p.grad.clone() for name, p in trainer.parameters.items() if p.grad is not None})
+
+    trainer.adam.step = step  # type: ignore[method-assign,assignment]
+    batches = [case.objective.batch(part) for part in cut(trainer.world.share(examples), budget)]
+    metrics = trainer.update(batches, case.objective)
+    assert found.keys() == trainer.parameters.keys()
+    return found, metrics, len(batches)
+
+
+@cache
+def whole(name: str, dtype: torch.dtype, count: int = COUNT) -> tuple[Gradients, dict[str, float], int]:
+    """The reference: one process, one micro-batch."""
+    return gradient(CASES[name], CASES[name].examples(count), dtype, WHOLE)
+
+
+def agree(ours: Gradients, theirs: Gradients, dtype: torch.dtype) -> None:
+    """Relative L2 of every parameter's gradient."""
+    for name, gradient in theirs.items():
+        scale = gradient.double().norm()
+        assert scale > 0, name
+        assert (ours[name].double() - gradient.double()).norm() / scale <= LIMIT[dtype], name
+
+
+def same_metrics(ours: dict[str, float], theirs: dict[str, float]) -> None:
+    assert ours.keys() == theirs.keys()
+    for name, value in theirs.items():
+        assert ours[name] == pytest.approx(value, rel=1e-4, abs=1e-6), name
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=["fp64", "fp32"])
+@pytest.mark.parametrize("name", CASES)
+def test_any_cut_gives_the_same_gradient(name: str, dtype: torch.dtype) -> None:
+    theirs, metrics, one = whole(name, dtype)
+    assert one == 1
+    numbers = set()
+    for budget in (1, 30, 60, 120):
+        ours, ours_metrics, number = gradient(CASES[name], CASES[name].examples(COUNT), dtype, budget)
+        agree(ours, theirs, dtype)
+        same_metrics(ours_metrics, metrics)
+        numbers.add(number)
+    assert len(numbers) >= 3
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=["fp64", "fp32"])
+@pytest.mark.parametrize("name", CASES)
+def test_any_order_gives_the_same_gradient(name: str, dtype: torch.dtype) -> None:
+    theirs, metrics, _ = whole(name, dtype)
+    examples = CASES[name].examples(COUNT)
+    for seed, budget in ((1, WHOLE), (2, 60)):
+        order = np.random.default_rng(seed).permutation(len(examples))
+        ours, ours_metrics, _ = gradient(CASES[name], [examples[i] for i in order], dtype, budget)
+        agree(ours, theirs, dtype)
+        same_metrics(ours_metrics, metrics)
+
+
+# Two processes. They are started once; each writes what it found, and the tests read it.
+
+
+def fitted(directory: Path, world: World, steps: int = 6) -> Trainer:
+    """A few steps through THE loop, in fp64."""
+    examples = [answered(np.random.default_rng(i), vocab=40) for i in range(11)]
+    trainer = Trainer(
+        language_model(1, vocab=40, dtype=torch.float64), Optimiser(lr=1e-3, warmup=0), steps=steps, world=world
+    )
+    fit(
+        trainer,
+        shuffled(examples, 0, 3),
+        NextToken(),
+        Run(directory, name="fit", quiet=True),
+        tokens_per_micro_batch=16,
+        checkpoint_every=2,
+    )
+    return trainer
+
+
+def work(rank: int, port: int, directory: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
+    place = parallel.world()
+    assert (place.rank, place.size) == (rank, 2)
+    found: dict[str, Any] = {}
+    for name, case in CASES.items():
+        for dtype in DTYPES:
+            for count, budget in SPLITS:
+                found[f"{name} {dtype} {count} {budget}"] = gradient(case, case.examples(count), dtype, budget, place)
+    found["sum"] = place.sum(torch.tensor([rank + 1.0, 10.0])).tolist()
+    found["max"] = place.max(3 - rank)
+    found["gathered"] = [place.gather(place.share(list(range(n)))) for n in (0, 1, 2, 7)]
+    found["fit"] = fitted(directory / "fit", place).state()[0]
+    found["resumed"] = fitted(directory / "fit", place, steps=6).step
+    place.barrier()
+    torch.save(found, directory / f"rank-{rank}.pt")
+    dist.destroy_process_group()
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
+    directory = tmp_path_factory.mktemp("two")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    context = processes.start_processes(work, (port, directory), nprocs=2, join=False, start_method="spawn")
+    try:
+        for _ in range(120):
+            if context.join(timeout=1):
+                break
+        else:
+            pytest.fail("the two processes wait for each other")
+    finally:
+        for process in context.processes:
+            process.kill()
+    return [torch.load(directory / f"rank-{rank}.pt", weights_only=True) for rank in range(2)]
+
+
+@pytest.mark.parametrize("split", SPLITS, ids=["even", "uneven", "one idle"])
+@pytest.mark.parametrize("dtype", DTYPES, ids=["fp64", "fp32"])
+@pytest.mark.parametrize("name", CASES)
+def test_two_processes_give_the_same_gradient(
+    name: str, dtype: torch.dtype, split: tuple[int, int], two: list[dict[str, Any]]
+) -> None:
+    theirs, metrics, _ = whole(name, dtype, split[0])
+    numbers = []
+    for found in two:
+        ours, ours_metrics, number = found[f"{name} {dtype} {split[0]} {split[1]}"]
+        agree(ours, theirs, dtype)
+        same_metrics(ours_metrics, metrics)
+        numbers.append(number)
+    assert tuple(numbers) == SPLITS[split]  # the second process idled where it has fewer
+
+
+def test_collectives(two: list[dict[str, Any]]) -> None:
+    for found in two:
+        assert found["sum"] == [3, 20]
+        assert found["max"] == 3
+        assert found["gathered"] == [list(range(n)) for n in (0, 1, 2, 7)]
+
+
+def test_a_whole_fit_in_two_processes_ends_at_the_same_weights(two: list[dict[str, Any]], tmp_path: Path) -> None:
+    alone = fitted(tmp_path, World()).state()[0]
+    for found in two:
+        assert found["resumed"] == 6
+        for name, tensor in alone.items():
+            torch.testing.assert_close(found["fit"][name], tensor, rtol=1e-8, atol=1e-10, msg=name)
+
+
+def test_alone_every_collective_is_the_identity() -> None:
+    place = World()
+    x = torch.tensor([1.0, 2.0])
+    assert place.sum(x) is x
+    assert place.max(5) == 5
+    assert place.share([1, 2, 3]) == [1, 2, 3]
+    assert place.gather([1, 2, 3]) == [1, 2, 3]
+    place.barrier()
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5])
+def test_shares_are_even_and_complete(size: int) -> None:
+    for count in range(12):
+        shares = [World(rank, size).share(list(range(count))) for rank in range(size)]
+        assert sorted(x for share in shares for x in share) == list(range(count))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
