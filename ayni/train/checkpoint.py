@@ -46,7 +46,7 @@ def load_checkpoint(directory: Path) -> tuple[int, dict[str, Tensor], dict[str, 
             if sha256_of(place / "state.safetensors") != numbers.pop("sha256"):
                 continue
             return numbers["step"], load_file(place / "state.safetensors"), numbers
-        except (OSError, ValueError, KeyError, SafetensorError):
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
             continue
     if found:
         raise BadInput("no checkpoint here is whole", path=directory, fix="use --fresh to start over")

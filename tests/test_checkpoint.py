@@ -1,0 +1,144 @@
+"""Checkpoints: the same tensors back, at least two kept, a broken one passed over, a kill at every named place."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from ayni.errors import BadInput
+from ayni.files import Killed
+from ayni.train.checkpoint import KEEP, load_checkpoint, save_checkpoint
+
+FAILPOINTS = ("save-begin", "save-tensors", "file-written", "directory-written", "save-renamed", "save-end")
+
+
+def tensors(step: int) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(step)
+    return {
+        "model.weight": torch.randn(3, 4, generator=generator),
+        "adam.step.weight": torch.tensor(float(step)),
+        "bf16": torch.randn(5, generator=generator).bfloat16(),
+    }
+
+
+def save(directory: Path, *steps: int) -> None:
+    for step in steps:
+        save_checkpoint(directory, step, tensors(step), {"step": step, "best": step / 3})
+
+
+def check(directory: Path, step: int) -> None:
+    loaded = load_checkpoint(directory)
+    assert loaded is not None
+    at, found, numbers = loaded
+    assert (at, numbers) == (step, {"step": step, "best": step / 3})
+    assert found.keys() == tensors(step).keys()
+    for name, tensor in tensors(step).items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor)
+
+
+def test_nothing_there_is_none(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path) is None
+    assert load_checkpoint(tmp_path / "nowhere") is None
+
+
+def test_the_newest_comes_back_and_two_are_kept(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    check(tmp_path, 5)
+    save(tmp_path, 10, 15, 20)
+    check(tmp_path, 20)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000015", "step-00000020"]
+    assert KEEP == 2
+
+
+def test_a_checkpoint_saved_again_replaces_itself(tmp_path: Path) -> None:
+    save(tmp_path, 5, 10, 10)
+    check(tmp_path, 10)
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def truncate(place: Path) -> None:
+    file = place / "state.safetensors"
+    file.write_bytes(file.read_bytes()[:-7])
+
+
+def flip(place: Path) -> None:
+    file = place / "state.safetensors"
+    data = bytearray(file.read_bytes())
+    data[-3] ^= 1
+    file.write_bytes(bytes(data))
+
+
+def zero(place: Path) -> None:
+    for file in place.iterdir():
+        file.write_bytes(b"\0" * file.stat().st_size)
+
+
+def lose_tensors(place: Path) -> None:
+    (place / "state.safetensors").unlink()
+
+
+def lose_numbers(place: Path) -> None:
+    (place / "numbers.json").unlink()
+
+
+def tear_numbers(place: Path) -> None:
+    file = place / "numbers.json"
+    file.write_text(file.read_text()[:20])
+
+
+def forget_hash(place: Path) -> None:
+    file = place / "numbers.json"
+    numbers = json.loads(file.read_text())
+    del numbers["sha256"]
+    file.write_text(json.dumps(numbers))
+
+
+def other_json(place: Path) -> None:
+    (place / "numbers.json").write_text("[]")
+
+
+BREAKS = [truncate, flip, zero, lose_tensors, lose_numbers, tear_numbers, forget_hash, other_json]
+
+
+@pytest.mark.parametrize("damage", BREAKS)
+def test_a_broken_newest_falls_back_and_all_broken_is_an_error(damage, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    save(tmp_path, 5, 10)
+    damage(tmp_path / "step-00000010")
+    check(tmp_path, 5)
+    damage(tmp_path / "step-00000005")
+    with pytest.raises(BadInput, match="no checkpoint here is whole; use --fresh"):
+        load_checkpoint(tmp_path)
+    save(tmp_path, 15)  # (a new one heals it)
+    check(tmp_path, 15)
+
+
+@pytest.mark.parametrize("name", FAILPOINTS)
+def test_a_kill_at_every_place_leaves_the_old_or_the_new(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 5, 10)
+    monkeypatch.setenv("AYNI_FAILPOINT", name)
+    with pytest.raises(Killed):
+        save(tmp_path, 15)
+    monkeypatch.delenv("AYNI_FAILPOINT")
+    check(tmp_path, 15 if name in ("save-renamed", "save-end") else 10)
+    save(tmp_path, 15)
+    check(tmp_path, 15)
+    assert sorted(p.name for p in tmp_path.glob("step-*")) == ["step-00000010", "step-00000015"]
+
+
+def test_a_kill_between_the_two_renames_of_a_replaced_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save(tmp_path, 5, 10)
+    monkeypatch.setenv("AYNI_FAILPOINT", "directory-moved")
+    with pytest.raises(Killed):
+        save(tmp_path, 10)
+    monkeypatch.delenv("AYNI_FAILPOINT")
+    check(tmp_path, 5)
+    save(tmp_path, 10)
+    check(tmp_path, 10)
