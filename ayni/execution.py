@@ -2,7 +2,8 @@
 
 A stage's identity is the hash of its kind, VERSION, settings with every default, seed and the hashes of its inputs.
 Its directory says first what it will be (inputs.json, config.yaml) and last that it is finished (DONE.json, see
-ayni.done); a directory of another identity, or of someone else, is never written to.
+ayni.done); a directory of another identity, or of someone else, is never written to. Under torchrun the first process
+leads: it alone decides and writes there; the others run the stage's body beside it.
 """
 
 from __future__ import annotations
@@ -14,20 +15,33 @@ import json
 import os
 import shutil
 import sys
+import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 
 from ayni.config import Config
-from ayni.done import SEAL, content_hash, damages, read_seal, remove_checkpoints, seal_directory, source_hash
-from ayni.errors import BadInput, NoRoom
+from ayni.done import (
+    CHECKPOINTS,
+    SEAL,
+    content_hash,
+    damages,
+    read_seal,
+    remove_checkpoints,
+    seal_directory,
+    source_hash,
+)
+from ayni.errors import AyniError, BadInput, NoRoom
 from ayni.files import failpoint, read_json, write_json, write_text
 from ayni.recipe import Stage, load_stage
 from ayni.run import Run
+
+if TYPE_CHECKING:
+    from ayni.train.parallel import World
 
 Inputs = Mapping[str, Path | list[Path]]
 NEEDED_BYTES = 200 * 2**20  # a stage that starts with less free disk than this would only die later
@@ -110,33 +124,86 @@ def execute_job(
     job: Job, directory: Path, *, name: str, fresh: bool = False, quiet: bool = False
 ) -> Literal["ran", "reused"]:
     """As `execute`, for inputs that are already hashed."""
-    _refuse_foreign(directory)
-    if not fresh:
-        if reusable(job, directory, quiet=quiet):
-            return "reused"
-        if (directory / "inputs.json").is_file() and read_json(directory / "inputs.json")["hash"] != job.identity:
-            _refuse_other(directory)
-    with _ours(directory):
-        if fresh:
-            _empty(directory)
-        _need_room(directory)
-        settings = job.config.model_dump(mode="json")
-        write_json(directory / "inputs.json", _inputs_record(job))
-        write_text(directory / "config.yaml", dump_yaml(settings))
-        failpoint("stage-started")
-        started = time.monotonic()
-        job.stage.run(job.config, dict(job.inputs), Run(directory, name=name, seed=job.seed, quiet=quiet))
-        failpoint("stage-finished")
-        seal_directory(
-            directory,
-            seconds=time.monotonic() - started,
-            hash=job.identity,
-            kind=job.stage.kind,
-            version=job.stage.version,
-            config=settings,
-            seed=job.seed,
-        )
-        failpoint("stage-sealed")
+    from ayni.train.parallel import world
+
+    place = world()
+    if place.rank > 0:
+        return _follow(job, directory, place, name)
+    with _heard(place) as tell:
+        _refuse_foreign(directory)
+        if not fresh:
+            if reusable(job, directory, quiet=quiet):
+                remove_checkpoints(directory)  # a kill just after the seal left them
+                tell("reused")
+                return "reused"
+            if (directory / "inputs.json").is_file() and read_json(directory / "inputs.json")["hash"] != job.identity:
+                _refuse_other(directory)
+        with _ours(directory):
+            if fresh:
+                _empty(directory)
+            _need_room(directory)
+            write_json(directory / "inputs.json", _inputs_record(job))
+            write_text(directory / "config.yaml", dump_yaml(job.config.model_dump(mode="json")))
+            failpoint("stage-started")
+            tell("ran")
+            place.barrier()  # until the others have read what an interrupted run left
+            _run_and_seal(job, directory, name, quiet)
+            place.barrier()
+    return "ran"
+
+
+def _run_and_seal(job: Job, directory: Path, name: str, quiet: bool) -> None:
+    started = time.monotonic()
+    job.stage.run(job.config, dict(job.inputs), Run(directory, name=name, seed=job.seed, quiet=quiet))
+    failpoint("stage-finished")
+    seal_directory(
+        directory,
+        seconds=time.monotonic() - started,
+        hash=job.identity,
+        kind=job.stage.kind,
+        version=job.stage.version,
+        config=job.config.model_dump(mode="json"),
+        seed=job.seed,
+    )
+    failpoint("stage-sealed")
+
+
+@contextlib.contextmanager
+def _heard(place: World) -> Iterator[Callable[[str], None]]:
+    """Yields what tells the other processes how the leader goes on; an error before that is told too."""
+    told = []
+
+    def tell(word: str) -> None:
+        told.append(word)
+        place.gather([word])
+
+    try:
+        yield tell
+    except AyniError:
+        if not told:
+            tell("stopped")
+        raise
+
+
+def _follow(job: Job, directory: Path, place: World, name: str) -> Literal["ran", "reused"]:
+    """What every process but the leader does of a stage: its body, in a directory that is thrown away.
+
+    It holds what the body resumes from: the leader's checkpoints, and a copy of its small files.
+    """
+    state = place.gather([""])[0]
+    if state == "reused":
+        return "reused"
+    if state != "ran":
+        raise BadInput("")  # the leader has said why
+    with tempfile.TemporaryDirectory(prefix="ayni-") as folder:
+        own = Path(folder)
+        for file in directory.iterdir():
+            if file.is_file():
+                shutil.copy(file, own)
+        (own / CHECKPOINTS).symlink_to((directory / CHECKPOINTS).absolute())
+        place.barrier()
+        job.stage.run(job.config, dict(job.inputs), Run(own, name=name, seed=job.seed, quiet=True, leads=False))
+        place.barrier()
     return "ran"
 
 
@@ -166,7 +233,6 @@ def reusable(job: Job, directory: Path, *, quiet: bool = False) -> bool:
     if damaged := damages(directory, seal):
         file, what = next(iter(damaged.items()))
         raise BadInput(f"{what} since the stage finished", path=directory / file, fix="--fresh makes it again")
-    remove_checkpoints(directory)
     if seal["source"] != source_hash() and not quiet:
         print(f"{directory.name}: reused, though ayni's own code has changed since", file=sys.stderr)
     return True

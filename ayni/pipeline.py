@@ -44,16 +44,21 @@ class _Board:
     name: str
     stages: list[Progress]
     watch: Callable[[dict[str, Any]], None]
+    leads: bool = True  # under torchrun only the first process writes
     status: str = "running"
     results: list[dict[str, Any]] = field(default_factory=list)
 
     def write(self) -> None:
+        if not self.leads:
+            return
         stages = [asdict(stage) for stage in self.stages]
         write_json(self.directory / "status.json", {"run": self.name, "status": self.status, "stages": stages})
         self.watch(self.summary())
 
     def gather(self) -> None:
         """All stages' result rows, in the order of the stages."""
+        if not self.leads:
+            return
         self.results = []
         for stage in self.stages:
             path = self.directory / (stage.directory or "") / "results.json"
@@ -92,19 +97,25 @@ def run_recipe(
     `only` names the last stages wanted: they and what they need run, and `fresh` then starts over only those.
     `dry_run` writes nothing; a stage whose inputs are not made yet has no hash. When a stage fails, its error is
     raised with status.json telling which, and everything finished stays. `watch` hears the summary at every change.
+    Under torchrun every process calls this; the first one writes.
     """
     recipe = read_recipe(path, sets)
+    from ayni.train.parallel import world  # not before the recipe's environment is set: it imports torch
+
     steps = _wanted(recipe, only)
     directory = out or Path("runs") / recipe.name
     stages = [Progress(step.name, step.stage.kind, inputs=_shown(step)) for step in steps]
-    board = _Board(directory, recipe.name, stages, watch)
+    leads = world().rank == 0
+    quiet = quiet or not leads
+    board = _Board(directory, recipe.name, stages, watch, leads)
     anew = {step.name for step in steps if fresh and (not only or step.name in only)}
     if dry_run:
         board.status = "planned"
         _plan(recipe, steps, board, anew)
         return board.summary()
-    with locked(directory):
-        write_text(directory / "recipe.yaml", dump_yaml(recipe.resolved()))
+    with locked(directory) if leads else contextlib.nullcontext():
+        if leads:
+            write_text(directory / "recipe.yaml", dump_yaml(recipe.resolved()))
         board.write()
         places: dict[str, Path] = {}
         for index, (step, stage) in enumerate(zip(steps, board.stages, strict=True)):
@@ -118,9 +129,10 @@ def run_recipe(
                 print(f"[{index + 1}/{len(steps)}] {step.name}: {stage.state}{took}", file=sys.stderr, flush=True)
         board.status = "done"
         board.write()
-        from ayni.report import build_report
+        if leads:
+            from ayni.report import build_report
 
-        build_report(directory)
+            build_report(directory)
     return board.summary()
 
 

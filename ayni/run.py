@@ -17,10 +17,12 @@ class Run:
 
     `log` appends a line to metrics.jsonl; `rewind` drops the lines past a step, so that a resumed run's metrics
     read as if it had never stopped. `tuned` remembers what is chosen at start (dtype, token budget, slots).
+    Of several processes one `leads`; what the others leave in their own directories is thrown away, so they need
+    not save.
     """
 
-    def __init__(self, directory: Path, *, name: str, seed: int = 0, quiet: bool = False) -> None:
-        self.directory, self.name, self.seed, self.quiet = Path(directory), name, seed, quiet
+    def __init__(self, directory: Path, *, name: str, seed: int = 0, quiet: bool = False, leads: bool = True) -> None:
+        self.directory, self.name, self.seed, self.quiet, self.leads = Path(directory), name, seed, quiet, leads
         self.directory.mkdir(parents=True, exist_ok=True)
         self.metrics_path = self.directory / "metrics.jsonl"
         self._started = self._printed = time.monotonic()

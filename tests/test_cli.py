@@ -249,7 +249,7 @@ BAD = {
     "neither": (["generate", "m"], "either --prompts FILE or --text"),
     "no model": (["generate", "nope", "--text", "x"], "nope: no such model"),
     "a reward model speaks": (["generate", "rm", "--text", "x"], "this is a reward model"),
-    "a language model scores": (["score", "m", "pairs.jsonl"], "language model, not a reward model"),
+    "a language model scores": (["score", "m", "pairs.jsonl"], "m: is a language model, but a reward model is"),
     "long prompt": (["generate", "m", "--text", "the mill " * 99], "tokens, the model's context 96; shorten it"),
     "no prompts file": (["generate", "m", "--prompts", "nope.jsonl"], "nope.jsonl: no such file"),
     "scoring prompts": (["score", "rm", "prompts.jsonl"], "prompts.jsonl"),

@@ -386,6 +386,47 @@ def test_two_processes_cannot_share_a_run(recipe: Path) -> None:
     assert go(recipe)["make"] == "ran"
 
 
+class Follower:
+    """A process that hears `word` from the first one."""
+
+    rank, size = 1, 2
+
+    def __init__(self, word: str) -> None:
+        self.word = word
+
+    def gather(self, part: list[str]) -> list[str]:
+        return [self.word, *part]
+
+    def barrier(self) -> None:
+        pass
+
+
+def test_other_processes_do_what_the_first_one_does_and_write_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage, out = load_stage("fakerecords"), tmp_path / "out"
+    write_text(out / "checkpoints" / "at", "1")  # what an interrupted leader left
+    before = sha256_of(tmp_path)
+    seen: list[str] = []
+
+    def follow(word: str) -> str:
+        RAN.clear()
+        monkeypatch.setattr("ayni.train.parallel.world", lambda: Follower(word))
+        return execute("fakerecords", stage.config(times=2), {}, out, name="n", seed=0, quiet=True)
+
+    def body(config: Config, inputs: dict[str, Path], run: Run) -> None:
+        seen.append(f"{run.leads} {(run.directory / 'checkpoints' / 'at').read_text()} {run.directory == out}")
+        write_text(run.directory / "records.jsonl", "thrown away")
+
+    assert follow("reused") == "reused"
+    with pytest.raises(BadInput, match="^$"):
+        follow("stopped")
+    monkeypatch.setattr(sys.modules["ayni.stages.fakerecords"], "run", body)
+    assert follow("ran") == "ran"
+    assert seen == ["False 1 False"]
+    assert sha256_of(tmp_path) == before
+
+
 def test_too_little_disk(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(execution, "NEEDED_BYTES", 2**62)
     with pytest.raises(NoRoom, match="MB of disk are free"):

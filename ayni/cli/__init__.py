@@ -70,7 +70,8 @@ def run(argv: Sequence[str]) -> int:
 
     from ayni.cli.app import app_for
 
-    as_json, stdout = "--json" in argv, sys.stdout
+    rank = int(os.environ.get("RANK", "0"))  # of torchrun's processes, only the first one answers
+    as_json, stdout = "--json" in argv, sys.stdout if rank == 0 else open(os.devnull, "w")  # noqa: SIM115
     value: Any = None
     code, line = 0, None
     try:
@@ -112,8 +113,10 @@ def run(argv: Sequence[str]) -> int:
         stdout.flush()
     except BrokenPipeError:
         return _broken_pipe()
-    if line is not None:
+    if line is not None and rank == 0:
         say(line)
+    elif line and code not in (130, 143):
+        say(f"process {rank}: {line}")
     return code
 
 
@@ -127,4 +130,13 @@ def main() -> None:
     from ayni.cli.environment import prepare
 
     prepare()
-    sys.exit(run(sys.argv[1:]))
+    try:
+        code = run(sys.argv[1:])
+    except KeyboardInterrupt:  # before or after the verb itself
+        say("interrupted")
+        code = 130
+    if "torch.distributed" in sys.modules:
+        from ayni.train.parallel import leave
+
+        leave()
+    sys.exit(code)

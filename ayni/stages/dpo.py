@@ -49,7 +49,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     config.settle(model, run)  # the reference must round as the policy does: their first ratio is 1
     objective = DPO(config.beta, config.smoothing, config.ipo)
     config.fit(model, with_reference(kept, model, config.tokens_per_micro_batch), objective, run)
-    save_model(run.directory / "model", model, tokenizer, card={"stage": "dpo"})
+    if run.leads:
+        save_model(run.directory / "model", model, tokenizer, card={"stage": "dpo"})
 
 
 @torch.no_grad()

@@ -67,7 +67,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.say(f"{shape.parameters:,} parameters, {len(rows) * config.row_tokens:,} tokens, {config.epochs:.2f} epochs")
     model = initialise(Transformer(shape), seed_of(run.seed, run.name, "weights"))
     config.fit(model, rows, NextToken(), run)
-    save_model(run.directory / "model", model, tokenizer, card={"stage": "pretrain"})
+    if run.leads:
+        save_model(run.directory / "model", model, tokenizer, card={"stage": "pretrain"})
 
 
 def sources(config: Config, inputs: dict[str, Any], run: Run) -> list[str]:

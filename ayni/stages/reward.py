@@ -70,6 +70,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     dropped = f"{len(pairs) - len(kept)} and {len(at_home) - len(judged)} dropped as too long"
     run.say(f"{len(kept)} pairs, {len(judged)} held out ({dropped})")
     config.fit(model, kept, Ranking(config.safety_weight), run)
+    if not run.leads:
+        return
     save_model(run.directory / "model", model, tokenizer, card={"stage": f"reward ({config.task})"})
     write_results(run.directory / "results.json", measure(RewardModel(model, tokenizer), judged, config.task, run.name))
 

@@ -63,4 +63,5 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         sequences = [Sequence(head + list(s.tokens), [False] * len(head) + [True] * len(s.tokens)) for s in drawn]
         groups.append(Group(tuple(sequences), tuple(row)))
     config.fit(model, groups, RRHF(config.imitation), run)
-    save_model(run.directory / "model", model, tokenizer, card={"stage": "rrhf"})
+    if run.leads:
+        save_model(run.directory / "model", model, tokenizer, card={"stage": "rrhf"})

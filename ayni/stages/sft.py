@@ -34,4 +34,5 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         raise BadInput(f"no dialogue fits in {longest} tokens", path=inputs["data"][0])
     run.say(f"{len(kept)} dialogues, {len(rendered) - len(kept)} dropped as longer than {longest} tokens")
     config.fit(model, kept, NextToken(), run)
-    save_model(run.directory / "model", model, tokenizer, card={"stage": "sft"})
+    if run.leads:
+        save_model(run.directory / "model", model, tokenizer, card={"stage": "sft"})

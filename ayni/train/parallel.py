@@ -79,3 +79,9 @@ def world() -> World:
     if not dist.is_initialized():
         dist.init_process_group("nccl" if cuda else "gloo")
     return World(rank, size, f"cuda:{local}" if cuda else "cpu")
+
+
+def leave() -> None:
+    """Take leave of the other processes, where there are any."""
+    if dist.is_initialized():
+        dist.destroy_process_group()

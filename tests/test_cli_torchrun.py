@@ -1,0 +1,86 @@
+"""Several processes under torchrun: the same weights as one, resumed too; only the first process writes and speaks."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_models import build, small_tokenizer
+
+from ayni import cli
+from ayni.done import damages, read_seal
+from ayni.model_directory import save_model
+
+SENTENCE = "the village by the river and the baker of the village"
+WORDS = SENTENCE.split()
+SETTINGS = {"dtype": "fp32", "batch_size": 4, "epochs": 3, "checkpoint_every": 2, "optimiser": {"lr": 0.01}}
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A model `m`, ten dialogues of different lengths and eight pairs, settings, and a recipe that learns from both."""
+    monkeypatch.chdir(tmp_path)
+    save_model(tmp_path / "m", build(), small_tokenizer())
+    with open("d.jsonl", "w") as dialogs, open("p.jsonl", "w") as pairs:
+        for i in range(1, 11):
+            asked, said = " ".join(WORDS[:3]), " ".join(WORDS[:i])
+            turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+            dialogs.write(json.dumps({"messages": turns}) + "\n")
+            pairs.write(json.dumps({"prompt": asked, "chosen": said, "rejected": "no"}) + "\n")
+    Path("c.yaml").write_text(json.dumps(SETTINGS))
+    stages = {
+        "sft": {"model": "m", "data": ["d.jsonl"], **SETTINGS},
+        "reward": {"model": "sft", "data": ["p.jsonl"], **SETTINGS},
+    }
+    Path("r.yaml").write_text(json.dumps({"stages": stages}))
+    return tmp_path
+
+
+def torchrun(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    two = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
+    return subprocess.run([*two, "-m", "ayni", *argv], capture_output=True, text=True, env=env, check=False)
+
+
+def difference(a: Path, b: Path) -> float:
+    left, right = (load_file(place / "model" / "model.safetensors") for place in (a, b))
+    assert left.keys() == right.keys()
+    return max(float((left[name] - right[name]).abs().max()) for name in left)
+
+
+def test_two_processes_train_what_one_does_also_when_one_is_killed(place: Path) -> None:
+    argv = ["sft", "--model", "m", "--data", "d.jsonl", "--config", "c.yaml", "--out"]
+    torch.set_num_threads(1)
+    assert cli.run([*argv, "one", "--quiet"]) == 0
+    killed = torchrun(*argv, "two", AYNI_FAILPOINT="kill:save-end")
+    assert killed.returncode != 0
+    assert (place / "two" / "checkpoints").is_dir()
+    done = torchrun(*argv, "two")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == "sft: ran two\n"
+    assert done.stderr.count("resumed at step 2") == 1
+    assert difference(place / "one", place / "two") < 1e-6
+    assert sorted(file.name for file in Path("two").iterdir()) == sorted(file.name for file in Path("one").iterdir())
+    steps = [json.loads(line)["step"] for line in Path("two/metrics.jsonl").read_text().splitlines()]
+    assert steps == list(range(1, 10))
+
+
+def test_two_processes_run_a_recipe_and_one_of_them_writes(place: Path) -> None:
+    argv = ["run", "r.yaml", "--out", "run", "--json"]
+    done = torchrun(*argv)
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert [stage["state"] for stage in summary["stages"]] == ["ran", "ran"]
+    assert done.stderr.count("[2/2] reward: ran") == 1
+    for stage in summary["stages"]:
+        seal = read_seal(Path(stage["directory"]))
+        assert seal is not None
+        assert damages(Path(stage["directory"]), seal, thorough=True) == {}
+    assert (place / "run" / "report" / "index.html").is_file()
+    assert cli.run([*argv, "--quiet"]) == 0  # one process finds the work of two
