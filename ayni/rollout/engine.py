@@ -201,8 +201,9 @@ def stream(policy: Policy, dialog: Dialog, *, sampling: Sampling, seed: int) -> 
 def _settled(text: str) -> str:
     """What of an unfinished answer no later token can change: less half a character, half a chat tag, a last space."""
     text = text.rstrip("\N{REPLACEMENT CHARACTER}")
-    begun = max(n for tag in TAGS for n in range(len(tag)) if text.endswith(tag[:n]))
-    return text[: len(text) - begun].removesuffix(" ")
+    while begun := max(n for tag in TAGS for n in range(len(tag)) if text.endswith(tag[:n])):
+        text = text[:-begun]  # and again: a tag inside a tag may go first
+    return text.removesuffix(" ")
 
 
 def stream_tokens(policy: Policy, prompt: list[int], *, sampling: Sampling, seed: int) -> Iterator[int]:

@@ -19,7 +19,7 @@ def draw_all(
 ) -> list[list[Sample]]:
     """Samples of every prompt, drawn chunk by chunk and kept in `path`: one line per chunk of prompts."""
     done = read_chunks(path)
-    for start in range(len(done) * chunk, len(prompts), chunk):
+    for start in range(sum(map(len, done)), len(prompts), chunk):
         groups = draw(prompts[start : start + chunk])
         with open(path, "a", encoding="utf-8") as file:
             file.write(json_line([[to_dict(s) for s in group] for group in groups]))
