@@ -48,7 +48,12 @@ def reward_model(seed: int = 0, *, vocab: int = VOCAB, dtype: torch.dtype = torc
 
 
 def policy(seed: int = 0, *, context: int = 96, dtype: torch.dtype = torch.float32) -> Policy:
-    return Policy(language_model(seed, context=context, dtype=dtype), tokenizer(), f"policy-{seed}")
+    """Speaks in sharp, varied nonsense, and ends about every second answer within 20 tokens."""
+    model = language_model(seed, context=context)
+    with torch.no_grad():
+        model.output.weight.mul_(2)
+        model.output.weight[tokenizer().eos].mul_(2)
+    return Policy(model.to(dtype), tokenizer(), f"policy-{seed}")
 
 
 def prompts(count: int, *, seed: int = 0, task: str = "helpfulness") -> list[Prompt]:

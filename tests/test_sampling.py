@@ -1,0 +1,119 @@
+"""Choosing a token against brute force in numpy; frequencies against probabilities; random numbers without state."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from ayni.rollout.sampling import Sampling, choose, uniforms
+from ayni.seeds import seed_of
+
+VOCAB = 12
+
+
+def logits(rows: int, seed: int = 0, spread: float = 2.0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(0, spread, (rows, VOCAB))
+
+
+def brute_force(row: np.ndarray, uniform: float, temperature: float, top_p: float) -> tuple[int, float]:
+    """Meta's rule, token by token: keep while the mass strictly before is at most p, then draw by the kept mass."""
+    p = np.exp(row / temperature - np.max(row / temperature))
+    p /= p.sum()
+    order = range(len(p)) if top_p >= 1 else np.argsort(-p, kind="stable")
+    kept, before = [], 0.0
+    for token in order:
+        if top_p >= 1 or before <= top_p:
+            kept.append(int(token))
+        before += p[token]
+    running, wanted = 0.0, uniform * p[kept].sum()
+    for token in kept:
+        running += p[token]
+        if running > wanted:
+            return token, float(np.log(p[token]))
+    return kept[-1], float(np.log(p[kept[-1]]))
+
+
+@pytest.mark.parametrize("temperature", [0.3, 1.0, 1.7])
+@pytest.mark.parametrize("top_p", [0.1, 0.5, 0.9, 1.0])
+def test_every_choice_equals_brute_force(temperature: float, top_p: float) -> None:
+    rows, uniform = logits(400), np.random.default_rng(1).random(400)
+    tokens, logprobs = choose(torch.from_numpy(rows), torch.from_numpy(uniform), Sampling(temperature, top_p))
+    for i in range(400):
+        token, logprob = brute_force(rows[i], uniform[i], temperature, top_p)
+        assert tokens[i] == token
+        assert logprobs[i] == pytest.approx(logprob, abs=1e-9)  # before top-p, after temperature
+
+
+def test_top_p_by_hand() -> None:
+    row = torch.tensor([[0.5, 0.3, 0.15, 0.05]], dtype=torch.float64).log()
+    seen = {
+        top_p: {int(choose(row, torch.tensor([u / 100]), Sampling(1.0, top_p))[0]) for u in range(100)}
+        for top_p in (0.01, 0.49, 0.6, 0.79, 0.9, 0.96)
+    }
+    # a token stays while the mass before it (0, 0.5, 0.8, 0.95) is at most p
+    assert seen == {0.01: {0}, 0.49: {0}, 0.6: {0, 1}, 0.79: {0, 1}, 0.9: {0, 1, 2}, 0.96: {0, 1, 2, 3}}
+
+
+def test_greedy_takes_the_best_and_says_its_logprob_at_temperature_1() -> None:
+    rows = logits(50)
+    tokens, logprobs = choose(torch.from_numpy(rows), torch.rand(50, dtype=torch.float64), Sampling(0.0, 0.5))
+    assert tokens.tolist() == rows.argmax(1).tolist()
+    expected = rows.max(1) - np.log(np.exp(rows).sum(1))
+    np.testing.assert_allclose(logprobs.numpy(), expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.7, 1.0), (1.3, 0.8)])
+def test_frequencies_match_probabilities(temperature: float, top_p: float) -> None:
+    row, count = logits(1, 3, 1.0), 20_000
+    drawn = uniforms(np.array([seed_of("chi", i) for i in range(count)], np.uint64), np.zeros(count, np.uint64))
+    tokens, _ = choose(torch.from_numpy(row).expand(count, -1), torch.from_numpy(drawn), Sampling(temperature, top_p))
+    p = np.exp(row[0] / temperature)
+    p /= p.sum()
+    order = np.argsort(-p)
+    p[order[np.cumsum(p[order]) - p[order] > top_p]] = 0
+    p /= p.sum()
+    counts = np.bincount(tokens.numpy(), minlength=VOCAB)
+    assert (counts[p == 0] == 0).all()
+    assert stats.chisquare(counts[p > 0], count * p[p > 0]).pvalue > 1e-3
+
+
+def test_nothing_of_probability_zero_is_ever_drawn() -> None:
+    row = torch.tensor([[float("-inf"), 0.0, float("-inf"), 1.0, float("-inf")]])
+    for u in (0.0, 1e-12, 0.5, 1 - 2**-53):  # in fp32 the last rounds to 1
+        for top_p in (0.5, 0.9, 1.0):
+            token, logprob = choose(row, torch.tensor([u], dtype=torch.float64), Sampling(1.0, top_p))
+            assert int(token) in (1, 3)
+            assert torch.isfinite(logprob).all()
+
+
+def test_low_precision_logits_are_lifted() -> None:
+    rows = torch.from_numpy(logits(20)).bfloat16()
+    uniform = torch.rand(20, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    tokens, logprobs = choose(rows, uniform, Sampling(1.0, 1.0))
+    same, expected = choose(rows.float(), uniform, Sampling(1.0, 1.0))
+    assert logprobs.dtype == torch.float32
+    assert torch.equal(tokens, same)
+    assert torch.equal(logprobs, expected)
+
+
+def test_uniforms_are_uniform_and_independent_of_one_another() -> None:
+    seeds = np.array([seed_of("u", i) for i in range(200)], np.uint64)
+    grid = np.stack([uniforms(seeds, np.full(200, step, np.uint64)) for step in range(50)])
+    assert grid.min() >= 0
+    assert grid.max() < 1
+    assert stats.kstest(grid.ravel(), "uniform").pvalue > 1e-3
+    along = [np.corrcoef(grid[t], grid[t + 1])[0, 1] for t in range(49)]  # neighbouring steps
+    across = np.corrcoef(grid[:, :-1].ravel(), grid[:, 1:].ravel())[0, 1]  # neighbouring seeds
+    assert abs(np.mean(along)) < 0.03
+    assert abs(across) < 0.03
+    assert len(np.unique(grid)) == grid.size
+
+
+def test_a_number_belongs_to_its_seed_and_step() -> None:
+    seeds, steps = np.arange(10, dtype=np.uint64), np.arange(10, dtype=np.uint64) * 3
+    whole = uniforms(seeds, steps)
+    for i in np.random.default_rng(0).permutation(10):
+        assert uniforms(seeds[i : i + 1], steps[i : i + 1])[0] == whole[i]
+    assert uniforms(np.array([2**63 - 1], np.uint64), np.array([2**20], np.uint64))[0] < 1
