@@ -3,6 +3,9 @@
 A stage module `ayni/stages/KIND.py` is found by its name. An input of a stage is a reference: the name of another
 stage (its usual output for this input), `stage/path/inside`, or a file (absolute, or beside the recipe; `$NAME`
 expands). Stages run in the order they need each other, and in the file's order where that is free.
+
+A recipe may `extends` another: that one's stages come first, and a stage given again changes the keys it names (with
+another kind, it stands alone). Paths stay relative to the file they are written in, those of `--set` to where you are.
 """
 
 from __future__ import annotations
@@ -19,9 +22,11 @@ from typing import Any
 
 from pydantic import Field
 
-from ayni.config import Config, Lines, apply_sets, parse_config, read_yaml
+from ayni.config import Config
 from ayni.errors import BadInput
+from ayni.settings import Key, Settings, read_extended
 
+OWN = ("name", "description")  # what a recipe does not take over from the one it extends
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
@@ -93,14 +98,13 @@ class Reference:
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of a recipe: `line` is where it stands."""
+    """One stage of a recipe, checked."""
 
     name: str
     stage: Stage
     config: Config
     inputs: Mapping[str, tuple[Reference, ...]]
     seed: int
-    line: int
 
     def needs(self) -> set[str]:
         return {r.stage for references in self.inputs.values() for r in references if r.stage is not None}
@@ -148,16 +152,12 @@ class _Top(Config):
 
 
 class _Reader:
-    """One recipe file while it is read: says `path:line: stages.NAME.KEY: …` when something is wrong."""
+    """One recipe while it is read: says `path:line: stages.NAME.KEY: …` when something is wrong."""
 
-    def __init__(self, path: Path, lines: Lines, names: Iterable[str]) -> None:
-        self.path, self.lines, self.names = path, lines, list(names)
+    def __init__(self, settings: Settings, names: Iterable[str]) -> None:
+        self.settings, self.wrong, self.names = settings, settings.wrong, list(names)
 
-    def wrong(self, at: tuple[str | int, ...], what: str, fix: str | None = None) -> BadInput:
-        line = next((self.lines[at[:n]] for n in range(len(at), -1, -1) if at[:n] in self.lines), 1)
-        return BadInput(what, path=self.path, line=line, field=".".join(map(str, at)), fix=fix)
-
-    def reference(self, at: tuple[str | int, ...], text: object, default: str) -> Reference:
+    def reference(self, at: Key, text: object, default: str) -> Reference:
         if not isinstance(text, str) or not text:
             raise self.wrong(at, f"expected a stage or a path, found {text!r}")
         first, _, inside = text.partition("/")
@@ -173,18 +173,18 @@ class _Reader:
                 raise self.wrong(at, f"{text}: the environment variable {name} is not set", fix)
             return os.environ[name]
 
-        path = self.path.parent / Path(_VARIABLE.sub(value_of, text)).expanduser()
+        path = self.settings.origin(at).folder / Path(_VARIABLE.sub(value_of, text)).expanduser()
         if not path.exists():
             raise self.wrong(at, f"{text} is neither a stage nor a file", f"stages: {', '.join(self.names)}")
         return Reference(text, None, path)
 
     def step(self, name: str, body: dict[str, Any], seed: int) -> Step:
-        at = ("stages", name)
+        at: Key = ("stages", name)
         kind = body.get("kind", name)
         if not isinstance(kind, str):
             raise self.wrong((*at, "kind"), f"expected the name of a stage kind, found {kind!r}")
-        kind_at = (*at, "kind") if (*at, "kind") in self.lines else at
-        stage = load_stage(kind, path=self.path, line=self.lines.get(kind_at))
+        origin = self.settings.origin((*at, "kind"))
+        stage = load_stage(kind, path=origin.place, line=origin.line)
         known = ["kind", "seed", *stage.inputs, *stage.config.model_fields]
         for key in body:
             if key not in known:
@@ -208,9 +208,8 @@ class _Reader:
             else:
                 inputs[spec.name] = (self.reference(here, given, spec.default),)
         settings = {key: value for key, value in body.items() if key in stage.config.model_fields}
-        line = self.lines.get(at, 1)
-        config = parse_config(stage.config, settings, path=self.path, line=line, lines=self.lines, at=at)
-        return Step(name, stage, config, inputs, body.get("seed", seed), line)
+        config = self.settings.config(stage.config, settings, at)
+        return Step(name, stage, config, inputs, body.get("seed", seed))
 
     def ordered(self, steps: Sequence[Step]) -> tuple[Step, ...]:
         """Each step after those it needs, otherwise in the file's order; a circle is BadInput."""
@@ -235,29 +234,38 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
 
     Its `environment` is set here, before a stage module can import torch.
     """
-    value, lines = read_yaml(path)
-    stages = value.get("stages")
+    settings = read_extended(path, OWN, _merges)
+    stages = settings.value.get("stages")
     names = list(stages) if isinstance(stages, dict) else []
     full = []
     for item in sets:
         first = item.partition("=")[0].partition(".")[0]
-        if first not in _Top.model_fields:
+        if first and first not in _Top.model_fields:
             if first not in names:
                 known = [*(name for name in _Top.model_fields if name != "stages"), *names]
                 raise BadInput(f"--set {item}: no stage {first!r}", fix=_close(first, known))
             item = f"stages.{item}"
         full.append(item)
-    top = parse_config(_Top, apply_sets(value, full), path=path, line=1, lines=lines)
+    settings = settings.with_sets(full)
+    top = settings.config(_Top, settings.value)
     name = top.name or path.stem
     if not NAME.fullmatch(name):
-        raise BadInput(f"{name!r} cannot name a directory", path=path, line=lines.get(("name",), 1), field="name")
+        raise settings.wrong(("name",), f"{name!r} cannot name a directory")
     for variable, text in top.environment.items():
         os.environ.setdefault(variable, text)
-    reader = _Reader(path, lines, top.stages)
     if not top.stages:
-        raise reader.wrong(("stages",), "there are no stages")
+        raise settings.wrong(("stages",), "there are no stages")
     for stage in top.stages:
         if not NAME.fullmatch(stage):
-            raise reader.wrong(("stages", stage), "a stage's name is made of letters, digits, - and _")
+            raise settings.wrong(("stages", stage), "a stage's name is made of letters, digits, - and _")
+    reader = _Reader(settings, top.stages)
     steps = [reader.step(stage, body, top.seed) for stage, body in top.stages.items()]
     return Recipe(path, name, top.seed, top.description, top.environment, reader.ordered(steps))
+
+
+def _merges(at: Key, under: dict[str, Any], over: dict[str, Any]) -> bool:
+    """A stage of another kind than the one of its name in the extended recipe shares nothing with it."""
+    if len(at) != 2 or at[0] != "stages":
+        return True
+    kind = under.get("kind", at[1])
+    return bool(over.get("kind", kind) == kind)

@@ -19,13 +19,13 @@ FLOORS: list[set[str]] = [
     {"reward"},
     {"evaluate"},
     {"stages"},
-    {"done", "recipe", "execution", "report", "pipeline", "serve", "cli", "__main__"},
+    {"done", "settings", "recipe", "execution", "report", "pipeline", "serve", "cli", "__main__"},
 ]
 # Single modules that stand on each other inside a floor, lowest first.
 LADDERS = [
     ["__init__", "errors", "files", "config", "records", "seeds", "run"],
     ["model_directory", "conversion"],
-    ["done", "recipe", "execution", "report", "pipeline", "serve", "cli", "__main__"],
+    ["done", "settings", "recipe", "execution", "report", "pipeline", "serve", "cli", "__main__"],
 ]
 # What a package may import beside the standard library and ayni itself.
 ONLY = {part: {"torch", "numpy", "safetensors"} for part in ("model", "maths", "train", "rollout")}

@@ -419,7 +419,7 @@ def test_other_processes_do_what_the_first_one_does_and_write_nothing(
         write_text(run.directory / "records.jsonl", "thrown away")
 
     assert follow("reused") == "reused"
-    with pytest.raises(BadInput, match="^$"):
+    with pytest.raises(BadInput, match=r"^$"):
         follow("stopped")
     monkeypatch.setattr(sys.modules["ayni.stages.fakerecords"], "run", body)
     assert follow("ran") == "ran"
@@ -488,11 +488,92 @@ def test_bad_recipes_name_the_line(recipe: Path, old: str, new: str, line: int, 
 
 @pytest.mark.parametrize(
     ("item", "message"),
-    [("oops.lr=1", "no stage 'oops'"), ("fit.oops=1", "no such key"), ("fit", "expected KEY=VALUE")],
+    [
+        ("oops.lr=1", "--set oops.lr=1: no stage 'oops'; known here: name, seed"),
+        ("fit.oops=1", "--set stages.fit.oops=1: stages.fit.oops: fakefit has no such key"),
+        ("fit.lr=big", "--set stages.fit.lr=big: stages.fit.lr: Input should be a valid number"),
+        ("make.data=nope", "--set stages.make.data=nope: stages.make.data: nope is neither a stage nor a file"),
+        ("fit", "--set stages.fit: expected KEY=VALUE"),
+        ("=3", "expected KEY=VALUE"),
+    ],
 )
 def test_bad_sets(recipe: Path, item: str, message: str) -> None:
     with pytest.raises(BadInput, match=message):
         go(recipe, sets=[item])
+
+
+def test_a_path_in_a_set_starts_where_the_command_does(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (recipe.parent / "here").mkdir()
+    (recipe.parent / "here" / "mine.txt").write_text("mine ")
+    monkeypatch.chdir(recipe.parent / "here")
+    assert read_recipe(recipe, ["make.data=mine.txt"]).steps[0].inputs["data"][0].path == Path("mine.txt")
+    assert read_recipe(recipe).steps[0].inputs["data"][0].path == recipe.parent / "source.txt"
+
+
+@pytest.fixture
+def study(recipe: Path) -> Path:
+    """A recipe in a folder of its own on top of the first one."""
+    path = recipe.parent / "studies" / "hot.yaml"
+    path.parent.mkdir()
+    (path.parent / "other.txt").write_text("there ")
+    path.write_text(
+        "extends: ../tiny.yaml\nstages:\n  again: {lr: 0.25}\n  late:\n    kind: fakefit\n    data: [make, other.txt]\n"
+    )
+    return path
+
+
+def test_a_recipe_on_top_of_another_reuses_its_stages(recipe: Path, study: Path) -> None:
+    go(recipe)
+    summary = run_recipe(study, recipe.parent / "run", quiet=True)
+    assert [(stage["name"], stage["state"]) for stage in summary["stages"]] == [
+        ("make", "reused"), ("other", "reused"), ("fit", "reused"), ("again", "ran"), ("late", "ran"),
+    ]  # fmt: skip
+    found = read_recipe(study)
+    assert (found.name, found.seed) == ("hot", 7)
+    by_name = {step.name: step for step in found.steps}
+    assert by_name["again"].config.model_dump() == {"lr": 0.25, "note": "1e-5"}
+    assert by_name["again"].inputs["model"][0].stage == "fit"
+    assert by_name["make"].inputs["data"][0].path == study.parent / ".." / "source.txt"
+    assert by_name["late"].inputs["data"][1].path == study.parent / "other.txt"
+    again = run_recipe(recipe.parent / "run" / "recipe.yaml", recipe.parent / "run", quiet=True)
+    assert {stage["state"] for stage in again["stages"]} == {"reused"}
+
+
+def test_a_stage_of_another_kind_stands_alone(recipe: Path, study: Path) -> None:
+    study.write_text("extends: ../tiny.yaml\nname: hot\nstages:\n  again: {kind: fakerecords, times: 9}\n")
+    step = {step.name: step for step in read_recipe(study).steps}["again"]
+    assert (step.config.model_dump(), step.inputs) == ({"times": 9}, {})
+    study.write_text("extends: ../tiny.yaml\nseed: 8\n")
+    assert [step.seed for step in read_recipe(study).steps] == [8, 8, 8, 8]
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "place", "message"),
+    [
+        ("hot", "lr: 0.25", "oops: 1", "hot.yaml:3", "stages.again.oops: fakefit has no such key"),
+        ("hot", "lr: 0.25", "lr: big", "hot.yaml:3", "stages.again.lr: Input should be a valid number"),
+        ("hot", "[make, other.txt]", "[make, nope]", "hot.yaml:6", "stages.late.data.1: nope is neither"),
+        ("hot", "    data: [make, other.txt]\n", "", "hot.yaml:4", "stages.late: the input 'data' is missing"),
+        ("tiny", "lr: 1e-5", "lr: big", "tiny.yaml:7", "stages.fit.lr: Input should be a valid number"),
+        ("tiny", "source.txt", "nope.txt", "tiny.yaml:8", "stages.make.data: nope.txt is neither"),
+        ("tiny", "name: tiny", "extends: studies/hot.yaml", "tiny.yaml:1", "each other: hot.yaml → tiny.yaml → hot"),
+        ("hot", "../tiny.yaml", "hot.yaml", "hot.yaml:1", "extends: the files extend each other: hot.yaml → hot.yaml"),
+        ("hot", "../tiny.yaml", "tiny.yaml", "hot.yaml:1", "extends: tiny.yaml: no such file"),
+        ("hot", "../tiny.yaml", "[a]", "hot.yaml:1", "extends: expected a file, found ['a']"),
+        ("hot", "again: {lr: 0.25}", "again: 3", "hot.yaml:3", "stages.again: Input should be a valid dictionary"),
+    ],
+)
+def test_errors_name_the_file_that_is_wrong(
+    recipe: Path, study: Path, file: str, old: str, new: str, place: str, message: str
+) -> None:
+    path = {"hot": study, "tiny": recipe}[file]
+    text = path.read_text()
+    assert text.count(old) == 1
+    path.write_text(text.replace(old, new))
+    with pytest.raises(BadInput) as caught:
+        read_recipe(study)
+    assert f"{place}: " in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_every_real_stage_has_the_common_face() -> None:

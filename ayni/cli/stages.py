@@ -99,15 +99,15 @@ def tokenizer_path(path: Path) -> Path:
 
 def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """The body of a stage's verb; {stage, directory, hash, state, seconds, results}."""
-    from ayni.config import apply_sets, parse_config, read_yaml
     from ayni.done import read_seal
     from ayni.execution import execute_job, job_of, reusable
     from ayni.files import read_json
     from ayni.recipe import load_stage
+    from ayni.settings import read_settings
 
     stage = load_stage(kind)
-    value, lines = read_yaml(given["config"]) if given["config"] else ({}, {})
-    value = apply_sets(value, given["set_"])
+    settings = read_settings(given["config"], given["set_"])
+    config = settings.config(stage.config, settings.value)
     inputs: dict[str, Path | list[Path]] = {}
     for spec in stage.inputs.values():
         path = given[_identifier(spec.name)]
@@ -119,7 +119,6 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
             inputs[spec.name] = output_of(path, spec.default)
     if kind == "evaluate" and given["judge"] not in (None, "gold"):
         inputs["judge"] = _judge(given["judge"])
-    config = parse_config(stage.config, value, path=given["config"], lines=lines)
     job = job_of(stage, config, inputs, given["seed"])
     directory: Path = given["out"]
     state: str

@@ -1,0 +1,126 @@
+"""Settings out of YAML files and `--set`, where every value knows the place it comes from.
+
+A file that says `extends: other.yaml` starts from that file's values (which may extend another) and changes or adds
+some: mappings are merged key by key, everything else is replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ayni.config import Config, apply_sets, parse_config, read_yaml
+from ayni.errors import BadInput
+
+Key = tuple[str | int, ...]
+Merges = Callable[[Key, dict[str, Any], dict[str, Any]], bool]
+C = TypeVar("C", bound=Config)
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a value stands: in a file at a line, or in an option. A relative path in it starts at `folder`."""
+
+    place: str
+    line: int | None
+    folder: Path
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The values, and the origin of each by the keys that lead to it; `()` is the origin of the whole."""
+
+    value: dict[str, Any]
+    origins: dict[Key, Origin]
+
+    def origin(self, at: Key) -> Origin:
+        """Of the value there, or of what it is a part of."""
+        return next(self.origins[at[:n]] for n in range(len(at), -1, -1) if at[:n] in self.origins)
+
+    def wrong(self, at: Key, what: str, fix: str | None = None) -> BadInput:
+        """`place:line: the.keys: what; fix`."""
+        origin = self.origin(at)
+        return BadInput(what, path=origin.place, line=origin.line, field=".".join(map(str, at)) or None, fix=fix)
+
+    def config(self, kind: type[C], value: dict[str, Any], at: Key = ()) -> C:
+        """`value`, which stands at `at`, as this config; BadInput with the origin of the key at fault."""
+        try:
+            return parse_config(kind, value, at=at)
+        except BadInput as error:
+            inside = error.field.split(".")[len(at) :] if error.field else []
+            keys = (int(part) if part.isdigit() else part for part in inside)
+            raise self.wrong((*at, *keys), error.what, error.fix) from None
+
+    def with_sets(self, sets: Sequence[str]) -> Settings:
+        """`a.b=c` replaces one value each; a relative path in it starts where the command does."""
+        value, origins = apply_sets(self.value, list(sets)), dict(self.origins)
+        for item in sets:
+            _place(origins, tuple(item.partition("=")[0].split(".")), {(): Origin(f"--set {item}", None, Path())})
+        return Settings(value, origins)
+
+
+def read_settings(path: Path | None, sets: Sequence[str] = ()) -> Settings:
+    """One file (none is an empty one) and `--set`."""
+    if path is None:
+        return Settings({}, {(): Origin("settings", None, Path())}).with_sets(sets)
+    value, lines = read_yaml(path)
+    origins: dict[Key, Origin] = {at: Origin(str(path), line, path.parent) for at, line in lines.items()}
+    return Settings(value, origins).with_sets(sets)
+
+
+def read_extended(path: Path, own: Collection[str], merges: Merges, extended_by: tuple[Path, ...] = ()) -> Settings:
+    """A file on top of the one that it `extends`, of which the keys in `own` are not taken over.
+
+    `merges(at, under, over)` says whether two mappings at the same place are merged or the later one stands alone.
+    Raises BadInput with the line of `extends` when that file is not there or the files extend each other.
+    """
+    here = read_settings(path)
+    name = here.value.pop("extends", None)
+    if name is None:
+        return here
+    if not isinstance(name, str) or not name:
+        raise here.wrong(("extends",), f"expected a file, found {name!r}")
+    other = path.parent / Path(name).expanduser()
+    chain = (*extended_by, path)
+    if other.resolve() in {place.resolve() for place in chain}:
+        circle = " → ".join(place.name for place in (*chain, other))
+        raise here.wrong(("extends",), f"the files extend each other: {circle}")
+    if not other.is_file():
+        raise here.wrong(("extends",), f"{name}: no such file")
+    under = read_extended(other, own, merges, chain)
+    value = {key: part for key, part in under.value.items() if key not in own}
+    origins = dict(under.origins)
+    for key in [at for at in origins if at and at[0] in own]:
+        del origins[key]
+    origins[()] = here.origins[()]
+    return Settings(_merged(value, here.value, (), origins, here.origins, merges), origins)
+
+
+def _merged(
+    under: dict[str, Any],
+    over: dict[str, Any],
+    at: Key,
+    origins: dict[Key, Origin],
+    new: dict[Key, Origin],
+    merges: Merges,
+) -> dict[str, Any]:
+    """`over` on top of `under`; `origins` (of `under`) is brought up to date from `new` (of `over`)."""
+    value = dict(under)
+    for key, part in over.items():
+        here, before = (*at, key), under.get(key)
+        if isinstance(before, dict) and isinstance(part, dict) and merges(here, before, part):
+            value[key] = _merged(before, part, here, origins, new, merges)
+            origins[here] = new[here]
+        else:
+            value[key] = part
+            _place(origins, here, {place[len(here) :]: new[place] for place in new if place[: len(here)] == here})
+    return value
+
+
+def _place(origins: dict[Key, Origin], at: Key, new: dict[Key, Origin]) -> None:
+    """What stands at `at` and inside it comes from elsewhere now."""
+    for place in [place for place in origins if place[: len(at)] == at]:
+        del origins[place]
+    origins.update({(*at, *place): origin for place, origin in new.items()})
