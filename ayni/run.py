@@ -50,9 +50,11 @@ class Run:
     def tuned(self, **choices: Any) -> dict[str, Any]:
         """What this run settled on at its start: written once, read back on resume."""
         path = self.directory / "tuned.json"
-        if not path.exists():
-            write_json(path, choices)
-        return json.loads(path.read_text(encoding="utf-8"))
+        settled = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+        if choices.keys() - settled.keys():
+            settled = choices | settled
+            write_json(path, settled)
+        return dict(settled)
 
     def say(self, text: str) -> None:
         if not self.quiet:

@@ -49,7 +49,8 @@ def verb_of(kind: str) -> Callable[..., dict[str, Any]]:
         text = "A path; may be repeated." if spec.many else "A path."
         parameters[_identifier(spec.name)] = (type_, default, f"--{spec.name.replace('_', '-')}", text)
     if kind == "evaluate":
-        parameters["judge"] = (str | None, None, "--judge", "gold, or a reward model's directory.")
+        text = "gold, a reward model's directory, or the address of an OpenAI-compatible endpoint."
+        parameters["judge"] = (str | None, None, "--judge", text)
 
     def verb(**given: Any) -> dict[str, Any]:
         return run_stage(kind, given)
@@ -107,7 +108,8 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
 
     stage = load_stage(kind)
     settings = read_settings(given["config"], given["set_"])
-    config = settings.config(stage.config, settings.value)
+    address = {"judge_url": given["judge"]} if kind == "evaluate" and _is_address(given["judge"]) else {}
+    config = settings.config(stage.config, settings.value | address)
     inputs: dict[str, Path | list[Path]] = {}
     for spec in stage.inputs.values():
         path = given[_identifier(spec.name)]
@@ -117,7 +119,7 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
             inputs[spec.name] = [output_of(item, spec.default) for item in path]
         elif isinstance(path, Path):
             inputs[spec.name] = output_of(path, spec.default)
-    if kind == "evaluate" and given["judge"] not in (None, "gold"):
+    if kind == "evaluate" and given["judge"] not in (None, "gold") and not address:
         inputs["judge"] = _judge(given["judge"])
     job = job_of(stage, config, inputs, given["seed"])
     directory: Path = given["out"]
@@ -140,10 +142,13 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
+def _is_address(judge: str | None) -> bool:
+    return judge is not None and "://" in judge
+
+
 def _judge(judge: str) -> Path:
     """`--judge`: a reward model's directory (gold, the village's own scores, is what the stage uses without one)."""
-    if judge.startswith(("http://", "https://")):
-        raise BadInput(f"--judge {judge}: no judge answers over HTTP yet", fix="give gold or a reward model")
     if not Path(judge).is_dir():
-        raise BadInput(f"--judge {judge}: no such reward model", fix="give gold or a reward model's directory")
+        fix = "give gold, a reward model's directory or an http address"
+        raise BadInput(f"--judge {judge}: no such reward model", fix=fix)
     return output_of(Path(judge), "model")

@@ -18,13 +18,14 @@ from ayni.errors import BadInput
 from ayni.evaluate.judges import GoldScorer, RewardScorer, Scorer
 from ayni.evaluate.perplexity import bits_per_byte_estimate, unigram_bits_per_byte
 from ayni.evaluate.results import Result, result, write_results
-from ayni.evaluate.win_rate import compare_scores, win_rate_results
+from ayni.evaluate.win_rate import compare, compare_scores, win_rate_results
 from ayni.files import write_jsonl
 from ayni.maths.statistics import mean, proportion
 from ayni.model.heads import token_logprobs
 from ayni.model.transformer import Transformer
 from ayni.model_directory import load_model, name_of
 from ayni.records import Prompt, Sample, Sequence, to_dict
+from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import Policy, rollout
 from ayni.rollout.sampling import Sampling
@@ -50,8 +51,10 @@ INPUTS = {
 
 
 class Config(Base):
-    """Without a `judge` input the village's gold scores judge."""
+    """Without a `judge` input or `judge_url` the village's gold scores judge."""
 
+    judge_url: str | None = Field(None, description="an OpenAI-compatible endpoint that judges, up to /v1")
+    judge_model: str | None = Field(None, description="its model; default: the one it serves")
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(256, ge=1)
@@ -64,19 +67,23 @@ class Config(Base):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    if not run.leads:
+        return  # nothing here is shared between processes
     place = world()
     dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
     policies = {}
     for name in ("model", "against"):
         if inputs.get(name):
-            model, tokenizer = load_model(inputs[name])
+            model, tokenizer = load_model(inputs[name], expect="logits")
             model = model.to(place.device, dtype).requires_grad_(False)
             policies[name] = Policy(model, tokenizer, name_of(inputs[name]))
     rows: list[Result] = []
     if inputs.get("prompts"):
         prompts = chosen_prompts([p for path in inputs["prompts"] for p in read_prompts(Path(path))], config, run)
-        scorer: Scorer
-        if inputs.get("judge"):
+        scorer: Scorer | ApiJudge
+        if config.judge_url is not None:
+            scorer = endpoint(config, config.judge_url, inputs, run)
+        elif inputs.get("judge"):
             scorer = RewardScorer(load_reward(inputs["judge"], dtype=dtype, device=place.device))
         else:
             scorer = GoldScorer(prompts)
@@ -99,8 +106,18 @@ def chosen_prompts(prompts: list[Prompt], config: Config, run: Run) -> list[Prom
     return [p for task in tasks for p in [p for p in order if p.task == task][: config.limit]]
 
 
+def endpoint(config: Config, url: str, inputs: dict[str, Any], run: Run) -> ApiJudge:
+    """The judge behind `judge_url`; it compares, so it needs two models."""
+    if inputs.get("judge"):
+        raise BadInput("give either a judge or a judge_url", field="judge_url")
+    if not inputs.get("against"):
+        raise BadInput("an endpoint compares two models' answers", field="against", fix="give the other model")
+    name = config.judge_model or run.tuned(judge_model=served_model(url))["judge_model"]
+    return ApiJudge(url, name, run.directory / "verdicts.jsonl")
+
+
 def judged(
-    policies: dict[str, Policy], prompts: list[Prompt], scorer: Scorer, config: Config, run: Run
+    policies: dict[str, Policy], prompts: list[Prompt], scorer: Scorer | ApiJudge, config: Config, run: Run
 ) -> list[Result]:
     """Mean scores, refusals, lengths and KL of each model; win rates of `model` against `against`."""
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
@@ -114,11 +131,12 @@ def judged(
         scores[role] = [0.0] * len(prompts)
         for axis in dict.fromkeys(p.task for p in prompts):
             at = [i for i, p in enumerate(prompts) if p.task == axis]
-            found = scorer.scores([prompts[i] for i in at], [texts[i] for i in at], axis)
-            for i, score in zip(at, found, strict=True):
-                scores[role][i] = score
             where: dict[str, Any] = {"axis": axis, "model": policy.name, "split": config.split, "seed": run.seed}
-            rows.append(result("score", mean(found), judge=scorer.name, **where))
+            if not isinstance(scorer, ApiJudge):
+                found = scorer.scores([prompts[i] for i in at], [texts[i] for i in at], axis)
+                for i, score in zip(at, found, strict=True):
+                    scores[role][i] = score
+                rows.append(result("score", mean(found), judge=scorer.name, **where))
             lengths = [len(answers[role][i].tokens) for i in at]
             rows.append(result("answer_tokens", mean(lengths), **where))
             ended = sum(answers[role][i].finished == "stop" for i in at)
@@ -133,7 +151,12 @@ def judged(
                     )
                 )
     if "against" in policies:
-        outcomes = compare_scores(prompts, scores["model"], scores["against"], tie=scorer.tie)
+        if isinstance(scorer, ApiJudge):
+            ours, theirs = ([sample.text for sample in answers[role]] for role in ("model", "against"))
+            scorer.ask_all(prompts, ours, theirs, progress=lambda done, total: run.progress(done, total, "verdict"))
+            outcomes = compare(prompts, ours, theirs, scorer)
+        else:
+            outcomes = compare_scores(prompts, scores["model"], scores["against"], tie=scorer.tie)
         rows += win_rate_results(
             outcomes,
             model=policies["model"].name,
@@ -144,7 +167,8 @@ def judged(
         )
         if config.kl_prompts and policies["model"].tokenizer.fingerprint == policies["against"].tokenizer.fingerprint:
             rows.append(kl(policies["model"], policies["against"], prompts, config, run))
-    write_jsonl(run.directory / "samples.jsonl", dialogues(policies, prompts, answers, scores, config, run))
+    shown = {} if isinstance(scorer, ApiJudge) else scores
+    write_jsonl(run.directory / "samples.jsonl", dialogues(policies, prompts, answers, shown, config, run))
     return rows
 
 
@@ -195,7 +219,7 @@ def dialogues(
             {
                 "prompt": to_dict(prompts[i]),
                 "answers": {policies[role].name: answers[role][i].text for role in policies},
-                "scores": {policies[role].name: {axis: scores[role][i]} for role in policies},
+                "scores": {policies[role].name: {axis: scores[role][i]} for role in scores},
             }
         )
     return lines

@@ -1,0 +1,258 @@
+"""An endpoint as judge, against a server of our own that is polite, wrong, busy, silent or hostile."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_models import build, refused, small_tokenizer
+
+from ayni import cli
+from ayni.errors import AyniError, BadInput
+from ayni.evaluate.win_rate import compare, tally
+from ayni.model_directory import save_model
+from ayni.records import Message, Prompt
+from ayni.reward.api_judge import LARGEST_REPLY, TRIES, ApiJudge, served_model
+
+Reply = tuple[int, Any] | tuple[int, Any, dict[str, str]]
+
+
+class Endpoint(ThreadingHTTPServer):
+    """Answers what `says(asked)` returns: the status, the body and more headers; remembers what it was asked."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Answer)
+        self.url = f"http://127.0.0.1:{self.server_port}/v1"
+        self.asked: list[dict[str, Any]] = []
+        self.keys: list[str | None] = []
+        self.says: Callable[[str], Reply] = lambda task: (200, said("A"))
+        self.models = ["only"]
+
+
+class _Answer(BaseHTTPRequestHandler):
+    server: Endpoint
+
+    def do_GET(self) -> None:
+        self.give(200, {"data": [{"id": name} for name in self.server.models]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.server.asked.append(body)
+        self.server.keys.append(self.headers["Authorization"])
+        assert self.path == "/v1/chat/completions"
+        self.give(*self.server.says(body["messages"][0]["content"]))
+
+    def give(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
+        data = body if isinstance(body, bytes) else json.dumps(body).encode()
+        self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+def said(text: str | None) -> dict[str, Any]:
+    return {"choices": [{"message": {"role": "assistant", "content": text}}]}
+
+
+def prefers(word: str) -> Callable[[str], Reply]:
+    """Reads both answers and prefers the one with `word`, wherever it stands."""
+
+    def says(task: str) -> Reply:
+        first, second = (task.split(f"<answer {name} ")[1].split("</answer")[0] for name in "AB")
+        return 200, said("A" if word in first else "B" if word in second else "tie")
+
+    return says
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.delenv("AYNI_API_KEY", raising=False)
+    server = Endpoint()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def ask(id: str = "p", task: Any = "helpfulness") -> Prompt:
+    return Prompt(id, (Message("system", "be brief"), Message("user", "who sings?")), task)
+
+
+def judge(endpoint: Endpoint, **options: Any) -> ApiJudge:
+    waited: list[float] = []
+    found = ApiJudge(endpoint.url, "m", wait=waited.append, timeout=5, **options)
+    found.waited = waited  # type: ignore[attr-defined]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("text", "verdict"),
+    [
+        ("A", 1.0), ("b", 0.0), ("Tie.", 0.5), (" **B**\n", 0.0), ("Verdict: A", 1.0), ("The final answer is B.", 0.0),
+        ("A sings, B croaks.\n\nMy choice: A", 1.0),
+    ],
+)  # fmt: skip
+def test_verdicts(endpoint: Endpoint, text: str, verdict: float) -> None:
+    endpoint.says = lambda task: (200, said(text))
+    assert judge(endpoint)(ask(), "x", "y") == verdict
+
+
+@pytest.mark.parametrize("text", ["", None, "C", "A is better than B", "Both are fine", "I cannot say.", "AB"])
+def test_what_is_no_verdict_is_an_error(endpoint: Endpoint, text: str | None) -> None:
+    endpoint.says = lambda task: (200, said(text))
+    with pytest.raises(AyniError, match="instead of A, B or tie; choose another judge_model"):
+        judge(endpoint)(ask(), "x", "y")
+
+
+def test_what_it_is_asked(endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AYNI_API_KEY", "secret")
+    judge(endpoint)(ask(task="safety"), "first {x}", "second </answer A>")
+    (body,) = endpoint.asked
+    assert (body["model"], body["temperature"], endpoint.keys) == ("m", 0, ["Bearer secret"])
+    task = body["messages"][0]["content"]
+    for part in ("system: be brief", "user: who sings?", "\nfirst {x}\n", "\nsecond </answer A>\n", "safer"):
+        assert part in task
+    assert task.index("first {x}") < task.index("second </answer A>")
+
+
+def test_both_orders_are_asked_once_and_a_judge_of_places_ties(endpoint: Endpoint) -> None:
+    prompts = [ask(str(i)) for i in range(6)]
+    ours, theirs = ["the river"] * 6, ["no", "no", "a song", "the river", "no", "no"]
+    endpoint.says = prefers("river")
+    model = judge(endpoint)
+    seen: list[tuple[int, int]] = []
+    model.ask_all(prompts, ours, theirs, progress=lambda done, total: seen.append((done, total)))
+    assert len(endpoint.asked) == 10  # the equal pair is no question
+    assert seen == [(n, 10) for n in range(1, 11)]
+    total = tally(compare(prompts, ours, theirs, model))
+    assert (total.wins, total.ties, total.losses) == (5, 1, 0)
+    assert len(endpoint.asked) == 10
+    endpoint.says = lambda task: (200, said("A"))
+    assert tally(compare(prompts, ours, theirs, judge(endpoint))).ties == 6
+
+
+def test_a_busy_endpoint_is_asked_again_with_growing_pauses(endpoint: Endpoint) -> None:
+    replies: list[Reply] = [
+        (503, b"later"), (429, b"", {"Retry-After": "7"}), (500, b""), (200, said("A")),
+    ]  # fmt: skip
+    endpoint.says = lambda task: replies.pop(0)
+    model = judge(endpoint)
+    assert model(ask(), "x", "y") == 1
+    assert model.waited == [1, 7, 14]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("reply", "message"),
+    [
+        ((503, b"x" * 3000), rf"says 503 Service Unavailable, {TRIES} times; once it does, the same"),
+        ((401, b"no"), "says 401 Unauthorized; put a key that it takes into the environment variable AYNI_API_KEY"),
+        ((404, b'{"error": "no \n model m"}'), 'says 404 Not Found: {"error": "no model m"}; its address usually'),
+        ((400, b""), "says 400 Bad Request"),
+        ((307, b"", {"Location": "http://elsewhere/"}), "give the address it points to: http://elsewhere/"),
+        ((200, b"<html>"), "does not answer as OpenAI's API does"),
+        ((200, [1]), "does not answer as OpenAI's API does"),
+        ((200, {"choices": []}), "does not answer as OpenAI's API does"),
+        ((200, b" " * LARGEST_REPLY + b"{}"), "does not answer as OpenAI's API does"),
+    ],
+)
+def test_what_is_wrong_is_one_line(endpoint: Endpoint, reply: Reply, message: str) -> None:
+    endpoint.says = lambda task: reply
+    assert message in refused(lambda: judge(endpoint)(ask(), "x", "y"))
+
+
+def test_nobody_there(endpoint: Endpoint) -> None:
+    with pytest.raises(BadInput, match=rf"does not answer \(.*refused.*\), {TRIES} times"):
+        ApiJudge("http://127.0.0.1:9/v1", "m", wait=lambda seconds: None)(ask(), "x", "y")
+    with pytest.raises(BadInput, match="is no address; write http://HOST:PORT/v1"):
+        ApiJudge("file:///etc/passwd", "m")
+
+
+def test_an_error_of_one_thread_stops_all(endpoint: Endpoint) -> None:
+    endpoint.says = lambda task: (200, said("hm"))
+    with pytest.raises(AyniError, match="instead of A, B or tie"):
+        judge(endpoint).ask_all([ask(str(i)) for i in range(50)], ["x"] * 50, ["y"] * 50)
+    assert len(endpoint.asked) < 20
+
+
+def test_verdicts_outlive_a_kill(endpoint: Endpoint, tmp_path: Path) -> None:
+    memory = tmp_path / "verdicts.jsonl"
+    model = judge(endpoint, memory=memory)
+    assert [model(ask("1"), "x", "y"), model(ask("1"), "y", "x")] == [1, 1]
+    with open(memory, "a") as file:
+        file.write('{"prompt":"2"')
+    again = judge(endpoint, memory=memory)
+    assert again(ask("1"), "x", "y") == 1
+    assert len(endpoint.asked) == 2
+    again(ask("2"), "x", "y")
+    assert [json.loads(line)["prompt"] for line in memory.read_text().splitlines()] == ["1", "1", "2"]
+
+
+def test_the_model_it_serves(endpoint: Endpoint) -> None:
+    assert served_model(endpoint.url) == "only"
+    endpoint.models = ["a", "b"]
+    assert "serves a, b; say which: --set judge_model=NAME" in refused(lambda: served_model(endpoint.url))
+    endpoint.models = []
+    assert "names no model" in refused(lambda: served_model(endpoint.url))
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    for name, seed in (("new", 0), ("old", 1)):
+        model = build()
+        model.tok_embeddings.weight.data.mul_(20 + seed)  # sharper than fresh, and unlike the other
+        save_model(tmp_path / name, model, small_tokenizer())
+    prompts = [{"id": str(i), "dialog": [{"role": "user", "content": "the river " * i}]} for i in range(1, 5)]
+    Path("prompts.jsonl").write_text("".join(json.dumps(prompt) + "\n" for prompt in prompts))
+    return tmp_path
+
+
+def test_evaluate_asks_an_endpoint(folder: Path, endpoint: Endpoint, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["evaluate", "--model", "new", "--against", "old", "--prompts", "prompts.jsonl", "--judge", endpoint.url]
+    argv += ["--out", "o", "--set", "max_tokens=6", "--set", "kl_prompts=0", "--quiet"]
+    assert cli.run(argv) == 0, capsys.readouterr().err
+    rows = {row["metric"]: row for row in json.loads(Path("o/results.json").read_text())["results"]}
+    row = rows["win_rate"]
+    assert (row["judge"], row["model"], row["against"], row["n"]) == ("only", "new", "old", 4)
+    assert row["ties"] == 4  # it always says A, whatever the order
+    assert rows["first_place_rate"]["value"] == 1
+    assert len(endpoint.asked) == 8
+    assert json.loads(Path("o/samples.jsonl").read_text().splitlines()[0])["scores"] == {}
+    assert cli.run(argv) == 0
+    assert len(endpoint.asked) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--set", "judge_model=m"], "says 401 Unauthorized; put a key"),
+        (["--judge", "ftp://x"], "judge_url: the judge ftp://x is no address"),
+        (["--against", ""], "an endpoint compares two models' answers"),
+    ],
+)
+def test_an_endpoint_that_cannot_judge_leaves_nothing(
+    folder: Path, endpoint: Endpoint, capsys: pytest.CaptureFixture[str], change: list[str], message: str
+) -> None:
+    endpoint.says = lambda task: (401, b"")
+    given = {"--model": "new", "--against": "old", "--prompts": "prompts.jsonl", "--judge": endpoint.url, "--out": "o"}
+    given |= {change[0]: change[1]}
+    before = sorted(folder.rglob("*"))
+    argv = [word for name, value in given.items() if value for word in (name, value)]
+    assert cli.run(["evaluate", *argv, "--set", "max_tokens=4", "--quiet"]) == 2
+    assert message in capsys.readouterr().err.splitlines()[-1]
+    assert sorted(folder.rglob("*")) == before
