@@ -1,0 +1,151 @@
+"""Every stage that trains or samples, at a size of about a tenth of a second, and how to run and compare them."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tiny import WORDS, language_model, policy, prompts, reward_model, tokenizer
+
+from ayni.config import parse_config
+from ayni.execution import execute
+from ayni.files import write_jsonl
+from ayni.model_directory import save_model
+from ayni.recipe import load_stage
+from ayni.records import RATINGS, Comparison, Demonstration, Message, to_dict
+from ayni.rollout import engine
+from ayni.text.chat import render_prompt
+from ayni.world.village import Village
+
+OPTIMISER = {"lr": 5e-3}
+FIT = {"optimiser": OPTIMISER, "tokens_per_micro_batch": 120, "checkpoint_every": 2, "dtype": "fp32"}
+
+
+@dataclass(frozen=True)
+class Small:
+    """One stage with its settings and inputs."""
+
+    kind: str
+    settings: Mapping[str, Any]
+    inputs: Mapping[str, Path | list[Path]]
+
+    def execute(self, directory: Path, **changed: Any) -> str:
+        """Runs, resumes or finds it finished; samples come in chunks of nine, so that there are several."""
+        before, engine.CHUNK_SAMPLES = engine.CHUNK_SAMPLES, 9
+        try:
+            config = parse_config(load_stage(self.kind).config, {**self.settings, **changed})
+            return execute(self.kind, config, self.inputs, directory, name=self.kind, seed=1, quiet=True)
+        finally:
+            engine.CHUNK_SAMPLES = before
+
+
+def sentences(count: int, seed: int) -> Iterator[str]:
+    draw = np.random.default_rng(seed)
+    for _ in range(count):
+        yield " ".join(draw.choice(WORDS, draw.integers(1, 5)))
+
+
+def comparisons(count: int, seed: int = 0) -> list[Comparison]:
+    """Chosen answers say "owl", rejected ones never do; every third is about safety."""
+    draw = np.random.default_rng(seed)
+    found = []
+    for i, (prompt, text) in enumerate(zip(prompts(count, seed=seed), sentences(count, seed + 1), strict=True)):
+        task: Any = "safety" if i % 3 == 0 else "helpfulness"
+        label: Any = ["chosen_safe", "both_safe", "both_unsafe"][i % 9 // 3] if task == "safety" else None
+        rejected = text.replace("owl", "hill")
+        rating = RATINGS[int(draw.integers(4))]
+        found.append(Comparison(prompt, f"{rejected} owl", rejected, task, rating, safety=label))
+    return found
+
+
+def prepare(place: Path) -> dict[str, Small]:
+    """Writes the inputs into `place`; stage name → how to run it."""
+    words, inputs = tokenizer(), {name: place / name for name in ("tokenizer", "policy", "helpful", "safe")}
+    words.save(place / "tokenizer")
+    save_model(place / "policy", policy(1).model, words)
+    save_model(place / "helpful", reward_model(1), words)
+    save_model(place / "safe", reward_model(2), words)
+    save_model(place / "base", language_model(4), words)
+    draw = np.random.default_rng(0)
+    write_jsonl(place / "corpus.jsonl", ({"text": " ".join(draw.choice(WORDS, 30))} for _ in range(30)))
+    answers = zip(prompts(20), sentences(20, 7), strict=True)
+    dialogs = [(*p.dialog, Message("assistant", answer)) for p, answer in answers]
+    write_jsonl(place / "demonstrations.jsonl", (to_dict(Demonstration(d)) for d in dialogs))
+    write_jsonl(place / "comparisons.jsonl", map(to_dict, comparisons(24)))
+    write_jsonl(place / "prompts.jsonl", map(to_dict, [*prompts(8), *prompts(4, seed=1, task="safety")]))
+    write_jsonl(place / "validation.jsonl", map(to_dict, prompts(4, seed=2)))
+    village = [p for p in Village(7).prompts("train", 60) if len(render_prompt(p.dialog, words)) < 70]
+    write_jsonl(place / "village.jsonl", map(to_dict, village[:10]))
+    texts, asked = [place / "corpus.jsonl"], [place / "prompts.jsonl"]
+    pairs, model = [place / "comparisons.jsonl"], inputs["policy"]
+    shape = {"dim": 16, "layers": 2, "heads": 2, "kv_heads": 1, "hidden": 24, "context": 96, "row_tokens": 64}
+    return {
+        "tokenizer": Small("tokenizer", {"vocab_size": 300}, {"data": texts}),
+        "pretrain": Small(
+            "pretrain", {**FIT, **shape, "batch_size": 6}, {"tokenizer": place / "tokenizer", "data": texts}
+        ),
+        "sft": Small(
+            "sft",
+            {**FIT, "batch_size": 5, "epochs": 2},
+            {"model": place / "base", "data": [place / "demonstrations.jsonl"]},
+        ),
+        "reward": Small(
+            "reward",
+            {**FIT, "task": "safety", "batch_size": 2, "other_share": 0.5, "safety_weight": 1.0},
+            {"model": model, "data": pairs, "heldout": pairs},
+        ),
+        "dpo": Small("dpo", {**FIT, "batch_size": 4}, {"model": model, "data": pairs}),
+        "rrhf": Small(
+            "rrhf",
+            {**FIT, "n": 3, "max_tokens": 8, "batch_size": 6, "epochs": 3},
+            {"model": model, "reward": inputs["helpful"], "reward_safety": inputs["safe"], "prompts": asked},
+        ),
+        "collect": Small(
+            "collect",
+            {"max_tokens": 10, "heldout_share": 0.3, "dtype": "fp32", "pairs_per_prompt": 3},
+            {"model": model, "prompts": [place / "village.jsonl"]},
+        ),
+        "reject": Small(
+            "reject",
+            {"n": 3, "max_tokens": 16, "dtype": "fp32"},
+            {"model": model, "reward": inputs["helpful"], "reward_safety": inputs["safe"], "prompts": asked},
+        ),
+        "ppo": Small(
+            "ppo",
+            {
+                "iterations": 5,
+                "batch_size": 8,
+                "mini_batch": 4,
+                "max_tokens": 10,
+                "beta": 0.05,
+                "optimiser": {"lr": 1e-3, "schedule": "constant"},
+                "critic_optimiser": {"lr": 1e-3, "schedule": "constant"},
+                "validate_every": 2,
+                "snapshot_every": 2,
+                "checkpoint_every": 2,
+                "critic_warmup": 1,
+                "tokens_per_micro_batch": 120,
+                "dtype": "fp32",
+            },
+            {
+                "model": model,
+                "reward_helpfulness": inputs["helpful"],
+                "reward_safety": inputs["safe"],
+                "prompts": asked,
+                "validation": [place / "validation.jsonl"],
+            },
+        ),
+    }
+
+
+def contents(directory: Path) -> dict[str, str]:
+    """Every file a stage left, by hash; DONE.json, which says when and how long, is left out."""
+    return {
+        file.relative_to(directory).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(directory.rglob("*"))
+        if file.is_file() and file.name != "DONE.json"
+    }
