@@ -25,6 +25,7 @@ from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
 from ayni.model_directory import save_model
 from ayni.records import Message
+from ayni.reward.model import load_reward
 from ayni.text.chat import render, render_prompt
 from ayni.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -156,9 +157,24 @@ def test_inspect(capsys: pytest.CaptureFixture[str], tokenizer: Tokenizer) -> No
         "path", "format", "records", "turns", "errors", "tokens", "unsupervised", "without_eos", "truncated",
     }  # fmt: skip
     assert (found["records"], found["turns"], found["errors"]) == (1, 1, [])
-    out = ok(capsys, "inspect", "dialogs.jsonl", "--critic", "rm")
-    assert "values from" in out
+    out = ok(capsys, "inspect", "dialogs.jsonl", "--model", "m")
     assert "records              1" in out
+    assert out.endswith("\n<s> [INST] who sings [/INST] the river </s>\n")
+
+
+def test_inspect_values_every_prefix(capsys: pytest.CaptureFixture[str], tokenizer: Tokenizer, place: Path) -> None:
+    found = json.loads(ok(capsys, "inspect", "pairs.jsonl", "--model", "m", "--critic", "rm", "--show", 1, "--json"))
+    assert [shown["record"] for shown in found["prefixes"]] == [0, 0]
+    dialog = (Message("user", "who sings"), Message("assistant", "the river"))
+    tokens = render(dialog, tokenizer).tokens
+    shown = found["prefixes"][0]
+    assert shown["pieces"] == [tokenizer.piece(token) for token in tokens]
+    expected = load_reward(place / "rm").score_tokens([tokens[: n + 1] for n in range(len(tokens))])
+    assert shown["values"] == pytest.approx(expected.tolist(), abs=1e-5)
+    out = ok(capsys, "inspect", "pairs.jsonl", "--critic", "rm", "--show", 1)
+    assert f"of the whole {expected[-1]:.3f}\n" in out
+    assert f"{expected[-1]:10.3f}  </s>\n" in out  # no terminal, no colours: the numbers
+    assert ok(capsys, "inspect", "pairs.jsonl", "--critic", "rm", "--show", 1, "--max-tokens", 9).count("of the whole")
 
 
 def test_doctor_reads_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
@@ -269,6 +285,7 @@ BAD = {
     "doctor of nothing": (["doctor", "nope"], "nope: neither a run nor a stage"),
     "report of nothing": (["report", "m"], "m: not a run"),
     "best of without reward": (["chat", "m", "--best-of", "4"], "--best-of N and --reward RM go together"),
+    "a language model as critic": (["inspect", "pairs.jsonl", "--critic", "m"], "m: is a language model, but a reward"),
     "inspect nothing": (["inspect", "nope.jsonl"], "nope.jsonl: no such file"),
 }
 

@@ -52,7 +52,9 @@ def _signals() -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    print(" ".join(text.split()), file=sys.stderr, flush=True)
+    """One line on stderr; what a file or a server put into it cannot drive the terminal."""
+    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+    print(line, file=sys.stderr, flush=True)
 
 
 def _no_memory(error: BaseException) -> bool:

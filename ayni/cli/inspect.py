@@ -1,13 +1,15 @@
-"""`ayni inspect`: a data file's format, counts and errors, tokens and a critic's values, painted."""
+"""`ayni inspect`: a data file's format, counts and errors; its tokens painted by mask, or by a critic's values."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
 from ayni.cli.stages import output_of, tokenizer_path
+from ayni.records import Sequence
 from ayni.text.formats import scan
 from ayni.text.inspect import inspect_data, paint, sequences_of
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
@@ -16,20 +18,35 @@ from ayni.text.tokenizer import Tokenizer, load_tokenizer
 def inspect(
     data: Path, model: Path | None, critic: Path | None, max_tokens: int | None, show: int, as_json: bool
 ) -> dict[str, Any]:
-    """{path, format, records, turns, errors, tokens, unsupervised, without_eos, truncated}."""
+    """{path, format, records, turns, errors, tokens, unsupervised, without_eos, truncated}.
+
+    With a critic also `prefixes`: {record, pieces, values} of the sequences shown, one value a token: the critic's of
+    the prefix that ends there. Tokens are counted by the model's tokenizer, or the critic's where no model is given.
+    """
     judge, tokenizer = None, None
     if critic is not None:
         from ayni.model_directory import load_model
 
-        judge, tokenizer = load_model(output_of(critic, "model"))
-    elif model is not None:
-        tokenizer = load_tokenizer(tokenizer_path(model))
-    found = inspect_data(data, tokenizer, max_tokens)
+        judge, tokenizer = load_model(output_of(critic, "model"), expect="score")
+    counting = tokenizer if model is None else load_tokenizer(tokenizer_path(model))
+    found = inspect_data(data, counting, max_tokens)
+    painter = tokenizer or counting
+    console = Console(highlight=False, soft_wrap=True)
     if not as_json:
-        console = Console(highlight=False, soft_wrap=True)
         _table(found, console)
-        if tokenizer is not None and show:
-            _paint(data, tokenizer, judge, show, max_tokens, console)
+    if painter is not None and judge is None and not as_json:
+        for _, sequence in _shown(data, painter, show, max_tokens):
+            console.print()
+            console.print(paint(sequence, painter))
+    if painter is not None and judge is not None:
+        limit = min(max_tokens or judge.shape.context, judge.shape.context)
+        found["prefixes"] = []
+        for record, sequence in _shown(data, painter, show, limit):
+            values = _prefix_values(judge, sequence.tokens)
+            pieces = [painter.piece(token) for token in sequence.tokens]
+            found["prefixes"].append({"record": record, "pieces": pieces, "values": values})
+            if not as_json:
+                _paint_values(sequence, values, painter, console)
     return found
 
 
@@ -48,18 +65,11 @@ def _table(found: dict[str, Any], console: Console) -> None:
         console.print(f"  line {error['line']}: {field}{error['message']}", markup=False, style="red")
 
 
-def _paint(data: Path, tokenizer: Tokenizer, judge: Any, show: int, max_tokens: int | None, console: Console) -> None:
-    for record in scan(data, strict=False).records[:show]:
+def _shown(data: Path, tokenizer: Tokenizer, show: int, limit: int | None) -> Iterator[tuple[int, Sequence]]:
+    """(index of the record, sequence) of the first records, cut at `limit` tokens."""
+    for index, record in enumerate(scan(data, strict=False).records[:show]):
         for sequence in sequences_of(record, tokenizer):
-            values = None if judge is None else _prefix_values(judge, sequence.tokens[: judge.shape.context])
-            if values is not None or max_tokens is not None:
-                end = max_tokens if values is None else len(values)
-                sequence = type(sequence)(sequence.tokens[:end], sequence.mask[:end])
-                values = None if values is None else values[:end]
-            console.print()
-            console.print(paint(sequence, tokenizer, values))
-            if values is not None:
-                console.print(f"values from {min(values):.3f} to {max(values):.3f}, at the end {values[-1]:.3f}")
+            yield index, Sequence(sequence.tokens[:limit], sequence.mask[:limit])
 
 
 def _prefix_values(critic: Any, tokens: list[int]) -> list[float]:
@@ -72,3 +82,16 @@ def _prefix_values(critic: Any, tokens: list[int]) -> list[float]:
     with torch.no_grad():
         hidden = critic(torch.tensor(tokens, device=critic.device), Layout.of([len(tokens)], critic.device))
         return column_values(critic, hidden, torch.arange(len(tokens), device=critic.device)).tolist()
+
+
+def _paint_values(sequence: Sequence, values: list[float], tokenizer: Tokenizer, console: Console) -> None:
+    """The colours span the values of the answer's prefixes; where there are no colours, the numbers stand in a list."""
+    answer = [i for i, taught in enumerate(sequence.mask) if taught] or list(range(len(values)))
+    low, high = (limit(values[i] for i in answer) for limit in (min, max))
+    console.print()
+    console.print(paint(sequence, tokenizer, [min(max(value, low), high) for value in values]))
+    console.print(f"values of the answer's prefixes from {low:.3f} to {high:.3f}, of the whole {values[-1]:.3f}")
+    if not console.is_terminal:
+        for i in answer:
+            token = paint(Sequence(sequence.tokens[i : i + 1], [True]), tokenizer).plain.rstrip("\n")
+            console.print(f"{values[i]:10.3f}  {token}", markup=False)
