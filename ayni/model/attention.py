@@ -15,16 +15,18 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     length = q.shape[2]
     if q.device.type != "cpu" or length >= PLAIN_BELOW:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
-    future = torch.ones(length, length, dtype=torch.bool, device=q.device).triu(1)
-    return masked_attention(q, k, v, future)
+    bias = q.new_full((length, length), float("-inf")).triu_(1)
+    return plain_attention(q, k, v, bias)
 
 
-def masked_attention(q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> Tensor:
-    """The plain form: q (N, H, S, d), k and v (N, KV, L, d); `hidden` broadcasts to (…, S, L), True = may not see."""
+def plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+    """softmax(QKᵀ/√d + bias)V: q (N, H, S, d), k and v (N, KV, L, d); `bias` broadcasts to (N, KV, H/KV, S, L).
+
+    −∞ in the bias hides a key. Grouped queries are laid side by side, so keys are never repeated.
+    """
     rows, heads, length, size = q.shape
-    groups = heads // k.shape[1]
-    grouped = q.reshape(rows, k.shape[1], groups * length, size)
-    scores = (grouped @ k.transpose(-1, -2)) * size**-0.5
-    scores = scores.view(rows, k.shape[1], groups, length, k.shape[2]).masked_fill(hidden, float("-inf"))
-    weights = torch.softmax(scores, -1).view(rows, k.shape[1], groups * length, k.shape[2])
+    shared, keys = k.shape[1], k.shape[2]
+    grouped = (q * size**-0.5).reshape(rows, shared, -1, size)
+    scores = (grouped @ k.transpose(-1, -2)).view(rows, shared, heads // shared, length, keys).add_(bias)
+    weights = torch.softmax(scores, -1).view(rows, shared, -1, keys)
     return (weights @ v).view(rows, heads, length, size)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ayni.model.attention import masked_attention
+from ayni.model.attention import plain_attention
 from ayni.model.layout import Layout
 from ayni.model.shape import Shape
 
@@ -56,7 +56,8 @@ class Cache:
         """Call before a forward pass over one token per slot."""
         self.longest = int(self.positions.max()) + 1
         columns = torch.arange(self.longest, device=self.positions.device)
-        self._hidden = (columns > self.positions.unsqueeze(1)).view(-1, 1, 1, 1, self.longest)
+        unseen = (columns > self.positions.unsqueeze(1)).view(-1, 1, 1, 1, self.longest)
+        self._bias = torch.zeros_like(unseen, dtype=self.keys[0].dtype).masked_fill_(unseen, float("-inf"))
         self._slots = torch.arange(len(self.positions), device=self.positions.device)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
@@ -65,4 +66,4 @@ class Cache:
         keys[self._slots, :, self.positions] = k
         values[self._slots, :, self.positions] = v
         seen = slice(0, self.longest)
-        return masked_attention(q.unsqueeze(2), keys[:, :, seen], values[:, :, seen], self._hidden).squeeze(2)
+        return plain_attention(q.unsqueeze(2), keys[:, :, seen], values[:, :, seen], self._bias).squeeze(2)
