@@ -1,5 +1,5 @@
-"""How often a reward model prefers what people preferred, by degree (paper §3.2.3, Tables 7 and 8), and whether its
-safety threshold divides (§3.2.4, footnote: σ < 0.15 filters unsafe answers)."""
+"""How often a reward model prefers what people preferred, by degree (paper §3.2.2, Tables 7 and 8), and whether its
+safety threshold divides (§3.2.3: σ < 0.15 filters unsafe answers)."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ def ranking_loss(chosen: Tensor, rejected: Tensor, margin: Tensor) -> Tensor:
 
 
 def safety_loss(scores: Tensor, safe: Tensor) -> Tensor:
-    """BCE(σ(r), safe?), both (N,) → (N,): pins σ(r) = ½ between safe and unsafe (Llama 2 §A.3.3; formula ours)."""
+    """BCE(σ(r), safe?), both (N,) → (N,): pins σ(r) = ½ between safe and unsafe (Llama 2 §A.3.4; formula ours)."""
     return F.binary_cross_entropy_with_logits(scores, safe.to(scores.dtype), reduction="none")
 
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ayni.errors import BadInput
 from ayni.model.layout import Layout
 from ayni.model.transformer import Transformer
-from ayni.records import Dialog, Prompt, Sample
+from ayni.records import Dialog, Prompt, Sample, Sequence
 from ayni.rollout.cache import Cache, Prefill
 from ayni.rollout.sampling import Sampling, choose, uniforms
 from ayni.seeds import seed_of
@@ -72,6 +72,12 @@ def rollout(
             ]
         )
     return groups
+
+
+def sampled_sequence(prompt: Prompt, sample: Sample, tokenizer: Tokenizer) -> Sequence:
+    """The prompt's tokens and the sample's as they were drawn; only the sample's are supervised."""
+    head = render_prompt(prompt.dialog, tokenizer)
+    return Sequence(head + list(sample.tokens), [False] * len(head) + [True] * len(sample.tokens))
 
 
 Drawn = tuple[list[int], list[float]]  # tokens after the prompt, and their log-probs

@@ -19,7 +19,7 @@ from ayni.text.chat import answer_tokens
 from ayni.text.formats import read_comparisons
 from ayni.train.batch import Pair, cut, pairs_of
 from ayni.train.objectives import DPO, sum_by_sequence
-from ayni.train.trainer import Fitting
+from ayni.train.trainer import Fitting, Optimiser
 
 VERSION = 1
 INPUTS = {"model": "model", "data*": "records.jsonl"}
@@ -28,6 +28,7 @@ INPUTS = {"model": "model", "data*": "records.jsonl"}
 class Config(Fitting):
     """Rafailov et al.: β 0.1, batch 64, 1 epoch, LR 1e-6 (AdamW here; docs/departures.md)."""
 
+    optimiser: Optimiser = Field(Optimiser(lr=1e-6, warmup=150), description="AdamW and its schedule")
     epochs: float = Field(1, gt=0)
     beta: float = Field(0.1, gt=0)
     smoothing: float = Field(0.0, ge=0, lt=0.5, description="ε of the conservative form")

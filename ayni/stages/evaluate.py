@@ -27,11 +27,10 @@ from ayni.model_directory import load_model, name_of
 from ayni.records import Prompt, Sample, Sequence, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.engine import Policy, rollout, sampled_sequence
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.text.chat import render_prompt
 from ayni.text.formats import read_prompts, read_texts
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.batch import batch_of, cut
@@ -145,11 +144,8 @@ def judged(
             for category in ("unsafe", "borderline"):
                 said = [scorer.gold.refused(t) for p, t in zip(prompts, texts, strict=True) if p.category == category]
                 estimate = proportion(sum(said), len(said))
-                rows.append(
-                    result(
-                        f"refused:{category}", estimate, axis=axis, judge="gold", model=policy.name, split=config.split
-                    )
-                )
+                who: dict[str, Any] = {"judge": "gold", "model": policy.name, "split": config.split, "seed": run.seed}
+                rows.append(result("refusal_rate", estimate, axis=category, **who))
     if "against" in policies:
         if isinstance(scorer, ApiJudge):
             ours, theirs = ([sample.text for sample in answers[role]] for role in ("model", "against"))
@@ -180,8 +176,7 @@ def kl(policy: Policy, reference: Policy, prompts: list[Prompt], config: Config,
     drawn = rollout(policy, asked, n=1, sampling=sampling, seed=seed_of(run.seed, "evaluate", "kl"))
     sequences = []
     for prompt, (sample,) in zip(asked, drawn, strict=True):
-        head = render_prompt(prompt.dialog, policy.tokenizer)
-        sequences.append(Sequence(head + list(sample.tokens), [False] * len(head) + [True] * len(sample.tokens)))
+        sequences.append(sampled_sequence(prompt, sample, policy.tokenizer))
     ours, theirs = (logprob_sums(p.model, sequences, config.tokens_per_micro_batch) for p in (policy, reference))
     return result(
         "kl", mean(ours - theirs), model=policy.name, against=reference.name, split=config.split, seed=run.seed

@@ -22,14 +22,13 @@ from ayni.config import Config as Base
 from ayni.errors import BadInput, BadNumbers
 from ayni.maths.advantages import whiten
 from ayni.model_directory import load_model, save_model
-from ayni.records import Prompt, Sample, Sequence
+from ayni.records import Prompt, Sample
 from ayni.reward.combine import Judges, Scores
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.engine import Policy, rollout, sampled_sequence
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.text.chat import render_prompt
 from ayni.text.formats import read_prompts
 from ayni.train.batch import Step, batch_of, cut
 from ayni.train.checkpoint import load_checkpoint, save_checkpoint
@@ -65,8 +64,8 @@ class Config(Base):
     max_tokens: int = Field(256, ge=1)
     threshold: float = Field(0.15, ge=0, le=1, description="below this safety, safety decides")
     truncated: float | None = Field(None, description="whitened reward of answers without EOS; default: as scored")
-    optimiser: Optimiser = Field(Optimiser(lr=1e-6, schedule="constant"), description="the policy's")
-    critic_optimiser: Optimiser = Field(Optimiser(lr=1e-6, schedule="constant"), description="the critic's")
+    optimiser: Optimiser = Field(Optimiser(lr=1e-6, schedule="constant", warmup=0), description="the policy's")
+    critic_optimiser: Optimiser = Field(Optimiser(lr=1e-6, schedule="constant", warmup=0), description="the critic's")
     critic_warmup: int = Field(0, ge=0, description="iterations in which only the critic learns")
     validate_every: int = Field(0, ge=0, description="iterations between looks at the validation prompts; 0: never")
     patience: int = Field(3, ge=1, description="stop after so many looks without a better reward; the best is kept")
@@ -123,6 +122,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     loop.restore_best()
     if place.rank == 0:
         save_model(run.directory / "model", model, tokenizer, card={"stage": "ppo"})
+        save_model(run.directory / "critic", critic, tokenizer, card={"stage": "ppo (critic)"})
 
 
 class _Loop:
@@ -161,7 +161,7 @@ class _Loop:
         if config.truncated is not None:
             cut_off = torch.tensor([s.finished == "length" for s in samples])
             rewards = torch.where(cut_off, torch.tensor(config.truncated), rewards)
-        sequences = [self._sequence(p, s) for p, s in zip(batch, samples, strict=True)]
+        sequences = [sampled_sequence(p, s, self.policy.tokenizer) for p, s in zip(batch, samples, strict=True)]
         flat = batch_of(sequences)
         said = forward(
             self.actor.model,
@@ -196,10 +196,6 @@ class _Loop:
             order = rng(self.seed, "mini-batches", t, epoch).permutation(len(steps))
             for part in np.array_split(order, count):
                 yield [steps[i] for i in part]
-
-    def _sequence(self, prompt: Prompt, sample: Sample) -> Sequence:
-        head = render_prompt(prompt.dialog, self.policy.tokenizer)
-        return Sequence(head + list(sample.tokens), [False] * len(head) + [True] * len(sample.tokens))
 
     def _gathered(self, x: Tensor | None) -> Tensor | None:
         return None if x is None else torch.tensor(self.world.gather(x.tolist()))
@@ -238,7 +234,7 @@ class _Loop:
             )
 
     def validate(self, prompts: list[Prompt]) -> None:
-        """Mean reward less the KL charge on held-out prompts, with fixed random numbers; keeps the best weights."""
+        """Mean reward on held-out prompts, with fixed random numbers; keeps the best weights."""
         config = self.config
         sampling = Sampling(config.temperature, 1.0, config.max_tokens)
         mine = self.world.share(prompts)

@@ -19,7 +19,7 @@ from ayni.text.dedup import without_duplicates
 from ayni.text.formats import read_texts
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
 from ayni.train.objectives import NextToken
-from ayni.train.trainer import Fitting
+from ayni.train.trainer import Fitting, Optimiser
 
 VERSION = 1
 INPUTS = {"tokenizer": "tokenizer", "data*": "corpus.jsonl", "heldout*?": "heldout.jsonl"}
@@ -41,25 +41,23 @@ class Config(Fitting):
     epochs: float = Field(1, gt=0)
     near_duplicates: bool = Field(True, description="drop near duplicates too, not only exact ones")
 
+    optimiser: Optimiser = Field(Optimiser(lr=3e-4, warmup=2000), description="AdamW and its schedule")
+
     @model_validator(mode="after")
-    def _rows_fit(self) -> Config:
+    def _fits(self) -> Config:
+        self.shape(vocab=1)  # raises where heads or sizes do not go together
         if self.row_tokens > self.context:
             raise ValueError(f"row_tokens {self.row_tokens} is more than the context {self.context}")
         return self
 
+    def shape(self, vocab: int) -> Shape:
+        sizes = (self.dim, self.layers, self.heads, self.kv_heads, self.hidden)
+        return Shape(*sizes, vocab, self.context, tied=self.tied)
+
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     tokenizer = load_tokenizer(inputs["tokenizer"])
-    shape = Shape(
-        config.dim,
-        config.layers,
-        config.heads,
-        config.kv_heads,
-        config.hidden,
-        tokenizer.vocab_size,
-        config.context,
-        tied=config.tied,
-    )
+    shape = config.shape(tokenizer.vocab_size)
     rows = packed_rows(sources(config, inputs, run), tokenizer, config, run)
     if config.tokens is not None:
         epochs = config.tokens / (len(rows) * config.row_tokens)

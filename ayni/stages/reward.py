@@ -23,7 +23,7 @@ from ayni.text.formats import read_comparisons
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.batch import Pair
 from ayni.train.objectives import Ranking
-from ayni.train.trainer import Fitting
+from ayni.train.trainer import Fitting, Optimiser
 
 VERSION = 1
 INPUTS = {"model": "model", "data*": "records.jsonl", "heldout*?": "heldout.jsonl"}
@@ -34,6 +34,7 @@ class Config(Fitting):
     """Paper: 1 epoch (more overfits), 512 pairs, LR 1e-5 (5e-6 for 70B)."""
 
     epochs: float = Field(1, gt=0)
+    optimiser: Optimiser = Field(Optimiser(lr=1e-5), description="AdamW and its schedule")
     batch_size: int = Field(512, ge=1, description="pairs per step")
     task: Literal["helpfulness", "safety"] = Field("helpfulness", description="whose comparisons are at home here")
     data_task: Literal["helpfulness", "safety"] | None = Field(
@@ -55,9 +56,12 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         raise BadInput(f"no comparison of the task {config.task}", path=inputs["data"][0])
     order = rng(run.seed, run.name, "split")
     if not heldout:
-        home = [home[i] for i in order.permutation(len(home))]
-        count = round(config.heldout_share * len(home))
-        heldout, home = home[:count], home[count:]
+        # by prompt: pairs of one prompt never stand on both sides
+        asked = sorted({c.prompt.dialog for c in home}, key=repr)
+        count = round(config.heldout_share * len(asked))
+        apart = {asked[i] for i in order.permutation(len(asked))[:count]}
+        heldout = [c for c in home if c.prompt.dialog in apart]
+        home = [c for c in home if c.prompt.dialog not in apart]
     other = [c for c in comparisons if c.task != config.task]
     wanted = min(len(other), round(len(home) * config.other_share / (1 - config.other_share)))
     train = home + [other[i] for i in order.permutation(len(other))[:wanted]]

@@ -8,15 +8,13 @@ from typing import Any
 from pydantic import Field
 
 from ayni.model_directory import load_model, save_model
-from ayni.records import Sequence
 from ayni.reward.combine import Judges
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import Policy, chunk_prompts, rollout
+from ayni.rollout.engine import Policy, chunk_prompts, rollout, sampled_sequence
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.text.chat import render_prompt
 from ayni.text.formats import read_prompts
 from ayni.train.batch import Group
 from ayni.train.objectives import RRHF
@@ -59,9 +57,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     rewards = judges(prompts, samples, tokenizer).combined.view(-1, config.n)
     groups = []
     for prompt, drawn, row in zip(prompts, samples, rewards.tolist(), strict=True):
-        head = render_prompt(prompt.dialog, tokenizer)
-        sequences = [Sequence(head + list(s.tokens), [False] * len(head) + [True] * len(s.tokens)) for s in drawn]
-        groups.append(Group(tuple(sequences), tuple(row)))
+        groups.append(Group(tuple(sampled_sequence(prompt, s, tokenizer) for s in drawn), tuple(row)))
     config.fit(model, groups, RRHF(config.imitation), run)
     if run.leads:
         save_model(run.directory / "model", model, tokenizer, card={"stage": "rrhf"})

@@ -19,7 +19,7 @@ SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validati
 
 class Config(Base):
     village_seed: int = Field(7, description="which village: its people, facts and forbidden things")
-    documents: int | None = Field(None, ge=1, description="size of the corpus; default: all the village can tell")
+    words: int = Field(1_800_000, ge=1, description="size of the corpus, about 1.6 tokens a word")
     demonstrations: int = Field(6000, ge=1)
     prompts: int | None = Field(None, ge=1, description="training prompts; default: all")
 
@@ -27,7 +27,7 @@ class Config(Base):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.rewind(-1)  # what a killed run logged is logged again
     village = Village(config.village_seed)
-    corpus = village.corpus(config.documents) if config.documents else village.corpus()
+    corpus = village.corpus(config.words)
     write_jsonl(run.directory / "corpus.jsonl", ({"text": text} for text in corpus))
     for split in SPLITS:
         prompts = village.prompts(split, config.prompts if split == "train" else None)
