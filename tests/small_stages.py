@@ -66,7 +66,7 @@ def prepare(place: Path) -> dict[str, Small]:
     """Writes the inputs into `place`; stage name → how to run it."""
     words, inputs = tokenizer(), {name: place / name for name in ("tokenizer", "policy", "helpful", "safe")}
     words.save(place / "tokenizer")
-    save_model(place / "policy", policy(1).model, words)
+    save_model(place / "policy", policy(0).model, words)
     save_model(place / "helpful", reward_model(1), words)
     save_model(place / "safe", reward_model(2), words)
     save_model(place / "base", language_model(4), words)
