@@ -130,7 +130,7 @@ def execute_job(
     if place.rank > 0:
         return _follow(job, directory, place, name)
     with _heard(place) as tell:
-        _refuse_foreign(directory)
+        refuse_foreign(directory, {"inputs.json", SEAL}, "stage")
         if not fresh:
             if reusable(job, directory, quiet=quiet):
                 remove_checkpoints(directory)  # a kill just after the seal left them
@@ -138,7 +138,7 @@ def execute_job(
                 return "reused"
             if (directory / "inputs.json").is_file() and read_json(directory / "inputs.json")["hash"] != job.identity:
                 _refuse_other(directory)
-        with _ours(directory):
+        with ours(directory):
             if fresh:
                 _empty(directory)
             _need_room(directory)
@@ -208,15 +208,15 @@ def _follow(job: Job, directory: Path, place: World, name: str) -> Literal["ran"
 
 
 @contextlib.contextmanager
-def _ours(directory: Path) -> Iterator[None]:
-    """Hold the directory; what this call made of it is gone again if the input turns out to be bad."""
+def ours(directory: Path, keep: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Hold the directory; what we made of it is gone again if the input turns out to be bad, unless we `keep` it."""
     missing = [path for path in (directory, *directory.parents) if not path.exists()]
     empty = bool(missing) or not any(directory.iterdir())
     with locked(directory):
         try:
             yield
         except BadInput:
-            if empty:
+            if empty and not keep():
                 _empty(directory)
                 for path in missing:
                     path.rmdir()
@@ -260,14 +260,13 @@ def _refuse_other(directory: Path) -> None:
     )
 
 
-def _refuse_foreign(directory: Path) -> None:
-    """A directory with files of someone else is never written to, let alone emptied."""
+def refuse_foreign(directory: Path, marks: set[str], whose: str) -> None:
+    """A directory with files of someone else, and none of our `marks`, is never written to, let alone emptied."""
     if directory.exists() and not directory.is_dir():
         raise BadInput("is a file, not a directory", path=directory, fix="choose another --out")
-    if not directory.exists() or (directory / "inputs.json").is_file() or (directory / SEAL).is_file():
-        return
-    if any(not (p.name.startswith(".") and p.name.endswith(".tmp")) for p in directory.iterdir()):
-        raise BadInput("holds files that are no stage's", path=directory, fix="choose an empty or new --out")
+    names = {path.name for path in directory.iterdir()} if directory.exists() else set()
+    if not names & marks and any(not (name.startswith(".") and name.endswith(".tmp")) for name in names):
+        raise BadInput(f"holds files that are no {whose}'s", path=directory, fix="choose an empty or new --out")
 
 
 def _empty(directory: Path) -> None:

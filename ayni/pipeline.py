@@ -16,7 +16,7 @@ from typing import Any
 
 from ayni.done import read_seal
 from ayni.errors import BadInput
-from ayni.execution import Job, dump_yaml, execute, execute_job, job_of, locked, reusable
+from ayni.execution import Job, dump_yaml, execute, execute_job, job_of, ours, refuse_foreign, reusable
 from ayni.files import read_json, write_json, write_text
 from ayni.recipe import Recipe, Step, read_recipe
 
@@ -96,7 +96,8 @@ def run_recipe(
 
     `only` names the last stages wanted: they and what they need run, and `fresh` then starts over only those.
     `dry_run` writes nothing; a stage whose inputs are not made yet has no hash. When a stage fails, its error is
-    raised with status.json telling which, and everything finished stays. `watch` hears the summary at every change.
+    raised with status.json telling which, and everything finished stays (bad input to a first run's first stage leaves
+    nothing). `watch` hears the summary at every change.
     Under torchrun every process calls this; the first one writes.
     """
     recipe = read_recipe(path, sets)
@@ -108,16 +109,17 @@ def run_recipe(
     leads = world().rank == 0
     quiet = quiet or not leads
     board = _Board(directory, recipe.name, stages, watch, leads)
+    places: dict[str, Path] = {}  # where the finished stages lie
     anew = {step.name for step in steps if fresh and (not only or step.name in only)}
+    refuse_foreign(directory, {"recipe.yaml", "status.json"}, "run")
     if dry_run:
         board.status = "planned"
         _plan(recipe, steps, board, anew)
         return board.summary()
-    with locked(directory) if leads else contextlib.nullcontext():
+    with ours(directory, keep=lambda: bool(places)) if leads else contextlib.nullcontext():
         if leads:
             write_text(directory / "recipe.yaml", dump_yaml(recipe.resolved()))
         board.write()
-        places: dict[str, Path] = {}
         for index, (step, stage) in enumerate(zip(steps, board.stages, strict=True)):
             number = recipe.steps.index(step) + 1
             with _reported(board, stage):

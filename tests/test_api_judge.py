@@ -202,6 +202,16 @@ def test_verdicts_outlive_a_kill(endpoint: Endpoint, tmp_path: Path) -> None:
     assert [json.loads(line)["prompt"] for line in memory.read_text().splitlines()] == ["1", "1", "2"]
 
 
+def test_an_endpoint_that_stops_in_the_middle_is_no_bad_input(endpoint: Endpoint) -> None:
+    model = judge(endpoint)
+    model(ask("1"), "x", "y")
+    for reply in ((403, b""), (503, b"")):
+        endpoint.says = lambda task, reply=reply: reply  # type: ignore[misc]
+        with pytest.raises(AyniError, match=r"says 403|the same command continues") as caught:
+            model(ask("2"), "x", "y")
+        assert not isinstance(caught.value, BadInput)
+
+
 def test_the_model_it_serves(endpoint: Endpoint) -> None:
     assert served_model(endpoint.url) == "only"
     endpoint.models = ["a", "b"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -50,11 +51,23 @@ def _headlines(summary: dict[str, Any]) -> None:
         spread = f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
         value = "-" if row.get("value") is None else f"{row['value']:.4g}"
         print(f"{row['metric']:32} {value:>8}{spread}  {', '.join(named)}")
-    print(f"report: {summary['run']}/report/index.html", file=sys.stderr)
-    spoken = [stage for stage in summary["stages"] if _speaks(Path(stage["directory"]) / "model" / "config.json")]
-    if spoken:
-        place = Path(summary["run"]) / "stages" / Path(spoken[-1]["directory"]).name
-        print(f"talk to it: ayni chat {place}", file=sys.stderr)
+    directory = Path(summary["run"])
+    print(f"report: {directory / 'report' / 'index.html'}", file=sys.stderr)
+    if (place := _best(directory)) is not None:
+        print(f"talk to it: ayni chat {shlex.quote(str(place))}", file=sys.stderr)
+
+
+def _best(run: Path) -> Path | None:
+    """The stage to talk to: of those that left a language model, the one with most stages before it in line."""
+    depth: dict[str, int] = {}
+    best, most = None, -1
+    for stage in read_json(run / "status.json")["stages"]:
+        read = [name for names in stage["inputs"].values() for name in names]
+        depth[stage["name"]] = 1 + max((depth[name] for name in read if name in depth), default=-1)
+        place = run / stage["directory"]
+        if _speaks(place / "model" / "config.json") and depth[stage["name"]] > most:
+            best, most = place, depth[stage["name"]]
+    return best
 
 
 def _speaks(config: Path) -> bool:

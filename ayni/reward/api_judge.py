@@ -91,7 +91,12 @@ class ApiJudge:
         asked = (prompt.id, first, second)
         if asked not in self._known:
             body = {"model": self.name, "temperature": 0, "messages": [_message(prompt, first, second)]}
-            verdict = self._verdict(self._send(f"{self.url}/chat/completions", body))
+            try:
+                verdict = self._verdict(self._send(f"{self.url}/chat/completions", body))
+            except BadInput as error:
+                if self._known:  # it worked before: nothing that is kept may be thrown away as bad input
+                    raise AyniError(str(error)) from None
+                raise
             with self._lock:
                 self._known[asked] = verdict
                 if self.memory is not None:
@@ -171,8 +176,7 @@ class ApiJudge:
             if tried < TRIES:
                 self.wait(min(pause, LONGEST_WAIT))
                 pause *= 2
-        kind = AyniError if self._known else BadInput
-        raise kind(f"the judge at {self.url} {why}, {TRIES} times; once it does, the same command continues")
+        raise BadInput(f"the judge at {self.url} {why}, {TRIES} times; once it does, the same command continues")
 
 
 def served_model(url: str) -> str:
