@@ -66,6 +66,15 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if config.limit is not None:
         order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
         prompts = [prompts[i] for i in sorted(order)]
+    pool: dict[str, list[Sample]] = {}
+    for path in inputs.get("earlier") or []:
+        for group in read_groups(Path(path)):
+            pool.setdefault(group[0].prompt_id, []).extend(group)
+    missing = next((id for id in pool if id not in known), None)
+    if missing is not None:
+        raise BadInput(
+            f"an earlier round has samples of {missing!r}, which is in no prompt file given", field="prompts"
+        )
 
     sampling = Sampling(config.temperature, 1.0, config.max_tokens)
     seed = seed_of(run.seed, run.name)
@@ -76,17 +85,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         chunk=chunk_prompts(config.n),
         progress=lambda done, total: run.progress(done, total, "prompt"),
     )
-    pool: dict[str, list[Sample]] = {}
-    for path in inputs.get("earlier") or []:
-        for group in read_groups(Path(path)):
-            pool.setdefault(group[0].prompt_id, []).extend(group)
     for prompt, group in zip(prompts, groups, strict=True):
         pool.setdefault(prompt.id, []).extend(group)
-    missing = next((id for id in pool if id not in known), None)
-    if missing is not None:
-        raise BadInput(
-            f"an earlier round has samples of {missing!r}, which is in no prompt file given", field="prompts"
-        )
     asked = [known[id] for id in pool]
     kept = select(asked, list(pool.values()), judges, policy, config, run)
     write_jsonl(run.directory / "records.jsonl", map(to_dict, kept))
