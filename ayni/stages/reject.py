@@ -100,7 +100,8 @@ def select(
     combined = scores.combined.split([len(group) for group in groups])
     kept: list[Demonstration] = []
     for prompt, group, reward in zip(prompts, groups, combined, strict=True):
-        fit = [i for i, s in enumerate(group) if s.finished == "stop" or not config.finished_only]
+        ended = [i for i, s in enumerate(group) if s.finished == "stop" or not config.finished_only]
+        fit = [i for i in ended if group[i].text.strip()]  # silence is nothing to imitate
         if not fit:
             continue
         if config.keep == "best":
@@ -110,7 +111,7 @@ def select(
         answer = Message("assistant", group[pick].text)
         kept.append(Demonstration((*prompt.dialog, answer), "last", f"{run.name}:{prompt.id}"))
     if not kept:
-        raise BadInput("no answer ended before max_tokens", field="max_tokens", fix="raise max_tokens")
+        raise BadInput("no answer says something and ends before max_tokens", field="max_tokens", fix="raise max_tokens")
     # Figure 7 of the paper: what the best of n would gain over the median, from each prompt's first n answers.
     for n in range(1, min(len(row) for row in combined) + 1):
         best = sum(float(row[:n].max()) for row in combined) / len(combined)
