@@ -1,0 +1,337 @@
+"""What the stages make of their inputs: what is kept, dropped, split, chosen and logged. (PPO: test_ppo.)"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from small_stages import Small, comparisons, prepare
+from tiny import SENTENCE, policy, prompts, tokenizer
+
+from ayni.config import parse_config
+from ayni.errors import BadInput
+from ayni.execution import execute
+from ayni.files import write_jsonl
+from ayni.maths.rewards import MARGINS
+from ayni.model_directory import load_model
+from ayni.recipe import load_stage
+from ayni.records import Comparison, Demonstration, Message, Prompt, Sample, to_dict
+from ayni.reward.combine import Scores
+from ayni.reward.model import load_reward
+from ayni.rollout.store import read_groups
+from ayni.run import Run
+from ayni.stages import pretrain, reject, reward
+from ayni.text.chat import answer_tokens
+from ayni.text.formats import read_comparisons, read_demonstrations, read_prompts
+from ayni.text.tokenizer import load_tokenizer
+from ayni.train.batch import batch_of
+from ayni.train.objectives import NextToken
+
+LONG = " ".join([SENTENCE] * 4)  # more than a context of 96 tokens
+
+
+@pytest.fixture(scope="module")
+def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Small]:
+    return prepare(tmp_path_factory.mktemp("inputs"))
+
+
+def metrics(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def lines_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def given(small: Small, **inputs: Any) -> Small:
+    """The stage with other inputs; None takes one away."""
+    kept = {name: path for name, path in {**small.inputs, **inputs}.items() if path is not None}
+    return Small(small.kind, small.settings, kept)
+
+
+# Fitting
+
+
+def test_fine_tuning_learns_its_answers(stages: dict[str, Small], tmp_path: Path) -> None:
+    stages["sft"].execute(tmp_path / "sft", epochs=6, optimiser={"lr": 2e-2})
+    losses = [line["loss"] for line in metrics(tmp_path / "sft")]
+    assert len(losses) == 6 * 4
+    assert sum(losses[-4:]) / 4 < sum(losses[:4]) / 4 - 1
+    model, words = load_model(tmp_path / "sft" / "model")
+    assert model.shape.head == "logits"
+    assert words.fingerprint == tokenizer().fingerprint
+
+
+def test_dialogues_that_do_not_fit_are_dropped_and_counted(
+    stages: dict[str, Small], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    owl, long = Message("user", "owl"), Message("assistant", LONG)
+    demos = [Demonstration((owl, Message("assistant", "hill"))), Demonstration((owl, long))]
+    write_jsonl(tmp_path / "d.jsonl", map(to_dict, demos))
+    small = given(stages["sft"], data=[tmp_path / "d.jsonl"])
+    small.execute(tmp_path / "sft", epochs=1)
+    assert metrics(tmp_path / "sft")[0]["tokens"] < 96
+    write_jsonl(tmp_path / "d.jsonl", [to_dict(demos[1])])
+    with pytest.raises(BadInput, match="no dialogue fits in 96 tokens"):
+        small.execute(tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_only_the_last_turn_counts_where_a_demonstration_says_so(stages: dict[str, Small], tmp_path: Path) -> None:
+    """Ghost Attention's mask rule: an earlier answer that is not trained on stays unlikely."""
+    user, first, last = Message("user", "owl"), Message("assistant", "hare hare"), Message("assistant", "rain")
+    learned = {}
+    for train in ("all", "last"):
+        write_jsonl(tmp_path / "d.jsonl", [to_dict(Demonstration((user, first, user, last), train))])  # type: ignore[arg-type]
+        small = given(stages["sft"], data=[tmp_path / "d.jsonl"])
+        small.execute(tmp_path / train, epochs=25, optimiser={"lr": 1e-2})
+        model, words = load_model(tmp_path / train / "model")
+        earlier = answer_tokens((user,), "hare hare", words)
+        whole = answer_tokens((user, first, user), "rain", words)
+        learned[train] = [-float(NextToken().loss(model, batch_of([s]))[0].detach()) for s in (earlier, whole)]
+    assert learned["all"][0] > learned["last"][0] + 5  # nats
+    assert min(learned["all"][1], learned["last"][1]) > -8
+
+
+def corpus(path: Path, count: int, seed: int) -> list[str]:
+    draw = np.random.default_rng(seed)
+    texts = [" ".join(draw.choice([f"{seed}w{i}" for i in range(200)], 25)) for _ in range(count)]
+    write_jsonl(path, ({"text": text} for text in texts))
+    return texts
+
+
+def test_sources_are_weighted_and_duplicates_and_held_out_text_are_gone(tmp_path: Path) -> None:
+    paths = [tmp_path / f"{i}.jsonl" for i in range(3)]
+    a, b, held = (corpus(path, 10, i) for i, path in enumerate(paths))
+    write_jsonl(paths[0], ({"text": t} for t in [*a, *a[:3], held[0] + "!"]))
+    write_jsonl(paths[1], ({"text": t} for t in [*b, a[5]]))
+    run = Run(tmp_path / "run", name="pretrain", quiet=True, seed=1)
+    config = pretrain.Config(weights=(2.0, 0.5))
+    mixed = Counter(pretrain.sources(config, {"data": paths[:2], "heldout": [paths[2]]}, run))
+    assert {text: n for text, n in mixed.items() if text in a} == dict.fromkeys(a, 2)
+    assert sum(n for text, n in mixed.items() if text in b) == 5
+    assert set(mixed) <= {*a, *b}
+    assert pretrain.sources(config, {"data": paths[:2]}, run) == pretrain.sources(config, {"data": paths[:2]}, run)
+    with pytest.raises(BadInput, match="weights: 1 weights for 2 sources"):
+        pretrain.sources(pretrain.Config(weights=(1.0,)), {"data": paths[:2]}, run)
+    with pytest.raises(BadInput, match="no document is left"):
+        pretrain.sources(pretrain.Config(), {"data": paths[:1], "heldout": paths[:1]}, run)
+
+
+def test_rows_are_documents_end_to_end(tmp_path: Path) -> None:
+    texts = ["owl", "the hare", "rain falls on the green hill"]
+    run = Run(tmp_path, name="pretrain", quiet=True)
+    rows = pretrain.packed_rows(texts, tokenizer(), pretrain.Config(row_tokens=8, context=8), run)
+    stream = [id for t in texts for id in (tokenizer().bos, *tokenizer().encode(t), tokenizer().eos)]
+    assert [t for row in rows for t in row.tokens] == stream[: len(stream) // 8 * 8]
+    assert all(row.mask == [False] + [True] * 7 for row in rows)
+    with pytest.raises(BadInput, match=r"the corpus has \d tokens, a row 8"):
+        pretrain.packed_rows(["."], tokenizer(), pretrain.Config(row_tokens=8, context=8), run)
+
+
+def test_pretraining_takes_a_number_of_tokens(stages: dict[str, Small], tmp_path: Path) -> None:
+    stages["pretrain"].execute(tmp_path / "p", tokens=64 * 6 * 4)
+    assert sum(line["tokens"] for line in metrics(tmp_path / "p")) == pytest.approx(64 * 6 * 4, rel=0.35)
+
+
+def test_a_reward_model_learns_the_words_that_were_chosen(stages: dict[str, Small], tmp_path: Path) -> None:
+    small = given(stages["reward"], heldout=None)
+    settings = {"epochs": 12, "task": "helpfulness", "heldout_share": 0.25, "batch_size": 4, "other_share": 0.0}
+    small.execute(tmp_path / "rm", **settings, optimiser={"lr": 1e-2})
+    history = metrics(tmp_path / "rm")
+    assert history[-1]["loss"] < 0.3 < history[0]["loss"]
+    (row,) = [
+        r for r in json.loads((tmp_path / "rm" / "results.json").read_text())["results"] if r["metric"] == "accuracy"
+    ]
+    assert row["n"] == 4  # a quarter of 16 comparisons of this task
+    reward_model = load_reward(tmp_path / "rm" / "model")
+    asked = prompts(8, seed=9)
+    with_owl, without = (reward_model.score_answers(asked, [a] * 8) for a in ("hill owl", "hill"))
+    assert (with_owl > without).all()
+
+
+def test_held_out_comparisons_that_do_not_fit_are_left_out(stages: dict[str, Small], tmp_path: Path) -> None:
+    pairs = comparisons(6)
+    write_jsonl(tmp_path / "held.jsonl", map(to_dict, [*pairs, replace(pairs[0], chosen=LONG)]))
+    small = given(stages["reward"], heldout=[tmp_path / "held.jsonl"])
+    small.execute(tmp_path / "rm", epochs=0.5)
+    rows = json.loads((tmp_path / "rm" / "results.json").read_text())["results"]
+    assert next(r["n"] for r in rows if r["metric"] == "accuracy") == 2
+    write_jsonl(tmp_path / "long.jsonl", [to_dict(replace(pairs[0], chosen=LONG))])
+    with pytest.raises(BadInput, match="no pair fits the context of 96 tokens"):
+        given(small, data=[tmp_path / "long.jsonl"]).execute(tmp_path / "none")
+    write_jsonl(tmp_path / "other.jsonl", [to_dict(pairs[1])])
+    with pytest.raises(BadInput, match="no comparison of the task safety"):
+        given(small, data=[tmp_path / "other.jsonl"]).execute(tmp_path / "none")
+
+
+def test_pairs_carry_the_ratings_margin_and_the_safety_labels() -> None:
+    config = reward.Config(margin="large")
+    prompt = prompts(1)[0]
+    rated = Comparison(prompt, "owl", "hill", "safety", "better", safety="chosen_safe")
+    pair = reward.pair_of(rated, tokenizer(), config)
+    assert (pair.margin, pair.safe) == (MARGINS["large"]["better"], (1, 0))
+    assert reward.pair_of(replace(rated, margin=0.25), tokenizer(), config).margin == 0.25
+    assert reward.pair_of(replace(rated, rating=None, safety=None), tokenizer(), config).margin == 0
+    assert reward.pair_of(replace(rated, safety="both_unsafe"), tokenizer(), config).safe == (0, 0)
+    assert reward.pair_of(replace(rated, safety="both_safe"), tokenizer(), config).safe == (1, 1)
+    assert pair.chosen.tokens[-1] == tokenizer().eos
+    assert pair.chosen.tokens != pair.rejected.tokens
+
+
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_dpo_starts_at_its_reference(dtype: str, stages: dict[str, Small], tmp_path: Path) -> None:
+    """In any dtype: the reference is computed as the policy is."""
+    stages["dpo"].execute(tmp_path / "dpo", dtype=dtype, epochs=2)
+    history = metrics(tmp_path / "dpo")
+    tolerance = 1e-5 if dtype == "fp32" else 0.02  # (bf16: kernels round by the micro-batch's shape)
+    assert history[0]["loss"] == pytest.approx(math.log(2), abs=tolerance)
+    assert history[0]["lead"] == pytest.approx(0, abs=2 * tolerance)
+    assert history[-1]["lead"] > 0.5
+    assert history[-1]["accuracy"] == 1
+
+
+def test_ipo_and_smoothing_are_settings(stages: dict[str, Small], tmp_path: Path) -> None:
+    stages["dpo"].execute(tmp_path / "ipo", ipo=True)
+    assert metrics(tmp_path / "ipo")[0]["loss"] == pytest.approx(25, rel=1e-3)
+    stages["dpo"].execute(tmp_path / "smooth", smoothing=0.3)
+    assert metrics(tmp_path / "smooth")[0]["loss"] == pytest.approx(math.log(2), abs=1e-5)
+    plain = metrics(tmp_path / "smooth")[-1]["lead"]
+    stages["dpo"].execute(tmp_path / "dpo")
+    assert plain < metrics(tmp_path / "dpo")[-1]["lead"]  # doubt holds back
+
+
+def test_rrhf_agrees_with_the_reward_more_and_more(stages: dict[str, Small], tmp_path: Path) -> None:
+    stages["rrhf"].execute(tmp_path / "rrhf", epochs=10, optimiser={"lr": 1e-2})
+    history = metrics(tmp_path / "rrhf")
+    assert history[-1]["agreement"] > history[0]["agreement"]
+    assert history[-1]["loss"] < history[0]["loss"] - 1
+    assert [len(group) for group in read_groups(tmp_path / "rrhf" / "samples.jsonl")] == [3] * 12
+
+
+# Making records
+
+
+def best_of(small: Small, directory: Path) -> tuple[dict[str, str], list[Any]]:
+    """The kept answer of every prompt, and the groups it was chosen from."""
+    kept = {d["source"].partition(":")[2]: d["dialog"][-1]["content"] for d in lines_of(directory / "records.jsonl")}
+    return kept, read_groups(directory / "samples.jsonl")
+
+
+def test_rejection_sampling_keeps_the_best_finished_answer(stages: dict[str, Small], tmp_path: Path) -> None:
+    small = given(stages["reject"], reward_safety=None)
+    small.execute(tmp_path / "rs", n=6)
+    kept, groups = best_of(small, tmp_path / "rs")
+    judge = load_reward(small.inputs["reward"])  # type: ignore[arg-type]
+    asked = {p.id: p for p in read_prompts(small.inputs["prompts"][0])}  # type: ignore[index]
+    assert len(groups) == 12
+    cut_off = 0
+    for group in groups:
+        scores = judge.score_samples([asked[group[0].prompt_id]], [group], tokenizer()).tolist()
+        finished = [(score, s.text) for score, s in zip(scores, group, strict=True) if s.finished == "stop"]
+        cut_off += len(group) - len(finished)
+        assert kept.get(group[0].prompt_id) == (max(finished)[1] if finished else None)
+    assert cut_off > 0
+    demonstrations = read_demonstrations(tmp_path / "rs" / "records.jsonl")
+    assert {d.train for d in demonstrations} == {"last"}
+    curve = [line for line in metrics(tmp_path / "rs") if "best" in line]
+    assert [line["n"] for line in curve] == [1, 2, 3, 4, 5, 6]
+    assert all(a["best"] <= b["best"] for a, b in pairwise(curve))
+
+
+def test_cut_off_answers_may_be_kept_on_request(stages: dict[str, Small], tmp_path: Path) -> None:
+    stages["reject"].execute(tmp_path / "rs", finished_only=False, max_tokens=3)
+    kept, groups = best_of(stages["reject"], tmp_path / "rs")
+    assert len(kept) == len(groups) == 12
+    with pytest.raises(BadInput, match="max_tokens: no answer"):
+        stages["reject"].execute(tmp_path / "none", max_tokens=1, limit=1, n=1)
+
+
+@pytest.mark.parametrize("keep", ["best", "random"])
+def test_an_empty_answer_is_never_kept_however_good(keep: str, tmp_path: Path) -> None:
+    """A stage that trains on the records would refuse it, and rightly."""
+    asked = prompts(2)
+    said = [["", "rain", " "], ["", " "]]
+    groups = [
+        [Sample(p.id, "helpfulness", (2,), (-1.0,), text, "stop") for text in texts]
+        for p, texts in zip(asked, said, strict=True)
+    ]
+    scores = Scores(torch.tensor([9.0, 1, 9, 9, 9]), None, torch.tensor([9.0, 1, 9, 9, 9]))
+    run = Run(tmp_path, name="reject", quiet=True)
+    judges: Any = lambda *given: scores  # noqa: E731
+    kept = reject.select(asked, groups, judges, policy(), reject.Config(keep=keep), run)  # type: ignore[arg-type]
+    assert [d.dialog[-1].content for d in kept] == ["rain"]
+
+
+def test_the_random_control_draws_the_same_samples_and_keeps_others(stages: dict[str, Small], tmp_path: Path) -> None:
+    for keep in ("best", "random"):
+        stages["reject"].execute(tmp_path / keep, keep=keep, n=6)
+    (best, groups), (chance, same) = (best_of(stages["reject"], tmp_path / keep) for keep in ("best", "random"))
+    assert groups == same
+    assert best.keys() == chance.keys()
+    assert any(best[id] != chance[id] for id in best)
+
+
+def test_earlier_rounds_join_the_pool_and_are_judged_anew(stages: dict[str, Small], tmp_path: Path) -> None:
+    small = stages["reject"]
+    small.execute(tmp_path / "first", n=4)
+    later = given(small, earlier=[tmp_path / "first" / "samples.jsonl"])
+    later.execute(tmp_path / "second", n=2, limit=5, temperature=1.2)
+    kept, groups = best_of(later, tmp_path / "second")
+    assert len(groups) == 5
+    assert len(kept) > 5  # prompts of the first round are there too
+    first = best_of(small, tmp_path / "first")[0]
+    drawn = {g[0].prompt_id for g in groups}
+    assert all(kept[id] == answer for id, answer in first.items() if id not in drawn)
+
+    write_jsonl(tmp_path / "few.jsonl", map(to_dict, prompts(2, seed=77)))
+    stranger = given(later, prompts=[tmp_path / "few.jsonl"])
+    with pytest.raises(BadInput, match="which is in no prompt file given"):
+        stranger.execute(tmp_path / "third")
+
+
+def test_collected_comparisons_are_held_out_by_prompt(stages: dict[str, Small], tmp_path: Path) -> None:
+    stages["collect"].execute(tmp_path / "c")
+    train, held = (read_comparisons(tmp_path / "c" / name) for name in ("records.jsonl", "heldout.jsonl"))
+    assert train
+    assert held
+    assert not {c.prompt.id for c in train} & {c.prompt.id for c in held}
+    assert all(c.rating is not None and c.chosen != c.rejected for c in train)
+    assert {c.model_chosen for c in train} == {"policy"}
+    assert metrics(tmp_path / "c")[0]["train"] == len(train)
+
+
+def test_the_village_judges_its_own_prompts_only(stages: dict[str, Small], tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "p.jsonl", [to_dict(Prompt("x", (Message("user", "owl"),)))])
+    with pytest.raises(BadInput, match="the village's annotators judge the prompts of one village"):
+        given(stages["collect"], prompts=[tmp_path / "p.jsonl"]).execute(tmp_path / "c")
+
+
+def test_a_tokenizer_is_trained_on_at_most_so_many_characters(stages: dict[str, Small], tmp_path: Path) -> None:
+    stages["tokenizer"].execute(tmp_path / "t", max_characters=1500)
+    assert metrics(tmp_path / "t")[0]["characters"] == 1500
+    words = load_tokenizer(tmp_path / "t" / "tokenizer")
+    assert words.vocab_size == 300
+    assert words.decode(words.encode("the owl 中")) == "the owl 中"
+
+
+# All of them
+
+
+@pytest.mark.parametrize("name", ["pretrain", "sft", "reward", "dpo", "rrhf", "collect", "reject", "ppo"])
+def test_another_seed_gives_another_result(name: str, stages: dict[str, Small], tmp_path: Path) -> None:
+    small = stages[name]
+    config = parse_config(load_stage(small.kind).config, dict(small.settings))
+    for seed in (1, 2):
+        execute(small.kind, config, small.inputs, tmp_path / str(seed), name=name, seed=seed, quiet=True)
+    first, second = (metrics(tmp_path / str(seed)) for seed in (1, 2))
+    assert [line["step"] for line in first] == [line["step"] for line in second] or name == "ppo"
+    assert first != second
