@@ -26,7 +26,7 @@ from ayni.text.chat import TAGS, answer_text, render_prompt
 from ayni.text.tokenizer import Tokenizer
 
 SLOTS = 256  # rows decoded together
-CHUNK_SAMPLES = 1024  # samples per chunk: chunks are the unit in which results reproduce, bit for bit
+CHUNK_SAMPLES = 2048  # samples per chunk: chunks are the unit in which results reproduce, bit for bit
 
 
 def chunk_prompts(n: int) -> int:
