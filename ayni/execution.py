@@ -17,7 +17,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -132,7 +132,7 @@ def execute_job(
     with _heard(place) as tell:
         refuse_foreign(directory, {"inputs.json", SEAL}, "stage")
         if not fresh:
-            if reusable(job, directory, quiet=quiet):
+            if reusable(job, directory):
                 remove_checkpoints(directory)  # a kill just after the seal left them
                 tell("reused")
                 return "reused"
@@ -223,7 +223,7 @@ def ours(directory: Path, keep: Callable[[], bool] = lambda: False) -> Iterator[
             raise
 
 
-def reusable(job: Job, directory: Path, *, quiet: bool = False) -> bool:
+def reusable(job: Job, directory: Path) -> bool:
     """Whether `directory` holds this job finished and whole; BadInput if it is damaged or another job's."""
     seal = read_seal(directory)
     if seal is None:
@@ -233,9 +233,15 @@ def reusable(job: Job, directory: Path, *, quiet: bool = False) -> bool:
     if damaged := damages(directory, seal):
         file, what = next(iter(damaged.items()))
         raise BadInput(f"{what} since the stage finished", path=directory / file, fix="--fresh makes it again")
-    if seal["source"] != source_hash() and not quiet:
-        print(f"{directory.name}: reused, though ayni's own code has changed since", file=sys.stderr)
     return True
+
+
+def warn_of_other_source(directories: Collection[Path]) -> None:
+    """Of reused stages: a difference in ayni's own code is no reason to run them again, but worth a word."""
+    other = [place for place in directories if (read_seal(place) or {}).get("source") != source_hash()]
+    if other:
+        names = f"{len(other)} reused stages were" if len(other) > 1 else f"{other[0].name} was"
+        print(f"{names} made by another version of ayni's code; --fresh starts over", file=sys.stderr)
 
 
 def _inputs_record(job: Job) -> dict[str, Any]:

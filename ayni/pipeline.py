@@ -16,7 +16,17 @@ from typing import Any
 
 from ayni.done import read_seal
 from ayni.errors import BadInput
-from ayni.execution import Job, dump_yaml, execute, execute_job, job_of, ours, refuse_foreign, reusable
+from ayni.execution import (
+    Job,
+    dump_yaml,
+    execute,
+    execute_job,
+    job_of,
+    ours,
+    refuse_foreign,
+    reusable,
+    warn_of_other_source,
+)
 from ayni.files import read_json, write_json, write_text
 from ayni.recipe import Recipe, Step, read_recipe
 
@@ -131,6 +141,8 @@ def run_recipe(
                 print(f"[{index + 1}/{len(steps)}] {step.name}: {stage.state}{took}", file=sys.stderr, flush=True)
         board.status = "done"
         board.write()
+        if not quiet:
+            warn_of_other_source([places[stage.name] for stage in board.stages if stage.state == "reused"])
         if leads:
             from ayni.report import build_report
 

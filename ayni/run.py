@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 from ayni.errors import BadNumbers
-from ayni.files import json_line, write_json
+from ayni.files import json_line, write_json, write_text
+
+BAR = 20  # characters
 
 
 class Run:
@@ -25,8 +28,9 @@ class Run:
         self.directory, self.name, self.seed, self.quiet, self.leads = Path(directory), name, seed, quiet, leads
         self.directory.mkdir(parents=True, exist_ok=True)
         self.metrics_path = self.directory / "metrics.jsonl"
-        self._started = self._printed = time.monotonic()
-        self._began_at = 0
+        self._printed = time.monotonic()
+        self._first: tuple[int, float] | None = None  # what was done when we first looked, and when that was
+        self._live = False  # a line stands on the terminal that the next one replaces
 
     def log(self, step: int, **metrics: Any) -> None:
         """One line of metrics; a number that is not finite is an error (exit 4), never a silent NaN."""
@@ -45,7 +49,7 @@ class Run:
     def rewind(self, step: int) -> None:
         """Forget the metrics logged after `step`."""
         kept = [line for line in self.metrics() if line["step"] <= step]
-        self.metrics_path.write_text("".join(json_line(line) for line in kept), encoding="utf-8")
+        write_text(self.metrics_path, "".join(json_line(line) for line in kept))
 
     def tuned(self, **choices: Any) -> dict[str, Any]:
         """What this run settled on at its start: written once, read back on resume."""
@@ -58,25 +62,47 @@ class Run:
 
     def say(self, text: str) -> None:
         if not self.quiet:
-            print(f"{self.name}: {text}", file=sys.stderr, flush=True)
+            print(f"{self._fresh_line()}{self.name}: {text}", file=sys.stderr, flush=True)
 
     def progress(self, done: int, total: int, unit: str = "step", **shown: float) -> None:
-        """A live line with the time left on a terminal, a plain line every few seconds elsewhere."""
+        """A live line with a bar and the time left on a terminal, a plain line every few seconds elsewhere."""
         now = time.monotonic()
-        if done <= self._began_at or now < self._started:
-            self._started, self._began_at = now, done
-        terminal = sys.stderr.isatty()
-        last = done >= total
+        if self._first is None or done <= self._first[0]:
+            self._first = (done, now)  # what was done before, by a run that was interrupted, says nothing of our speed
+        terminal, last = sys.stderr.isatty(), done >= total
         if self.quiet or (now - self._printed < (0.1 if terminal else 5) and not last):
             return
         self._printed = now
-        speed = (done - self._began_at) / max(now - self._started, 1e-9)
-        left = f"{(total - done) / speed:.0f}s left" if speed > 0 else "…"
-        values = "  ".join(f"{key} {value:.4g}" for key, value in shown.items())
-        text = f"{self.name}: {unit} {done}/{total}  {values}  {left}"
+        before, began = self._first
+        speed = (done - before) / (now - began) if now > began else 0.0
+        left = [] if last else [f"{_clock((total - done) / speed)} left" if speed else "…"]
+        values = [f"{key.replace('_per_', '/')} {_short(value)}" for key, value in shown.items()]
+        counted = f"{unit} {done:,}/{total:,}"
         if terminal:
-            print(f"\r\x1b[K{text}", end="\n" if last else "", file=sys.stderr, flush=True)
+            bar = "━" * (BAR * done // total) + "─" * (BAR - BAR * done // total)
+            text = "  ".join([f"{self.name} {bar} {counted}", *values, *left])
+            width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be taken back
+            print(self._fresh_line() + text[:width], end="\n" if last else "", file=sys.stderr, flush=True)
+            self._live = not last
         else:
-            print(text, file=sys.stderr, flush=True)
+            print("  ".join([f"{self.name}: {counted}", *values, *left]), file=sys.stderr, flush=True)
         if last:
-            self._began_at = 0
+            self._first = None
+
+    def _fresh_line(self) -> str:
+        """What takes a live line back."""
+        live, self._live = self._live, False
+        return "\r\x1b[K" if live else ""
+
+
+def _clock(seconds: float) -> str:
+    """`42s`, `3m07s`, `2h05m`."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    minutes, rest = divmod(whole, 60)
+    return f"{minutes}m{rest:02}s" if minutes < 60 else f"{minutes // 60}h{minutes % 60:02}m"
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"

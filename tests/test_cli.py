@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ import torch
 from ayni import cli
 from ayni.cli import chat as chat_module
 from ayni.cli.environment import prepare
+from ayni.cli.recipe import headlines
 from ayni.model.score_head import with_score_head
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
@@ -213,7 +215,50 @@ def test_run_json_is_the_contract(capsys: pytest.CaptureFixture[str], recipe: Pa
     assert [line.split()[:2] for line in plan.splitlines()] == [
         ["pending", "make"], ["reused", "other"], ["pending", "fit"], ["pending", "again"],
     ]  # fmt: skip
-    assert "size" in ok(capsys, "run", recipe, "--out", out, "--quiet")
+    code, text, err = call(capsys, "run", recipe, "--out", out, "--quiet")
+    assert (code, text) == (0, "")  # no metric here is a headline
+    assert err.splitlines()[:2] == [f"all numbers: {out}/results.json", f"report: {out}/report/index.html"]
+    assert err.splitlines()[2].endswith(f" chat {out}")
+
+
+def test_headlines_are_a_table_of_what_matters() -> None:
+    win = {"metric": "win_rate", "axis": "safety", "model": "ppo", "against": "sft", "interval": [0.5, 0.75], "n": 40}
+    assert headlines(
+        [
+            {**win, "value": 0.625},
+            {**win, "value": 0.625},
+            {**win, "metric": "win_rate_half", "value": 0.6},
+            {**win, "axis": "helpfulness", "value": None},
+            {"metric": "kl", "model": "ppo", "against": "sft", "value": 1.234567},
+            {"metric": "bits_per_byte", "model": "base", "value": 2.0, "interval": [1.9, 2.1], "n": 3},
+        ]
+    ) == [
+        "bits per byte          base             2.00   1.90 to 2.10  n 3",
+        "win rate       safety  ppo against sft  62.5%  50.0 to 75.0  n 40",
+        "KL, nats               ppo against sft  1.23",
+    ]
+
+
+def test_a_run_talks_with_the_model_it_is_about(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, place: Path
+) -> None:
+    stages = [("sft", "sft", []), ("ppo", "ppo", ["sft"]), ("control", "sft", ["sft"])]
+    status = {
+        "run": "r",
+        "status": "done",
+        "stages": [
+            {"name": name, "kind": kind, "directory": f"stages/{name}", "state": "ran", "inputs": {"model": reads}}
+            for name, kind, reads in stages
+        ],
+    }
+    for name, _, _ in stages[:2]:
+        shutil.copytree(place / "m", tmp_path / "stages" / name / "model")
+    (tmp_path / "status.json").write_text(json.dumps(status))
+    code, out, err = call(capsys, "generate", tmp_path, "--text", "the", "--max-tokens", 4)
+    assert (code, err) == (0, f"{tmp_path}: the model of the stage ppo\n")
+    assert out == ok(capsys, "generate", "m", "--text", "the", "--max-tokens", 4)
+    shutil.rmtree(tmp_path / "stages")
+    assert "no stage of this run has made a model that talks" in call(capsys, "chat", tmp_path)[2]
 
 
 def test_a_failed_run_still_prints_one_object(capsys: pytest.CaptureFixture[str], recipe: Path) -> None:

@@ -10,10 +10,13 @@ import contextlib
 import errno
 import json
 import os
+import shlex
+import shutil
 import signal
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -54,7 +57,19 @@ def _signals() -> Iterator[None]:
 def say(text: str) -> None:
     """One line on stderr; what a file or a server put into it cannot drive the terminal."""
     line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
-    print(line, file=sys.stderr, flush=True)
+    fresh = "\r\x1b[K" if sys.stderr.isatty() else ""  # in place of a progress line that was cut off
+    print(fresh + line, file=sys.stderr, flush=True)
+
+
+def program() -> str:
+    """How this command was called, to be called again: `ayni`, a path to it, or `python -m ayni`."""
+    called = Path(sys.argv[0])
+    if called.name == "__main__.py":
+        return f"{shlex.quote(sys.executable)} -m ayni"
+    found = shutil.which(called.name)
+    if found is not None and Path(found).resolve() == called.resolve():
+        return called.name
+    return shlex.quote(str(called))
 
 
 def _no_memory(error: BaseException) -> bool:

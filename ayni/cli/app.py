@@ -91,7 +91,7 @@ def _run(
 
 
 def _chat(
-    model: Annotated[Path, typer.Argument(help="A model directory, or the stage that made it.")],
+    model: Annotated[Path, typer.Argument(help="A model directory, or the stage or run that made it.")],
     system: Annotated[str, typer.Option(help="The system message.")] = "",
     best_of: Annotated[int, typer.Option(min=1, help="Answers to choose from (with --reward).")] = 1,
     reward: Annotated[Path | None, typer.Option(help="The reward model that chooses.")] = None,
@@ -107,7 +107,7 @@ def _chat(
 
 
 def _generate(
-    model: Annotated[Path, typer.Argument(help="A model directory, or the stage that made it.")],
+    model: Annotated[Path, typer.Argument(help="A model directory, or the stage or run that made it.")],
     prompts: Annotated[Path | None, typer.Option(help='Lines {"messages"} or {"text"}.')] = None,
     text: Annotated[str | None, typer.Option(help="Continue this text; only the continuation is printed.")] = None,
     output: Output = None,
@@ -197,7 +197,7 @@ def _import(
 
 
 def _export(
-    model: Annotated[Path, typer.Argument(help="A model directory, or the stage that made it.")],
+    model: Annotated[Path, typer.Argument(help="A model directory, or the stage or run that made it.")],
     out: Annotated[Path, typer.Argument(help="What to write.")],
     format_: Annotated[Literal["hf", "meta", "llama2c"], typer.Option("--format", help="The format.")],
     as_json: Json = False,

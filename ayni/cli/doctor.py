@@ -39,7 +39,7 @@ def _machine() -> dict[str, Any]:
     pins, problems = _dependencies()
     data = os.environ.get("AYNI_DATA")
     if data is None:
-        problems.append("AYNI_DATA is not set: recipes and tests on real files have to be told where they are")
+        problems.append("AYNI_DATA is not set: only recipes and tests on real files need it")
     elif not Path(data).is_dir():
         problems.append(f"AYNI_DATA: {data} is not a directory")
     if not _has_bf16():

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ayni.cli.lines import at_line, read_lines, write_lines
-from ayni.cli.stages import output_of
+from ayni.cli.stages import language_model_of
 from ayni.errors import BadInput
 from ayni.model_directory import load_model
 from ayni.records import Dialog
@@ -52,8 +52,8 @@ def generate(
 
 
 def load_policy(path: Path) -> Policy:
-    """A language model that speaks, from its directory or its stage's; BadInput for a reward model."""
-    model, tokenizer = load_model(output_of(path, "model"))
+    """A language model that speaks, from its directory, its stage's or its run's; BadInput for a reward model."""
+    model, tokenizer = load_model(language_model_of(path))
     if model.shape.head != "logits":
         raise BadInput("this is a reward model, it cannot speak", path=path, fix="score with it: ayni score")
     return Policy(model, tokenizer)

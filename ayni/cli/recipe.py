@@ -8,10 +8,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ayni.cli import Outcome
+from ayni.cli import Outcome, program
 from ayni.errors import AyniError
-from ayni.files import read_json
 from ayni.pipeline import run_recipe
+from ayni.report.read import read_run
 
 
 def run(
@@ -35,40 +35,47 @@ def run(
         if latest:
             return Outcome(latest, error)
         raise
-    if not as_json:
-        for stage in summary["stages"] if dry_run else []:
-            print(f"{stage['state']:8} {stage['name']:24} {stage['hash'] or '(after what it reads)'}")
-        if not dry_run:
-            _headlines(summary)
+    if not as_json and dry_run:
+        for stage in summary["stages"]:
+            print(f"{stage['state']:8} {stage['name']:24} {(stage['hash'] or '(after what it reads)')[:8]}")
+    elif not as_json:
+        for line in headlines(summary["results"]):
+            print(line)
+        directory = Path(summary["run"])
+        print(f"all numbers: {directory / 'results.json'}", file=sys.stderr)
+        print(f"report: {directory / 'report' / 'index.html'}", file=sys.stderr)
+        if read_run(directory).talker() is not None:
+            print(f"talk to it: {program()} chat {shlex.quote(str(directory))}", file=sys.stderr)
     return summary
 
 
-def _headlines(summary: dict[str, Any]) -> None:
-    """The run's numbers as a table on stdout, and where to look next on stderr."""
-    for row in summary["results"]:
-        named = [f"{key} {row[key]}" for key in ("axis", "judge", "model", "against", "split") if row.get(key)]
-        interval = row.get("interval")
-        spread = f"  [{interval[0]:.3f}, {interval[1]:.3f}]" if interval else ""
-        value = "-" if row.get("value") is None else f"{row['value']:.4g}"
-        print(f"{row['metric']:32} {value:>8}{spread}  {', '.join(named)}")
-    directory = Path(summary["run"])
-    print(f"report: {directory / 'report' / 'index.html'}", file=sys.stderr)
-    if (place := _best(directory)) is not None:
-        print(f"talk to it: ayni chat {shlex.quote(str(place))}", file=sys.stderr)
+# What a person wants to know first: the metric, what to call it, and whether it is a share.
+HEADLINES = {
+    "bits_per_byte": ("bits per byte", False),
+    "accuracy": ("reward accuracy", True),
+    "win_rate": ("win rate", True),
+    "refusal_rate": ("refused", True),
+    "kl": ("KL, nats", False),
+    "proxy_change": ("change of reward", False),
+    "gold_change": ("change of gold", False),
+}
 
 
-def _best(run: Path) -> Path | None:
-    """The stage to talk to: of those that left a language model, the one with most stages before it in line."""
-    depth: dict[str, int] = {}
-    best, most = None, -1
-    for stage in read_json(run / "status.json")["stages"]:
-        read = [name for names in stage["inputs"].values() for name in names]
-        depth[stage["name"]] = 1 + max((depth[name] for name in read if name in depth), default=-1)
-        place = run / stage["directory"]
-        if _speaks(place / "model" / "config.json") and depth[stage["name"]] > most:
-            best, most = place, depth[stage["name"]]
-    return best
+def headlines(results: Sequence[dict[str, Any]]) -> list[str]:
+    """The run's main numbers as the lines of a table; each once, however many stages measured it."""
+    rows: dict[tuple[str, ...], None] = {}
+    for metric, (name, share) in HEADLINES.items():
+        for row in results:
+            if row["metric"] == metric and row.get("value") is not None:
+                model = row.get("model") or ""
+                whose = f"{model} against {row['against']}" if row.get("against") else model
+                spread = " to ".join(_number(bound, share) for bound in row.get("interval") or ())
+                count = f"n {row['n']}" if row.get("n") else ""
+                value = _number(row["value"], share) + ("%" if share else "")
+                rows[name, row.get("axis") or "", whose, value, spread, count] = None
+    widths = [max((len(row[i]) for row in rows), default=0) for i in range(6)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def _speaks(config: Path) -> bool:
-    return config.is_file() and "LlamaForCausalLM" in read_json(config).get("architectures", [])
+def _number(value: float, share: bool) -> str:
+    return f"{100 * value:.1f}" if share else f"{value:.2f}"

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from ayni.cli import say
 from ayni.errors import BadInput
 
 Options = dict[str, tuple[Any, Any, str, str]]  # parameter: (type, default or ..., option, help)
@@ -93,15 +94,30 @@ def output_of(path: Path, default: str) -> Path:
     return path / default if (path / SEAL).is_file() and (path / default).exists() else path
 
 
+def language_model_of(path: Path) -> Path:
+    """A language model's directory: itself, what its stage left, or of a whole run the model it is about."""
+    if not (path / "status.json").is_file():
+        return output_of(path, "model")
+    from ayni.report.read import read_run
+
+    stage = read_run(path).talker()
+    if stage is None:
+        raise BadInput("no stage of this run has made a model that talks", path=path, fix="run it further")
+    say(f"{path}: the model of the stage {stage.name}")
+    return stage.directory / "model"
+
+
 def tokenizer_path(path: Path) -> Path:
-    """Where the tokenizer lies: a tokenizer, a model's directory, or the stage that made either."""
+    """Where the tokenizer lies: a tokenizer, a model's directory, or the stage or run that made it."""
+    if (path / "status.json").is_file():
+        return language_model_of(path)
     return output_of(output_of(path, "tokenizer"), "model")
 
 
 def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """The body of a stage's verb; {stage, directory, hash, state, seconds, results}."""
     from ayni.done import read_seal
-    from ayni.execution import execute_job, job_of, reusable
+    from ayni.execution import execute_job, job_of, reusable, warn_of_other_source
     from ayni.files import read_json
     from ayni.recipe import load_stage
     from ayni.settings import read_settings
@@ -128,6 +144,8 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
         state = "reused" if not given["fresh"] and reusable(job, directory) else "pending"
     else:
         state = execute_job(job, directory, name=kind, fresh=given["fresh"], quiet=given["quiet"])
+    if state == "reused" and not given["quiet"]:
+        warn_of_other_source([directory])
     results = directory / "results.json"
     summary = {
         "stage": kind,

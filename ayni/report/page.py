@@ -71,13 +71,9 @@ def _family_seconds(run: RunData) -> dict[str, float]:
 def _commands(run: RunData) -> list[tuple[str, str]]:
     """(what for, command): how to talk to the model, go on with the run, and draw this page again."""
     where = shlex.quote(str(run.directory))
-    depth, commands = run.depth(), []
-    chatty = [stage for stage in run.stages if stage.kind not in {"pretrain", "reward"} and stage.family != "evaluates"]
-    models = [stage for stage in chatty if (stage.directory / "model").is_dir()]
-    final = sections.final_model(run)
-    if models:
-        best = max(models, key=lambda stage: (stage.name == final, depth[stage.name]))
-        commands.append(("Talk to the model", f"ayni chat {shlex.quote(str(best.directory / 'model'))}"))
+    commands = []
+    if (stage := run.talker()) is not None:
+        commands.append(("Talk to the model", f"ayni chat {shlex.quote(str(stage.directory / 'model'))}"))
     if run.recipe is not None:
         recipe = shlex.quote(str(run.directory / "recipe.yaml"))
         commands.append(("Go on, or rerun what changed", f"ayni run {recipe} --out {where}"))

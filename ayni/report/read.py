@@ -78,6 +78,24 @@ class RunData:
             depth[stage.name] = 1 + max((depth[parent] for parent in stage.parents), default=-1)
         return depth
 
+    def final_model(self) -> str | None:
+        """The model that the run is about: of those with a win rate, the one made furthest down the pipeline."""
+        depth = self.depth()
+        names = dict.fromkeys(row.model for row in self.results if row.metric == "win_rate" and row.model)
+        family = {stage.name: stage.family for stage in self.stages}
+        return max(names, key=lambda name: (family.get(name) in {"online", "fits"}, depth.get(name, -1)), default=None)
+
+    def talker(self) -> StageData | None:
+        """The stage whose model to talk to: the final one, else the one made furthest down; None if none can talk."""
+        depth, final = self.depth(), self.final_model()
+        quiet = {"pretrain", "reward"}
+        made = [
+            s
+            for s in self.stages
+            if s.kind not in quiet and s.family != "evaluates" and (s.directory / "model").is_dir()
+        ]
+        return max(made, key=lambda stage: (stage.name == final, depth[stage.name]), default=None)
+
 
 def read_run(directory: Path) -> RunData:
     """Reads status.json, results.json, recipe.yaml and every stage; BadInput where a file is not what it should be."""

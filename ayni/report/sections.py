@@ -109,17 +109,9 @@ def span(row: Result, unit: str = "share") -> str:
     return f"{percent(low)} to {percent(high)}" if unit == "share" else f"{low:.2f} to {high:.2f}"
 
 
-def final_model(run: RunData) -> str | None:
-    """The model that the run is about: of those with a win rate, the one made furthest down the pipeline."""
-    depth = run.depth()
-    names = dict.fromkeys(row.model for row in run.results if row.metric == "win_rate" and row.model)
-    family = {stage.name: stage.family for stage in run.stages}
-    return max(names, key=lambda name: (family.get(name) in {"online", "fits"}, depth.get(name, -1)), default=None)
-
-
 def headline(run: RunData) -> list[Card]:
     """Cards for the final model: win rates, refusals, KL; and the base model's bits per byte."""
-    final, cards = final_model(run), []
+    final, cards = run.final_model(), []
     for row in run.results:
         if row.value is None or (row.model and final and row.model != final and row.metric != "bits_per_byte"):
             continue
