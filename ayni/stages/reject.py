@@ -111,7 +111,9 @@ def select(
         answer = Message("assistant", group[pick].text)
         kept.append(Demonstration((*prompt.dialog, answer), "last", f"{run.name}:{prompt.id}"))
     if not kept:
-        raise BadInput("no answer says something and ends before max_tokens", field="max_tokens", fix="raise max_tokens")
+        raise BadInput(
+            "no answer says something and ends before max_tokens", field="max_tokens", fix="raise max_tokens"
+        )
     # Figure 7 of the paper: what the best of n would gain over the median, from each prompt's first n answers.
     for n in range(1, min(len(row) for row in combined) + 1):
         best = sum(float(row[:n].max()) for row in combined) / len(combined)
