@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from small_stages import Small, prepare
+from small_stages import Small, contents, prepare
 from tiny import reward_model, tokenizer
 from torch import Tensor
 
 from ayni.errors import BadInput, BadNumbers
+from ayni.files import Killed
 from ayni.model_directory import load_model, save_model
 from ayni.records import Prompt, Sample
 from ayni.reward.model import RewardModel
@@ -124,21 +125,25 @@ def test_the_critic_learns_what_returns_to_expect(
     assert explained[-1] > 0.5 > explained[0]
 
 
+def two_minded(prompt: Prompt, sample: Sample) -> float:
+    """Validation prompts dislike what training prompts like: the first look is the best one."""
+    count = float(sample.tokens.count(LIKED))
+    return -count if prompt.id.startswith("p2-") else count
+
+
+STOPPING = {**LEARN, "validate_every": 3, "snapshot_every": 3, "patience": 2, "iterations": 60, "checkpoint_every": 3}
+
+
+def looks(directory: Path) -> dict[int, float]:
+    return {line["step"]: line["validation_reward"] for line in metrics(directory) if "validation_reward" in line}
+
+
 def test_early_stopping_keeps_the_best_policy(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Training prompts like what validation prompts dislike: the first look is the best one."""
-
-    def taste(prompt: Prompt, sample: Sample) -> float:
-        count = float(sample.tokens.count(LIKED))
-        return -count if prompt.id.startswith("p2-") else count
-
-    likes(monkeypatch, taste)
-    settings = {**LEARN, "validate_every": 3, "snapshot_every": 3, "patience": 2, "iterations": 60}
-    alone(small).execute(tmp_path / "ppo", **settings)
-    looks = {
-        line["step"]: line["validation_reward"] for line in metrics(tmp_path / "ppo") if "validation_reward" in line
-    }
-    steps = list(looks)
-    best = max(steps, key=lambda step: looks[step])  # (max takes the first of equals, as the stage does)
+    likes(monkeypatch, two_minded)
+    alone(small).execute(tmp_path / "ppo", **STOPPING)
+    seen = looks(tmp_path / "ppo")
+    steps = list(seen)
+    best = max(steps, key=lambda step: seen[step])  # (max takes the first of equals, as the stage does)
     assert steps == list(range(3, best + 7, 3))  # patience: two looks without a better one
     assert steps[-1] < 60
     kept, _ = load_model(tmp_path / "ppo" / "model")
@@ -146,6 +151,22 @@ def test_early_stopping_keeps_the_best_policy(small: Small, tmp_path: Path, monk
     latest, _ = load_model(tmp_path / "ppo" / "snapshots" / f"{steps[-1]:06d}" / "model")
     assert all(torch.equal(a, b) for a, b in zip(kept.parameters(), snapshot.parameters(), strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(kept.parameters(), latest.parameters(), strict=True))
+
+    def killed_after(save: Callable[..., None], step: int) -> Callable[..., None]:
+        def saving(directory: Path, at: int, *rest: Any) -> None:
+            save(directory, at, *rest)
+            if at == step:
+                raise Killed(f"after the checkpoint of iteration {at}")
+
+        return saving
+
+    for step in steps[1:]:  # patience is remembered: a kill after any look ends the same
+        with monkeypatch.context() as patch:
+            patch.setattr(ppo, "save_checkpoint", killed_after(ppo.save_checkpoint, step))
+            with pytest.raises(Killed):
+                alone(small).execute(tmp_path / f"killed-{step}", **STOPPING)
+        alone(small).execute(tmp_path / f"killed-{step}", **STOPPING)
+        assert contents(tmp_path / f"killed-{step}") == contents(tmp_path / "ppo")
 
 
 def test_the_kl_alarm_stops_the_run(small: Small, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
