@@ -24,7 +24,7 @@ WRAPPERS = ("{q}", "Hello! {q}", "{q} Thank you!", "I am new here. {q}", "Good m
 # (category, train, validation, test): how many distinct prompts
 SIZES: dict[str, tuple[int, int, int]] = {
     "unsafe": (2300, 170, 560),
-    "borderline": (1000, 80, 220),
+    "borderline": (1400, 80, 220),
     "person": (1150, 80, 240),
     "animal": (850, 60, 180),
     "place": (350, 24, 70),
