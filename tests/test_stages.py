@@ -192,7 +192,7 @@ def test_dpo_starts_at_its_reference(dtype: str, stages: dict[str, Small], tmp_p
     """In any dtype: the reference is computed as the policy is."""
     stages["dpo"].execute(tmp_path / "dpo", dtype=dtype, epochs=2)
     history = metrics(tmp_path / "dpo")
-    tolerance = 1e-5 if dtype == "fp32" else 0.02  # (bf16: kernels round by the micro-batch's shape)
+    tolerance = 1e-5 if dtype == "fp32" else 1e-3  # (bf16: kernels may round by the micro-batch's shape)
     assert history[0]["loss"] == pytest.approx(math.log(2), abs=tolerance)
     assert history[0]["lead"] == pytest.approx(0, abs=2 * tolerance)
     assert history[-1]["lead"] > 0.5
