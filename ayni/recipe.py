@@ -5,7 +5,8 @@ stage (its usual output for this input), `stage/path/inside`, or a file (absolut
 expands). Stages run in the order they need each other, and in the file's order where that is free.
 
 A recipe may `extends` another: that one's stages come first, and a stage given again changes the keys it names (with
-another kind, it stands alone). Paths stay relative to the file they are written in, those of `--set` to where you are.
+another kind, it stands alone). Paths stay relative to the file they are written in; those of `--set` and of variables
+are relative to where you are.
 """
 
 from __future__ import annotations
@@ -139,8 +140,9 @@ class Recipe:
 
 
 def _anchored(reference: Reference) -> str:
-    keep = reference.stage is not None or reference.text.startswith("$")
-    return reference.text if keep else str(reference.path.resolve())
+    """What the reference means from anywhere: a variable that holds an absolute path stays a variable."""
+    fixed = reference.text.startswith("$") and Path(os.path.expandvars(reference.text)).is_absolute()
+    return reference.text if reference.stage is not None or fixed else str(reference.path.resolve())
 
 
 class _Top(Config):
@@ -173,7 +175,8 @@ class _Reader:
                 raise self.wrong(at, f"{text}: the environment variable {name} is not set", fix)
             return os.environ[name]
 
-        path = self.settings.origin(at).folder / Path(_VARIABLE.sub(value_of, text)).expanduser()
+        folder = Path() if text.startswith("$") else self.settings.origin(at).folder
+        path = folder / Path(_VARIABLE.sub(value_of, text)).expanduser()
         if not path.exists():
             raise self.wrong(at, f"{text} is neither a stage nor a file", f"stages: {', '.join(self.names)}")
         return Reference(text, None, path)

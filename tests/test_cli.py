@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -253,10 +254,17 @@ def test_a_run_talks_with_the_model_it_is_about(
     }
     for name, _, _ in stages[:2]:
         shutil.copytree(place / "m", tmp_path / "stages" / name / "model")
+        (tmp_path / "stages" / name / "DONE.json").touch()
     (tmp_path / "status.json").write_text(json.dumps(status))
     code, out, err = call(capsys, "generate", tmp_path, "--text", "the", "--max-tokens", 4)
     assert (code, err) == (0, f"{tmp_path}: the model of the stage ppo\n")
     assert out == ok(capsys, "generate", "m", "--text", "the", "--max-tokens", 4)
+    assert ok(capsys, "encode", tmp_path / "sft", "prompts.jsonl") == ok(capsys, "encode", "m", "prompts.jsonl")
+    assert "nope: no such model directory" in call(capsys, "generate", tmp_path / "nope", "--text", "")[2]
+    wrong = call(capsys, "score", tmp_path, "pairs.jsonl")[2]
+    assert wrong == f"{tmp_path}: is a whole run; name one of its stages: {tmp_path}/sft, {tmp_path}/ppo\n"
+    shutil.copy(place / "pairs.jsonl", tmp_path / "stages" / "sft" / "records.jsonl")
+    assert json.loads(ok(capsys, "inspect", tmp_path / "sft" / "records.jsonl", "--json"))["records"] == 3
     shutil.rmtree(tmp_path / "stages")
     assert "no stage of this run has made a model that talks" in call(capsys, "chat", tmp_path)[2]
 
@@ -400,6 +408,18 @@ def test_exit_codes(
     monkeypatch.setattr("ayni.cli.doctor.doctor", fail)
     assert call(capsys, "doctor")[0] == code
     assert message in call(capsys, "doctor")[2]
+
+
+def test_an_interrupt_that_turns_into_another_error_is_still_one(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def half_imported(*_: object) -> None:
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGINT)
+        raise AttributeError("partially initialized module 'torch'")
+
+    monkeypatch.setattr("ayni.cli.doctor.doctor", half_imported)
+    assert call(capsys, "doctor") == (130, "", "interrupted\n")
 
 
 def test_a_bug_is_not_hidden(monkeypatch: pytest.MonkeyPatch) -> None:

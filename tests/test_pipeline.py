@@ -447,6 +447,9 @@ def test_environment_is_set_unless_it_is(recipe: Path, monkeypatch: pytest.Monke
     assert step.inputs["data"][0].path == recipe.parent / "source.txt"
     assert os.environ["FAKE_HERE"] == "mine"
     assert read_recipe(recipe).resolved()["stages"]["make"]["data"] == "$FAKE_DATA/source.txt"
+    monkeypatch.setenv("FAKE_DATA", recipe.parent.name)  # relative: to where we are, whatever the recipe's folder
+    monkeypatch.chdir(recipe.parent.parent)
+    assert read_recipe(recipe).resolved()["stages"]["make"]["data"] == str(recipe.parent / "source.txt")
 
 
 @pytest.mark.parametrize(

@@ -43,12 +43,19 @@ class Interrupted(BaseException):
 
 @contextlib.contextmanager
 def _signals() -> Iterator[None]:
+    arrived: list[int] = []
+
     def interrupt(number: int, frame: FrameType | None) -> None:
+        arrived.append(number)
         raise Interrupted(number)
 
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
+    except Exception:
+        if arrived:  # someone on the way, an import for one, made another error of it
+            raise Interrupted(arrived[0]) from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ayni.cli.lines import at_line, read_lines, write_lines
-from ayni.cli.stages import tokenizer_path
+from ayni.cli.stages import located, tokenizer_path
 from ayni.errors import BadInput
 from ayni.records import Dialog, Sequence
 from ayni.text.chat import render, render_prompt
@@ -16,7 +16,7 @@ from ayni.text.tokenizer import Tokenizer, load_tokenizer
 def encode(tokenizer: Path, file: Path, output: Path | None, as_json: bool) -> dict[str, Any]:
     """Rows {index, tokens, mask}: plain text has no BOS and is all supervised; an open dialogue ends in [/INST]."""
     loaded = load_tokenizer(tokenizer_path(tokenizer))
-    rows = []
+    rows, file = [], located(file)
     for index, (line, item) in enumerate(read_lines(file)):
         try:
             sequence = _sequence(item, loaded)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ayni.cli.lines import at_line, read_lines, write_lines
-from ayni.cli.stages import language_model_of
+from ayni.cli.stages import language_model_of, located
 from ayni.errors import BadInput
 from ayni.model_directory import load_model
 from ayni.records import Dialog
@@ -35,7 +35,7 @@ def generate(
     """Rows {index, sample, prompt_tokens, tokens, logprobs, text, finish_reason, seed}, prompt by prompt."""
     if (prompts is None) == (text is None):
         raise BadInput("give either --prompts FILE or --text TEXT")
-    items: list[tuple[int, str | Dialog]] = [(1, text)] if text is not None else read_lines(prompts or Path())
+    items: list[tuple[int, str | Dialog]] = [(1, text)] if text is not None else read_lines(located(prompts or Path()))
     policy = load_policy(model)
     sampling = Sampling(temperature, top_p, max_tokens)
     tokens = []

@@ -8,7 +8,7 @@ from typing import Any
 
 from rich.console import Console
 
-from ayni.cli.stages import output_of, tokenizer_path
+from ayni.cli.stages import located, output_of, tokenizer_path
 from ayni.records import Sequence
 from ayni.text.formats import scan
 from ayni.text.inspect import inspect_data, paint, sequences_of
@@ -23,6 +23,7 @@ def inspect(
     With a critic also `prefixes`: {record, pieces, values} of the sequences shown, one value a token: the critic's of
     the prefix that ends there. Tokens are counted by the model's tokenizer, or the critic's where no model is given.
     """
+    data = located(data)
     judge, tokenizer = None, None
     if critic is not None:
         from ayni.model_directory import load_model

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ayni.cli.lines import write_lines
-from ayni.cli.stages import output_of
+from ayni.cli.stages import located, output_of
 from ayni.errors import BadInput
 from ayni.evaluate.reward_accuracy import reward_accuracy
 from ayni.records import Comparison, Demonstration, Dialog, Message
@@ -16,6 +16,7 @@ from ayni.text.formats import scan
 
 def score(reward_model: Path, data: Path, output: Path | None, as_json: bool) -> dict[str, Any]:
     """Comparisons: rows {index, chosen, rejected, rating} and the accuracies; dialogues: rows {index, score}."""
+    data = located(data)
     records = scan(data).records
     reward = load_reward(output_of(reward_model, "model"))
     if isinstance(records[0], Demonstration):

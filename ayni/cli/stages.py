@@ -91,12 +91,38 @@ def output_of(path: Path, default: str) -> Path:
     """What a finished stage's directory leaves at `default`, or the path itself."""
     from ayni.done import SEAL
 
+    path = located(path)
+    if _is_run(path):
+        fit = [str(path / name) for name, place in _stages_of(path).items() if (place / default).exists()]
+        raise BadInput("is a whole run", path=path, fix=f"name one of its stages: {', '.join(fit)}")
     return path / default if (path / SEAL).is_file() and (path / default).exists() else path
+
+
+def located(path: Path) -> Path:
+    """`RUN/STAGE` and `RUN/STAGE/inside` are short for the directory in which the run keeps that stage."""
+    for run in [] if path.exists() else path.parents:
+        if _is_run(run):
+            name, *inside = path.relative_to(run).parts
+            place = _stages_of(run).get(name)
+            return path if place is None else place.joinpath(*inside)
+    return path
+
+
+def _is_run(path: Path) -> bool:
+    return (path / "status.json").is_file()
+
+
+def _stages_of(run: Path) -> dict[str, Path]:
+    """The directories of a run's stages, by name, as far as it has come."""
+    from ayni.files import read_json
+
+    stages = read_json(run / "status.json")["stages"]
+    return {stage["name"]: run / stage["directory"] for stage in stages if stage["directory"] is not None}
 
 
 def language_model_of(path: Path) -> Path:
     """A language model's directory: itself, what its stage left, or of a whole run the model it is about."""
-    if not (path / "status.json").is_file():
+    if not _is_run(path):
         return output_of(path, "model")
     from ayni.report.read import read_run
 
@@ -109,7 +135,7 @@ def language_model_of(path: Path) -> Path:
 
 def tokenizer_path(path: Path) -> Path:
     """Where the tokenizer lies: a tokenizer, a model's directory, or the stage or run that made it."""
-    if (path / "status.json").is_file():
+    if _is_run(path):
         return language_model_of(path)
     return output_of(output_of(path, "tokenizer"), "model")
 

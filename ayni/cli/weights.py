@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from ayni.cli.stages import output_of
+from ayni.cli.stages import language_model_of
 from ayni.conversion import export_model, import_model
 
 
@@ -17,7 +17,7 @@ def import_weights(source: Path, out: Path, tokenizer: Path | None, as_json: boo
 
 def export_weights(model: Path, out: Path, format: Literal["hf", "meta", "llama2c"], as_json: bool) -> dict[str, Any]:
     """{model, output, format}."""
-    export_model(output_of(model, "model"), out, format)
+    export_model(language_model_of(model), out, format)
     return _said({"model": str(model), "output": str(out), "format": format}, out, as_json)
 
 
