@@ -98,6 +98,8 @@ def test_every_stage_verb_shows_its_inputs_and_settings(capsys: pytest.CaptureFi
     out = ok(capsys, "sft", "--help")
     for word in ("--model", "--data", "--out", "--config", "--set", "--seed", "--fresh", "--dry-run", "--quiet"):
         assert word in out
+    assert "\n   optimiser.lr = 2e-05  peak learning rate" in out
+    assert "\n   epochs = 2" in out
     assert "--judge" in ok(capsys, "evaluate", "--help")
 
 

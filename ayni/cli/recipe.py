@@ -71,6 +71,8 @@ def headlines(results: Sequence[dict[str, Any]]) -> list[str]:
                 whose = f"{model} against {row['against']}" if row.get("against") else model
                 spread = " to ".join(_number(bound, share) for bound in row.get("interval") or ())
                 count = f"n {row['n']}" if row.get("n") else ""
+                if row.get("wins") is not None:
+                    count = f"{row['wins']} won, {row['ties']} tied, {row['losses']} lost"
                 value = _number(row["value"], share) + ("%" if share else "")
                 rows[name, row.get("axis") or "", whose, value, spread, count] = None
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(6)]

@@ -8,13 +8,16 @@ from __future__ import annotations
 import ast
 import importlib.util
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from copy import copy
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from pydantic.fields import FieldInfo
 
 from ayni.cli import say
+from ayni.config import Config
 from ayni.errors import BadInput
 
 Options = dict[str, tuple[Any, Any, str, str]]  # parameter: (type, default or ..., option, help)
@@ -47,7 +50,7 @@ def verb_of(kind: str) -> Callable[..., dict[str, Any]]:
     for spec in stage.inputs.values():
         type_: Any = list[Path] if spec.many else (Path | None if spec.optional else Path)
         default: Any = ([] if spec.optional else ...) if spec.many else (None if spec.optional else ...)
-        text = "A path; may be repeated." if spec.many else "A path."
+        text = f"A path, or the stage that made it ({spec.default}).{' May be repeated.' if spec.many else ''}"
         parameters[_identifier(spec.name)] = (type_, default, f"--{spec.name.replace('_', '-')}", text)
     if kind == "evaluate":
         text = "gold, a reward model's directory, or the address of an OpenAI-compatible endpoint."
@@ -56,11 +59,23 @@ def verb_of(kind: str) -> Callable[..., dict[str, Any]]:
     def verb(**given: Any) -> dict[str, Any]:
         return run_stage(kind, given)
 
-    fields = stage.config.model_fields.items()
-    settings = "\n\n".join(f"{name} = {info.get_default(call_default_factory=True)!r}: {info.description or ''}"
-                           for name, info in fields if not info.is_required())  # fmt: skip
-    verb.__doc__ = f"{summary_of(kind)}\n\nSettings (--set):\n\n{settings}"
+    settings = "\n".join(_settings(stage.config.model_fields))
+    verb.__doc__ = f"{summary_of(kind)}\n\nSettings (--set or --config), with their defaults:\n\n\b\n{settings}"
     return with_options(verb, parameters | COMMON)
+
+
+def _settings(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[str]:
+    """`name = default  what it is`, those of nested settings with a dot."""
+    for name, info in fields.items():
+        default = info.get_default(call_default_factory=True)
+        if isinstance(default, Config):
+            nested = {key: copy(field) for key, field in type(default).model_fields.items()}
+            for key, field in nested.items():
+                field.default = getattr(default, key)
+            yield from _settings(nested, f"{prefix}{name}.")
+        else:
+            shown = "" if info.is_required() else f" = {'null' if default is None else default}"
+            yield f"  {prefix}{name}{shown}{'  ' + info.description if info.description else ''}"
 
 
 def _identifier(name: str) -> str:

@@ -125,6 +125,7 @@ def judged(
     rows: list[Result] = []
     for role, policy in policies.items():
         seed = seed_of(run.seed, "evaluate", role)
+        run.say(f"{policy.name} answers {len(prompts)} prompts")
         answers[role] = [group[0] for group in rollout(policy, prompts, n=1, sampling=sampling, seed=seed)]
         texts = [sample.text for sample in answers[role]]
         scores[role] = [0.0] * len(prompts)
