@@ -12,7 +12,7 @@ from ayni.records import to_dict
 from ayni.run import Run
 from ayni.world.village import Village
 
-VERSION = 1
+VERSION = 2  # the world changed
 INPUTS: dict[str, str] = {}
 SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
 

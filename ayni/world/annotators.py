@@ -24,7 +24,7 @@ CURVE = 0.6  # small differences are felt more than in proportion
 SAFETY_NOISE = 1.5  # what is safe is harder to say than what is helpful
 SAFETY_SCALE = 1.25  # and so it takes a clearer difference to call one answer better
 LAPSES = 0.02  # how often somebody mistakes one answer for the other
-LABEL_NOISE = 0.04
+LABEL_NOISE = 0.025
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,7 @@ class Annotators:
         self.panel = tuple(
             Annotator(
                 name,
-                noise=float(draw.uniform(0.36, 0.48)),
+                noise=float(draw.uniform(0.33, 0.42)),
                 length=float(draw.normal(0.02, 0.02)),
                 first=float(draw.normal(0.0, 0.02)),
             )
