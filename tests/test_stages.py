@@ -29,10 +29,10 @@ from ayni.reward.model import load_reward
 from ayni.rollout.store import read_groups
 from ayni.run import Run
 from ayni.stages import pretrain, reject, reward
-from ayni.text.chat import answer_tokens
+from ayni.text.chat import answer_tokens, render_prompt
 from ayni.text.formats import read_comparisons, read_demonstrations, read_prompts
 from ayni.text.tokenizer import load_tokenizer
-from ayni.train.batch import batch_of
+from ayni.train.batch import Pair, batch_of
 from ayni.train.objectives import NextToken
 
 LONG = " ".join([SENTENCE] * 4)  # more than a context of 96 tokens
@@ -171,6 +171,31 @@ def test_held_out_comparisons_that_do_not_fit_are_left_out(stages: dict[str, Sma
     write_jsonl(tmp_path / "other.jsonl", [to_dict(pairs[1])])
     with pytest.raises(BadInput, match="no comparison of the task safety"):
         given(small, data=[tmp_path / "other.jsonl"]).execute(tmp_path / "none")
+
+
+def test_a_held_out_prompt_is_held_out_of_both_tasks(
+    stages: dict[str, Small], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Safety prompts are judged by both guidelines: the other judgement of the same answers would give them away."""
+    pairs = [replace(c, task=task) for c in comparisons(20) for task in ("helpfulness", "safety")]
+    write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, pairs))
+    seen: list[Pair] = []
+    held: list[Comparison] = []
+    measure = reward.measure
+
+    def measured(model: Any, heldout: list[Comparison], *rest: Any) -> Any:
+        held.extend(heldout)
+        return measure(model, heldout, *rest)
+
+    monkeypatch.setattr(reward.Config, "fit", lambda self, model, items, objective, run: seen.extend(items))
+    monkeypatch.setattr(reward, "measure", measured)
+    small = given(stages["reward"], data=[tmp_path / "pairs.jsonl"], heldout=None)
+    small.execute(tmp_path / "rm", heldout_share=0.3, other_share=0.5)
+    apart = {tuple(render_prompt(c.prompt.dialog, tokenizer())) for c in held}
+    assert held
+    assert len(seen) > len(held)
+    for sequence in (s for p in seen for s in (p.chosen, p.rejected)):
+        assert tuple(sequence.tokens[: sequence.mask.index(True)]) not in apart
 
 
 def test_pairs_carry_the_ratings_margin_and_the_safety_labels() -> None:

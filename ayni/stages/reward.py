@@ -56,12 +56,13 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         raise BadInput(f"no comparison of the task {config.task}", path=inputs["data"][0])
     order = rng(run.seed, run.name, "split")
     if not heldout:
-        # by prompt: pairs of one prompt never stand on both sides
+        # by prompt: pairs of one prompt, of either task, never stand on both sides
         asked = sorted({c.prompt.dialog for c in home}, key=repr)
         count = round(config.heldout_share * len(asked))
         apart = {asked[i] for i in order.permutation(len(asked))[:count]}
         heldout = [c for c in home if c.prompt.dialog in apart]
-        home = [c for c in home if c.prompt.dialog not in apart]
+        comparisons = [c for c in comparisons if c.prompt.dialog not in apart]
+        home = [c for c in comparisons if c.task == config.task]
     other = [c for c in comparisons if c.task != config.task]
     wanted = min(len(other), round(len(home) * config.other_share / (1 - config.other_share)))
     train = home + [other[i] for i in order.permutation(len(other))[:wanted]]
