@@ -159,7 +159,7 @@ def main() -> None:
     except KeyboardInterrupt:  # before or after the verb itself
         say("interrupted")
         code = 130
-    if "torch.distributed" in sys.modules:
+    if code == 0 and "ayni.train.parallel" in sys.modules:  # and so, torch is whole
         from ayni.train.parallel import leave
 
         leave()
