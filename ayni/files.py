@@ -76,6 +76,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         failpoint("directory-written")
         old = path.with_name(f".{path.name}.{os.getpid()}.old")
         if path.exists():
+            shutil.rmtree(old, ignore_errors=True)  # a killed process with our number may have left one
             os.replace(path, old)
             failpoint("directory-moved")
         os.replace(temporary, path)

@@ -45,6 +45,8 @@ class Config(Fitting):
 
     @model_validator(mode="after")
     def _fits(self) -> Config:
+        if any(weight < 0 for weight in self.weights or ()):
+            raise ValueError(f"weights {list(self.weights or ())} must not be negative")
         self.shape(vocab=1)  # raises where heads or sizes do not go together
         if self.row_tokens > self.context:
             raise ValueError(f"row_tokens {self.row_tokens} is more than the context {self.context}")
