@@ -171,7 +171,7 @@ def _panel(stage: StageData, title: str, names: Sequence[str], subtitle: str) ->
     for name in names:
         for key, dots in ((name, False), (f"heldout_{name}", True)):
             x, y = stage.series(key)
-            if x:
+            if len(x) > 1:  # one point is no curve
                 colour = _LINE_COLOUR.get(name, "blue")
                 lines.append(Series(key.replace("_", " "), "clay" if dots and len(names) == 1 else colour, x, y, dots))
     if not lines:

@@ -117,7 +117,7 @@ def select(
     # Figure 7 of the paper: what the best of n would gain over the median, from each prompt's first n answers.
     for n in range(1, min(len(row) for row in combined) + 1):
         best = sum(float(row[:n].max()) for row in combined) / len(combined)
-        median = sum(float(row[:n].median()) for row in combined) / len(combined)
+        median = sum(float(row[:n].quantile(0.5)) for row in combined) / len(combined)
         run.log(n, n=n, best=best, median=median)
     safety = {} if scores.safety is None else {"safety": float(scores.safety.mean())}
     lengths = [len(s.tokens) for group in groups for s in group]
