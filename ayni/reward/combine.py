@@ -12,6 +12,7 @@ from ayni.maths.rewards import choose_rewards
 from ayni.records import Prompt, Sample
 from ayni.reward.model import RewardModel
 from ayni.text.tokenizer import Tokenizer
+from ayni.train.parallel import World
 
 
 @dataclass(frozen=True)
@@ -25,18 +26,27 @@ class Scores:
 
 @dataclass(frozen=True)
 class Judges:
-    """The reward models of one run; without a safety model, helpfulness alone decides."""
+    """The reward models of one run; without a safety model, helpfulness alone decides. Each process of the `world`
+    scores its share."""
 
     helpfulness: RewardModel
     safety: RewardModel | None
     threshold: float = 0.15
+    world: World = World()
 
     def __call__(self, prompts: Many[Prompt], groups: Many[Many[Sample]], policy: Tokenizer) -> Scores:
-        helpfulness = self.helpfulness.score_samples(prompts, groups, policy)
+        helpfulness = self._scores(self.helpfulness, prompts, groups, policy)
         if self.safety is None:
             return Scores(helpfulness, None, helpfulness)
-        safety = self.safety.score_samples(prompts, groups, policy)
+        safety = self._scores(self.safety, prompts, groups, policy)
         tagged = torch.tensor(
             [p.task == "safety" for p, group in zip(prompts, groups, strict=True) for _ in group], dtype=torch.bool
         )
         return Scores(helpfulness, safety, choose_rewards(helpfulness, safety, tagged, self.threshold))
+
+    def _scores(
+        self, reward: RewardModel, prompts: Many[Prompt], groups: Many[Many[Sample]], policy: Tokenizer
+    ) -> Tensor:
+        mine = self.world.share(groups)
+        scores = reward.score_samples(self.world.share(prompts), mine, policy)
+        return torch.cat(self.world.gather(list(scores.split([len(group) for group in mine]))))

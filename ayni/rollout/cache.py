@@ -10,6 +10,9 @@ from ayni.model.layout import Layout
 from ayni.model.shape import Shape
 
 
+STRIDE = 32  # steps that attend over equally many keys: kernels are made for a shape, and few shapes need few kernels
+
+
 class Prefill:
     """A layout that remembers the keys and values it attended over, as rows (N, KV, longest, d) per layer."""
 
@@ -54,7 +57,8 @@ class Cache:
 
     def begin_step(self) -> None:
         """Call before a forward pass over one token per slot."""
-        self.longest = int(self.positions.max()) + 1
+        needed = int(self.positions.max()) + 1
+        self.longest = min(-(-needed // STRIDE) * STRIDE, self.keys[0].shape[2])
         columns = torch.arange(self.longest, device=self.positions.device)
         unseen = (columns > self.positions.unsqueeze(1)).view(-1, 1, 1, 1, self.longest)
         self._bias = torch.zeros_like(unseen, dtype=self.keys[0].dtype).masked_fill_(unseen, float("-inf"))

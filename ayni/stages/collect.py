@@ -72,9 +72,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             draw_all(
                 run.directory / f"samples-{variant}.jsonl",
                 prompts,
-                lambda part, p=policy, s=sampling, d=seed: rollout(
-                    p, part, n=config.pairs_per_prompt, sampling=s, seed=d
-                ),  # type: ignore[misc]
+                lambda part, p=policy, s=sampling, d=seed: place.gather(  # type: ignore[misc]
+                    rollout(p, place.share(part), n=config.pairs_per_prompt, sampling=s, seed=d)
+                ),
                 chunk=chunk_prompts(config.pairs_per_prompt),
                 progress=lambda done, total: run.progress(done, total, "prompt"),
             )

@@ -35,7 +35,7 @@ from ayni.text.formats import read_prompts, read_texts
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.batch import batch_of, cut
 from ayni.train.objectives import sum_by_sequence
-from ayni.train.parallel import world
+from ayni.train.parallel import World, world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
 VERSION = 1
@@ -66,8 +66,6 @@ class Config(Base):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
-    if not run.leads:
-        return  # nothing here is shared between processes
     place = world()
     dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
     policies = {}
@@ -86,7 +84,13 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             scorer = RewardScorer(load_reward(inputs["judge"], dtype=dtype, device=place.device))
         else:
             scorer = GoldScorer(prompts)
-        rows += judged(policies, prompts, scorer, config, run)
+        answers = answers_of(policies, prompts, place, config, run)
+        drawn = answers_for_kl(policies, prompts, place, config, run)
+        if run.leads:  # the processes share what is drawn; the first one judges it
+            rows += judged(policies, prompts, answers, scorer, config, run)
+            rows += [kl(policies["model"], policies["against"], drawn, config, run)] if drawn else []
+    if not run.leads:
+        return
     if inputs.get("texts"):
         texts = [text for path in inputs["texts"] for text in read_texts(Path(path))]
         train = [text for path in inputs.get("train_texts") or [] for text in read_texts(Path(path))]
@@ -115,18 +119,32 @@ def endpoint(config: Config, url: str, inputs: dict[str, Any], run: Run) -> ApiJ
     return ApiJudge(url, name, run.directory / "verdicts.jsonl")
 
 
-def judged(
-    policies: dict[str, Policy], prompts: list[Prompt], scorer: Scorer | ApiJudge, config: Config, run: Run
-) -> list[Result]:
-    """Mean scores, refusals, lengths and KL of each model; win rates of `model` against `against`."""
+def answers_of(
+    policies: dict[str, Policy], prompts: list[Prompt], place: World, config: Config, run: Run
+) -> dict[str, list[Sample]]:
+    """Each model's answer to every prompt."""
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
-    answers: dict[str, list[Sample]] = {}
+    answers = {}
+    for role, policy in policies.items():
+        run.say(f"{policy.name} answers {len(prompts)} prompts")
+        seed = seed_of(run.seed, "evaluate", role)
+        groups = place.gather(rollout(policy, place.share(prompts), n=1, sampling=sampling, seed=seed))
+        answers[role] = [group[0] for group in groups]
+    return answers
+
+
+def judged(
+    policies: dict[str, Policy],
+    prompts: list[Prompt],
+    answers: dict[str, list[Sample]],
+    scorer: Scorer | ApiJudge,
+    config: Config,
+    run: Run,
+) -> list[Result]:
+    """Mean scores, refusals and lengths of each model; win rates of `model` against `against`."""
     scores: dict[str, list[float]] = {}
     rows: list[Result] = []
     for role, policy in policies.items():
-        seed = seed_of(run.seed, "evaluate", role)
-        run.say(f"{policy.name} answers {len(prompts)} prompts")
-        answers[role] = [group[0] for group in rollout(policy, prompts, n=1, sampling=sampling, seed=seed)]
         texts = [sample.text for sample in answers[role]]
         scores[role] = [0.0] * len(prompts)
         for axis in dict.fromkeys(p.task for p in prompts):
@@ -162,22 +180,28 @@ def judged(
             split=config.split,
             seed=run.seed,
         )
-        if config.kl_prompts and policies["model"].tokenizer.fingerprint == policies["against"].tokenizer.fingerprint:
-            rows.append(kl(policies["model"], policies["against"], prompts, config, run))
     shown = {} if isinstance(scorer, ApiJudge) else scores
     write_jsonl(run.directory / "samples.jsonl", dialogues(policies, prompts, answers, shown, config, run))
     return rows
 
 
-def kl(policy: Policy, reference: Policy, prompts: list[Prompt], config: Config, run: Run) -> Result:
-    """KL(π‖π_ref) per answer in nats, from answers sampled at temperature 1."""
+def answers_for_kl(
+    policies: dict[str, Policy], prompts: list[Prompt], place: World, config: Config, run: Run
+) -> list[Sequence]:
+    """The model's answers at temperature 1; none where there is no other model of the same tokens to compare with."""
+    if "against" not in policies or len({p.tokenizer.fingerprint for p in policies.values()}) > 1:
+        return []
+    policy = policies["model"]
     order = rng(run.seed, "evaluate", "kl").permutation(len(prompts))[: config.kl_prompts]
     asked = [prompts[i] for i in order]
     sampling = Sampling(1.0, 1.0, config.max_tokens)
-    drawn = rollout(policy, asked, n=1, sampling=sampling, seed=seed_of(run.seed, "evaluate", "kl"))
-    sequences = []
-    for prompt, (sample,) in zip(asked, drawn, strict=True):
-        sequences.append(sampled_sequence(prompt, sample, policy.tokenizer))
+    seed = seed_of(run.seed, "evaluate", "kl")
+    drawn = place.gather(rollout(policy, place.share(asked), n=1, sampling=sampling, seed=seed))
+    return [sampled_sequence(prompt, sample, policy.tokenizer) for prompt, (sample,) in zip(asked, drawn, strict=True)]
+
+
+def kl(policy: Policy, reference: Policy, sequences: list[Sequence], config: Config, run: Run) -> Result:
+    """KL(π‖π_ref) per answer in nats, from answers that π drew at temperature 1."""
     ours, theirs = (logprob_sums(p.model, sequences, config.tokens_per_micro_batch) for p in (policy, reference))
     return result(
         "kl", mean(ours - theirs), model=policy.name, against=reference.name, split=config.split, seed=run.seed

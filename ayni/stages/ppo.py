@@ -89,6 +89,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         load_reward(inputs["reward_helpfulness"], dtype=dtype, device=place.device),
         load_reward(safety, dtype=dtype, device=place.device) if safety else None,
         config.threshold,
+        place,
     )
     if judges.helpfulness.tokenizer.fingerprint != tokenizer.fingerprint:
         raise BadInput(
@@ -151,11 +152,11 @@ class _Loop:
         config, t = self.config, self.iteration + 1
         batch = [prompts[i] for i in rng(self.seed, "prompts", t).permutation(len(prompts))[: config.batch_size]]
         sampling = Sampling(config.temperature, 1.0, config.max_tokens)
-        mine = self.world.share(batch)
-        drawn = rollout(self.policy, mine, n=1, sampling=sampling, seed=self.seed, iteration=t)
-        scored = self.judges(mine, drawn, self.policy.tokenizer)
-        samples = self.world.gather([group[0] for group in drawn])
-        scores = Scores(*(self._gathered(x) for x in (scored.helpfulness, scored.safety, scored.combined)))  # type: ignore[arg-type]
+        drawn = self.world.gather(
+            rollout(self.policy, self.world.share(batch), n=1, sampling=sampling, seed=self.seed, iteration=t)
+        )
+        scores = self.judges(batch, drawn, self.policy.tokenizer)
+        samples = [group[0] for group in drawn]
 
         rewards = whiten(scores.combined)
         if config.truncated is not None:
@@ -170,6 +171,7 @@ class _Loop:
             sequences,
             temperature=config.temperature,
             tokens_per_micro_batch=config.tokens_per_micro_batch,
+            world=self.world,
         )
         gained = advantages_of(flat, said, rewards, beta=config.beta, gamma=config.gamma, lam=config.lam)
         steps = steps_of(sequences, flat, said, gained)
@@ -196,9 +198,6 @@ class _Loop:
             order = rng(self.seed, "mini-batches", t, epoch).permutation(len(steps))
             for part in np.array_split(order, count):
                 yield [steps[i] for i in part]
-
-    def _gathered(self, x: Tensor | None) -> Tensor | None:
-        return None if x is None else torch.tensor(self.world.gather(x.tolist()))
 
     def _log(
         self,
@@ -237,11 +236,9 @@ class _Loop:
         """Mean reward on held-out prompts, with fixed random numbers; keeps the best weights."""
         config = self.config
         sampling = Sampling(config.temperature, 1.0, config.max_tokens)
-        mine = self.world.share(prompts)
-        drawn = rollout(self.policy, mine, n=1, sampling=sampling, seed=seed_of(self.seed, "validation"))
-        scores = self._gathered(self.judges(mine, drawn, self.policy.tokenizer).combined)
-        assert scores is not None
-        reward = float(scores.mean())
+        seed = seed_of(self.seed, "validation")
+        drawn = self.world.gather(rollout(self.policy, self.world.share(prompts), n=1, sampling=sampling, seed=seed))
+        reward = float(self.judges(prompts, drawn, self.policy.tokenizer).combined.mean())
         if self.best is None or reward > self.best:
             self.best, self.waited = reward, 0
             self.best_weights = {n: p.detach().clone() for n, p in self.actor.model.named_parameters()}

@@ -59,7 +59,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     helpful = load_reward(inputs["reward"], dtype=dtype, device=place.device)
     safety = inputs.get("reward_safety")
     judges = Judges(
-        helpful, load_reward(safety, dtype=dtype, device=place.device) if safety else None, config.threshold
+        helpful, load_reward(safety, dtype=dtype, device=place.device) if safety else None, config.threshold, place
     )
     known = {p.id: p for path in inputs["prompts"] for p in read_prompts(Path(path))}
     prompts = list(known.values())
@@ -81,7 +81,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     groups = draw_all(
         run.directory / "samples.jsonl",
         prompts,
-        lambda part: rollout(policy, part, n=config.n, sampling=sampling, seed=seed),
+        lambda part: place.gather(rollout(policy, place.share(part), n=config.n, sampling=sampling, seed=seed)),
         chunk=chunk_prompts(config.n),
         progress=lambda done, total: run.progress(done, total, "prompt"),
     )

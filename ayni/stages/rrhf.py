@@ -38,9 +38,9 @@ class Config(Fitting):
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     model, tokenizer = load_model(inputs["model"], expect="logits")
-    device = config.settle(model, run).device
-    helpful, safety = load_reward(inputs["reward"], device=device), inputs.get("reward_safety")
-    judges = Judges(helpful, load_reward(safety, device=device) if safety else None, config.threshold)
+    place = config.settle(model, run)
+    helpful, safety = load_reward(inputs["reward"], device=place.device), inputs.get("reward_safety")
+    judges = Judges(helpful, load_reward(safety, device=place.device) if safety else None, config.threshold, place)
     prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))]
     order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
     prompts = [prompts[i] for i in order]
@@ -50,7 +50,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     samples = draw_all(
         run.directory / "samples.jsonl",
         prompts,
-        lambda part: rollout(policy, part, n=config.n, sampling=sampling, seed=seed),
+        lambda part: place.gather(rollout(policy, place.share(part), n=config.n, sampling=sampling, seed=seed)),
         chunk=chunk_prompts(config.n),
         progress=lambda done, total: run.progress(done, total, "prompt"),
     )

@@ -13,6 +13,7 @@ from ayni.model.heads import column_values, token_logprobs
 from ayni.model.transformer import Transformer
 from ayni.records import Sequence
 from ayni.train.batch import Batch, Step, batch_of, cut
+from ayni.train.parallel import World
 
 
 @dataclass(frozen=True)
@@ -33,18 +34,21 @@ def forward(
     *,
     temperature: float,
     tokens_per_micro_batch: int,
+    world: World = World(),
 ) -> Forward:
-    """Old log-probs come from the training forward pass, not from the sampler: the first ratio is then exactly 1 in
+    """Each process of the `world` reads its share. Old log-probs come from the training forward pass, not from the sampler: the first ratio is then exactly 1 in
     any dtype and with any sampler. Log-probs are those of the sampling temperature."""
-    rows: list[list[Tensor]] = [[], [], []]
-    for part in cut(sequences, tokens_per_micro_batch):
+    mine = world.share(sequences)
+    rows: list[list[Tensor]] = [[torch.empty(0)] for _ in range(3)]
+    for part in cut(mine, tokens_per_micro_batch):
         batch = batch_of(part).to(policy.device)
         for out, model in zip(rows, (policy, reference), strict=False):
             hidden = model(batch.tokens, batch.layout)
             out.append(_spread(token_logprobs(hidden, model.head, batch.targets, batch.mask, temperature), batch))
         columns = batch.mask.nonzero().squeeze(-1)
         rows[2].append(_spread(column_values(critic, critic(batch.tokens, batch.layout), columns), batch))
-    return Forward(*(torch.cat(row) for row in rows))
+    lengths = [len(s.tokens) for s in mine]
+    return Forward(*(torch.cat(world.gather(list(torch.cat(row).split(lengths)))) for row in rows))
 
 
 def _spread(x: Tensor, batch: Batch) -> Tensor:
