@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ayni.model import attention
 from ayni.model.attention import causal_attention, plain_attention
-from ayni.model.layout import Layout
+from ayni.model.layout import STRIDE, Layout
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
 
@@ -73,8 +73,8 @@ def test_buckets_hold_every_column_once_and_waste_little(lengths: list[int]) -> 
         assert (row[0] - bucket.start) % bucket.length == 0  # from a row's beginning
         assert n <= bucket.length
         waste = bucket.length - n
-        assert waste <= max(8, (bucket.length + 1) // 2)
-        assert bucket.length <= 256 or waste <= bucket.length // 8  # long rows cost their square
+        assert waste <= STRIDE + (bucket.length + 1) // 2
+        assert bucket.length <= 256 or waste <= STRIDE + bucket.length // 8  # long rows cost their square
         column += n
 
 

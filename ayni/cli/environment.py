@@ -2,8 +2,6 @@
 
 - OpenMP threads that spin while they wait cost up to ten times when anything else runs on the machine, so they sleep.
   libgomp reads OMP_WAIT_POLICY once, when torch loads it; a value that is already set stays.
-- oneDNN makes a kernel for every new shape and keeps 1,024 of them: gigabytes, where no two batches have one length.
-  Fewer are as fast (docs/benchmarks.md). Read once, when torch loads it.
 - glibc gives every large temporary back to the kernel at once and faults it in again a moment later. Raised
   thresholds keep it (half of the CPU time of element-wise work on 64 MB tensors). mallopt does at any time what
   MALLOC_MMAP_THRESHOLD_ and its sisters do before a start, so no second start is needed; those still win where set.
@@ -26,7 +24,6 @@ _MALLOC = (
 def prepare() -> None:
     """Call it before torch is imported; does nothing where it does not apply."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", "128")
     if sys.platform != "linux":
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # musl has none

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ayni.model.layout import Layout
+from ayni.model.rounding import resize, rounded
 from ayni.model.transformer import Transformer
 
 CHUNK_ELEMENTS = 1 << 22  # logits per chunk: 16 MiB of fp32
@@ -47,6 +48,9 @@ class Rows(torch.autograd.Function):
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        columns = len(hidden)
+        rows = rounded(columns, hidden.dtype, hidden.device)
+        hidden, targets = resize(hidden, rows), resize(targets, rows)
         weight = head.to(hidden.dtype)
         chunk = max(1, CHUNK_ELEMENTS // len(head))
         out, norms = [], []
@@ -57,8 +61,8 @@ class _TokenLogprobs(torch.autograd.Function):
             out.append(logits.gather(-1, targets[rows, None]).squeeze(-1) - norm)
             norms.append(norm)
         ctx.save_for_backward(hidden, head, targets, torch.cat(norms))
-        ctx.temperature, ctx.chunk = temperature, chunk
-        return torch.cat(out)
+        ctx.temperature, ctx.chunk, ctx.columns = temperature, chunk, columns
+        return torch.cat(out)[:columns]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
@@ -66,7 +70,7 @@ class _TokenLogprobs(torch.autograd.Function):
         weight = head.to(hidden.dtype)
         grad_hidden = torch.empty_like(hidden)
         grad_head = torch.zeros_like(head)
-        scaled = grads[0] / ctx.temperature
+        scaled = resize(grads[0] / ctx.temperature, len(hidden))
         for start in range(0, len(hidden), ctx.chunk):
             rows = slice(start, start + ctx.chunk)
             logits = at_least_fp32(hidden[rows] @ weight.t()) / ctx.temperature
@@ -76,7 +80,7 @@ class _TokenLogprobs(torch.autograd.Function):
             grad = grad.to(hidden.dtype)
             grad_hidden[rows] = grad @ weight
             grad_head += (grad.t() @ hidden[rows]).to(head.dtype)
-        return grad_hidden, grad_head, None, None
+        return grad_hidden[: ctx.columns], grad_head, None, None
 
 
 def sequence_scores(model: Transformer, hidden: Tensor, layout: Layout) -> Tensor:

@@ -16,11 +16,12 @@ from torch import Tensor
 from ayni.model.attention import causal_attention
 
 SHORT = 256
+STRIDE = 32  # rows of a bucket are a multiple of this long: few shapes, for the sake of ayni.model.rounding
 
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """`rows` sequences of at most `length` tokens; they fill the padded columns [start, start + rows·length)."""
+    """`rows` sequences of at most `length` tokens, a multiple of STRIDE; they fill the padded columns [start, start + rows·length)."""
 
     start: int
     rows: int
@@ -52,10 +53,11 @@ class Layout:
         start = 0
         order = sorted(range(len(lengths)), key=lambda i: lengths[i])
         while order:
-            length = lengths[order[-1]]
+            longest = lengths[order[-1]]
+            length = -(-longest // STRIDE) * STRIDE
             # Short rows share a bucket down to half its length: there, a kernel call costs more than its padding.
             # Long rows only down to ⅞, as attention grows with the square of the length.
-            least = length // 2 if length <= SHORT else length - length // 8
+            least = longest // 2 if longest <= SHORT else longest - longest // 8
             rows = [i for i in order if lengths[i] >= least]
             order = order[: len(order) - len(rows)]
             padded_start[rows] = start + torch.arange(len(rows)) * length
