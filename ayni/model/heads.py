@@ -49,8 +49,8 @@ class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float) -> Tensor:
         columns = len(hidden)
-        rows = rounded(columns, hidden.dtype, hidden.device)
-        hidden, targets = resize(hidden, rows), resize(targets, rows)
+        filled = rounded(columns, hidden.dtype, hidden.device)
+        hidden, targets = resize(hidden, filled), resize(targets, filled)
         weight = head.to(hidden.dtype)
         chunk = max(1, CHUNK_ELEMENTS // len(head))
         out, norms = [], []

@@ -21,7 +21,10 @@ STRIDE = 32  # rows of a bucket are a multiple of this long: few shapes, for the
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """`rows` sequences of at most `length` tokens, a multiple of STRIDE; they fill the padded columns [start, start + rows·length)."""
+    """`rows` sequences of at most `length` tokens, a multiple of STRIDE.
+
+    They fill the padded columns [start, start + rows·length).
+    """
 
     start: int
     rows: int

@@ -6,11 +6,8 @@ import torch
 from torch import Tensor
 
 from ayni.model.attention import plain_attention
-from ayni.model.layout import Layout
+from ayni.model.layout import STRIDE, Layout
 from ayni.model.shape import Shape
-
-
-STRIDE = 32  # steps that attend over equally many keys: kernels are made for a shape, and few shapes need few kernels
 
 
 class Prefill:
@@ -58,6 +55,7 @@ class Cache:
     def begin_step(self) -> None:
         """Call before a forward pass over one token per slot."""
         needed = int(self.positions.max()) + 1
+        # a stride at a time: few shapes, as in training (ayni.model.rounding)
         self.longest = min(-(-needed // STRIDE) * STRIDE, self.keys[0].shape[2])
         columns = torch.arange(self.longest, device=self.positions.device)
         unseen = (columns > self.positions.unsqueeze(1)).view(-1, 1, 1, 1, self.longest)

@@ -36,8 +36,11 @@ def forward(
     tokens_per_micro_batch: int,
     world: World = World(),
 ) -> Forward:
-    """Each process of the `world` reads its share. Old log-probs come from the training forward pass, not from the sampler: the first ratio is then exactly 1 in
-    any dtype and with any sampler. Log-probs are those of the sampling temperature."""
+    """Each process of the `world` reads its share of the sequences.
+
+    Old log-probs come from the training forward pass, not from the sampler: the first ratio is then exactly 1 in
+    any dtype and with any sampler. Log-probs are those of the sampling temperature.
+    """
     mine = world.share(sequences)
     rows: list[list[Tensor]] = [[torch.empty(0)] for _ in range(3)]
     for part in cut(mine, tokens_per_micro_batch):
