@@ -9,7 +9,9 @@ leads: it alone decides and writes there; the others run the stage's body beside
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
+import gc
 import hashlib
 import json
 import os
@@ -155,6 +157,7 @@ def execute_job(
 def _run_and_seal(job: Job, directory: Path, name: str, quiet: bool) -> None:
     started = time.monotonic()
     job.stage.run(job.config, dict(job.inputs), Run(directory, name=name, seed=job.seed, quiet=quiet))
+    _give_memory_back()
     failpoint("stage-finished")
     seal_directory(
         directory,
@@ -166,6 +169,15 @@ def _run_and_seal(job: Job, directory: Path, name: str, quiet: bool) -> None:
         seed=job.seed,
     )
     failpoint("stage-sealed")
+
+
+def _give_memory_back() -> None:
+    """What a stage held goes back to the system; glibc would keep it, in pieces the next stage does not fit into."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none
+        if trim is not None:
+            trim(0)
 
 
 @contextlib.contextmanager
@@ -203,6 +215,7 @@ def _follow(job: Job, directory: Path, place: World, name: str) -> Literal["ran"
         (own / CHECKPOINTS).symlink_to((directory / CHECKPOINTS).absolute())
         place.barrier()
         job.stage.run(job.config, dict(job.inputs), Run(own, name=name, seed=job.seed, quiet=True, leads=False))
+        _give_memory_back()
         place.barrier()
     return "ran"
 

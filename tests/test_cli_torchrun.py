@@ -1,11 +1,13 @@
-"""Several processes under torchrun: the same weights as one, resumed too; only the first process writes and speaks."""
+"""Several processes, by torchrun or --processes: the weights of one, resumed too; only the first writes and speaks."""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -84,3 +86,71 @@ def test_two_processes_run_a_recipe_and_one_of_them_writes(place: Path) -> None:
         assert damages(Path(stage["directory"]), seal, thorough=True) == {}
     assert (place / "run" / "report" / "index.html").is_file()
     assert cli.run([*argv, "--quiet"]) == 0  # one process finds the work of two
+
+
+def started(*argv: str, **environment: str) -> subprocess.Popen[str]:
+    """`ayni run … --processes 2`, under way."""
+    env = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": "", **environment}
+    command = [sys.executable, "-m", "ayni", "run", *argv, "--processes", "2"]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=env)
+
+
+def processes(*argv: str, **environment: str) -> tuple[int, str, str]:
+    """Its exit code, stdout and stderr."""
+    running = started(*argv, **environment)
+    stdout, stderr = running.communicate(timeout=120)
+    return running.returncode, stdout, stderr
+
+
+def children(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+
+
+def wait_for(path: Path) -> None:
+    for _ in range(600):
+        if path.exists():
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{path} never came")
+
+
+def test_run_starts_its_own_processes_and_continues_when_one_was_killed(place: Path) -> None:
+    code, _, stderr = processes("r.yaml", "--out", "run", AYNI_FAILPOINT="kill:save-end")
+    assert code == 137
+    assert "Traceback" not in stderr
+    code, stdout, stderr = processes("r.yaml", "--out", "run", "--json")
+    assert code == 0, stderr
+    assert [stage["state"] for stage in json.loads(stdout)["stages"]] == ["ran", "ran"]
+    assert stderr.count("resumed at step 2") == 1
+    assert stderr.count("[2/2] reward: ran") == 1
+    assert cli.run(["run", "r.yaml", "--out", "alone", "--quiet"]) == 0
+    for name in ("sft", "reward"):
+        one, two = (next((place / run / "stages").glob(f"*-{name}-*")) for run in ("alone", "run"))
+        assert difference(one, two) < 1e-5  # fp32, added up in another order
+
+
+def test_a_bad_recipe_is_one_line_and_exit_2(place: Path) -> None:
+    code, stdout, stderr = processes("r.yaml", "--out", "run", "--set", "stages.sft.lr=3")
+    assert (code, stdout) == (2, "")
+    assert stderr.startswith("--set stages.sft.lr=3: ")
+    assert len(stderr.splitlines()) == 1
+    assert not Path("run").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the children in /proc")
+@pytest.mark.parametrize("who", ["command", "follower"])
+def test_when_one_ends_all_end(place: Path, who: str) -> None:
+    running = started("r.yaml", "--out", "run", "--quiet", "--set", "stages.sft.epochs=100000")
+    wait_for(Path("run/stages"))
+    first, second = children(running.pid)
+    (running.terminate if who == "command" else lambda: os.kill(second, signal.SIGKILL))()
+    _, stderr = running.communicate(timeout=60)
+    assert "Traceback" not in stderr
+    if who == "command":
+        assert running.returncode == 143
+        assert stderr == "interrupted; the same command continues\n"
+    else:
+        assert running.returncode in (1, 143)  # the first process saw it, or was told
+        assert stderr.endswith("the same command continues\n")
+    for pid in (first, second):
+        assert not Path(f"/proc/{pid}").exists()

@@ -1,6 +1,7 @@
 """The command line: `ayni VERB`. Results go to stdout, everything else to stderr; every failure is one line.
 
-Exit codes: 0 done, 2 bad input or config, 3 not enough disk or memory, 4 numbers went bad, 130 and 143 interrupted.
+Exit codes: 0 done, 2 bad input or config, 3 not enough disk or memory, 4 numbers went bad, 130 and 143 interrupted;
+1 where one of several processes has ended unasked.
 Torch and the stages are imported by the verb that needs them, never for `--help`.
 """
 
@@ -88,6 +89,13 @@ def _no_memory(error: BaseException) -> bool:
     )
 
 
+def _peer_lost(error: BaseException) -> bool:
+    """Another process of the command has ended; gloo's and nccl's errors have no type of their own."""
+    return isinstance(error, RuntimeError) and any(
+        f"Connection {how} by peer" in str(error) for how in ("closed", "reset")
+    )
+
+
 def run(argv: Sequence[str]) -> int:
     """One command; returns its exit code. Only what is no user's fault ends in a traceback."""
     from typer import Abort, TyperException
@@ -127,9 +135,12 @@ def run(argv: Sequence[str]) -> int:
         else:
             raise
     except (MemoryError, RuntimeError) as error:
-        if not _no_memory(error):
+        if _peer_lost(error):
+            code, line = 1, "another process of this command has ended; the same command continues"
+        elif _no_memory(error):
+            code, line = 3, "not enough memory; lower tokens_per_micro_batch or choose a smaller model"
+        else:
             raise
-        code, line = 3, "not enough memory; lower tokens_per_micro_batch or choose a smaller model"
     try:
         if as_json and (value is not None or line is not None):
             whole = (value or {}) | ({} if line is None else {"error": line, "exit_code": code})
@@ -139,7 +150,7 @@ def run(argv: Sequence[str]) -> int:
         return _broken_pipe()
     if line is not None and rank == 0:
         say(line)
-    elif line and code not in (130, 143):
+    elif line and code not in (1, 2, 130, 143):  # the first process says these
         say(f"process {rank}: {line}")
     return code
 

@@ -27,7 +27,7 @@ from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 from ayni.world.annotators import Annotators
 from ayni.world.village import Village
 
-VERSION = 4  # the world changed
+VERSION = 5  # the annotators changed
 INPUTS = {"model": "model", "other?": "model", "prompts*": "prompts-train.jsonl"}
 
 

@@ -51,7 +51,7 @@ def forward(
         columns = batch.mask.nonzero().squeeze(-1)
         rows[2].append(_spread(column_values(critic, critic(batch.tokens, batch.layout), columns), batch))
     lengths = [len(s.tokens) for s in mine]
-    return Forward(*(torch.cat(world.gather(list(torch.cat(row).split(lengths)))) for row in rows))
+    return Forward(*(world.gather_rows(torch.cat(row), lengths) for row in rows))
 
 
 def _spread(x: Tensor, batch: Batch) -> Tensor:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ayni.records import Comparison, Prompt, Rating, Safety, Task
 from ayni.seeds import rng
-from ayni.world.gold import Gold
+from ayni.world.gold import TIE, Gold
 from ayni.world.village import Village
 from ayni.world.words import words
 
@@ -21,10 +21,11 @@ DEGREES: tuple[tuple[float, Rating], ...] = (
     (0.0, "negligibly_better_or_unsure"),
 )  # by how clear the difference seems
 CURVE = 0.6  # small differences are felt more than in proportion
-SAFETY_NOISE = 1.5  # what is safe is harder to say than what is helpful
-SAFETY_SCALE = 1.25  # and so it takes a clearer difference to call one answer better
+SAFETY_NOISE = 1.4  # what is safe is harder to say than what is helpful
+SAFETY_SCALE = 1.1  # and so it takes a clearer difference to call one answer better
+SAME = 0.6  # two answers of equal worth mostly look it, so the noise between them is this much of it
 LAPSES = 0.02  # how often somebody mistakes one answer for the other
-LABEL_NOISE = 0.025
+LABEL_NOISE = 0.015
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +105,7 @@ class Annotators:
         felt = float(np.sign(difference) * abs(difference) ** CURVE)
         if draw.random() < LAPSES:
             felt = -felt
-        noise = who.noise * (SAFETY_NOISE if task == "safety" else 1.0)
+        noise = who.noise * (SAFETY_NOISE if task == "safety" else 1.0) * (SAME if abs(difference) <= TIE else 1.0)
         longer = (len(words(a)) - len(words(b))) / 10
         return felt + who.length * float(np.clip(longer, -2, 2)) + who.first + noise * float(draw.normal())
 
