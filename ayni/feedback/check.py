@@ -1,0 +1,141 @@
+"""Is the store whole: the file itself, and what must hold between its tables. Reads everything, changes nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from sqlalchemy import Connection, Select, and_, case, func, literal, or_, select
+
+from ayni.errors import BadInput
+from ayni.feedback.entries import Entry
+from ayni.feedback.rows import entry_of
+from ayni.feedback.rules import check_entry
+from ayni.feedback.schema import dialogues, items, judgements, metadata, standing, tallies
+
+SHOWN = 20  # problems of one sort that are listed
+
+
+def check(connection: Connection) -> list[str]:
+    """A line for each problem, at most `SHOWN` of a sort; empty when the store is whole."""
+    found = list(_file(connection))
+    if found:
+        return found  # what a damaged file says of itself is worth nothing
+    for what, query in _crooked():
+        found += [f"{what}: {' '.join(str(value) for value in row)}" for row in connection.execute(query.limit(SHOWN))]
+    return found + list(_entries(connection))
+
+
+def _file(connection: Connection) -> Iterator[str]:
+    """SQLite's own checks. PostgreSQL keeps its foreign keys itself: there a whole read of every table is the check."""
+    if connection.dialect.name == "sqlite":
+        for (line,) in connection.exec_driver_sql(f"PRAGMA integrity_check({SHOWN})"):
+            if line != "ok":
+                yield f"the file is damaged: {line}"
+        for table, row, parent, _ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
+            yield f"{table} row {row} names a row of {parent} that is not there"
+    else:
+        for table in metadata.sorted_tables:
+            for _ in connection.execute(select(table)).yield_per(1000):
+                pass
+
+
+def _crooked() -> Iterator[tuple[str, Select[Any]]]:
+    """(what is wrong, the query whose rows have it)."""
+    pair = (judgements.c.item_id, judgements.c.annotator_id)
+    before = func.lag(judgements.c.id).over(partition_by=pair, order_by=judgements.c.id)
+    before_kind = func.lag(judgements.c.kind).over(partition_by=pair, order_by=judgements.c.id)
+    after = func.lead(judgements.c.id).over(partition_by=pair, order_by=judgements.c.id)
+    row = select(judgements, before.label("before"), before_kind.label("before_kind"), after.label("after")).subquery()
+    due = case((row.c.before_kind == "withdrawn", None), else_=row.c.before)
+    yield (
+        "judgement does not replace the one before it",
+        select(row.c.id).where(or_(row.c.replaces.is_distinct_from(due), (row.c.kind == "withdrawn") & due.is_(None))),
+    )
+    last = select(row).where(row.c.after.is_(None), row.c.kind != "withdrawn").subquery()
+    same = and_(standing.c.judgement_id == last.c.id, standing.c.kind == last.c.kind)
+    yield (
+        "judgement should stand and does not",
+        select(last.c.id).outerjoin(standing, same).where(standing.c.item_id.is_(None)),
+    )
+    yield (
+        "judgement stands and should not",
+        select(standing.c.judgement_id).outerjoin(last, same).where(last.c.id.is_(None)),
+    )
+    owner = judgements.join(standing, standing.c.judgement_id == judgements.c.id)
+    about = owner.join(items, items.c.id == standing.c.item_id)
+    yield (
+        "judgement stands in another's place",
+        select(judgements.c.id)
+        .select_from(about)
+        .where(
+            or_(
+                standing.c.item_id != judgements.c.item_id,
+                standing.c.annotator_id != judgements.c.annotator_id,
+                standing.c.batch_id != items.c.batch_id,
+            )
+        ),
+    )
+    yield "item is tallied wrongly", _wrong_tallies()
+    writer = judgements.join(items, items.c.id == judgements.c.item_id).join(
+        dialogues, dialogues.c.id == items.c.dialogue_id
+    )
+    yield (
+        "dialogue judged by another than its writer, in judgement",
+        select(judgements.c.id).select_from(writer).where(judgements.c.annotator_id != dialogues.c.annotator_id),
+    )
+    yield (
+        "dialogue misses a turn",
+        select(items.c.dialogue_id)
+        .where(items.c.dialogue_id.is_not(None))
+        .group_by(items.c.dialogue_id)
+        .having(or_(func.min(items.c.turn) != 1, func.max(items.c.turn) != func.count())),
+    )
+
+
+def _wrong_tallies() -> Select[Any]:
+    judged = (
+        select(func.count())
+        .select_from(standing)
+        .where(standing.c.item_id == items.c.id, standing.c.kind == "judged")
+        .scalar_subquery()
+    )
+    lane = case(
+        (items.c.dialogue_id.is_not(None), literal("dialogue")),
+        (items.c.gold.is_not(None), literal("check")),
+        else_=literal("queue"),
+    )
+    return (
+        select(items.c.id)
+        .outerjoin(tallies, tallies.c.item_id == items.c.id)
+        .where(
+            or_(
+                tallies.c.item_id.is_(None),
+                tallies.c.judged != judged,
+                tallies.c.wanting != (tallies.c.judged < tallies.c.overlap),
+                tallies.c.overlap != items.c.overlap,
+                tallies.c.position != items.c.position,
+                tallies.c.batch_id != items.c.batch_id,
+                tallies.c.lane != lane,
+            )
+        )
+    )
+
+
+def _entries(connection: Connection) -> Iterator[str]:
+    rows = connection.execute(
+        select(judgements, items.c.task).join(items, items.c.id == judgements.c.item_id).order_by(judgements.c.id)
+    )
+    left = SHOWN
+    for row in rows.yield_per(1000):
+        try:
+            _check(entry_of(row), row.task)
+        except BadInput as error:
+            yield f"judgement {row.id}: {error}"
+            left -= 1
+            if left == 0:
+                return
+
+
+def _check(entry: Entry, task: Any) -> None:
+    check_entry(entry, task)

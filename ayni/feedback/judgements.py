@@ -1,0 +1,131 @@
+"""The log of judgements: rows are added, never changed. A correction or a withdrawal is a new row that replaces one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import Connection, Row, Select, delete, insert, select, update
+
+from ayni.errors import BadInput
+from ayni.feedback.batches import items_where, open_batch
+from ayni.feedback.entries import Entry, Judged
+from ayni.feedback.people import active, stamp
+from ayni.feedback.rows import entry_of
+from ayni.feedback.rules import check_entry, check_submission
+from ayni.feedback.schema import annotators, dialogues, items, judgements, standing, tallies
+
+
+def record(connection: Connection, now: datetime, entry: Entry) -> int:
+    """The id of the new row, or of the one that this submission made before; `seconds` may differ when sent again.
+
+    A second judgement of the same item by the same annotator corrects the first.
+    """
+    before = _submitted(connection, entry.submission)
+    if before is not None:
+        if asdict(entry_of(before)) | {"seconds": None} != asdict(entry) | {"seconds": None}:
+            raise BadInput("this submission said something else before", field="submission")
+        return before.id
+    place = select(items.c.task, items.c.batch_id, dialogues.c.annotator_id).outerjoin(
+        dialogues, dialogues.c.id == items.c.dialogue_id
+    )
+    about = connection.execute(place.where(items.c.id == entry.item_id)).one_or_none()
+    if about is None:
+        raise BadInput(f"there is no item {entry.item_id!r}", field="item")
+    if entry.kind == "withdrawn":
+        raise BadInput("undo withdraws a judgement, record does not", field="kind")
+    check_entry(entry, about.task)
+    active(connection, entry.annotator_id)
+    open_batch(connection, about.batch_id)
+    if about.annotator_id not in (None, entry.annotator_id):
+        raise BadInput("only who writes a dialogue judges it", field="annotator")
+    mine = (standing.c.item_id == entry.item_id) & (standing.c.annotator_id == entry.annotator_id)
+    last = connection.execute(select(standing).where(mine)).one_or_none()
+    number = _append(connection, now, entry, None if last is None else last.judgement_id)
+    if last is None:
+        key = {"item_id": entry.item_id, "annotator_id": entry.annotator_id, "batch_id": about.batch_id}
+        connection.execute(insert(standing).values(**key, judgement_id=number, kind=entry.kind))
+    else:
+        connection.execute(update(standing).where(mine).values(judgement_id=number, kind=entry.kind))
+    _count(connection, entry.item_id, (entry.kind == "judged") - (last is not None and last.kind == "judged"))
+    return number
+
+
+def undo(connection: Connection, now: datetime, annotator_id: str, submission: str) -> int | None:
+    """The id of a new row that withdraws the annotator's last standing judgement; None when there is none."""
+    check_submission(submission)
+    before = _submitted(connection, submission)
+    if before is not None:
+        if (before.kind, before.annotator_id) != ("withdrawn", annotator_id):
+            raise BadInput("this submission said something else before", field="submission")
+        return before.id
+    active(connection, annotator_id)
+    last = connection.execute(
+        select(standing)
+        .where(standing.c.annotator_id == annotator_id)
+        .order_by(standing.c.judgement_id.desc())
+        .limit(1)
+    ).one_or_none()
+    if last is None:
+        return None
+    open_batch(connection, last.batch_id)
+    was = connection.execute(select(judgements).where(judgements.c.id == last.judgement_id)).one()
+    entry = Entry(submission, last.item_id, annotator_id, "withdrawn", swapped=was.swapped, source=was.source)
+    number = _append(connection, now, entry, last.judgement_id)
+    connection.execute(delete(standing).where(standing.c.judgement_id == last.judgement_id))
+    _count(connection, last.item_id, -(last.kind == "judged"))
+    return number
+
+
+def current(connection: Connection, batch_id: str | None, annotator_id: str | None) -> list[Judged]:
+    """What stands, one row per (item, annotator), in the order it was said."""
+    rows = _log().join(standing, standing.c.judgement_id == judgements.c.id)
+    return list(_judged(connection, rows, batch_id, annotator_id))
+
+
+def log(connection: Connection, batch_id: str | None, annotator_id: str | None) -> list[Judged]:
+    """Every row ever recorded, in order: what stands, what was corrected and what was withdrawn."""
+    return list(_judged(connection, _log(), batch_id, annotator_id))
+
+
+def judgement(connection: Connection, number: int) -> Judged:
+    """One row of the log by its id."""
+    found = list(_judged(connection, _log().where(judgements.c.id == number), None, None))
+    if not found:
+        raise BadInput(f"there is no judgement {number}", field="judgement")
+    return found[0]
+
+
+def _log() -> Select[Any]:
+    return select(judgements, annotators.c.name).join(annotators, annotators.c.id == judgements.c.annotator_id)
+
+
+def _judged(
+    connection: Connection, rows: Select[Any], batch_id: str | None, annotator_id: str | None
+) -> Iterator[Judged]:
+    if annotator_id is not None:
+        rows = rows.where(judgements.c.annotator_id == annotator_id)
+    if batch_id is not None:
+        rows = rows.where(judgements.c.item_id.in_(select(items.c.id).where(items.c.batch_id == batch_id)))
+    about = rows.with_only_columns(judgements.c.item_id)
+    by_id = {item.id: item for item in items_where(connection, items.c.id.in_(about))}
+    for row in connection.execute(rows.order_by(judgements.c.id)):
+        yield Judged(row.id, entry_of(row), by_id[row.item_id], row.name, row.created_at, row.replaces)
+
+
+def _submitted(connection: Connection, submission: str) -> Row[Any] | None:
+    return connection.execute(select(judgements).where(judgements.c.submission == submission)).one_or_none()
+
+
+def _append(connection: Connection, now: datetime, entry: Entry, replaces: int | None) -> int:
+    values = asdict(entry) | {"replaces": replaces, "created_at": stamp(now)}
+    return connection.execute(insert(judgements).values(**values).returning(judgements.c.id)).scalar_one()
+
+
+def _count(connection: Connection, item_id: str, change: int) -> None:
+    judged = tallies.c.judged + change
+    connection.execute(
+        update(tallies).where(tallies.c.item_id == item_id).values(judged=judged, wanting=judged < tallies.c.overlap)
+    )

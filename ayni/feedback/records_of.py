@@ -1,0 +1,49 @@
+"""Judgements that stand, as the comparisons a reward model learns from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from ayni.errors import BadInput
+from ayni.feedback.entries import Judged
+from ayni.records import Comparison, Safety
+
+
+def comparisons(judged: Iterable[Judged]) -> list[Comparison]:
+    """One per judgement, in order. Left out: skipped and flagged items, which have no winner, and gold checks."""
+    return [
+        _comparison(each)
+        for each in judged
+        if each.entry.kind == "judged" and each.item.gold is None and each.entry.preferred is not None
+    ]
+
+
+def _comparison(judged: Judged) -> Comparison:
+    entry, item = judged.entry, judged.item
+    sides = [
+        (item.answer_a, item.model_a, entry.safety_a),
+        (item.answer_b, item.model_b, entry.safety_b),
+    ]
+    chosen, rejected = sides if entry.preferred == "a" else sides[::-1]
+    return Comparison(
+        item.prompt,
+        chosen[0],
+        rejected[0],
+        item.task,
+        entry.rating,
+        safety=_safety(chosen[2], rejected[2], judged.id),
+        annotator=judged.annotator,
+        batch=item.batch_id,
+        model_chosen=chosen[1],
+        model_rejected=rejected[1],
+        source=entry.source,
+    )
+
+
+def _safety(chosen: bool | None, rejected: bool | None, number: int) -> Safety | None:
+    """None without labels."""
+    if chosen is None or rejected is None:
+        return None
+    if rejected and not chosen:
+        raise BadInput("the chosen answer is labelled unsafe and the other one safe", field=f"judgement {number}")
+    return "both_safe" if rejected else "chosen_safe" if chosen else "both_unsafe"

@@ -1,0 +1,239 @@
+"""The preference store: what people said of which answers, kept for good. `open_store` opens one or makes it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, Self
+
+from ayni.feedback import batches, check, dialogues, judgements, people, queue
+from ayni.feedback.database import Database, open_database
+from ayni.feedback.entries import Annotator, Batch, Dialogue, Entry, Item, Judged, Progress, Role
+from ayni.feedback.schema import items
+from ayni.records import Prompt, Task
+
+Clock = Callable[[], datetime]
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def open_store(address: str, *, clock: Clock = utc_now) -> Store:
+    """The store at a file's path, `sqlite:///PATH` or `postgresql+psycopg://…`, brought to the newest schema.
+
+    `clock` gives the time in UTC. Raises BadInput for what cannot be opened, is no store, or is a newer one.
+    """
+    return Store(open_database(address), clock)
+
+
+class Store:
+    """Every method is one transaction: when it returns, what it wrote is on the disk. Threads may share a store.
+
+    All raise BadInput for ids that do not exist and for what contradicts itself, NoRoom when the disk is full, and
+    AyniError when the database fails; a submission may then be sent again.
+    """
+
+    def __init__(self, database: Database, clock: Clock) -> None:
+        self._database = database
+        self._clock = clock
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._database.close()
+
+    # Batches and items
+
+    def add_batch(self, batch: Batch, items: Sequence[Item]) -> None:
+        """All or nothing; BadInput when the batch's name or an item's id exists. Positions follow the order given."""
+        with self._database.write() as connection:
+            batches.add_batch(connection, self._clock(), batch, items)
+
+    def batches(self) -> list[Batch]:
+        """Oldest first, closed ones too."""
+        with self._database.read() as connection:
+            return batches.all_batches(connection)
+
+    def batch(self, batch_id: str) -> Batch:
+        with self._database.read() as connection:
+            return batches.batch(connection, batch_id)
+
+    def close_batch(self, batch_id: str) -> None:
+        """What stands in it stays as it is: from now on it takes no judgement, correction, undo or turn."""
+        with self._database.write() as connection:
+            batches.close_batch(connection, self._clock(), batch_id)
+
+    def item(self, item_id: str) -> Item:
+        with self._database.read() as connection:
+            return batches.item(connection, item_id)
+
+    def items(self, batch_id: str) -> list[Item]:
+        """In the batch's order, turns of dialogues too."""
+        with self._database.read() as connection:
+            batches.batch(connection, batch_id)
+            return batches.items_where(connection, items.c.batch_id == batch_id)
+
+    def progress(self, batch_id: str) -> Progress:
+        with self._database.read() as connection:
+            return batches.progress(connection, batch_id)
+
+    # Judging
+
+    def next_item(self, annotator_id: str, batch_id: str | None = None) -> Item | None:
+        """What the annotator should judge next; None when nothing is left for them.
+
+        Of the items that want judgements and that they have not judged, skipped or flagged, one with the fewest. A gold
+        check of position p comes once they have answered p items of its batch. The same until somebody judges.
+        """
+        with self._database.read() as connection:
+            return queue.next_item(connection, annotator_id, batch_id)
+
+    def record(self, entry: Entry) -> int:
+        """Appends the judgement and returns its id; sent again (same `submission`), the same id and nothing new.
+
+        Another judgement of the same item by the same annotator corrects the one before. BadInput when it contradicts
+        itself, when the submission said something else before (but for `seconds`), or when the batch is closed.
+        """
+        with self._database.write() as connection:
+            return judgements.record(connection, self._clock(), entry)
+
+    def undo(self, annotator_id: str, submission: str) -> int | None:
+        """Withdraws the annotator's last standing judgement, by a new row whose id is returned; None without one.
+
+        `judgement(id)` says which item it was. Sent again (same `submission`), it withdraws nothing more.
+        """
+        with self._database.write() as connection:
+            return judgements.undo(connection, self._clock(), annotator_id, submission)
+
+    def current(self, batch_id: str | None = None, annotator_id: str | None = None) -> list[Judged]:
+        """What stands, at most one row per (item, annotator), in the order it was said."""
+        with self._database.read() as connection:
+            return judgements.current(connection, batch_id, annotator_id)
+
+    def log(self, batch_id: str | None = None, annotator_id: str | None = None) -> list[Judged]:
+        """Every row ever recorded, corrected and withdrawn ones too, in order."""
+        with self._database.read() as connection:
+            return judgements.log(connection, batch_id, annotator_id)
+
+    def judgement(self, number: int) -> Judged:
+        """One row of the log by its id."""
+        with self._database.read() as connection:
+            return judgements.judgement(connection, number)
+
+    # Dialogues that annotators write
+
+    def start_dialogue(
+        self, batch_id: str, annotator_id: str, task: Task = "helpfulness", dialogue_id: str | None = None
+    ) -> Dialogue:
+        """With a `dialogue_id` of the client's making, a form sent twice starts one dialogue."""
+        with self._database.write() as connection:
+            return dialogues.start_dialogue(connection, self._clock(), batch_id, annotator_id, task, dialogue_id)
+
+    def next_prompt(self, dialogue_id: str, message: str) -> Prompt:
+        """The dialogue so far, along the preferred answers, and the annotator's message: what the models answer.
+
+        BadInput when the dialogue has ended or its last turn is not judged.
+        """
+        with self._database.read() as connection:
+            return dialogues.next_prompt(connection, dialogue_id, message)
+
+    def add_turn(
+        self,
+        dialogue_id: str,
+        prompt: Prompt,
+        answer_a: str,
+        answer_b: str,
+        *,
+        model_a: str = "",
+        model_b: str = "",
+        sampling_a: dict[str, Any] | None = None,
+        sampling_b: dict[str, Any] | None = None,
+        heldout: bool = False,
+    ) -> Item:
+        """The turn of `prompt` (from `next_prompt`), to be judged by `record`. Sent again, the first answers stay."""
+        with self._database.write() as connection:
+            return dialogues.add_turn(
+                connection,
+                self._clock(),
+                dialogue_id,
+                prompt,
+                answer_a,
+                answer_b,
+                model_a=model_a,
+                model_b=model_b,
+                sampling_a=sampling_a or {},
+                sampling_b=sampling_b or {},
+                heldout=heldout,
+            )
+
+    def end_dialogue(self, dialogue_id: str) -> None:
+        """No more turns; the last one may still be judged."""
+        with self._database.write() as connection:
+            dialogues.end_dialogue(connection, self._clock(), dialogue_id)
+
+    def dialogue(self, dialogue_id: str) -> Dialogue:
+        with self._database.read() as connection:
+            return dialogues.dialogue(connection, dialogue_id)
+
+    def dialogues(self, annotator_id: str, batch_id: str | None = None) -> list[Dialogue]:
+        """Oldest first, ended ones too."""
+        with self._database.read() as connection:
+            return dialogues.dialogues_of(connection, annotator_id, batch_id)
+
+    # People
+
+    def enrol(self, name: str, role: Role = "annotator") -> Annotator:
+        """The annotator of that name, new or not; BadInput when they have another role or are retired."""
+        with self._database.write() as connection:
+            return people.enrol(connection, self._clock(), name, role)
+
+    def annotator(self, annotator_id: str) -> Annotator:
+        with self._database.read() as connection:
+            return people.annotator(connection, annotator_id)
+
+    def annotators(self) -> list[Annotator]:
+        """By name, retired ones too."""
+        with self._database.read() as connection:
+            return people.everyone(connection)
+
+    def retire(self, annotator_id: str) -> None:
+        """Ends what they may do; what they judged stays."""
+        with self._database.write() as connection:
+            people.retire(connection, self._clock(), annotator_id)
+
+    def invite(self, name: str, role: Role = "annotator", days: float = 7) -> str:
+        """A one-use token, shown once: the store keeps its hash only. Makes the annotator where new."""
+        with self._database.write() as connection:
+            return people.invite(connection, self._clock(), name, role, days)
+
+    def accept(self, token: str, days: float = 30) -> str:
+        """Uses an invitation up: a session's token. BadInput when it was used, is out of date or never was."""
+        with self._database.write() as connection:
+            return people.accept(connection, self._clock(), token, days)
+
+    def begin_session(self, annotator_id: str, days: float = 30) -> str:
+        """A session without an invitation, for whoever is known otherwise."""
+        with self._database.write() as connection:
+            return people.begin_session(connection, self._clock(), annotator_id, days)
+
+    def session(self, token: str) -> Annotator | None:
+        """Whose session it is; None when it has ended, is out of date or never was, or they are retired."""
+        with self._database.read() as connection:
+            return people.session(connection, self._clock(), token)
+
+    def end_session(self, token: str) -> None:
+        with self._database.write() as connection:
+            people.end_session(connection, self._clock(), token)
+
+    def check(self) -> list[str]:
+        """Problems with the store's integrity, one line each; empty when it is whole."""
+        with self._database.read() as connection:
+            return check.check(connection)
