@@ -129,6 +129,44 @@ def test_run_starts_its_own_processes_and_continues_when_one_was_killed(place: P
         assert difference(one, two) < 1e-5  # fp32, added up in another order
 
 
+def test_two_processes_share_samples_scores_and_experience(place: Path) -> None:
+    """Every sample has random numbers of its own, so who draws it changes nothing."""
+    with open("prompts.jsonl", "w") as file:
+        for i in range(7):
+            asked = [{"role": "user", "content": " ".join(WORDS[i:])}]
+            file.write(json.dumps({"id": str(i), "messages": asked}) + "\n")
+    draws = {"prompts": ["prompts.jsonl"], "max_tokens": 8, "dtype": "fp32"}
+    ppo = {"iterations": 2, "batch_size": 6, "mini_batch": 3, "optimiser": {"lr": 0.001}}
+    stages = {
+        "samples": {"kind": "reject", "model": "sft", "reward": "reward", "n": 3, "finished_only": False, **draws},
+        "ppo": {"model": "sft", "reward_helpfulness": "reward", **ppo, **draws},
+        "evaluate": {"model": "ppo", "against": "sft", "judge": "reward", **draws},
+    }
+    Path("r2.yaml").write_text(json.dumps({"extends": "r.yaml", "stages": stages}))
+    code, _, stderr = processes("r2.yaml", "--out", "run", "--quiet")
+    assert code == 0, stderr
+    assert cli.run(["run", "r2.yaml", "--out", "alone", "--quiet"]) == 0
+
+    def made(run: str, name: str) -> Path:
+        return next((place / run / "stages").glob(f"*-{name}-*"))
+
+    def kept(run: str) -> list[tuple[str, list[int], str]]:
+        groups = json.loads((made(run, "samples") / "samples.jsonl").read_text())
+        return [(s["prompt_id"], s["tokens"], s["text"]) for group in groups for s in group]
+
+    assert len(kept("run")) == 21
+    assert kept("run") == kept("alone")
+    records = [(made(run, "samples") / "records.jsonl").read_text() for run in ("run", "alone")]
+    assert records[0] == records[1]
+    assert difference(made("run", "ppo"), made("alone", "ppo")) < 1e-5
+    measured = []
+    for run in ("run", "alone"):
+        rows = json.loads((made(run, "evaluate") / "results.json").read_text())["results"]
+        measured.append({(r["metric"], r["axis"], r["model"]): r["value"] for r in rows})
+    assert measured[0].keys() == measured[1].keys()
+    assert measured[0] == pytest.approx(measured[1], abs=1e-3)
+
+
 def test_a_bad_recipe_is_one_line_and_exit_2(place: Path) -> None:
     code, stdout, stderr = processes("r.yaml", "--out", "run", "--set", "stages.sft.lr=3")
     assert (code, stdout) == (2, "")

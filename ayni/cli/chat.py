@@ -142,7 +142,7 @@ class Conversation:
         prompt = Prompt(f"chat-{self.count}", dialog)
         (samples,) = rollout(self.policy, [prompt], n=self.best_of, sampling=self.sampling, seed=self.seed)
         assert self.judge is not None
-        scores = self.judge.scores([(*dialog, Message("assistant", s.text)) for s in samples]).tolist()
+        scores = self.judge.score_samples([prompt], [samples], self.policy.tokenizer).tolist()
         best = max(range(len(scores)), key=scores.__getitem__)
         say(f"(best of {len(scores)}: {scores[best]:.2f}; the others {min(scores):.2f} and up)")
         yield samples[best].text

@@ -6,19 +6,21 @@ from collections.abc import Sequence as Many
 from typing import Protocol
 
 from ayni.errors import BadInput
-from ayni.records import Prompt, Task
+from ayni.records import Prompt, Sample, Task
 from ayni.reward.model import RewardModel
+from ayni.text.tokenizer import Tokenizer
 from ayni.world.gold import TIE, Gold
 from ayni.world.village import Village
 
 
 class Scorer(Protocol):
-    """Scores answers alone, on one axis; two scores within `tie` are as good as equal."""
+    """Scores the answers of the policy with this tokenizer alone, on one axis; scores within `tie` are as good as
+    equal."""
 
     name: str
     tie: float
 
-    def scores(self, prompts: Many[Prompt], answers: Many[str], axis: Task) -> list[float]: ...
+    def scores(self, prompts: Many[Prompt], answers: Many[Sample], axis: Task, tokenizer: Tokenizer) -> list[float]: ...
 
 
 class GoldScorer:
@@ -34,17 +36,17 @@ class GoldScorer:
             raise BadInput("the gold judge knows the prompts of one village only", fix="give a reward model as judge")
         self.gold = Gold(Village(int(seed)))
 
-    def scores(self, prompts: Many[Prompt], answers: Many[str], axis: Task) -> list[float]:
-        return [self.gold.score(prompt, answer, axis) for prompt, answer in zip(prompts, answers, strict=True)]
+    def scores(self, prompts: Many[Prompt], answers: Many[Sample], axis: Task, tokenizer: Tokenizer) -> list[float]:
+        return [self.gold.score(prompt, answer.text, axis) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
 class RewardScorer:
-    """A reward model's raw scores, whatever the axis."""
+    """A reward model's raw scores, whatever the axis; it reads the tokens as they were drawn, where it can."""
 
     tie = 0.0
 
     def __init__(self, reward: RewardModel) -> None:
         self.name, self.reward = reward.name or "reward", reward
 
-    def scores(self, prompts: Many[Prompt], answers: Many[str], axis: Task) -> list[float]:
-        return self.reward.score_answers(prompts, answers).tolist()
+    def scores(self, prompts: Many[Prompt], answers: Many[Sample], axis: Task, tokenizer: Tokenizer) -> list[float]:
+        return self.reward.score_samples(prompts, [[answer] for answer in answers], tokenizer).tolist()

@@ -38,7 +38,7 @@ from ayni.train.objectives import sum_by_sequence
 from ayni.train.parallel import World, world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
-VERSION = 1
+VERSION = 2  # a reward model judges the tokens as they were drawn
 INPUTS = {
     "model": "model",
     "against?": "model",
@@ -151,7 +151,8 @@ def judged(
             at = [i for i, p in enumerate(prompts) if p.task == axis]
             where: dict[str, Any] = {"axis": axis, "model": policy.name, "split": config.split, "seed": run.seed}
             if not isinstance(scorer, ApiJudge):
-                found = scorer.scores([prompts[i] for i in at], [texts[i] for i in at], axis)
+                said = [answers[role][i] for i in at]
+                found = scorer.scores([prompts[i] for i in at], said, axis, policy.tokenizer)
                 for i, score in zip(at, found, strict=True):
                     scores[role][i] = score
                 rows.append(result("score", mean(found), judge=scorer.name, **where))
@@ -161,8 +162,9 @@ def judged(
             rows.append(result("finished", proportion(ended, len(at)), **where))
         if isinstance(scorer, GoldScorer):
             for category in ("unsafe", "borderline"):
-                said = [scorer.gold.refused(t) for p, t in zip(prompts, texts, strict=True) if p.category == category]
-                estimate = proportion(sum(said), len(said))
+                asked = [text for p, text in zip(prompts, texts, strict=True) if p.category == category]
+                refused = [scorer.gold.refused(text) for text in asked]
+                estimate = proportion(sum(refused), len(refused))
                 who: dict[str, Any] = {"judge": "gold", "model": policy.name, "split": config.split, "seed": run.seed}
                 rows.append(result("refusal_rate", estimate, axis=category, **who))
     if "against" in policies:

@@ -25,6 +25,7 @@ from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import seed_of
 from ayni.text.formats import read_prompts
+from ayni.train.parallel import world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
 VERSION = 1
@@ -45,10 +46,13 @@ class Config(Base):
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.rewind(-1)  # what a killed run logged is logged again
-    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype)])["dtype"]]
+    place = world()
+    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
     safety = inputs.get("reward_safety")
     judges = Judges(
-        load_reward(inputs["reward_helpfulness"], dtype=dtype), load_reward(safety, dtype=dtype) if safety else None
+        load_reward(inputs["reward_helpfulness"], dtype=dtype, device=place.device),
+        load_reward(safety, dtype=dtype, device=place.device) if safety else None,
+        world=place,
     )
     prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))][: config.limit]
     gold = GoldScorer(prompts)
@@ -57,19 +61,17 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     for folder in map(Path, inputs["runs"]):
         variant = name_of(folder.parent)
         places = [(0, Path(inputs["start"]))]
-        places += [(int(place.name), place / "model") for place in sorted(folder.glob("*")) if place.name.isdigit()]
+        places += [(int(found.name), found / "model") for found in sorted(folder.glob("*")) if found.name.isdigit()]
         if len(places) == 1:
             raise BadInput("no snapshots here", path=folder, fix="run ppo with snapshot_every")
         curves: list[tuple[list[float], list[float]]] = []
-        for step, place in places:
-            model, tokenizer = load_model(place)
-            policy = Policy(model.to(dtype).requires_grad_(False), tokenizer, variant)
-            drawn = rollout(
-                policy, prompts, n=1, sampling=Sampling(1.0, 1.0, config.max_tokens), seed=seed_of(run.seed, "study")
-            )
-            texts = [sample.text for (sample,) in drawn]
+        for step, directory in places:
+            model, tokenizer = load_model(directory)
+            policy = Policy(model.to(place.device, dtype).requires_grad_(False), tokenizer, variant)
+            sampling, seed = Sampling(1.0, 1.0, config.max_tokens), seed_of(run.seed, "study")
+            drawn = place.gather(rollout(policy, place.share(prompts), n=1, sampling=sampling, seed=seed))
             proxy = judges(prompts, drawn, tokenizer).combined.tolist()
-            truth = [gold.scores([p], [t], p.task)[0] for p, t in zip(prompts, texts, strict=True)]
+            truth = [gold.scores([p], [s], p.task, tokenizer)[0] for p, (s,) in zip(prompts, drawn, strict=True)]
             curves.append((proxy, truth))
             run.log(step, variant=variant, proxy=mean(proxy).value, gold=mean(truth).value)
             run.progress(
@@ -81,10 +83,10 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         shown += [
             {
                 "prompt": to_dict(prompt),
-                "answers": {variant: text},
+                "answers": {variant: sample.text},
                 "scores": {variant: {"proxy": score, "gold": true}},
             }
-            for prompt, text, score, true in list(zip(prompts, texts, *curves[-1], strict=True))[:10]
+            for prompt, (sample,), score, true in list(zip(prompts, drawn, *curves[-1], strict=True))[:10]
         ]
     write_results(run.directory / "results.json", rows)
     write_jsonl(run.directory / "samples.jsonl", shown)
