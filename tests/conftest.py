@@ -1,10 +1,14 @@
-"""What every test may ask for: the real data, and quiet, single-threaded torch."""
+"""What every test may ask for: the real data, databases, and quiet, single-threaded torch."""
 
 from __future__ import annotations
 
+import itertools
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
+import postgresql
 import pytest
 import torch
 
@@ -17,7 +21,31 @@ def data_dir() -> Path:
     where = os.environ.get("AYNI_DATA")
     if where and Path(where).is_dir():
         return Path(where).resolve()
-    reason = "AYNI_DATA does not point at the real data (see docs/tour.md)"
+    return not_here("AYNI_DATA does not point at the real data (see docs/tour.md)")
+
+
+@pytest.fixture(scope="session")
+def new_postgresql() -> Iterator[Callable[[], str]]:
+    """Makes an empty PostgreSQL schema and gives its address; the server is started for these tests."""
+    binaries = postgresql.programs()
+    if binaries is None:
+        not_here(postgresql.MISSING)
+    with postgresql.server(binaries) as new:
+        yield new
+
+
+@pytest.fixture(scope="session", params=["sqlite", "postgresql"])
+def new_address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Callable[[], str]:
+    """Gives the address of a database that does not exist yet or is empty, on each back end of the preference store."""
+    if request.param == "postgresql":
+        return request.getfixturevalue("new_postgresql")
+    directory = tmp_path_factory.mktemp("stores")
+    names = (directory / f"{number}.db" for number in itertools.count())
+    return lambda: f"sqlite:///{next(names)}"
+
+
+def not_here(reason: str) -> NoReturn:
+    """A machine may lack what a test needs; the one that guards main may not."""
     if os.environ.get("CI") == "true":
         pytest.fail(reason)
     pytest.skip(reason)

@@ -16,6 +16,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
 
 from ayni.errors import AyniError, BadInput, NoRoom
 from ayni.feedback.migrate import is_newest, not_a_store, to_newest
+from ayni.files import failpoint
 
 WAIT = 30.0  # seconds: how long a writer waits for its turn
 CONNECTIONS = 8  # and as many again under load; what they do takes milliseconds, so threads queue for them
@@ -42,8 +43,11 @@ class Database:
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """The only writer, from the first statement on; what it wrote is on the disk when the block has ended well."""
-        with _errors_told(self.where), self.alone() as connection:
-            yield connection
+        with _errors_told(self.where):
+            with self.alone() as connection:
+                yield connection
+                failpoint("store-written")
+            failpoint("store-committed")
 
     @contextmanager
     def alone(self) -> Iterator[Connection]:
