@@ -20,6 +20,7 @@ from ayni.files import failpoint
 
 WAIT = 30.0  # seconds: how long a writer waits for its turn
 CONNECTIONS = 8  # and as many again under load; what they do takes milliseconds, so threads queue for them
+_SQLITE = b"SQLite format 3\x00"  # what such files begin with
 _ONE_WRITER = 0x61796E69  # "ayni": the advisory lock that PostgreSQL's writers take turns by
 _DISK_FULL, _NO_RIGHTS = "53100", "42501"  # PostgreSQL's error codes
 _ADDRESSES = "use a file's path, sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"
@@ -74,7 +75,7 @@ def _url(address: str) -> URL:
         return URL.create("sqlite", database=address)
     try:
         url = make_url(address)
-    except ArgumentError:
+    except (ArgumentError, ValueError):  # (ValueError: a port that is no number)
         raise BadInput("the address cannot be read", field="store", fix=_ADDRESSES) from None
     if url.drivername == "postgresql":
         url = url.set(drivername="postgresql+psycopg")
@@ -105,6 +106,9 @@ def _open_sqlite(url: URL) -> Database:
 
 def _peek(path: Path) -> bool:
     """`is_newest` without leave to write: what turns out to be no store of ours stays byte for byte as it was."""
+    with open(path, "rb") as file:
+        if file.read(len(_SQLITE)) not in (b"", _SQLITE):  # SQLite itself would take a short text for an empty file
+            raise not_a_store(str(path), "it is no SQLite file")
 
     def connect() -> sqlite3.Connection:
         return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=WAIT)
@@ -168,6 +172,8 @@ def _refused(where: str) -> Iterator[None]:
     """While opening: no server, no such database, no rights, no database at all."""
     try:
         yield
+    except OSError as error:
+        raise BadInput(f"cannot be opened ({error.strerror})", path=where) from None
     except DatabaseError as error:
         if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
             raise not_a_store(where, "it is no SQLite file") from None

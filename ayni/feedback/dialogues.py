@@ -25,7 +25,8 @@ def start_dialogue(
 ) -> Dialogue:
     """A new dialogue, or the one of that id when it was started before in the same way (a form sent twice)."""
     check_one_of(task, TASKS, "task")
-    check_id(dialogue_id or "-", "dialogue") if dialogue_id is not None else None
+    if dialogue_id is not None:
+        check_id(dialogue_id, "dialogue")
     known = select(dialogues).where(dialogues.c.id == dialogue_id)
     row = connection.execute(known).one_or_none()
     if row is not None:

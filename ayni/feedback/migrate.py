@@ -23,7 +23,7 @@ def is_newest(connection: Connection, where: str) -> bool:
     tables = inspect(connection).get_table_names()
     if VERSION_TABLE not in tables:
         if tables:
-            raise not_a_store(where, f"it holds other tables ({', '.join(sorted(tables)[:3])} …)")
+            raise not_a_store(where, f"it holds other tables, such as {min(tables)}")
         return False
     revision = MigrationContext.configure(connection, opts={"version_table": VERSION_TABLE}).get_current_revision()
     history = ScriptDirectory(str(MIGRATIONS))
