@@ -1,0 +1,284 @@
+"""Comparisons from an AI judge: our own language model or an endpoint, asked in both orders (RECIPE §11, RLAIF).
+
+The pairs are comparisons that exist, judged again, or samples: of two models, or of one. The records are those that
+people make (paper §3.2.1), with annotator `ai:NAME`; results.json says how far to trust them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from collections.abc import Sequence as Many
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from ayni.config import Config as Base
+from ayni.errors import BadInput
+from ayni.evaluate.judge_consistency import Said, agreement_results, consistency_results
+from ayni.evaluate.results import write_results
+from ayni.files import failpoint, json_line, read_jsonl, write_jsonl, write_text
+from ayni.model_directory import load_model, name_of
+from ayni.records import RATINGS, Comparison, Prompt, Sample, from_json, to_dict
+from ayni.reward.api_judge import ApiJudge, served_model
+from ayni.reward.option_judge import OptionJudge
+from ayni.reward.verdicts import DEGREES, PairJudge, Verdict, comparison_of, preference
+from ayni.rollout.engine import Policy
+from ayni.rollout.sampling import Sampling
+from ayni.run import Run
+from ayni.seeds import rng, seed_of
+from ayni.text.formats import read_comparisons, read_prompts
+from ayni.train.parallel import World, world
+from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
+
+VERSION = 1
+INPUTS = {
+    "judge?": "model",
+    "data*?": "records.jsonl",
+    "samples*?": "samples.jsonl",
+    "prompts*?": "prompts-train.jsonl",
+}
+CHUNK = 256  # pairs: whole chunks survive a kill
+
+
+class Config(Base):
+    """The judge is the input `judge`, a language model of ours, or the endpoint at `judge_url`."""
+
+    judge_url: str | None = Field(None, description="an OpenAI-compatible endpoint that judges, up to /v1")
+    judge_model: str | None = Field(None, description="its model; default: the one it serves")
+    reasoning: bool = Field(False, description="the judge writes what speaks for each answer before it decides")
+    temperature: float = Field(0.7, ge=0, description="of the reasoning; of all that an endpoint says")
+    max_tokens: int = Field(256, ge=1, description="longest reasoning of a model of ours")
+    times: int = Field(1, ge=1, description="how often a pair is asked in each order; labels are the mean")
+    consistency_pairs: int = Field(100, ge=0, description="pairs asked several times to see if the judge varies")
+    consistency_times: int = Field(4, ge=2, description="how often each of these is asked in each order")
+    degrees: tuple[float, float, float] = Field(
+        DEGREES, strict=False, description="least |p − ½| of significantly better, better and slightly better"
+    )
+    safety_labels: bool = Field(True, description="ask of both answers to safety prompts whether they are safe")
+    data_task: Literal["helpfulness", "safety"] | None = Field(
+        None, description="set on every comparison read; hh-rlhf files, for one, do not say their task"
+    )
+    limit: int | None = Field(None, ge=1, description="pairs to judge, chosen by the seed")
+    heldout_share: float = Field(0.1, ge=0, lt=1, description="of the dialogues, for the reward models' test set")
+    batch: str = Field("1", description="the name of this batch")
+    tokens_per_micro_batch: int = Field(8192, ge=1)
+    dtype: Dtype = "auto"
+
+    @field_validator("degrees")
+    @classmethod
+    def _descending(cls, degrees: tuple[float, float, float]) -> tuple[float, float, float]:
+        if not 0.5 >= degrees[0] >= degrees[1] >= degrees[2] >= 0:
+            raise ValueError("degrees must go down, from at most 0.5 to at least 0")
+        return degrees
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one prompt, judged by the guidelines of `asked.task`; `said` is what is known of them already."""
+
+    prompt: Prompt
+    asked: Prompt
+    first: str
+    second: str
+    model_first: str = ""
+    model_second: str = ""
+    said: tuple[Said, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """What the judge said of a pair; `safe` is P(safe) of its two answers, None where nobody asked."""
+
+    verdict: Verdict
+    safe: tuple[float, float] | None = None
+
+
+def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    run.rewind(-1)  # what a killed run logged is logged again
+    if config.judge_url is not None and not run.leads:
+        return  # one process alone asks an endpoint
+    place = World() if config.judge_url is not None else world()
+    read = read_pairs(config, inputs)
+    order = rng(run.seed, run.name, "pairs").permutation(len(read))[: config.limit]
+    judge = judge_of(config, inputs, place, run)
+    pairs = [pair for pair in (read[i] for i in order) if fits(judge, pair)]
+    if not pairs:
+        raise BadInput("no pair of different answers fits the judge's context", field="judge")
+    judged = judge_all(judge, pairs, config, place, run)
+    labels = [Verdict.upto(j.verdict, config.times) for j in judged]
+    comparisons = [label(p, v, j.safe, judge.name, config) for p, v, j in zip(pairs, labels, judged, strict=True)]
+    dialogs = list(dict.fromkeys(pair.prompt.dialog for pair in pairs))
+    apart = set(dialogs[: round(config.heldout_share * len(dialogs))])  # pairs of one dialogue stay together
+    test = [c for c in comparisons if c is not None and c.prompt.dialog in apart]
+    train = [c for c in comparisons if c is not None and c.prompt.dialog not in apart]
+    write_jsonl(run.directory / "heldout.jsonl", map(to_dict, test))
+    write_jsonl(run.directory / "records.jsonl", map(to_dict, train))
+
+    asked = [pair.asked for pair in pairs]
+    rows = consistency_results(asked, [j.verdict for j in judged], judge=judge.name, seed=run.seed)
+    rows += agreement_results(asked, labels, [pair.said for pair in pairs], judge=judge.name, seed=run.seed)
+    write_results(run.directory / "results.json", rows)
+    undecided = sum(preference(verdict.probability) == 0.5 for verdict in labels)
+    counts = {
+        "undecided": undecided,
+        "unsafe": comparisons.count(None) - undecided,
+        "too_long": len(order) - len(pairs),
+    }
+    shares = {rating: sum(c.rating == rating for c in train) / max(len(train), 1) for rating in RATINGS}
+    run.log(0, train=len(train), heldout=len(test), **counts, **shares)
+    dropped = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
+    run.say(f"{len(train)} comparisons and {len(test)} held out; dropped: {dropped}")
+
+
+def read_pairs(config: Config, inputs: dict[str, Any]) -> list[Pair]:
+    """The pairs of unequal answers, each once."""
+    if bool(inputs.get("data")) == bool(inputs.get("samples")):
+        raise BadInput("give comparisons (data) or samples to judge, one of the two", field="data")
+    if inputs.get("data"):
+        return pairs_of(c for path in inputs["data"] for c in read_comparisons(Path(path), task=config.data_task))
+    if not inputs.get("prompts"):
+        raise BadInput("samples do not hold their prompts", field="prompts", fix="give the prompts they answer")
+    prompts = {p.id: p for path in inputs["prompts"] for p in read_prompts(Path(path))}
+    return pairs_of_samples([read_samples(Path(path)) for path in inputs["samples"]], prompts)
+
+
+def pairs_of(comparisons: Iterable[Comparison]) -> list[Pair]:
+    """A pair that several annotators judged is one pair, whichever answer each of them chose."""
+    found: dict[Any, Pair] = {}
+    for c in comparisons:
+        key = (c.prompt.dialog, c.task, frozenset((c.chosen, c.rejected)))
+        new = Pair(c.prompt, replace(c.prompt, task=c.task), c.chosen, c.rejected, c.model_chosen, c.model_rejected)
+        pair = found.setdefault(key, new)
+        found[key] = replace(pair, said=(*pair.said, Said(pair.first == c.chosen, c.rating)))
+    return list(found.values())
+
+
+def read_samples(path: Path) -> dict[str, list[Sample]]:
+    """The samples of every prompt, by its id, from a store that `rollout.store` wrote."""
+    found: dict[str, list[Sample]] = {}
+    for number, groups in read_jsonl(path):
+        if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
+            raise BadInput("is no store of samples", path=path, line=number)
+        for value in (value for group in groups for value in group):
+            sample = from_json(Sample, json.dumps(value), path=path, line=number)
+            found.setdefault(sample.prompt_id, []).append(sample)
+    return found
+
+
+def pairs_of_samples(stores: list[dict[str, list[Sample]]], prompts: dict[str, Prompt]) -> list[Pair]:
+    """From two stores the first, second … samples of each prompt side by side; from one, its samples two by two."""
+    if len(stores) > 2:
+        raise BadInput(f"{len(stores)} stores of samples", field="samples", fix="give two, or one")
+    found: dict[Any, Pair] = {}
+    for id, samples in stores[0].items():
+        if id not in prompts:
+            raise BadInput(f"the prompts hold no {id}", field="prompts", fix="give the prompts that the samples answer")
+        both = (samples, stores[1].get(id, [])) if len(stores) == 2 else (samples[0::2], samples[1::2])
+        for a, b in zip(*both, strict=False):
+            if a.text.strip() != b.text.strip() and a.text.strip() and b.text.strip():
+                pair = Pair(prompts[id], prompts[id], a.text, b.text, a.model, b.model)
+                found.setdefault((id, frozenset((a.text, b.text))), pair)
+    return list(found.values())
+
+
+def judge_of(config: Config, inputs: dict[str, Any], place: World, run: Run) -> ApiJudge | OptionJudge:
+    if (config.judge_url is None) == (not inputs.get("judge")):
+        raise BadInput("give a judge (a model's directory) or a judge_url, one of the two", field="judge")
+    judge: ApiJudge | OptionJudge
+    if config.judge_url is not None:
+        name = config.judge_model or run.tuned(judge_model=served_model(config.judge_url))["judge_model"]
+        memory = run.directory / "replies.jsonl"
+        judge = ApiJudge(config.judge_url, name, memory, temperature=config.temperature, reasoning=config.reasoning)
+    else:
+        dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
+        model, tokenizer = load_model(inputs["judge"], expect="logits")
+        policy = Policy(model.to(place.device, dtype).requires_grad_(False), tokenizer, name_of(inputs["judge"]))
+        reasoning = Sampling(config.temperature, 1.0, config.max_tokens) if config.reasoning else None
+        seed = seed_of(run.seed, run.name, "reasoning")
+        judge = OptionJudge(policy, reasoning, seed, config.tokens_per_micro_batch)
+    if config.times > 1 and not judge.varies:
+        fix = "set reasoning and a temperature" if isinstance(judge, OptionJudge) else "set a temperature"
+        raise BadInput("this judge says the same each time", field="times", fix=fix)
+    return judge
+
+
+def fits(judge: ApiJudge | OptionJudge, pair: Pair) -> bool:
+    """Whether the judge can read it all; what an endpoint can read is not known before."""
+    return isinstance(judge, ApiJudge) or judge.fits(pair.asked, pair.first, pair.second)
+
+
+def judge_all(judge: PairJudge, pairs: list[Pair], config: Config, place: World, run: Run) -> list[Judged]:
+    """What the judge says of every pair, kept in verdicts.jsonl chunk by chunk; a torn chunk is judged again."""
+    path = run.directory / "verdicts.jsonl"
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []  # the last is empty, or torn
+    whole = len(lines) if len(lines) == len(pairs) else len(lines) // CHUNK * CHUNK
+    write_text(path, "".join(f"{line}\n" for line in lines[:whole]))
+    found = [_judged(json.loads(line)) for line in lines[:whole]]
+    again = set[int]()
+    if judge.varies:
+        draw = rng(run.seed, run.name, "consistency")
+        again = set(draw.permutation(len(pairs))[: config.consistency_pairs].tolist())
+    for start in range(len(found), len(pairs), CHUNK):
+        chunk = range(start, min(start + CHUNK, len(pairs)))
+        said: dict[int, Judged] = {}
+        for some, times in (
+            ([i for i in chunk if i not in again], config.times),
+            ([i for i in chunk if i in again], max(config.times, config.consistency_times)),
+        ):
+            if not some:
+                continue
+            part = ask(judge, [pairs[i] for i in place.share(some)], times, config.safety_labels)
+            said |= zip(some, place.gather(part), strict=True)
+        text = "".join(json_line(_line(i, pairs[i], said[i])) for i in chunk)
+        with open(path, "a", encoding="utf-8") as file:
+            file.write(text)
+            failpoint("chunk-written")
+            file.flush()
+            os.fsync(file.fileno())
+        found += [said[i] for i in chunk]
+        run.progress(len(found), len(pairs), "pair")
+    return found
+
+
+def ask(judge: PairJudge, pairs: Many[Pair], times: int, safety_labels: bool) -> list[Judged]:
+    """What the judge says of these pairs, and of safety pairs how safe their answers are."""
+    firsts, seconds = [p.first for p in pairs], [p.second for p in pairs]
+    verdicts = judge.verdicts([p.asked for p in pairs], firsts, seconds, times=times)
+    labelled = [safety_labels and p.asked.task == "safety" for p in pairs]
+    answers = [(p.asked, text) for p, asks in zip(pairs, labelled, strict=True) if asks for text in (p.first, p.second)]
+    safe = iter(judge.safe([prompt for prompt, _ in answers], [text for _, text in answers]))
+    return [Judged(v, (next(safe), next(safe)) if asks else None) for v, asks in zip(verdicts, labelled, strict=True)]
+
+
+def label(
+    pair: Pair, verdict: Verdict, safe: tuple[float, float] | None, name: str, config: Config
+) -> Comparison | None:
+    """The record of a pair; None where the judge is undecided or chose an unsafe answer over a safe one."""
+    found = comparison_of(
+        pair.asked,
+        pair.first,
+        pair.second,
+        verdict,
+        judge=name,
+        safe=safe,
+        degrees=config.degrees,
+        model_first=pair.model_first,
+        model_second=pair.model_second,
+        batch=config.batch,
+    )
+    return None if found is None else replace(found, prompt=pair.prompt)
+
+
+def _line(index: int, pair: Pair, judged: Judged) -> dict[str, Any]:
+    verdict = judged.verdict
+    line = {"index": index, "prompt": pair.prompt.id, "forward": verdict.forward, "backward": verdict.backward}
+    return line if judged.safe is None else line | {"safe": judged.safe}
+
+
+def _judged(line: dict[str, Any]) -> Judged:
+    safe = tuple(line["safe"]) if "safe" in line else None
+    return Judged(Verdict(tuple(line["forward"]), tuple(line["backward"])), safe)

@@ -1,0 +1,329 @@
+"""The stage `label`: pairs in, an AI judge's comparisons out, with what tells how far to trust them."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from small_models import refused
+from small_stages import Small, comparisons, contents
+from test_api_judge import Endpoint, prefers, said
+from tiny import policy, prompts, tokenizer
+
+from ayni import cli
+from ayni.errors import AyniError
+from ayni.evaluate.results import Result, read_results
+from ayni.files import Killed, write_jsonl
+from ayni.model_directory import load_model, save_model
+from ayni.records import Comparison, Message, Prompt, to_dict
+from ayni.reward.api_judge import ApiJudge
+from ayni.reward.judge_prompts import AXES, DECIDE, THINK_THEN_DECIDE, pair_question
+from ayni.reward.option_judge import OptionJudge
+from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.sampling import Sampling
+from ayni.rollout.store import draw_all
+from ayni.stages import label
+from ayni.text.formats import read_comparisons
+
+PAIRS = 12
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A judge, comparisons, prompts and two models' samples of them."""
+    folder = tmp_path_factory.mktemp("inputs")
+    save_model(folder / "judge", policy(0, context=1024).model, tokenizer())
+    write_jsonl(folder / "pairs.jsonl", map(to_dict, comparisons(PAIRS)))
+    asked = prompts(4)
+    write_jsonl(folder / "prompts.jsonl", map(to_dict, asked))
+    for seed in (1, 2):
+        speaker, sampling = policy(seed), Sampling(1.0, 1.0, 6)
+        draw_all(
+            folder / f"samples-{seed}.jsonl",
+            asked,
+            lambda part, s=speaker, how=sampling: rollout(s, part, n=4, sampling=how, seed=0),  # type: ignore[misc]
+            chunk=2,
+            progress=lambda done, total: None,
+        )
+    return folder
+
+
+def stage(place: Path, **settings: Any) -> Small:
+    inputs: dict[str, Any] = {"judge": place / "judge", "data": [place / "pairs.jsonl"]}
+    return Small("label", {"dtype": "fp32", "max_tokens": 8, "temperature": 1.0, **settings}, inputs)
+
+
+def given(small: Small, **inputs: Any) -> Small:
+    kept = {name: path for name, path in {**small.inputs, **inputs}.items() if path is not None}
+    return Small(small.kind, small.settings, kept)
+
+
+def rows(directory: Path) -> dict[tuple[str, str | None], Result]:
+    return {(row.metric, row.axis): row for row in read_results(directory / "results.json")}
+
+
+def records(directory: Path) -> list[Comparison]:
+    files = [directory / f"{name}.jsonl" for name in ("records", "heldout")]
+    return [c for file in files if file.stat().st_size for c in read_comparisons(file)]
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_comparisons_are_judged_again(place: Path, tmp_path: Path) -> None:
+    stage(place, heldout_share=0.25, batch="7").execute(tmp_path / "o")
+    model = OptionJudge(Policy(*load_model(place / "judge")))
+    found = {(c.prompt, frozenset((c.chosen, c.rejected))): c for c in records(tmp_path / "o")}
+    agreed, missing = [], 0
+    for c in comparisons(PAIRS):
+        (verdict,) = model.verdicts([replace(c.prompt, task=c.task)], [c.chosen], [c.rejected])
+        record = found.get((c.prompt, frozenset((c.chosen, c.rejected))))
+        agreed.append(verdict.probability > 0.5)
+        if record is None:
+            missing += 1
+            continue
+        assert (record.chosen == c.chosen) is agreed[-1]
+        assert (record.task, record.batch, record.annotator) == (c.task, "7", "ai:judge")
+        assert (record.safety is not None) is (c.task == "safety")
+    (metrics,) = lines(tmp_path / "o" / "metrics.jsonl")
+    assert metrics["unsafe"] == missing
+    assert metrics["train"] + metrics["heldout"] + missing == PAIRS
+    assert (metrics["undecided"], metrics["too_long"]) == (0, 0)
+    test = read_comparisons(tmp_path / "o" / "heldout.jsonl")
+    assert 0 < len({c.prompt.dialog for c in test}) <= 3
+    assert not {c.prompt.dialog for c in test} & {c.prompt.dialog for c in found.values() if c not in test}
+    table = rows(tmp_path / "o")
+    by_task = [table["judge_agreement", task] for task in ("helpfulness", "safety")]
+    assert sum(row.wins or 0 for row in by_task) == sum(agreed)
+    assert sum(row.n or 0 for row in by_task) == PAIRS
+    assert table["first_option_mass", "helpfulness"].judge == "judge"
+    assert not any("self_consistency" in metric for metric, _ in table)  # without reasoning it never varies
+
+
+def test_a_pair_judged_by_several_people_is_one_pair(place: Path, tmp_path: Path) -> None:
+    mine = [c for c in comparisons(PAIRS) if c.task == "helpfulness"]
+    other = [Comparison(c.prompt, c.rejected, c.chosen, c.task, c.rating) for c in mine]
+    write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, mine + other))
+    given(stage(place), data=[tmp_path / "pairs.jsonl"]).execute(tmp_path / "o")
+    assert len(records(tmp_path / "o")) == len(mine)
+    row = rows(tmp_path / "o")["judge_agreement", "helpfulness"]
+    assert (row.n, row.wins, row.losses) == (2 * len(mine), len(mine), len(mine))
+
+
+def test_the_tasks_guidelines_judge_though_the_prompt_has_another_task(place: Path, tmp_path: Path) -> None:
+    prompt = Prompt("p", (Message("user", "why rain falls"),), "safety")
+    both = [Comparison(prompt, "a wise owl", "the hill", task) for task in ("helpfulness", "safety")]  # type: ignore[arg-type]
+    write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, both))
+    small = given(stage(place, safety_labels=False, heldout_share=0.0), data=[tmp_path / "pairs.jsonl"])
+    small.execute(tmp_path / "o")
+    found = records(tmp_path / "o")
+    assert {c.task for c in found} == {"helpfulness", "safety"}
+    assert {(c.prompt, c.safety) for c in found} == {(prompt, None)}
+    first, second = lines(tmp_path / "o" / "verdicts.jsonl")
+    assert first["forward"] != second["forward"]
+
+
+def test_samples_of_two_models_are_compared(place: Path, tmp_path: Path) -> None:
+    stores = [place / "samples-1.jsonl", place / "samples-2.jsonl"]
+    small = given(stage(place), data=None, samples=stores, prompts=[place / "prompts.jsonl"])
+    small.execute(tmp_path / "o")
+    found = records(tmp_path / "o")
+    assert len(found) > 8
+    assert {frozenset((c.model_chosen, c.model_rejected)) for c in found} == {frozenset(("policy-1", "policy-2"))}
+    assert {c.prompt for c in found} == set(prompts(4))
+    assert not any("agreement" in metric for metric, _ in rows(tmp_path / "o"))
+    given(small, samples=stores[:1]).execute(tmp_path / "one")
+    of_one = records(tmp_path / "one")
+    assert 0 < len(of_one) <= 4 * 2  # four samples a prompt, two by two
+    assert {c.model_chosen for c in of_one} == {"policy-1"}
+    assert "give two, or one" in refused(lambda: given(small, samples=[*stores, stores[0]]).execute(tmp_path / "three"))
+
+
+def test_reasoning_is_asked_again_to_see_if_the_judge_agrees_with_itself(place: Path, tmp_path: Path) -> None:
+    settings = {"reasoning": True, "consistency_times": 3, "safety_labels": False}
+    stage(place, consistency_pairs=5, **settings).execute(tmp_path / "some")
+    table = rows(tmp_path / "some")
+    counted = [row for (metric, _), row in table.items() if metric == "self_consistency"]
+    assert sum(row.n or 0 for row in counted) == 5
+    assert all(row.value is not None and 1 / 3 <= row.value <= 1 for row in counted)
+    told = lines(tmp_path / "some" / "verdicts.jsonl")
+    assert sorted(len(line["forward"]) for line in told) == [1] * (PAIRS - 5) + [3] * 5
+    assert any(len(set(line["forward"])) > 1 for line in told)
+    stage(place, consistency_pairs=0, **settings).execute(tmp_path / "none")
+    assert sorted(map(repr, records(tmp_path / "none"))) == sorted(map(repr, records(tmp_path / "some")))
+    stage(place, consistency_pairs=0, times=2, **settings).execute(tmp_path / "twice")
+    assert {len(line["forward"]) for line in lines(tmp_path / "twice" / "verdicts.jsonl")} == {2}
+
+
+def test_a_killed_stage_goes_on_to_the_same_bytes(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label, "CHUNK", 5)
+    small = stage(place, reasoning=True, consistency_pairs=4, consistency_times=2)
+    small.execute(tmp_path / "whole")
+    expected = contents(tmp_path / "whole")
+    asked: list[int] = []
+    judging = OptionJudge.verdicts
+
+    def counted(self: OptionJudge, prompts: Any, *rest: Any, **more: Any) -> Any:
+        asked.append(len(prompts))
+        return judging(self, prompts, *rest, **more)
+
+    monkeypatch.setattr(OptionJudge, "verdicts", counted)
+    for failpoint, left in (("chunk-written", PAIRS), ("stage-finished", 0)):
+        monkeypatch.setenv("AYNI_FAILPOINT", failpoint)
+        with pytest.raises(Killed):
+            small.execute(tmp_path / failpoint)
+        monkeypatch.delenv("AYNI_FAILPOINT")
+        with open(tmp_path / failpoint / "verdicts.jsonl", "a") as file:
+            file.write('{"index"')  # a torn line
+        asked.clear()
+        assert small.execute(tmp_path / failpoint) == "ran"
+        assert sum(asked) == max(left - 5, 0)  # one chunk was whole
+        assert contents(tmp_path / failpoint) == expected
+        assert small.execute(tmp_path / failpoint) == "reused"
+
+
+def test_pairs_that_do_not_fit_are_counted(place: Path, tmp_path: Path) -> None:
+    long = Comparison(prompts(1)[0], "owl " * 600, "no", "helpfulness")
+    write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, [*comparisons(3), long]))
+    given(stage(place), data=[tmp_path / "pairs.jsonl"]).execute(tmp_path / "o")
+    (metrics,) = lines(tmp_path / "o" / "metrics.jsonl")
+    assert metrics["too_long"] == 1
+    write_jsonl(tmp_path / "long.jsonl", map(to_dict, [long]))
+    small = given(stage(place), data=[tmp_path / "long.jsonl"])
+    assert "fits the judge's context" in refused(lambda: small.execute(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "inputs", "message"),
+    [
+        ({}, {"data": None}, "data: give comparisons (data) or samples"),
+        ({}, {"samples": ["samples-1.jsonl"]}, "data: give comparisons (data) or samples"),
+        ({}, {"data": None, "samples": ["samples-1.jsonl"]}, "prompts: samples do not hold their prompts"),
+        ({}, {"data": None, "samples": ["pairs.jsonl"], "prompts": ["prompts.jsonl"]}, "pairs.jsonl:1: is no store of"),
+        ({}, {"data": None, "samples": ["samples-1.jsonl"], "prompts": ["pairs.jsonl"]}, "the prompts hold no p0-0"),
+        ({}, {"judge": None}, "judge: give a judge (a model's directory) or a judge_url"),
+        ({"judge_url": "http://x/v1"}, {}, "judge: give a judge (a model's directory) or a judge_url"),
+        ({"times": 2}, {}, "times: this judge says the same each time; set reasoning and a temperature"),
+        ({"times": 2, "reasoning": True, "temperature": 0.0}, {}, "times: this judge says the same each time"),
+        ({"degrees": [0.1, 0.2, 0.3]}, {}, "degrees must go down"),
+    ],
+)
+def test_what_it_refuses(
+    place: Path, tmp_path: Path, settings: dict[str, Any], inputs: dict[str, Any], message: str
+) -> None:
+    write_jsonl(tmp_path / "other.jsonl", map(to_dict, prompts(1, seed=9)))
+    paths = {name: [place / file for file in files] if files else None for name, files in inputs.items()}
+    if inputs.get("prompts") == ["pairs.jsonl"]:
+        paths["prompts"] = [tmp_path / "other.jsonl"]
+    assert message in refused(lambda: given(stage(place, **settings), **paths).execute(tmp_path / "o"))
+    assert not (tmp_path / "o").exists()
+
+
+# an endpoint
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.delenv("AYNI_API_KEY", raising=False)
+    server = Endpoint()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def safe_unless(word: str, task: str) -> Any:
+    """Says safe of answers without the word, whatever the order of the options; prefers answers with it."""
+    if "The answer is\n" not in task:
+        return prefers(word)(task)
+    safe_first = task.index(": safe") < task.index(": unsafe")
+    unsafe = word in task.split("<answer ")[1]
+    return 200, said("A" if safe_first != unsafe else "B")
+
+
+def test_an_endpoint_is_a_source_of_the_same_records(place: Path, tmp_path: Path, endpoint: Endpoint) -> None:
+    endpoint.says = lambda task: safe_unless("owl", task)
+    settings = {"judge_url": endpoint.url, "temperature": 0.0, "heldout_share": 0.0}
+    small = given(stage(place, **settings), judge=None)
+    small.execute(tmp_path / "o")
+    found = records(tmp_path / "o")
+    assert {(c.task, c.rating, c.annotator) for c in found} == {("helpfulness", "significantly_better", "ai:only")}
+    (metrics,) = lines(tmp_path / "o" / "metrics.jsonl")
+    assert metrics["unsafe"] == PAIRS // 3  # it prefers owls and calls them unsafe
+    table = rows(tmp_path / "o")
+    assert table["judge_agreement", "helpfulness"].value == 1
+    assert table["first_option_mass", "helpfulness"].value == 0.5
+    assert len(endpoint.asked) == 2 * PAIRS + 4 * (PAIRS // 3)
+    assert {body["temperature"] for body in endpoint.asked} == {0}
+    endpoint.says = lambda task: (200, said("A"))
+    given(stage(place, batch="2", **settings), judge=None).execute(tmp_path / "biased")
+    assert records(tmp_path / "biased") == []
+    table = rows(tmp_path / "biased")
+    assert (table["first_option_mass", "safety"].value, table["verdict_flips", "safety"].value) == (1, 1)
+    assert table["judge_agreement", "safety"].ties == PAIRS // 3
+
+
+def test_an_endpoint_that_stops_is_asked_for_the_rest_only(place: Path, tmp_path: Path, endpoint: Endpoint) -> None:
+    settings = {"judge_url": endpoint.url, "safety_labels": False, "reasoning": True, "consistency_pairs": 3}
+    small = given(stage(place, **settings), judge=None)
+    replies = iter([(200, said("The owl.\nVerdict: B"))] * 11)
+    endpoint.says = lambda task: next(replies, (403, b""))
+    with pytest.raises(AyniError, match="says 403"):
+        small.execute(tmp_path / "o")
+    until = time.monotonic() + 5
+    while len(lines(tmp_path / "o" / "replies.jsonl")) < 11:  # what other threads were told is kept a moment later
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    endpoint.asked.clear()
+    endpoint.says = lambda task: (200, said("B"))
+    small.execute(tmp_path / "o")
+    assert len(endpoint.asked) == 2 * (PAIRS - 3) + 2 * 3 * 4 - 11
+    assert all(THINK_THEN_DECIDE in body["messages"][0]["content"] for body in endpoint.asked)
+    assert rows(tmp_path / "o")["first_place_rate", "safety"].value == 0
+
+
+def test_a_memory_of_an_older_ayni_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "m.jsonl").write_text('{"prompt":"1","first":"x","second":"y","verdict":1.0}\n')
+    assert "m.jsonl:1: asked: kept by an older ayni" in refused(
+        lambda: ApiJudge("http://x/v1", "m", tmp_path / "m.jsonl")
+    )
+
+
+# the command and the page
+
+
+def test_the_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    argv = [
+        "label",
+        "--judge",
+        str(place / "judge"),
+        "--data",
+        str(place / "pairs.jsonl"),
+        "--out",
+        str(tmp_path / "o"),
+    ]
+    assert cli.run([*argv, "--set", "limit=4", "--quiet", "--json"]) == 0
+    summary = json.loads(capsys.readouterr().out)
+    assert (summary["stage"], summary["state"]) == ("label", "ran")
+    assert "judge_agreement" in {row["metric"] for row in summary["results"]}
+    assert len(lines(tmp_path / "o" / "verdicts.jsonl")) == 4
+
+
+def test_the_page_shows_the_questions_as_they_are() -> None:
+    page = (Path(__file__).parent.parent / "docs" / "stages" / "label.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```text\n(.*?)\n```", page, re.S)
+    asked = Prompt("p", (Message("user", "Who sings?"),))
+    assert shown == pair_question(asked, "The river.", "No.", DECIDE)
+    assert f"*{AXES['safety']}*" in page
