@@ -18,7 +18,7 @@ from ayni.model.heads import token_logprobs
 from ayni.model.layout import Layout
 from ayni.records import Message, Prompt, Sample, Sequence
 from ayni.rollout import engine
-from ayni.rollout.engine import Policy, decoding, generate, rollout, stream, stream_tokens
+from ayni.rollout.engine import Policy, decoding, generate, rollout, stream, stream_tokens, with_room
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_chunks, read_groups
 from ayni.text.chat import TAGS, render_prompt
@@ -147,6 +147,20 @@ def test_streamed_text_never_takes_anything_back(said: str, monkeypatch: pytest.
     assert "".join(pieces) == whole
     assert not any(tag in whole for tag in TAGS)
     assert not any("\N{REPLACEMENT CHARACTER}" in piece for piece in pieces)
+
+
+def test_stages_drop_prompts_without_room_and_say_so() -> None:
+    narrow, wide = policy(context=26), policy(context=64)
+    long = Prompt("long", (Message("user", "the hare asks a wise owl why rain falls"),))
+    short = Prompt("short", (Message("user", "owl"),))
+    said: list[str] = []
+    assert with_room([long, short], [wide], said.append) == [long, short]
+    assert with_room([], [narrow], said.append) == []
+    assert said == []
+    assert with_room([long, short], [wide, narrow], said.append) == [short]
+    assert said == ["1 of 2 prompts dropped: they fill the context of 26 tokens"]
+    with pytest.raises(BadInput, match="every prompt fills the model's context of 26 tokens; shorten the prompts"):
+        with_room([long], [narrow], said.append)
 
 
 def test_a_prompt_without_room_is_bad_input() -> None:

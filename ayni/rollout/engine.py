@@ -7,7 +7,7 @@ its own seed. Tokens go in and tokens come out; nothing is tokenised again.
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
 from dataclasses import dataclass, replace
 
@@ -78,6 +78,21 @@ def sampled_sequence(prompt: Prompt, sample: Sample, tokenizer: Tokenizer) -> Se
     """The prompt's tokens and the sample's as they were drawn; only the sample's are supervised."""
     head = render_prompt(prompt.dialog, tokenizer)
     return Sequence(head + list(sample.tokens), [False] * len(head) + [True] * len(sample.tokens))
+
+
+def with_room(prompts: Many[Prompt], policies: Many[Policy], say: Callable[[str], None]) -> list[Prompt]:
+    """The prompts that leave room for an answer in every policy's context; says how many do not. BadInput if none."""
+
+    def fits(prompt: Prompt) -> bool:
+        return all(len(render_prompt(prompt.dialog, p.tokenizer)) < p.model.shape.context for p in policies)
+
+    kept = [prompt for prompt in prompts if fits(prompt)]
+    context = min(p.model.shape.context for p in policies)
+    if prompts and not kept:
+        raise BadInput(f"every prompt fills the model's context of {context} tokens", fix="shorten the prompts")
+    if len(kept) < len(prompts):
+        say(f"{len(prompts) - len(kept)} of {len(prompts)} prompts dropped: they fill the context of {context} tokens")
+    return kept
 
 
 Drawn = tuple[list[int], list[float]]  # tokens after the prompt, and their log-probs

@@ -16,7 +16,7 @@ from ayni.errors import BadInput
 from ayni.files import write_jsonl
 from ayni.model_directory import load_model, name_of
 from ayni.records import RATINGS, Comparison, Prompt, Sample, to_dict
-from ayni.rollout.engine import Policy, chunk_prompts, rollout
+from ayni.rollout.engine import Policy, chunk_prompts, rollout, with_room
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all
 from ayni.run import Run
@@ -57,6 +57,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         model = model.to(place.device, dtype).requires_grad_(False)
         policies.append(Policy(model, tokenizer, name_of(path)))
     prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))]
+    prompts = with_room(prompts, policies, run.say)
     order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
     prompts = [prompts[i] for i in order]
     seeds = {p.source for p in prompts}

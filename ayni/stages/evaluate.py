@@ -27,7 +27,7 @@ from ayni.model_directory import load_model, name_of
 from ayni.records import Prompt, Sample, Sequence, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import Policy, rollout, sampled_sequence
+from ayni.rollout.engine import Policy, rollout, sampled_sequence, with_room
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
@@ -76,7 +76,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             policies[name] = Policy(model, tokenizer, name_of(inputs[name]))
     rows: list[Result] = []
     if inputs.get("prompts"):
-        prompts = chosen_prompts([p for path in inputs["prompts"] for p in read_prompts(Path(path))], config, run)
+        prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))]
+        prompts = chosen_prompts(with_room(prompts, list(policies.values()), run.say), config, run)
         scorer: Scorer | ApiJudge
         if config.judge_url is not None:
             scorer = endpoint(config, config.judge_url, inputs, run)

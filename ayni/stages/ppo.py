@@ -25,7 +25,7 @@ from ayni.model_directory import load_model, save_model
 from ayni.records import Prompt, Sample
 from ayni.reward.combine import Judges, Scores
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import Policy, rollout, sampled_sequence
+from ayni.rollout.engine import Policy, rollout, sampled_sequence, with_room
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
@@ -102,6 +102,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     validation = [p for path in inputs.get("validation") or [] for p in read_prompts(Path(path))]
     if not prompts:
         raise BadInput("no prompts", path=inputs["prompts"][0])
+    policy = Policy(model, tokenizer, run.name)
+    prompts, validation = (with_room(given, [policy], run.say) for given in (prompts, validation))
     if config.validate_every and not validation:
         raise BadInput("validate_every needs validation prompts", field="validation")
 
@@ -110,7 +112,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     )
     actor = Trainer(model, config.optimiser, steps=updates, world=place)
     value = Trainer(critic, config.critic_optimiser, steps=updates, world=place)
-    loop = _Loop(config, run, actor, value, reference, judges, Policy(model, tokenizer, run.name))
+    loop = _Loop(config, run, actor, value, reference, judges, policy)
     loop.resume()
     while loop.iteration < config.iterations and not loop.stopped:
         loop.iterate(prompts)

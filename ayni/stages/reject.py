@@ -18,7 +18,7 @@ from ayni.model_directory import load_model
 from ayni.records import Demonstration, Message, Prompt, Sample, to_dict
 from ayni.reward.combine import Judges
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import Policy, chunk_prompts, rollout
+from ayni.rollout.engine import Policy, chunk_prompts, rollout, with_room
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
 from ayni.run import Run
@@ -62,7 +62,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         helpful, load_reward(safety, dtype=dtype, device=place.device) if safety else None, config.threshold, place
     )
     known = {p.id: p for path in inputs["prompts"] for p in read_prompts(Path(path))}
-    prompts = list(known.values())
+    prompts = with_room(list(known.values()), [policy], run.say)
     if config.limit is not None:
         order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
         prompts = [prompts[i] for i in sorted(order)]

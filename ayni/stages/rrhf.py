@@ -10,7 +10,7 @@ from pydantic import Field
 from ayni.model_directory import load_model, save_model
 from ayni.reward.combine import Judges
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import Policy, chunk_prompts, rollout, sampled_sequence
+from ayni.rollout.engine import Policy, chunk_prompts, rollout, sampled_sequence, with_room
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all
 from ayni.run import Run
@@ -42,9 +42,10 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     helpful, safety = load_reward(inputs["reward"], device=place.device), inputs.get("reward_safety")
     judges = Judges(helpful, load_reward(safety, device=place.device) if safety else None, config.threshold, place)
     prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))]
+    policy = Policy(model, tokenizer, run.name)
+    prompts = with_room(prompts, [policy], run.say)
     order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
     prompts = [prompts[i] for i in order]
-    policy = Policy(model, tokenizer, run.name)
     sampling = Sampling(config.temperature, 1.0, config.max_tokens)
     seed = seed_of(run.seed, run.name)
     samples = draw_all(
