@@ -61,7 +61,8 @@ class TestPeople:
         session = store.accept(token)
         assert store.session(session) == store.annotators()[0]
         assert store.session(session).role == "admin"
-        with pytest.raises(BadInput, match=r"^invitation: this invitation was used or is out of date; ask for a new one$"):
+        used = r"^invitation: this invitation was used or is out of date; ask for a new one$"
+        with pytest.raises(BadInput, match=used):
             store.accept(token)
         for other in ("", "x", token + "x", session, "\ud800"):
             with pytest.raises(BadInput, match="invitation"):
