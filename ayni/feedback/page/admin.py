@@ -1,0 +1,147 @@
+"""For the people who run a collection: how far each batch is, how well it goes, who helps; invitations."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from statistics import median
+
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from ayni.errors import BadInput
+from ayni.feedback.entries import ROLES, Batch, Judged, Progress
+from ayni.feedback.page.desk import Call, Measure, address, sentence
+from ayni.feedback.page.forms import text
+from ayni.feedback.page.judge import as_number, open_batch
+
+NAME = 80  # characters
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    number: int
+    count: int
+    share: float  # of all
+    length: float  # of the longest bar
+
+
+@dataclass(frozen=True, slots=True)
+class BatchView:
+    batch: Batch
+    progress: Progress
+    today: int
+    week: int
+    seconds: float | None
+    bars: tuple[Bar, ...]
+    judged: int
+    left: float | None  # share of judgements in which the answer that stood first was chosen
+    measures: Sequence[Measure]
+    trouble: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class PersonView:
+    name: str
+    judged: int
+    skipped: int
+    flagged: int
+    seconds: float | None
+    last: str
+
+
+def overview(call: Call) -> Response:
+    return _page(call)
+
+
+def invite(call: Call) -> Response:
+    """Shows the link once; nobody can read it from the store again."""
+    name = text(call.form, "name", limit=NAME, about="the name")
+    role = next((role for role in ROLES if role == call.form.get("role", "annotator")), None)
+    if role is None:
+        raise HTTPException(400, "The form did not arrive whole. Please load the page again.")
+    try:
+        if not name:
+            raise BadInput("please give the person a name", field="name")
+        token = call.desk.store.invite(name, role)
+    except BadInput as problem:
+        return _page(call, problem=sentence(problem), name=name, status=400)
+    return _page(call, link=call.origin + address("/sign-in", invitation=token), name=name)
+
+
+def close(call: Call) -> Response:
+    """No more judgements for this batch; those there are stay."""
+    call.desk.store.close_batch(open_batch(call, call.form.get("batch", "")).id)
+    return call.go("/admin", said="closed")
+
+
+def _page(
+    call: Call, *, problem: str | None = None, link: str | None = None, name: str = "", status: int = 200
+) -> Response:
+    store = call.desk.store
+    batches = sorted(store.batches(), key=lambda batch: (batch.closed_at is not None, batch.created_at))
+    rows = {batch.id: store.current(batch_id=batch.id) for batch in batches}
+    now = datetime.now(UTC)
+    return call.page(
+        "admin.html.jinja",
+        status,
+        batches=[batch_view(call, batch, rows[batch.id], now) for batch in batches],
+        people=people(row for of in rows.values() for row in of),
+        problem=problem,
+        link=link,
+        name=name,
+    )
+
+
+def batch_view(call: Call, batch: Batch, rows: Sequence[Judged], now: datetime) -> BatchView:
+    judged = [row for row in rows if row.entry.kind == "judged"]
+    counts = Counter(number for row in judged if (number := as_number(row)) is not None)
+    longest, total = max(counts.values(), default=0), sum(counts.values())
+    measures: Sequence[Measure] = ()
+    trouble = None
+    if call.desk.quality is not None:
+        try:
+            measures = call.desk.quality(call.desk.store, batch.id)
+        except BadInput as problem:  # too few judgements yet, for one; the rest of the page still stands
+            trouble = sentence(problem)
+    return BatchView(
+        batch,
+        call.desk.store.progress(batch.id),
+        today=_since(judged, now - timedelta(hours=24)),
+        week=_since(judged, now - timedelta(days=7)),
+        seconds=_median(judged),
+        bars=tuple(
+            Bar(n, counts[n], counts[n] / total if total else 0.0, counts[n] / longest if longest else 0.0)
+            for n in range(1, 9)
+        ),
+        judged=total,
+        left=sum(counts[n] for n in range(1, 5)) / total if total else None,
+        measures=measures,
+        trouble=trouble,
+    )
+
+
+def people(rows: Iterable[Judged]) -> list[PersonView]:
+    """Everybody with something that stands, the busiest first."""
+    by_name: dict[str, list[Judged]] = {}
+    for row in rows:
+        by_name.setdefault(row.annotator, []).append(row)
+    found = []
+    for name, theirs in by_name.items():
+        kinds = Counter(row.entry.kind for row in theirs)
+        last = max(row.created_at for row in theirs)[:16].replace("T", " ")
+        found.append(
+            PersonView(name, kinds["judged"], kinds["skipped"], kinds["flagged"], _median(theirs), last + " UTC")
+        )
+    return sorted(found, key=lambda person: (-person.judged, person.name))
+
+
+def _since(rows: Iterable[Judged], moment: datetime) -> int:
+    return sum(datetime.fromisoformat(row.created_at) >= moment for row in rows)
+
+
+def _median(rows: Iterable[Judged]) -> float | None:
+    known = [row.entry.seconds for row in rows if row.entry.seconds is not None]
+    return median(known) if known else None

@@ -1,0 +1,86 @@
+"""Signing in by an invitation, signing out, and the page to start from."""
+
+from __future__ import annotations
+
+import textwrap
+
+from starlette.responses import Response
+
+from ayni.errors import BadInput
+from ayni.feedback.entries import Dialogue
+from ayni.feedback.page.desk import Call, address, sentence
+from ayni.feedback.page.dialogues import tasks_of
+
+LONGEST = 200  # characters of an invitation that are looked at
+COOKIE_DAYS = 30  # the store ends a session earlier if it likes
+
+
+def invitation(call: Call) -> Response:
+    """The invitation is used by the button and not by opening the link: mail programs open links on their own."""
+    if call.person is not None and not call.query.get("invitation"):
+        return call.go("/")
+    return call.page("sign_in.html.jinja", invitation=call.query.get("invitation", "")[:LONGEST], error=None)
+
+
+def sign_in(call: Call) -> Response:
+    token = call.form.get("invitation", "").strip()
+    if "invitation=" in token:  # the whole link was pasted
+        token = token.rpartition("invitation=")[2]
+    try:
+        session = call.desk.store.accept(token[:LONGEST])
+    except BadInput as problem:
+        return call.page("sign_in.html.jinja", 400, invitation="", error=sentence(problem))
+    answer = call.go("/", said="hello")
+    answer.set_cookie(
+        call.desk.cookie,
+        session,
+        max_age=COOKIE_DAYS * 86_400,
+        path="/",
+        secure=call.desk.secure,
+        httponly=True,
+        samesite="strict",
+    )
+    return answer
+
+
+def sign_out(call: Call) -> Response:
+    call.desk.store.end_session(call.cookies.get(call.desk.cookie, ""))
+    answer = call.go("/sign-in", said="bye")
+    answer.delete_cookie(call.desk.cookie, path="/", secure=call.desk.secure, httponly=True, samesite="strict")
+    return answer
+
+
+def start(call: Call) -> Response:
+    """Every open batch: how far it is, what this person did, what they can do next."""
+    store, me = call.desk.store, call.annotator
+    cards = []
+    for batch in store.batches():
+        if batch.closed_at is not None:
+            continue
+        progress = store.progress(batch.id)
+        cards.append(
+            {
+                "batch": batch,
+                "tasks": tasks_of(batch),
+                "progress": progress,
+                "mine": progress.by_annotator.get(me.name, 0),
+                "left": store.next_item(me.id, batch.id) is not None,
+                "judge": address("/judge", batch=batch.id),
+                "write": address("/write", batch=batch.id) if call.desk.talk is not None else None,
+                "dialogues": [_begun(talk) for talk in store.dialogues(me.id, batch.id) if _goes_on(talk)],
+            }
+        )
+    return call.page("start.html.jinja", cards=cards)
+
+
+def _goes_on(dialogue: Dialogue) -> bool:
+    return dialogue.ended_at is None and bool(dialogue.turns)
+
+
+def _begun(dialogue: Dialogue) -> dict[str, str]:
+    """A link to it, under its first words."""
+    first = dialogue.turns[0].prompt.dialog[0].content
+    return {
+        "address": address("/dialogue", id=dialogue.id),
+        "start": textwrap.shorten(first, 80, placeholder=" …") or first[:80],
+    }
