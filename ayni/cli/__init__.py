@@ -24,7 +24,7 @@ from typing import Any
 from ayni.errors import AyniError
 
 CONTINUES = "interrupted; the same command continues"
-NO_STAGE = {"chat", "generate", "score", "encode", "inspect", "report", "doctor", "import", "export"}
+NO_STAGE = {"annotate", "chat", "generate", "score", "encode", "inspect", "report", "doctor", "import", "export"}
 
 
 @dataclass(frozen=True)

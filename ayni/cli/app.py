@@ -47,6 +47,7 @@ def app_for(argv: Sequence[str]) -> typer.Typer:
     for name, panel, body in (
         ("chat", TALK, _chat),
         ("generate", TALK, _generate),
+        ("annotate", TALK, _annotate),
         ("score", TALK, _score),
         ("encode", TALK, _encode),
         ("inspect", LOOK, _inspect),
@@ -110,6 +111,28 @@ def _chat(
     from ayni.cli.chat import chat
 
     chat(model, system, best_of, reward, temperature, top_p, max_tokens, seed)
+
+
+def _annotate(
+    store: Annotated[str, typer.Argument(help="The preference store: a file, or postgresql+psycopg://…")],
+    host: Annotated[str, typer.Option(help="The address to serve on; any but this machine's own needs --login.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(help="0 takes a free one.")] = 8080,
+    login: Annotated[bool, typer.Option("--login", help="People sign in by invitation.")] = False,
+    name: Annotated[list[str], typer.Option(help="A host name that people type; may be repeated.")] = [],  # noqa: B006
+    https: Annotated[bool, typer.Option("--https", help="A proxy in front speaks https.")] = False,
+    annotator: Annotated[str, typer.Option(help="Who judges where nobody signs in.")] = "me",
+    invite: Annotated[str | None, typer.Option(help="Print an admin's invitation for this name.")] = None,
+    model: Annotated[list[Path], typer.Option(help="Answers the prompts people write; one or two.")] = [],  # noqa: B006
+    temperature: Annotated[list[float], typer.Option(min=0, help="Of their answers, in turn.")] = [0.7, 1.0],  # noqa: B006
+    max_tokens: MaxTokens = 256,
+    seed: int = 0,
+) -> None:
+    """Serve the page where people compare answers; Ctrl-C stops it."""
+    from ayni.cli.annotate import annotate
+
+    annotate(store, host, port, login, name, https, annotator, invite, model, temperature, max_tokens, seed)
 
 
 def _generate(
