@@ -321,6 +321,17 @@ def test_a_broken_model_shows_no_traceback(store: Store) -> None:
     assert answer.headers["Content-Security-Policy"] == HEADERS["Content-Security-Policy"]
 
 
+def test_a_model_may_spell_nul(store: Store) -> None:
+    def talk(dialog: Any, task: str) -> Any:
+        return "a\0b", "\0", "new", "old", {}, {}
+
+    rosa = Visitor(site(store, talk=talk)).sign_in(store.invite("Rosa"))
+    rosa.go("/write?batch=week-1")
+    rosa.send("/write", prompt="Hello?", task="helpfulness")
+    (turn,) = store.dialogues(person(store).id)[0].turns
+    assert (turn.answer_a, turn.answer_b) == ("a\N{REPLACEMENT CHARACTER}b", "\N{REPLACEMENT CHARACTER}")
+
+
 def test_a_store_that_fails_is_said_and_logged(
     rosa: Visitor, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -49,16 +49,18 @@ def annotate(
         raise BadInput(f"{len(models)} models, but two answers are compared", fix="give one --model or two")
     with listening(host, port) as bound:
         talk = two_voices(models, temperatures, max_tokens, seed) if models else None
-        kept = open_store(store)
-        local = None if login else local_annotator(kept, annotator)
-        page = app(kept, host_names=served, talk=talk, quality=quality, require_login=login, local=local, secure=https)
-        where = origin(served[0], bound.getsockname()[1], https)
-        print(f"{where}/", flush=True)
-        if invite is not None:
-            print(f"{where}{address('/sign-in', invitation=kept.invite(invite, 'admin'))}", flush=True)
-        elif login:
-            say("people sign in by invitation; --invite NAME makes the first one, for whoever runs this")
-        serve(page, bound)
+        with open_store(store) as kept:
+            local = None if login else local_annotator(kept, annotator)
+            page = app(
+                kept, host_names=served, talk=talk, quality=quality, require_login=login, local=local, secure=https
+            )
+            where = origin(served[0], bound.getsockname()[1], https)
+            print(f"{where}/", flush=True)
+            if invite is not None:
+                print(where + address("/sign-in", invitation=kept.invite(invite, "admin")), flush=True)
+            elif login:
+                say("people sign in by invitation; --invite NAME makes the first one, for whoever runs this")
+            serve(page, bound)
 
 
 def host_names(host: str, names: Sequence[str]) -> tuple[str, ...]:

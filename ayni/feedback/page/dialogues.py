@@ -102,7 +102,13 @@ def _answers(call: Call, dialog: Dialog, task: Task) -> Answers:
     """Both models' answers; BadInput when there are no models, or from them."""
     if call.desk.talk is None:
         raise BadInput("there are no models here to talk to")
-    return call.desk.talk(dialog, task)
+    answer_a, answer_b, model_a, model_b, sampling_a, sampling_b = call.desk.talk(dialog, task)
+    return _kept(answer_a), _kept(answer_b), model_a, model_b, sampling_a, sampling_b
+
+
+def _kept(answer: str) -> str:
+    """A model can spell NUL, byte by byte, and no database keeps it."""
+    return answer.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
 def _add(call: Call, dialogue_id: str, message: str, answers: Answers) -> None:
