@@ -164,7 +164,10 @@ def test_all_checkpoints_torn_is_an_error_not_a_fresh_start(
 
 
 def test_together_the_stages_pass_every_failpoint_there_is(whole: Whole) -> None:
-    source = "".join(file.read_text() for file in Path(ayni.__file__).parent.rglob("*.py"))
+    house = Path(ayni.__file__).parent
+    # the preference store is no stage: its failpoints are passed in its own tests
+    files = [file for file in house.rglob("*.py") if file.relative_to(house).parts[0] != "feedback"]
+    source = "".join(file.read_text() for file in files)
     named = set(re.findall(r'failpoint\("([\w-]+)"\)', source))
     assert len(named) >= 11
     passed = {place for _, places in whole.values() for place in places}
