@@ -1,11 +1,13 @@
 """What a file holds, and records out of it: the one way in for other people's data.
 
-`detect` looks at the first row's keys; `scan` reads. A strict read raises at the first bad row, with file, line and
+`detect` looks at the first sound row; `scan` reads. A strict read raises at the first bad row, with file, line and
 field; otherwise errors are collected and `ayni inspect` shows them. Nothing is dropped silently: rows that a
-format's documented policy leaves out are counted in `Reading.skipped`.
+format's documented policy leaves out are counted in `Reading.skipped`; a reader raises Skip for a whole row and
+yields one for a part of it.
 
 Rows of a comparison or demonstration file can be read as prompts: the dialogue before the last answer, each
-dialogue once, with the file's stem and the row's number as id.
+dialogue once, with the file's stem and the row's number as id. Rows of judgements (ratings, thumbs) can be read as
+comparisons: pairs within a prompt, made file by file (ayni.text.feedback_pairs).
 """
 
 from __future__ import annotations
@@ -19,7 +21,10 @@ from typing import Any, Literal
 from ayni.errors import BadInput
 from ayni.files import read_text
 from ayni.records import Comparison, Demonstration, Prompt, Task, from_json
+from ayni.text.feedback_pairs import PAIRING, Pairing, pairs_of_judgements
 from ayni.text.fields import check_text, checked, text_field
+from ayni.text.formats_argilla import argilla_judgements, argilla_pairs
+from ayni.text.formats_detect import format_of_row
 from ayni.text.formats_dialog import (
     alpaca_demonstrations,
     alpaca_prompts,
@@ -33,12 +38,14 @@ from ayni.text.formats_dialog import (
     sharegpt_prompts,
     xstest_prompts,
 )
+from ayni.text.formats_judged import edit_demonstrations, edit_pairs, judgements, ratings
+from ayni.text.formats_label_studio import label_studio_min_pairs, label_studio_pairs
 from ayni.text.formats_pairs import check_comparison, check_margin, hh_pairs, pairs, pandalm_pairs, sharegpt_pairs
 from ayni.text.formats_trees import oasst_demonstrations, oasst_pairs, oasst_prompts
 from ayni.text.markdown import markdown_documents
 from ayni.text.rows import ROW_SUFFIXES, Row, Skip, files_of, rows, suffix_of
 
-Kind = Literal["demonstrations", "comparisons", "prompts", "texts"]
+Kind = Literal["demonstrations", "comparisons", "judgements", "prompts", "texts"]
 TEXT_SUFFIXES = (".md", ".txt", ".jsonl")
 Reader = Callable[[Row], Iterable[Any]]
 
@@ -74,7 +81,7 @@ def _text(row: Row) -> Iterator[str]:
 
 
 def _prompts_of(reader: Reader) -> Reader:
-    return lambda row: (record.prompt for record in reader(row))
+    return lambda row: (record if isinstance(record, Skip) else record.prompt for record in reader(row))
 
 
 # format -> what it can be read as; the first is what `inspect` reads it as
@@ -97,6 +104,13 @@ READERS: dict[str, dict[Kind, Reader]] = {
     "hh_rlhf": {"comparisons": hh_pairs, "prompts": _prompts_of(hh_pairs)},
     "pandalm": {"comparisons": pandalm_pairs, "prompts": _prompts_of(pandalm_pairs)},
     "oasst": {"comparisons": oasst_pairs, "demonstrations": oasst_demonstrations, "prompts": oasst_prompts},
+    "label_studio": {"comparisons": label_studio_pairs, "prompts": _prompts_of(label_studio_pairs)},
+    "label_studio_min": {"comparisons": label_studio_min_pairs, "prompts": _prompts_of(label_studio_min_pairs)},
+    "argilla": {"comparisons": argilla_pairs, "prompts": _prompts_of(argilla_pairs)},
+    "argilla_ratings": {"judgements": argilla_judgements, "prompts": _prompts_of(argilla_judgements)},
+    "judgement": {"judgements": judgements, "prompts": _prompts_of(judgements)},
+    "ratings": {"judgements": ratings, "prompts": _prompts_of(ratings)},
+    "edits": {"comparisons": edit_pairs, "demonstrations": edit_demonstrations, "prompts": _prompts_of(edit_pairs)},
     "text_rows": {"texts": _text},
     "markdown": {},
     "text": {},
@@ -105,47 +119,6 @@ READERS: dict[str, dict[Kind, Reader]] = {
 
 def _as_prompt(row: Row, record: Demonstration) -> Prompt:
     return Prompt(row.name, record.dialog[:-1], source=record.source)
-
-
-def _looks_like_hh(value: dict[str, Any]) -> bool:
-    texts = [value["chosen"], value["rejected"]]
-    return "prompt" not in value and all(isinstance(text, str) for text in texts)
-
-
-def _format_of_row(row: Row) -> str:
-    value, keys = row.value, row.value.keys()
-    if "message_tree_id" in keys:
-        return "oasst"
-    if "conversations" in keys:
-        return "sharegpt_pairs" if "chosen" in keys or "rejected" in keys else "sharegpt"
-    if isinstance(value.get("prompt"), dict) or ("dialog" in keys and {"chosen", "rejected"} & keys):
-        return "comparison"
-    if "dialog" in keys:
-        return "prompt" if {"id", "task", "category"} & keys else "demonstration"
-    if "messages" in keys:
-        return "messages"
-    if {"response1", "response2"} <= keys:
-        return "pandalm"
-    if "instances" in keys:
-        return "self_instruct"
-    if "instruction" in keys:
-        return "alpaca"
-    if {"chosen", "rejected"} <= keys:
-        return "hh_rlhf" if _looks_like_hh(value) else "pairs"
-    if {"prompt", "completion"} <= keys:
-        return "prompt_completion"
-    if {"prompt", "label"} <= keys and suffix_of(row.path) == ".csv":
-        return "xstest"
-    if {"chosen", "rejected"} & keys:
-        return "pairs"
-    if "prompt" in keys:
-        return "plain_prompts"
-    if "text" in keys:
-        return "text_rows"
-    raise row.error(
-        f"no known format has the keys {', '.join(sorted(keys)) or '(none)'}",
-        fix="known: messages, prompt/completion, instruction/output, conversations, prompt/chosen/rejected, text",
-    )
 
 
 def detect(path: Path) -> str:
@@ -162,7 +135,7 @@ def detect(path: Path) -> str:
         return "markdown" if suffix_of(path) == ".md" else "text"
     errors: list[BadInput] = []
     for row in rows(path, errors):
-        return _format_of_row(row)
+        return format_of_row(row)
     if errors:
         raise errors[0]
     raise BadInput("the file holds no rows", path=path, line=1)
@@ -187,11 +160,11 @@ def _documents(path: Path) -> list[str]:
     return markdown_documents(text) if suffix_of(path) == ".md" else [text.strip("\n")]
 
 
-def scan(path: Path, kind: Kind | None = None, *, strict: bool = True) -> Reading:
+def scan(path: Path, kind: Kind | None = None, *, strict: bool = True, pairing: Pairing = PAIRING) -> Reading:
     """Read a file, or every file of a directory, as `kind` (default: what its format is made for).
 
     Raises BadInput at the first error; with `strict=False` errors of rows are collected instead, while a file that
-    cannot be read at all still raises.
+    cannot be read at all still raises. `pairing` says how judgements become comparisons.
     """
     path = Path(path)
     files = files_of(path, TEXT_SUFFIXES if kind == "texts" else (*ROW_SUFFIXES, ".md", ".txt"))
@@ -208,7 +181,10 @@ def scan(path: Path, kind: Kind | None = None, *, strict: bool = True) -> Readin
             raise BadInput(
                 f"holds {wanted}, the file before it {reading.kind}", path=file, fix="keep one kind in a directory"
             )
-        _read_file(file, name, reading, strict=strict)
+        if wanted == "comparisons" and "judgements" in READERS[name]:
+            _read_as_pairs(file, name, reading, pairing, strict=strict)
+        else:
+            _read_file(file, name, reading, strict=strict)
     assert reading is not None  # files_of never returns an empty list
     if reading.kind == "prompts":
         _check_ids(reading)
@@ -234,6 +210,9 @@ def _read_file(file: Path, name: str, reading: Reading, *, strict: bool) -> None
     for row in rows(file, errors):
         try:
             for record in reader(row):
+                if isinstance(record, Skip):
+                    reading.skipped[str(record)] += 1
+                    continue
                 if kind == "prompts" and not native:
                     if record.dialog in seen:
                         reading.skipped["the same prompt again"] += 1
@@ -247,6 +226,16 @@ def _read_file(file: Path, name: str, reading: Reading, *, strict: bool) -> None
             if errors is None:
                 raise
             errors.append(error)
+
+
+def _read_as_pairs(file: Path, name: str, reading: Reading, pairing: Pairing, *, strict: bool) -> None:
+    """Judgements of one file as comparisons; a pair stands where its better answer does."""
+    judged = Reading(name, "judgements", [], [], reading.skipped, reading.errors)
+    _read_file(file, name, judged, strict=strict)
+    pairs = pairs_of_judgements(judged.records, pairing)
+    reading.records.extend(pairs.comparisons)
+    reading.lines.extend(judged.lines[origin] for origin in pairs.origins)
+    reading.skipped.update(pairs.skipped)
 
 
 def _check_ids(reading: Reading) -> None:

@@ -10,31 +10,34 @@ from typing import Any
 from rich.text import Text
 
 from ayni.errors import BadInput
-from ayni.records import Comparison, Demonstration, Prompt, Sequence
+from ayni.records import Comparison, Demonstration, Judgement, Prompt, Sequence
 from ayni.text.chat import answer_tokens, render, render_prompt, render_text
 from ayni.text.formats import scan
 from ayni.text.tokenizer import Tokenizer
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
+Record = Demonstration | Comparison | Judgement | Prompt | str
 
 
-def sequences_of(record: Demonstration | Comparison | Prompt | str, tokenizer: Tokenizer) -> list[Sequence]:
+def sequences_of(record: Record, tokenizer: Tokenizer) -> list[Sequence]:
     """The sequences a record is trained on: one, or two for a comparison; a prompt's has nothing supervised."""
     if isinstance(record, Demonstration):
         return [render(record.dialog, tokenizer, train=record.train)]
     if isinstance(record, Comparison):
         answers = (record.chosen, record.rejected)
         return [answer_tokens(record.prompt.dialog, answer, tokenizer) for answer in answers]
+    if isinstance(record, Judgement):
+        return [answer_tokens(record.prompt.dialog, record.response, tokenizer)]
     if isinstance(record, Prompt):
         tokens = render_prompt(record.dialog, tokenizer)
         return [Sequence(tokens, [False] * len(tokens))]
     return [render_text(record, tokenizer)]
 
 
-def _turns(record: Demonstration | Comparison | Prompt | str) -> int:
+def _turns(record: Record) -> int:
     if isinstance(record, str):
         return 0
-    dialog = record.prompt.dialog if isinstance(record, Comparison) else record.dialog
+    dialog = record.prompt.dialog if isinstance(record, Comparison | Judgement) else record.dialog
     return sum(message.role == "user" for message in dialog)
 
 

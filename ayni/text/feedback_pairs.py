@@ -1,0 +1,124 @@
+"""Scalar ratings and thumbs as comparisons: of two answers to one prompt, the one worth more is chosen.
+
+A prompt with K answers has up to K(K−1)/2 pairs that say much the same; taken as so many examples they make a reward
+model overfit (InstructGPT §3.5). So no prompt gives more than `per_prompt` pairs, drawn by the seed.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from collections.abc import Sequence as Many
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from ayni.records import RATINGS, Comparison, Judgement, Rating
+from ayni.seeds import rng
+
+_UP = {"up", "thumbsup", "thumbup", "good", "like", "liked", "positive", "yes", "true", "accepted", "👍"}
+_DOWN = {"down", "thumbsdown", "thumbdown", "bad", "dislike", "disliked", "negative", "no", "false", "rejected", "👎"}
+LABELS = "up, down, good, bad, like, dislike, positive, negative, yes, no, true, false"
+
+
+@dataclass(frozen=True, slots=True)
+class Pairing:
+    """How judgements become pairs. `degrees`: the least share of the whole range of scores by which one answer must
+    lead to be significantly better, better, slightly better; on a scale of 1 to 5 that is a lead of 3, 2 and 1."""
+
+    per_prompt: int = 6
+    seed: int = 0
+    degrees: tuple[float, float, float] = (0.75, 0.5, 0.25)
+
+
+PAIRING = Pairing()
+
+
+@dataclass(frozen=True, slots=True)
+class Pairs:
+    """The comparisons, for each the index of the judgement that praised its chosen answer, and what was left out."""
+
+    comparisons: list[Comparison]
+    origins: list[int]
+    skipped: Counter[str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """An answer and the mean of what it was given; `first` is the index of its first judgement, `count` how many."""
+
+    text: str
+    worth: float
+    first: int
+    count: int
+
+
+def liked(label: str) -> bool | None:
+    """Whether the label is a thumb up (True) or down (False); None where it is neither."""
+    word = "".join(c for c in label.casefold() if c.isalnum() or c in "👍👎")
+    return True if word in _UP else False if word in _DOWN else None
+
+
+def pairs_of_judgements(judgements: Iterable[Judgement], pairing: Pairing = PAIRING) -> Pairs:
+    """Every two answers to one prompt that are worth different amounts, in the order of their prompts.
+
+    Scores are compared with scores and thumbs with thumbs; an answer judged several times counts with its mean. Equal
+    worth gives no pair. The rating comes from the lead, as a share of the range of all scores; thumbs, and scores that
+    take only two values, say nothing about the degree, so there it stays None. Raises ValueError for an unknown label.
+    """
+    given = list(judgements)
+    scores = sorted({j.score for j in given if j.score is not None})
+    span = scores[-1] - scores[0] if len(scores) > 2 else None
+    groups: dict[Any, list[int]] = {}
+    for index, judgement in enumerate(given):
+        kind = "label" if judgement.score is None else "score"
+        groups.setdefault((judgement.prompt.dialog, judgement.prompt.task, kind), []).append(index)
+    found = Pairs([], [], Counter())
+    for (_, _, kind), members in groups.items():
+        answers = _answers(given, members)
+        unequal = [pair for pair in combinations(answers, 2) if pair[0].worth != pair[1].worth]
+        paired = {answer.first for pair in unequal for answer in pair}
+        lonely = sum(answer.count for answer in answers if answer.first not in paired)
+        if lonely:
+            found.skipped["no other answer to the same prompt is worth more or less"] += lonely
+        prompt = given[members[0]].prompt
+        if len(unequal) > pairing.per_prompt:
+            found.skipped[f"more than {pairing.per_prompt} pairs of one prompt"] += len(unequal) - pairing.per_prompt
+            texts = [message.content for message in prompt.dialog]
+            drawn = rng(pairing.seed, "pairs", *texts, kind).permutation(len(unequal))[: pairing.per_prompt]
+            unequal = [unequal[i] for i in sorted(drawn)]
+        for one, other in unequal:
+            high, low = (one, other) if one.worth > other.worth else (other, one)
+            rating = None if kind == "label" or span is None else degree((high.worth - low.worth) / span, pairing)
+            pair = Comparison(prompt, high.text, low.text, prompt.task, rating, source=prompt.source)
+            found.comparisons.append(pair)
+            found.origins.append(high.first)
+    return found
+
+
+def degree(lead: float, pairing: Pairing) -> Rating:
+    """The rating of a lead in [0, 1]."""
+    for least, rating in zip(pairing.degrees, RATINGS, strict=False):
+        if lead >= least - 1e-9:  # a lead of three steps in four must not fail by rounding
+            return rating
+    return RATINGS[-1]
+
+
+def _answers(judgements: Many[Judgement], members: Many[int]) -> list[_Answer]:
+    """The different answers among these judgements of one prompt, in order."""
+    by_text: dict[str, list[int]] = {}
+    for index in members:
+        by_text.setdefault(judgements[index].response.strip(), []).append(index)
+    return [
+        _Answer(judgements[own[0]].response, sum(_worth(judgements[i]) for i in own) / len(own), own[0], len(own))
+        for own in by_text.values()
+    ]
+
+
+def _worth(judgement: Judgement) -> float:
+    if judgement.score is not None:
+        return judgement.score
+    up = liked(judgement.label or "")
+    if up is None:
+        raise ValueError(f"{judgement.label!r} is neither a thumb up nor down")
+    return float(up)
