@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -198,7 +199,9 @@ def test_a_choice_that_later_turns_build_on_stays(rosa: Visitor, store: Store) -
     rosa.send("/dialogue", prompt="And then?")
     rosa.send("/undo")
     assert "Later turns build on that choice" in rosa.page.text
-    assert rosa.post("/judge", first | {"submission": "0" * 32, "choice": "7", "kind": "judged"}).status_code == 400
+    answer = rosa.post("/judge", first | {"submission": "0" * 32, "choice": "7", "kind": "judged"})
+    assert (answer.status_code, "build on this choice" in rosa.page.text) == (400, True)
+    assert rosa.post("/judge", first | {"choice": "2", "kind": "judged"}).status_code == 200, "the same form again"
     assert len(store.log()) == 1
 
 
@@ -262,6 +265,21 @@ def test_the_admin_page_counts_measures_and_invites(tmp_path: Path) -> None:
         boss.send("/admin/close")
         assert "The batch is closed" in boss.page.text
         assert inti.go("/judge?batch=week-1").status_code == 400
+
+
+def test_the_admin_page_reads_no_answers(tmp_path: Path) -> None:
+    long = [item(f"i{number}", "a" * 1_000_000, "b" * 999_999) for number in range(8)]
+    with new_store(tmp_path, *long) as store:
+        boss = Visitor(site(store)).sign_in(store.invite("Boss", "admin"))
+        for each in long:
+            store.record(Entry(each.id, each.id, person(store, "Boss").id, preferred="a", rating="better"))
+        boss.go("/admin")
+        tracemalloc.start()
+        assert boss.go("/admin").status_code == 200
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert "8 of 8" in boss.page.text
+        assert peak < 2_000_000
 
 
 def test_a_quality_that_has_too_little_yet_leaves_the_page_standing(store: Store) -> None:

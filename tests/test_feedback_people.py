@@ -212,6 +212,50 @@ class TestDialogues:
         assert store.dialogues(ann) == store.dialogues(ann, "week-1") == [store.dialogue(started.id)]
         assert store.dialogues(bob) == []
 
+    def test_what_later_turns_build_on_stays(self, store: Store, ann: str) -> None:
+        filled(store, item("x"))
+        started = store.start_dialogue("week-1", ann)
+        first = self.talk(store, started, "Hello")
+        number = store.record(said("1", first, ann, "a"))
+        second = self.talk(store, started, "And?")
+        kept = r"^dialogue: later turns of the dialogue build on this choice, so it stays$"
+        for refused in (
+            lambda: store.record(said("2", first, ann, "b")),
+            lambda: store.record(said("2", first, ann, "a", reason="so")),
+            lambda: store.record(Entry("2", first, ann, "skipped")),
+            lambda: store.undo(ann, "2"),
+        ):
+            with pytest.raises(BadInput, match=kept):
+                refused()
+        assert [judged.id for judged in store.log()] == [number]
+        assert store.record(said("1", first, ann, "a")) == number, "sent again, it is still acknowledged"
+        store.record(said("3", second, ann, "a"))
+        store.record(said("4", second, ann, "b"))  # nothing builds on the last turn yet
+        store.record(said("5", "x", ann))
+        assert store.judgement(store.undo(ann, "6")).item.id == "x"
+        assert store.judgement(store.undo(ann, "7")).item.id == second
+        with pytest.raises(BadInput, match=kept):
+            store.undo(ann, "8")
+        assert [judged.id for judged in store.current()] == [number]
+
+    def test_a_dialogue_that_does_not_follow_its_choices_is_found(self, new_address: Callable[[], str]) -> None:
+        """Whoever writes to the tables without us is not kept from it, so `check` looks."""
+        with open_store(new_address()) as store:
+            filled(store)
+            ann = store.enrol("Ann").id
+            started = store.start_dialogue("week-1", ann)
+            first = self.talk(store, started, "Hello")
+            store.record(said("1", first, ann, "a"))
+            self.talk(store, started, "And?")
+            assert store.check() == []
+            with store._database.write() as writer:
+                row = "'2', item_id, annotator_id, kind, 'b', swapped, source, id, created_at"
+                columns = "submission, item_id, annotator_id, kind, preferred, swapped, source, replaces, created_at"
+                writer.execute(text(f"INSERT INTO judgements ({columns}) SELECT {row} FROM judgements"))
+                writer.execute(text("UPDATE standing SET judgement_id = judgement_id + 1"))
+            wrong = f"dialogue {started.id} does not go on from what was preferred before turn 2"
+            assert store.check() == [wrong]
+
     def test_what_is_refused(self, store: Store, ann: str) -> None:
         filled(store)
         started = store.start_dialogue("week-1", ann)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -277,6 +278,8 @@ class TestJudging:
         assert withdrawn.entry == Entry("u1", "y", ann, "withdrawn", swapped=True, source="village")
         assert store.judgement(withdrawn.replaces).entry.submission == "2"
         assert [judged.entry.submission for judged in store.current()] == ["1", "3"]
+        with pytest.raises(BadInput, match="submission: this judgement was taken back; load the page again"):
+            store.record(said("2", "y", ann, swapped=True, source="village"))
         again = store.record(said("4", "y", ann, "b"))
         assert store.judgement(again).replaces is None, "what was withdrawn is not corrected"
         assert [store.judgement(store.undo(ann, name)).item.id for name in ("u2", "u3")] == ["y", "x"]
@@ -296,6 +299,36 @@ class TestJudging:
         store.undo(ann, "u")
         assert [judged.entry.submission for judged in store.current()] == ["2"]
         assert store.next_item(ann).id == "x"
+
+    def test_of_one_item_and_the_last(self, store: Store, ann: str, bob: str) -> None:
+        filled(store, item("x", overlap=2), item("y"))
+        assert store.last(ann) is store.standing("x", ann) is None
+        store.record(said("1", "x", ann))
+        store.record(said("2", "y", ann))
+        store.record(said("3", "x", bob))
+        assert store.standing("x", ann) == store.current()[0]
+        assert store.last(ann) == store.current()[1]
+        store.record(said("4", "x", ann, "b"))
+        assert store.last(ann) == store.standing("x", ann) == store.judgement(4)
+        store.undo(ann, "u")
+        assert store.standing("x", ann) is None
+        assert store.last(ann).entry.submission == "2"
+
+    def test_without_texts_long_answers_cost_nothing(self, store: Store, ann: str) -> None:
+        long = [replace(item(f"i{n}", task="safety"), answer_a="a" * 1_000_000, answer_b="b" * 999_999) for n in "0123"]
+        filled(store, *long, check("c"))
+        for number, each in enumerate(store.items("week-1")):
+            store.record(said(str(number), each.id, ann, safety_a=True, safety_b=True))
+        whole = store.current()
+        tracemalloc.start()
+        light = store.current("week-1", texts=False)
+        _, peak = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        assert peak < 300_000
+        assert [replace(each, item=whole[0].item) for each in light] == [replace(e, item=whole[0].item) for e in whole]
+        for bare, full in zip(light, whole, strict=True):
+            prompt = Prompt("", (), full.item.task)
+            assert bare.item == replace(full.item, prompt=prompt, answer_a="", answer_b="")
 
     def test_what_stands_by_batch_and_annotator(self, store: Store, ann: str, bob: str) -> None:
         filled(store, item("x", overlap=2), batch="one")

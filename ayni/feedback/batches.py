@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, case, func, insert, select, up
 from ayni.errors import BadInput
 from ayni.feedback.entries import Batch, Item, Progress
 from ayni.feedback.people import stamp
-from ayni.feedback.rows import batch_of, batch_row, item_of, item_row
+from ayni.feedback.rows import TEXTS, batch_of, batch_row, item_of, item_row
 from ayni.feedback.rules import check_batch, check_item
 from ayni.feedback.schema import annotators, batches, items, standing, tallies
 
@@ -95,9 +95,10 @@ def item(connection: Connection, item_id: str) -> Item:
     return item_of(row)
 
 
-def items_where(connection: Connection, condition: ColumnElement[bool]) -> list[Item]:
-    """In their batches' order."""
-    rows = connection.execute(select(items).where(condition).order_by(items.c.batch_id, items.c.position))
+def items_where(connection: Connection, condition: ColumnElement[bool], texts: bool = True) -> list[Item]:
+    """In their batches' order; without `texts` the dialogues and answers, the bulk of a store, are left unread."""
+    columns = [column for column in items.c if texts or column.name not in TEXTS]
+    rows = connection.execute(select(*columns).where(condition).order_by(items.c.batch_id, items.c.position))
     return [item_of(row) for row in rows]
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 from sqlalchemy import Connection, Select, and_, case, func, literal, or_, select
@@ -12,6 +13,7 @@ from ayni.feedback.entries import Entry
 from ayni.feedback.rows import entry_of
 from ayni.feedback.rules import check_entry
 from ayni.feedback.schema import dialogues, items, judgements, metadata, standing, tallies
+from ayni.records import Dialog, Message, Prompt, from_json
 
 SHOWN = 20  # problems of one sort that are listed
 
@@ -23,7 +25,7 @@ def check(connection: Connection) -> list[str]:
         return found  # what a damaged file says of itself is worth nothing
     for what, query in _crooked():
         found += [f"{what}: {' '.join(str(value) for value in row)}" for row in connection.execute(query.limit(SHOWN))]
-    return found + list(_entries(connection))
+    return [*found, *islice(_entries(connection), SHOWN), *islice(_dialogues(connection), SHOWN)]
 
 
 def _file(connection: Connection) -> Iterator[str]:
@@ -126,15 +128,33 @@ def _entries(connection: Connection) -> Iterator[str]:
     rows = connection.execute(
         select(judgements, items.c.task).join(items, items.c.id == judgements.c.item_id).order_by(judgements.c.id)
     )
-    left = SHOWN
     for row in rows.yield_per(1000):
         try:
             _check(entry_of(row), row.task)
         except BadInput as error:
             yield f"judgement {row.id}: {error}"
-            left -= 1
-            if left == 0:
-                return
+
+
+def _dialogues(connection: Connection) -> Iterator[str]:
+    """Every turn goes on from the one before it and the answer preferred there."""
+    columns = (items.c.dialogue_id, items.c.turn, items.c.prompt, items.c.answer_a, items.c.answer_b)
+    turns = (
+        select(*columns, judgements.c.preferred)
+        .outerjoin(standing, standing.c.item_id == items.c.id)
+        .outerjoin(judgements, judgements.c.id == standing.c.judgement_id)
+        .where(items.c.dialogue_id.is_not(None))
+        .order_by(items.c.dialogue_id, items.c.turn)
+    )
+    said: Dialog | None = ()  # what the next turn begins with; None: no answer is preferred, so there should be none
+    now = None
+    for row in connection.execute(turns).yield_per(100):
+        if row.dialogue_id != now:
+            now, said = row.dialogue_id, ()
+        dialog = from_json(Prompt, row.prompt).dialog
+        if said is None or dialog[:-1] != said:
+            yield f"dialogue {now} does not go on from what was preferred before turn {row.turn}"
+        answer = {"a": row.answer_a, "b": row.answer_b, None: None}[row.preferred]
+        said = None if answer is None else (*dialog, Message("assistant", answer))
 
 
 def _check(entry: Entry, task: Any) -> None:

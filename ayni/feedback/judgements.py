@@ -21,16 +21,19 @@ from ayni.feedback.schema import annotators, dialogues, items, judgements, stand
 def record(connection: Connection, now: datetime, entry: Entry) -> int:
     """The id of the new row, or of the one that this submission made before; `seconds` may differ when sent again.
 
-    A second judgement of the same item by the same annotator corrects the first.
+    A second judgement of the same item by the same annotator corrects the first; BadInput for a dialogue's turn that
+    later turns build on, and for a submission that `undo` took back: to say that it is saved would not be true.
     """
     before = _submitted(connection, entry.submission)
     if before is not None:
         if asdict(entry_of(before)) | {"seconds": None} != asdict(entry) | {"seconds": None}:
             raise BadInput("this submission said something else before", field="submission")
+        withdrawn = (judgements.c.replaces == before.id) & (judgements.c.kind == "withdrawn")
+        if connection.execute(select(judgements.c.id).where(withdrawn)).first() is not None:
+            raise BadInput("this judgement was taken back", field="submission", fix="load the page again to judge anew")
         return before.id
-    place = select(items.c.task, items.c.batch_id, dialogues.c.annotator_id).outerjoin(
-        dialogues, dialogues.c.id == items.c.dialogue_id
-    )
+    about_it = (items.c.task, items.c.batch_id, items.c.dialogue_id, dialogues.c.annotator_id)
+    place = select(*about_it).outerjoin(dialogues, dialogues.c.id == items.c.dialogue_id)
     about = connection.execute(place.where(items.c.id == entry.item_id)).one_or_none()
     if about is None:
         raise BadInput(f"there is no item {entry.item_id!r}", field="item")
@@ -41,6 +44,8 @@ def record(connection: Connection, now: datetime, entry: Entry) -> int:
     open_batch(connection, about.batch_id)
     if about.annotator_id not in (None, entry.annotator_id):
         raise BadInput("only who writes a dialogue judges it", field="annotator")
+    if about.dialogue_id is not None:
+        _check_open_end(connection, entry.item_id)
     mine = (standing.c.item_id == entry.item_id) & (standing.c.annotator_id == entry.annotator_id)
     last = connection.execute(select(standing).where(mine)).one_or_none()
     number = _append(connection, now, entry, None if last is None else last.judgement_id)
@@ -54,7 +59,10 @@ def record(connection: Connection, now: datetime, entry: Entry) -> int:
 
 
 def undo(connection: Connection, now: datetime, annotator_id: str, submission: str) -> int | None:
-    """The id of a new row that withdraws the annotator's last standing judgement; None when there is none."""
+    """The id of a new row that withdraws the annotator's last standing judgement; None when there is none.
+
+    BadInput when that is a dialogue's turn that later turns build on.
+    """
     check_submission(submission)
     before = _submitted(connection, submission)
     if before is not None:
@@ -62,15 +70,11 @@ def undo(connection: Connection, now: datetime, annotator_id: str, submission: s
             raise BadInput("this submission said something else before", field="submission")
         return before.id
     active(connection, annotator_id)
-    last = connection.execute(
-        select(standing)
-        .where(standing.c.annotator_id == annotator_id)
-        .order_by(standing.c.judgement_id.desc())
-        .limit(1)
-    ).one_or_none()
+    last = connection.execute(_last_of(annotator_id)).one_or_none()
     if last is None:
         return None
     open_batch(connection, last.batch_id)
+    _check_open_end(connection, last.item_id)
     was = connection.execute(select(judgements).where(judgements.c.id == last.judgement_id)).one()
     entry = Entry(submission, last.item_id, annotator_id, "withdrawn", swapped=was.swapped, source=was.source)
     number = _append(connection, now, entry, last.judgement_id)
@@ -79,10 +83,23 @@ def undo(connection: Connection, now: datetime, annotator_id: str, submission: s
     return number
 
 
-def current(connection: Connection, batch_id: str | None, annotator_id: str | None) -> list[Judged]:
-    """What stands, one row per (item, annotator), in the order it was said."""
+def current(connection: Connection, batch_id: str | None, annotator_id: str | None, texts: bool = True) -> list[Judged]:
+    """What stands, one row per (item, annotator), in the order it was said; the items with or without their texts."""
     rows = _log().join(standing, standing.c.judgement_id == judgements.c.id)
-    return list(_judged(connection, rows, batch_id, annotator_id))
+    return list(_judged(connection, rows, batch_id, annotator_id, texts))
+
+
+def standing_of(connection: Connection, item_id: str, annotator_id: str) -> Judged | None:
+    """What stands of this item by this annotator."""
+    mine = (standing.c.item_id == item_id) & (standing.c.annotator_id == annotator_id)
+    number = connection.scalars(select(standing.c.judgement_id).where(mine)).one_or_none()
+    return None if number is None else judgement(connection, number)
+
+
+def last(connection: Connection, annotator_id: str) -> Judged | None:
+    """The annotator's last judgement that stands: what `undo` would take back."""
+    row = connection.execute(_last_of(annotator_id)).one_or_none()
+    return None if row is None else judgement(connection, row.judgement_id)
 
 
 def log(connection: Connection, batch_id: str | None, annotator_id: str | None) -> list[Judged]:
@@ -98,19 +115,32 @@ def judgement(connection: Connection, number: int) -> Judged:
     return found[0]
 
 
+def _last_of(annotator_id: str) -> Select[Any]:
+    mine = select(standing).where(standing.c.annotator_id == annotator_id)
+    return mine.order_by(standing.c.judgement_id.desc()).limit(1)
+
+
+def _check_open_end(connection: Connection, item_id: str) -> None:
+    """BadInput for a turn that a later one of its dialogue goes on from."""
+    later = items.alias()
+    next_turn = (later.c.dialogue_id == items.c.dialogue_id) & (later.c.turn == items.c.turn + 1)
+    if connection.execute(select(later.c.id).join(items, next_turn).where(items.c.id == item_id)).first() is not None:
+        raise BadInput("later turns of the dialogue build on this choice, so it stays", field="dialogue")
+
+
 def _log() -> Select[Any]:
     return select(judgements, annotators.c.name).join(annotators, annotators.c.id == judgements.c.annotator_id)
 
 
 def _judged(
-    connection: Connection, rows: Select[Any], batch_id: str | None, annotator_id: str | None
+    connection: Connection, rows: Select[Any], batch_id: str | None, annotator_id: str | None, texts: bool = True
 ) -> Iterator[Judged]:
     if annotator_id is not None:
         rows = rows.where(judgements.c.annotator_id == annotator_id)
     if batch_id is not None:
         rows = rows.where(judgements.c.item_id.in_(select(items.c.id).where(items.c.batch_id == batch_id)))
     about = rows.with_only_columns(judgements.c.item_id)
-    by_id = {item.id: item for item in items_where(connection, items.c.id.in_(about))}
+    by_id = {item.id: item for item in items_where(connection, items.c.id.in_(about), texts)}
     for row in connection.execute(rows.order_by(judgements.c.id)):
         yield Judged(row.id, entry_of(row), by_id[row.item_id], row.name, row.created_at, row.replaces)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
@@ -14,7 +13,7 @@ from ayni.feedback.entries import Batch, Dialogue, Entry, Gold, Item
 from ayni.feedback.rules import check_text
 from ayni.records import Prompt, from_json, to_dict
 
-AnyRow = Row[Any] | Mapping[str, Any]
+TEXTS = ("prompt", "answer_a", "answer_b")  # the columns of `items` that may be megabytes
 
 
 def batch_row(batch: Batch) -> dict[str, Any]:
@@ -40,11 +39,12 @@ def item_row(item: Item) -> dict[str, Any]:
 
 
 def item_of(row: Row[Any]) -> Item:
-    values = dict(row._mapping)
+    """Of a row of `items`; where it was read without TEXTS they are empty, and the prompt has no id."""
+    values = dict.fromkeys(TEXTS, "") | dict(row._mapping)
     return Item(
         **values
         | {
-            "prompt": from_json(Prompt, row.prompt),
+            "prompt": from_json(Prompt, values["prompt"]) if values["prompt"] else Prompt("", (), row.task),
             "sampling_a": json.loads(row.sampling_a),
             "sampling_b": json.loads(row.sampling_b),
             "gold": None if row.gold is None else Gold(**json.loads(row.gold)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
@@ -100,23 +100,48 @@ class Store:
         """Appends the judgement and returns its id; sent again (same `submission`), the same id and nothing new.
 
         Another judgement of the same item by the same annotator corrects the one before. BadInput when it contradicts
-        itself, when the submission said something else before (but for `seconds`), or when the batch is closed.
+        itself, when the submission said something else before (but for `seconds`), when the batch is closed, or when it
+        changes a turn of a dialogue that later turns build on.
         """
         with self._database.write() as connection:
             return judgements.record(connection, self._clock(), entry)
+
+    def record_all(self, entries: Iterable[Entry]) -> None:
+        """As `record`, all or nothing."""
+        with self._database.write() as connection:
+            now = self._clock()
+            for entry in entries:
+                judgements.record(connection, now, entry)
 
     def undo(self, annotator_id: str, submission: str) -> int | None:
         """Withdraws the annotator's last standing judgement, by a new row whose id is returned; None without one.
 
         `judgement(id)` says which item it was. Sent again (same `submission`), it withdraws nothing more.
+        BadInput when that judgement is of a dialogue's turn that later turns build on, or of a closed batch.
         """
         with self._database.write() as connection:
             return judgements.undo(connection, self._clock(), annotator_id, submission)
 
-    def current(self, batch_id: str | None = None, annotator_id: str | None = None) -> list[Judged]:
-        """What stands, at most one row per (item, annotator), in the order it was said."""
+    def current(
+        self, batch_id: str | None = None, annotator_id: str | None = None, *, texts: bool = True
+    ) -> list[Judged]:
+        """What stands, at most one row per (item, annotator), in the order it was said.
+
+        Without `texts` the items come with empty answers and empty dialogues: enough to count by, and cheap however
+        long the answers are.
+        """
         with self._database.read() as connection:
-            return judgements.current(connection, batch_id, annotator_id)
+            return judgements.current(connection, batch_id, annotator_id, texts)
+
+    def standing(self, item_id: str, annotator_id: str) -> Judged | None:
+        """What stands of this item by this annotator."""
+        with self._database.read() as connection:
+            return judgements.standing_of(connection, item_id, annotator_id)
+
+    def last(self, annotator_id: str) -> Judged | None:
+        """The annotator's last judgement that stands: the one that `undo` would withdraw."""
+        with self._database.read() as connection:
+            return judgements.last(connection, annotator_id)
 
     def log(self, batch_id: str | None = None, annotator_id: str | None = None) -> list[Judged]:
         """Every row ever recorded, corrected and withdrawn ones too, in order."""

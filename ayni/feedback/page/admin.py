@@ -7,12 +7,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median
+from typing import NamedTuple
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import ROLES, Batch, Judged, Progress
+from ayni.feedback.entries import ROLES, Batch, Judged, Kind, Progress
 from ayni.feedback.page.desk import Call, Measure, address, sentence
 from ayni.feedback.page.forms import text
 from ayni.feedback.page.judge import as_number, open_batch
@@ -40,6 +41,15 @@ class BatchView:
     left: float | None  # share of judgements in which the answer that stood first was chosen
     measures: Sequence[Measure]
     trouble: str | None
+
+
+class Note(NamedTuple):
+    """What the table of annotators needs to know of a judgement."""
+
+    name: str
+    kind: Kind
+    seconds: float | None
+    created_at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +92,17 @@ def _page(
 ) -> Response:
     store = call.desk.store
     batches = sorted(store.batches(), key=lambda batch: (batch.closed_at is not None, batch.created_at))
-    rows = {batch.id: store.current(batch_id=batch.id) for batch in batches}
     now = datetime.now(UTC)
+    views, notes = [], list[Note]()
+    for batch in batches:  # one batch's judgements at a time, and none of the answers: they may be gigabytes
+        rows = store.current(batch_id=batch.id, texts=False)
+        views.append(batch_view(call, batch, rows, now))
+        notes += [Note(row.annotator, row.entry.kind, row.entry.seconds, row.created_at) for row in rows]
     return call.page(
         "admin.html.jinja",
         status,
-        batches=[batch_view(call, batch, rows[batch.id], now) for batch in batches],
-        people=people(row for of in rows.values() for row in of),
+        batches=views,
+        people=people(notes),
         problem=problem,
         link=link,
         name=name,
@@ -111,7 +125,7 @@ def batch_view(call: Call, batch: Batch, rows: Sequence[Judged], now: datetime) 
         call.desk.store.progress(batch.id),
         today=_since(judged, now - timedelta(hours=24)),
         week=_since(judged, now - timedelta(days=7)),
-        seconds=_median(judged),
+        seconds=_median(row.entry.seconds for row in judged),
         bars=tuple(
             Bar(n, counts[n], counts[n] / total if total else 0.0, counts[n] / longest if longest else 0.0)
             for n in range(1, 9)
@@ -123,18 +137,17 @@ def batch_view(call: Call, batch: Batch, rows: Sequence[Judged], now: datetime) 
     )
 
 
-def people(rows: Iterable[Judged]) -> list[PersonView]:
+def people(notes: Iterable[Note]) -> list[PersonView]:
     """Everybody with something that stands, the busiest first."""
-    by_name: dict[str, list[Judged]] = {}
-    for row in rows:
-        by_name.setdefault(row.annotator, []).append(row)
+    by_name: dict[str, list[Note]] = {}
+    for note in notes:
+        by_name.setdefault(note.name, []).append(note)
     found = []
     for name, theirs in by_name.items():
-        kinds = Counter(row.entry.kind for row in theirs)
-        last = max(row.created_at for row in theirs)[:16].replace("T", " ")
-        found.append(
-            PersonView(name, kinds["judged"], kinds["skipped"], kinds["flagged"], _median(theirs), last + " UTC")
-        )
+        kinds = Counter(note.kind for note in theirs)
+        last = max(note.created_at for note in theirs)[:16].replace("T", " ") + " UTC"
+        seconds = _median(note.seconds for note in theirs)
+        found.append(PersonView(name, kinds["judged"], kinds["skipped"], kinds["flagged"], seconds, last))
     return sorted(found, key=lambda person: (-person.judged, person.name))
 
 
@@ -142,6 +155,6 @@ def _since(rows: Iterable[Judged], moment: datetime) -> int:
     return sum(datetime.fromisoformat(row.created_at) >= moment for row in rows)
 
 
-def _median(rows: Iterable[Judged]) -> float | None:
-    known = [row.entry.seconds for row in rows if row.entry.seconds is not None]
+def _median(seconds: Iterable[float | None]) -> float | None:
+    known = [each for each in seconds if each is not None]
     return median(known) if known else None

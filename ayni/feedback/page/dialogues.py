@@ -143,8 +143,7 @@ def _own(call: Call, name: str) -> Dialogue:
 
 def _last_choice(call: Call, dialogue: Dialogue) -> Judged | None:
     """What stands for the last turn; None while it waits."""
-    rows = call.desk.store.current(dialogue.batch_id, call.annotator.id)
-    return next((row for row in rows if row.item.id == dialogue.turns[-1].id), None)
+    return call.desk.store.standing(dialogue.turns[-1].id, call.annotator.id)
 
 
 def _so_far(call: Call, dialogue: Dialogue) -> Dialog:

@@ -46,7 +46,7 @@ def show(call: Call) -> Response:
     item = store.next_item(me.id, batch.id) if wanted is None else own_item(call, wanted)
     if item is None:
         return call.page("done.html.jinja", batch=batch, progress=store.progress(batch.id))
-    if wanted is not None and _judged(call, item):
+    if wanted is not None and store.standing(item.id, me.id) is not None:
         return call.go("/judge", batch=batch.id)
     return form_for(call, batch, item, fresh_values())
 
@@ -79,8 +79,6 @@ def judge(call: Call) -> Response:
     try:
         batch = open_batch(call, item.batch_id)
         entry = _entry(call, item, token)
-        if _built_upon(call, item):
-            raise BadInput("later turns of the dialogue build on this choice, so it stays")
         call.desk.store.record(entry)
     except BadInput as problem:
         values = {name: call.form.get(name, "") for name in (*_EMPTY, "shown")} | {"submission": token}
@@ -136,9 +134,9 @@ def _labels(call: Call, item: Item, chosen: Letter, swapped: bool) -> dict[str, 
 def undo(call: Call) -> Response:
     """Takes the last judgement back and shows its item again, or its dialogue."""
     store, me, token = call.desk.store, call.annotator, submission(call.form)
-    standing = store.current(annotator_id=me.id)
-    if standing and _built_upon(call, standing[-1].item):
-        return call.go("/dialogue", id=standing[-1].item.dialogue_id or "", said="kept")
+    last = store.last(me.id)
+    if last is not None and _built_upon(call, last.item):
+        return call.go("/dialogue", id=last.item.dialogue_id or "", said="kept")
     number = store.undo(me.id, token)
     if number is None:
         return call.go("/judge", batch=call.form.get("batch", ""), said="nothing")
@@ -172,11 +170,6 @@ def own_item(call: Call, name: str) -> Item:
     if item.dialogue_id is not None and call.desk.store.dialogue(item.dialogue_id).annotator_id != call.annotator.id:
         raise HTTPException(404, "There is no such comparison.")
     return item
-
-
-def _judged(call: Call, item: Item) -> bool:
-    rows = call.desk.store.current(batch_id=item.batch_id, annotator_id=call.annotator.id)
-    return any(row.item.id == item.id for row in rows)
 
 
 def as_number(row: Judged) -> int | None:
