@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from urllib.parse import parse_qsl
 
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 
 from ayni.errors import BadInput
 
@@ -23,10 +23,14 @@ _DAY = 86_400.0  # seconds
 async def read_form(request: Request) -> Form:
     """The fields of a form, new lines as \\n. HTTPException 413, 415 or 400 for what no form of ours would send."""
     body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > BODY_BYTES:
-            raise HTTPException(413, "That is too much text for one form. Please shorten it.")
+    try:
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > BODY_BYTES:
+                hang_up = {"Connection": "close"}  # else the server goes on reading what may never end
+                raise HTTPException(413, "That is too much text for one form. Please shorten it.", hang_up)
+    except ClientDisconnect:  # half a form, and nobody there to be told
+        raise HTTPException(400, "The form did not arrive whole. Please go back and send it again.") from None
     if not body:  # a form that is only a button
         return {}
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
