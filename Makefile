@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: install demo test check torture clean
+.PHONY: install demo test check test-browser test-load torture clean
 
 install: .venv/installed
 
@@ -44,6 +44,21 @@ check: .venv/installed-dev
 # Kills every stage 20 times at random places (make test: twice) and compares the weights with an uninterrupted run.
 torture: .venv/installed-dev
 	@AYNI_KILLS=20 $(BIN)/pytest tests/test_torture.py --timeout=0
+
+# A person's whole visit to the annotation page in a real Chromium. AYNI_PICTURES=1: and docs/pictures/ anew.
+test-browser: .venv/installed-dev .venv/axe.min.js
+	@test -x "$(CHROMIUM)" || command -v chromium >/dev/null || { test "$$(id -u)" = 0 && apt-get update -qq \
+		&& DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium fonts-dejavu-core; } >/dev/null 2>&1 \
+		|| { echo "no Chromium: sudo apt-get install chromium, or say make test-browser CHROMIUM=/where/it/is"; exit 1; }
+	@CHROMIUM="$(CHROMIUM)" $(BIN)/pytest tests/browser $(PYTEST)
+
+.venv/axe.min.js: tests/browser/fetch_axe.py | .venv/installed-dev
+	@$(BIN)/python $< $@
+
+# 32 people judge while the server is killed 20 times (make test: few, twice), on both databases; then how long they
+# wait without kills. Alone on the machine, some minutes. AYNI_RESULTS=1: and docs/results/annotate-load.json anew.
+test-load: .venv/installed-dev
+	@$(BIN)/pytest tests/load --timeout=0 -s $(PYTEST)
 
 clean:
 	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
