@@ -1,0 +1,100 @@
+"""Comparisons for other programs: prompt/chosen/rejected as TRL reads it, hh-rlhf transcripts, CSV for spreadsheets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Sequence as Many
+from typing import Any
+
+from ayni.errors import BadInput
+from ayni.records import RATINGS, Comparison, Dialog, Message, message_dicts
+
+# What the paper's larger margins say of each rating (Table 27): a file for others has no ratings, only numbers.
+_MARGINS = dict(zip(RATINGS, (3.0, 2.0, 1.0, 0.0), strict=True))
+_SPEAKERS = {"user": "Human", "assistant": "Assistant"}
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+CSV_COLUMNS = (
+    *("prompt_id", "prompt", "chosen", "rejected", "task", "rating", "margin", "safety"),
+    *("annotator", "batch", "model_chosen", "model_rejected", "source"),
+)
+_FORMULA = "=+-@\t\r＝＋－＠"  # what a spreadsheet may take for a formula, in full width too
+_BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
+
+
+def trl_rows(comparisons: Many[Comparison]) -> list[dict[str, Any]]:
+    """`prompt`, `chosen` and `rejected` as lists of messages; `margin` in all rows where any row has a degree.
+
+    A margin is the record's own, else what its rating implies (3, 2, 1, 0), else 0.
+    """
+    graded = any(c.margin is not None or c.rating is not None for c in comparisons)
+    return [_trl(c) | ({"margin": margin_of(c)} if graded else {}) for c in comparisons]
+
+
+def margin_of(c: Comparison) -> float:
+    return c.margin if c.margin is not None else _MARGINS[c.rating] if c.rating is not None else 0.0
+
+
+def _trl(c: Comparison) -> dict[str, Any]:
+    chosen, rejected = ([{"role": "assistant", "content": answer}] for answer in (c.chosen, c.rejected))
+    return {"prompt": message_dicts(c.prompt.dialog), "chosen": chosen, "rejected": rejected}
+
+
+def hh_rows(comparisons: Many[Comparison]) -> list[dict[str, str]]:
+    """Two transcripts each. Raises BadInput for what they cannot say: system messages, and texts that spell a turn."""
+    return [
+        {"chosen": _transcript(c.prompt.dialog, c.chosen, n), "rejected": _transcript(c.prompt.dialog, c.rejected, n)}
+        for n, c in enumerate(comparisons, 1)
+    ]
+
+
+def _transcript(dialog: Dialog, answer: str, number: int) -> str:
+    parts = []
+    for message in (*dialog, Message("assistant", answer)):
+        text = message.content.strip()
+        if message.role == "system":
+            what = "a transcript of hh-rlhf has no system messages"
+            raise BadInput(what, field=f"comparison {number}", fix="export with --format trl or ayni")
+        if (turn := _TURN.search(text)) is not None:
+            what = f"in a transcript of hh-rlhf the text {turn[1]}: after a blank line would begin a turn"
+            raise BadInput(what, field=f"comparison {number}", fix="export with --format trl or ayni")
+        parts.append(f"\n\n{_SPEAKERS[message.role]}: {text}")
+    return "".join(parts)
+
+
+def csv_text(comparisons: Many[Comparison]) -> str:
+    """A table for people. It begins with a byte order mark, by which spreadsheets know UTF-8."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\r\n")
+    writer.writerow(CSV_COLUMNS)
+    for c in comparisons:
+        values = {name: getattr(c, name) for name in CSV_COLUMNS if name not in ("prompt_id", "prompt")}
+        values |= {"prompt_id": c.prompt.id, "prompt": _shown(c.prompt.dialog)}
+        writer.writerow(["" if values[name] is None else cell(str(values[name])) for name in CSV_COLUMNS])
+    return "\ufeff" + out.getvalue()
+
+
+def _shown(dialog: Dialog) -> str:
+    """One question as it is, a longer dialogue with who speaks."""
+    if len(dialog) == 1:
+        return dialog[0].content
+    return "\n\n".join(f"{message.role}: {message.content}" for message in dialog)
+
+
+def cell(text: str) -> str:
+    """The text as a cell that no program obeys: no formula, no terminal command, no hidden change of direction.
+
+    A formula's sign gets an apostrophe before it; control characters but tabs and line breaks, and those that turn the
+    direction of writing, become visible escapes.
+    """
+    text = text.replace("\r\n", "\n")
+    risky = text.lstrip(" \n")[:1]
+    shown = "".join(_visible(c) for c in text)
+    return f"'{shown}" if risky and risky in _FORMULA else shown
+
+
+def _visible(c: str) -> str:
+    if c in _BIDI or c in "\u2028\u2029":
+        return f"\\u{ord(c):04x}"
+    return c if c in "\n\t" or not (ord(c) < 0x20 or 0x7F <= ord(c) < 0xA0) else f"\\x{ord(c):02x}"
