@@ -12,6 +12,7 @@ import typer
 from ayni import __version__
 from ayni.cli import Outcome
 from ayni.cli.stages import summary_of, verb_of
+from ayni.errors import BadInput
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
@@ -131,8 +132,9 @@ def _annotate(
 ) -> None:
     """Serve the page where people compare answers; Ctrl-C stops it."""
     from ayni.cli.annotate import annotate
+    from ayni.evaluate.quality_measures import quality_of
 
-    annotate(store, host, port, login, name, https, annotator, invite, model, temperature, max_tokens, seed)
+    annotate(store, host, port, login, name, https, annotator, invite, model, temperature, max_tokens, seed, quality_of)
 
 
 def _generate(
@@ -178,17 +180,26 @@ def _encode(
 
 
 def _inspect(
-    data: Annotated[Path, typer.Argument(help="A data file or a directory of them.")],
+    data: Annotated[str, typer.Argument(help="A data file, a directory of them, or a preference store (file or URL).")],
     model: Annotated[Path | None, typer.Option(help="A tokenizer or model: counts tokens and paints them.")] = None,
     critic: Annotated[Path | None, typer.Option(help="A critic: paints its value of every prefix.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Where training would cut a row.")] = None,
     show: Annotated[int, typer.Option(min=0, help="Records to paint.")] = 2,
     as_json: Json = False,
 ) -> Value:
-    """What is in a data file: its format, counts, errors, and how it looks to a model."""
+    """What is in a data file: its format, counts, errors, and how it looks to a model.
+
+    Of a preference store: how far annotators agree, gold checks, screening, and what was compared.
+    """
+    from ayni.feedback.address import is_store
+
+    if is_store(data):
+        from ayni.cli.inspect_store import inspect_store
+
+        return inspect_store(data, model, critic, as_json)
     from ayni.cli.inspect import inspect
 
-    return inspect(data, model, critic, max_tokens, show, as_json)
+    return inspect(Path(data), model, critic, max_tokens, show, as_json)
 
 
 def _report(
@@ -214,24 +225,51 @@ def _doctor(
 
 
 def _import(
-    source: Annotated[Path, typer.Argument(help="A Hugging Face or Meta directory, or a llama2.c .bin.")],
-    out: Annotated[Path, typer.Argument(help="The new model directory.")],
-    tokenizer: Annotated[Path | None, typer.Option(help="Its tokenizer, where it does not lie beside it.")] = None,
+    source: Annotated[
+        Path, typer.Argument(help="Records of any known format, a Hugging Face or Meta directory, or a llama2.c .bin.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The new .jsonl file, or model directory.")],
+    tokenizer: Annotated[Path | None, typer.Option(help="A model's, where it does not lie beside it.")] = None,
+    kind: Annotated[
+        Literal["comparisons", "demonstrations", "judgements", "prompts"] | None,
+        typer.Option("--as", help="What to read records as (default: what they are; ratings as comparisons)."),
+    ] = None,
+    pairs_per_prompt: Annotated[int, typer.Option(min=1, help="Of ratings: the most pairs of one prompt.")] = 6,
+    seed: Annotated[int, typer.Option(help="Of ratings: draws the pairs where there are more.")] = 0,
     as_json: Json = False,
 ) -> Value:
-    """Make a model directory from a Hugging Face, Meta or llama2.c model."""
+    """Other people's preferences, ratings and dialogues as our records; or their models as a model directory."""
+    from ayni.cli.records import holds_records, import_records
+
+    if holds_records(source):
+        if tokenizer is not None:
+            raise BadInput("records need no tokenizer", field="--tokenizer")
+        return import_records(source, out, kind, pairs_per_prompt, seed, as_json)
+    if kind is not None:
+        raise BadInput(f"{source}: a model is read as nothing else", field="--as")
     from ayni.cli.weights import import_weights
 
     return import_weights(source, out, tokenizer, as_json)
 
 
 def _export(
-    model: Annotated[Path, typer.Argument(help="A model directory, or the stage or run that made it.")],
+    source: Annotated[str, typer.Argument(help="A preference store (file or URL), comparisons, or a model.")],
     out: Annotated[Path, typer.Argument(help="What to write.")],
-    format_: Annotated[Literal["hf", "meta", "llama2c"], typer.Option("--format", help="The format.")],
+    format_: Annotated[
+        Literal["ayni", "trl", "hh-rlhf", "csv", "hf", "meta", "llama2c"],
+        typer.Option("--format", help="Of comparisons: ayni, trl, hh-rlhf, csv. Of a model: hf, meta, llama2c."),
+    ],
+    batch: Annotated[list[str], typer.Option(help="Of a store, only this batch; may be repeated.")] = [],  # noqa: B006
+    heldout: Annotated[Path | None, typer.Option(help="Where a store's held-out comparisons go.")] = None,
     as_json: Json = False,
 ) -> Value:
-    """Write a model for others to read."""
+    """Write preferences or a model for others to read."""
+    from ayni.cli.records import FORMATS, export_records
+
+    if format_ in FORMATS:
+        return export_records(source, out, format_, batch, heldout, as_json)
+    if batch or heldout is not None:
+        raise BadInput(f"{source}: a model has no batches and nothing held out", field="--format")
     from ayni.cli.weights import export_weights
 
-    return export_weights(model, out, format_, as_json)
+    return export_weights(Path(source), out, format_, as_json)

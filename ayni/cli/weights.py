@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ayni.cli.stages import language_model_of
 from ayni.conversion import export_model, import_model
@@ -15,7 +15,7 @@ def import_weights(source: Path, out: Path, tokenizer: Path | None, as_json: boo
     return _said({"source": str(source), "model": str(out)}, out, as_json)
 
 
-def export_weights(model: Path, out: Path, format: Literal["hf", "meta", "llama2c"], as_json: bool) -> dict[str, Any]:
+def export_weights(model: Path, out: Path, format: str, as_json: bool) -> dict[str, Any]:
     """{model, output, format}."""
     export_model(language_model_of(model), out, format)
     return _said({"model": str(model), "output": str(out), "format": format}, out, as_json)
