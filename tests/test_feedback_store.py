@@ -393,11 +393,13 @@ class TestJudging:
     def test_progress(self, store: Store, ann: str, bob: str) -> None:
         filled(store, item("x", overlap=2), item("y"), check("c"))
         assert store.progress("week-1") == Progress(3, 4, 0, 0, 0)
+        assert (store.done("week-1"), store.done("w")) == ((0, 4), (0, 0))
         assert not store.progress("week-1").full
         store.record(said("1", "x", ann))
         store.record(said("2", "y", ann))
         store.record(said("3", "y", bob))
         assert store.progress("week-1") == Progress(3, 4, 2, 0, 0, beyond=1, by_annotator={"Ann": 2, "Bob": 1})
+        assert store.done("week-1") == (2, 4)
         store.record(said("4", "x", bob))
         store.record(said("5", "c", bob))
         store.undo(bob, "u")

@@ -144,6 +144,15 @@ def progress(connection: Connection, batch_id: str) -> Progress:
     )
 
 
+def done(connection: Connection, batch_id: str) -> tuple[int, int]:
+    """(judgements that count, judgements wanted), as in `progress` and without the rest of it: every page shows them."""
+    judged, overlap = tallies.c.judged, tallies.c.overlap
+    counted = func.sum(case((judged > overlap, overlap), else_=judged))
+    asked = (tallies.c.batch_id == batch_id) & (tallies.c.lane != "dialogue")
+    row = connection.execute(select(counted, func.sum(overlap)).where(asked)).one()
+    return row[0] or 0, row[1] or 0
+
+
 def _among(connection: Connection, ids: Iterable[str], at_once: int = 500) -> set[str]:
     """Which of these ids the store has; in portions, as databases limit the parameters of a statement."""
     wanted, found = sorted(ids), set[str]()

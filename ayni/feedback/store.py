@@ -85,6 +85,11 @@ class Store:
         with self._database.read() as connection:
             return batches.progress(connection, batch_id)
 
+    def done(self, batch_id: str) -> tuple[int, int]:
+        """(judgements that count, judgements wanted): of `progress` what can be had quickly."""
+        with self._database.read() as connection:
+            return batches.done(connection, batch_id)
+
     # Judging
 
     def next_item(self, annotator_id: str, batch_id: str | None = None) -> Item | None:

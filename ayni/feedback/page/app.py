@@ -19,6 +19,10 @@ from ayni.feedback.page.desk import Desk, Quality, Talk, View, endpoint, rendere
 from ayni.feedback.page.guard import HEADERS, Guard
 from ayni.feedback.store import Store
 
+# Views at work at one time, the others wait in line. They mostly compute, and Python's threads compute in turns: of 40
+# that want to, the one that holds the store's lock waits for the others at every statement, and everybody for it.
+VIEWS = 4
+
 
 def app(
     store: Store,
@@ -50,11 +54,12 @@ def app(
 
 def _routes(desk: Desk) -> list[Route]:
     one_at_a_time = CapacityLimiter(1)  # the models answer one person after the other; who judges need not wait
+    few = CapacityLimiter(VIEWS)
 
     def get(path: str, view: View, role: str | None = "annotator") -> Route:
-        return Route(path, endpoint(desk, view, role=role), methods=["GET"])
+        return Route(path, endpoint(desk, view, role=role, limiter=few), methods=["GET"])
 
-    def post(path: str, view: View, role: str | None = "annotator", limiter: CapacityLimiter | None = None) -> Route:
+    def post(path: str, view: View, role: str | None = "annotator", limiter: CapacityLimiter = few) -> Route:
         return Route(path, endpoint(desk, view, role=role, limiter=limiter), methods=["POST"])
 
     return [

@@ -45,7 +45,7 @@ def show(call: Call) -> Response:
     wanted = call.query.get("item")
     item = store.next_item(me.id, batch.id) if wanted is None else own_item(call, wanted)
     if item is None:
-        return call.page("done.html.jinja", batch=batch, progress=store.progress(batch.id))
+        return call.page("done.html.jinja", batch=batch, done=store.done(batch.id))
     if wanted is not None and store.standing(item.id, me.id) is not None:
         return call.go("/judge", batch=batch.id)
     return form_for(call, batch, item, fresh_values())
@@ -64,7 +64,7 @@ def form_for(
         200 if problem is None else 400,
         batch=batch,
         item=as_shown(item, shown_swapped(item.id, call.annotator.id)),
-        progress=None if item.dialogue_id else call.desk.store.progress(batch.id),
+        done=None if item.dialogue_id else call.desk.store.done(batch.id),
         values=values,
         problem=None if problem is None else sentence(problem),
         field=None if problem is None else problem.field,
