@@ -17,7 +17,8 @@ from ayni.errors import AyniError, BadInput
 from ayni.evaluate.win_rate import compare, tally
 from ayni.model_directory import save_model
 from ayni.records import Message, Prompt
-from ayni.reward.api_judge import LARGEST_REPLY, TRIES, ApiJudge, served_model
+from ayni.reward.api_judge import ApiJudge, served_model
+from ayni.reward.post import LARGEST_REPLY, TRIES
 
 Reply = tuple[int, Any] | tuple[int, Any, dict[str, str]]
 

@@ -6,14 +6,11 @@ Its verdicts are kept in a file as they come, so that an interrupted run pays fo
 from __future__ import annotations
 
 import hashlib
-import http.client
 import json
 import os
 import re
 import threading
 import time
-import urllib.error
-import urllib.request
 from collections import deque
 from collections.abc import Callable
 from collections.abc import Sequence as Many
@@ -26,22 +23,13 @@ from ayni.errors import AyniError, BadInput
 from ayni.files import json_line, read_jsonl
 from ayni.records import Prompt
 from ayni.reward.judge_prompts import DECIDE, DECIDE_OR_TIE, THINK_THEN_DECIDE, pair_question, safety_question
+from ayni.reward.post import Endpoint
 from ayni.reward.verdicts import Verdict
 
 KEY = "AYNI_API_KEY"
-TRIES = 5
-WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before the second try; twice as long before each later one
-LARGEST_REPLY = 1 << 20  # bytes
 VERDICTS = {"a": 1.0, "tie": 0.5, "b": 0.0}
 # The last line says it, alone or as "Verdict: A": a model may think aloud before, but "A is better than B" is refused.
 _VERDICT = re.compile(r"\W*(?:(?:my |the |final )*(?:verdict|answer|winner|choice)\W+(?:is\W+)?)?(a|b|tie)\W*", re.I)
-
-
-class _NoRedirect(urllib.request.HTTPRedirectHandler):
-    """A redirect would send the key somewhere else; it becomes an error that names the new address."""
-
-    def redirect_request(self, *_: Any) -> None:
-        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,29 +184,14 @@ class ApiJudge:
         return VERDICTS[word[1].lower()]
 
     def _send(self, url: str, body: dict[str, Any] | None) -> Any:
-        """The reply's JSON, after as many tries as it takes and no more than TRIES."""
-        headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(KEY):
-            headers["Authorization"] = f"Bearer {key}"
-        request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers)
-        pause = WAIT
-        for tried in range(1, TRIES + 1):
-            try:
-                with urllib.request.build_opener(_NoRedirect).open(request, timeout=self.timeout) as reply:
-                    data = reply.read(LARGEST_REPLY)
-                try:
-                    return json.loads(data)
-                except ValueError:
-                    raise _other(self.url, data) from None
-            except urllib.error.HTTPError as error:
-                why = _refusal(self.url, error)
-                pause = max(pause, _seconds(error.headers.get("Retry-After")))
-            except (OSError, http.client.HTTPException) as error:
-                why = f"does not answer ({getattr(error, 'reason', None) or error or type(error).__name__})"
-            if tried < TRIES:
-                self.wait(min(pause, LONGEST_WAIT))
-                pause *= 2
-        raise BadInput(f"the judge at {self.url} {why}, {TRIES} times; once it does, the same command continues")
+        """The reply's JSON."""
+        name = f"the judge at {self.url}"
+        endpoint = Endpoint(name, KEY, self.timeout, self.wait, "its address usually ends in /v1")
+        data = endpoint.send(url, body)
+        try:
+            return json.loads(data)
+        except ValueError:
+            raise _other(self.url, data) from None
 
 
 def served_model(url: str) -> str:
@@ -240,29 +213,9 @@ def _base(url: str) -> str:
     return url.rstrip("/").removesuffix("/chat/completions")
 
 
-def _refusal(url: str, error: urllib.error.HTTPError) -> str:
-    """What is wrong, if asking again may help; BadInput if it cannot."""
-    said = " ".join(error.read(2000).decode("utf-8", "replace").split())[:200]
-    error.close()
-    if error.code in (408, 425, 429) or error.code >= 500:
-        return f"says {error.code} {error.reason}"
-    what = f"the judge at {url} says {error.code} {error.reason}"
-    if error.code in (401, 403):
-        raise BadInput(what, fix=f"put a key that it takes into the environment variable {KEY}")
-    if error.code < 400:
-        raise BadInput(what, fix=f"give the address it points to: {error.headers.get('Location')}")
-    fix = "its address usually ends in /v1" if error.code == 404 else None
-    raise BadInput(f"{what}: {said}" if said else what, fix=fix)
-
-
 def _other(url: str, reply: Any) -> BadInput:
     said = str(reply)[:80]
     return BadInput(f"{url} does not answer as OpenAI's API does: {said!r}", fix="its address usually ends in /v1")
-
-
-def _seconds(text: str | None) -> float:
-    """Of a Retry-After header; a date there counts as none."""
-    return float(text) if text is not None and text.isdigit() else 0.0
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -1,0 +1,79 @@
+"""JSON to an endpoint and what it replies: patient where it is busy or away, one clear line where it cannot work."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from ayni.errors import BadInput
+
+TRIES = 5
+WAIT, LONGEST_WAIT = 1.0, 60.0  # seconds before the second try; twice as long before each later one
+LARGEST_REPLY = 1 << 20  # bytes
+
+
+class _NoRedirect(urllib.request.HTTPRedirectHandler):
+    """A redirect would send the key somewhere else; it becomes an error that names the new address."""
+
+    def redirect_request(self, *_: Any) -> None:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """Who is asked: `name` stands in errors, `key` is the environment variable that may hold its key."""
+
+    name: str
+    key: str
+    timeout: float = 60.0
+    wait: Callable[[float], None] = time.sleep
+    if_missing: str | None = None  # what to try after a 404
+
+    def send(self, url: str, body: Any = None) -> bytes:
+        """The reply to a POST of `body`, to a GET without one, after as many tries as it takes and no more than TRIES.
+
+        Raises BadInput where asking again cannot help, and where it has not.
+        """
+        headers = {"Content-Type": "application/json"}
+        if key := os.environ.get(self.key):
+            headers["Authorization"] = f"Bearer {key}"
+        request = urllib.request.Request(url, None if body is None else json.dumps(body).encode(), headers)
+        pause = WAIT
+        for tried in range(1, TRIES + 1):
+            try:
+                with urllib.request.build_opener(_NoRedirect).open(request, timeout=self.timeout) as reply:
+                    return bytes(reply.read(LARGEST_REPLY))
+            except urllib.error.HTTPError as error:
+                why = self._refusal(error)
+                pause = max(pause, _seconds(error.headers.get("Retry-After")))
+            except (OSError, http.client.HTTPException) as error:
+                why = f"does not answer ({getattr(error, 'reason', None) or error or type(error).__name__})"
+            if tried < TRIES:
+                self.wait(min(pause, LONGEST_WAIT))
+                pause *= 2
+        raise BadInput(f"{self.name} {why}, {TRIES} times; once it does, the same command continues")
+
+    def _refusal(self, error: urllib.error.HTTPError) -> str:
+        """What is wrong, if asking again may help; BadInput if it cannot."""
+        said = " ".join(error.read(2000).decode("utf-8", "replace").split())[:200]
+        error.close()
+        if error.code in (408, 425, 429) or error.code >= 500:
+            return f"says {error.code} {error.reason}"
+        what = f"{self.name} says {error.code} {error.reason}"
+        if error.code in (401, 403):
+            raise BadInput(what, fix=f"put a key that it takes into the environment variable {self.key}")
+        if error.code < 400:
+            raise BadInput(what, fix=f"give the address it points to: {error.headers.get('Location')}")
+        raise BadInput(f"{what}: {said}" if said else what, fix=self.if_missing if error.code == 404 else None)
+
+
+def _seconds(text: str | None) -> float:
+    """Of a Retry-After header; a date there counts as none."""
+    return float(text) if text is not None and text.isdigit() else 0.0
