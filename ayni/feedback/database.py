@@ -177,6 +177,7 @@ def _refused(where: str) -> Iterator[None]:
     except DatabaseError as error:
         if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
             raise not_a_store(where, "it is no SQLite file") from None
+        _tell_damage(error, where)
         if isinstance(error, OperationalError) or getattr(error.orig, "sqlstate", None) == _NO_RIGHTS:
             raise BadInput(f"cannot be opened ({error.orig})", path=where) from None
         raise
@@ -192,3 +193,12 @@ def _errors_told(where: str) -> Iterator[None]:
         if code == sqlite3.SQLITE_FULL or getattr(error.orig, "sqlstate", None) == _DISK_FULL:
             raise NoRoom(f"{where}: no space left on the device; free some and try again") from None
         raise AyniError(" ".join(f"{where}: the database failed ({error.orig}); try again".split())) from None
+    except DatabaseError as error:
+        _tell_damage(error, where)
+        raise
+
+
+def _tell_damage(error: DatabaseError, where: str) -> None:
+    """BadInput where SQLite finds pages that it cannot have written."""
+    if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
+        raise BadInput(f"the file is damaged ({error.orig})", path=where, fix="take a copy of it back") from None
