@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from page_visitor import Visitor, echo, item, new_store, person, site
+from panel import Simulated, fill
 
 from ayni.errors import BadInput
+from ayni.evaluate.quality_measures import quality_of
 from ayni.feedback.entries import Entry, Gold, shown_swapped
 from ayni.feedback.page import Measure, check_bind
 from ayni.feedback.page.degrees import CHOICES, DEGREES, number_of, side_of
-from ayni.feedback.store import Store
+from ayni.feedback.store import Store, open_store
 from ayni.records import RATINGS
 
 
@@ -289,6 +291,23 @@ def test_a_quality_that_has_too_little_yet_leaves_the_page_standing(store: Store
     boss = Visitor(site(store, quality=quality)).sign_in(store.invite("Boss", "admin"))
     assert boss.go("/admin").status_code == 200
     assert "Fewer than two people judged the same." in boss.page.text
+
+
+def test_the_admin_page_lists_annotators_with_their_checks_and_screening(tmp_path: Path) -> None:
+    panel = (Simulated("Inti", 0.2), Simulated("Killa<b>", 0.4), Simulated("Rosa", 0.6), Simulated("Coin", 1e6))
+    with open_store(str(tmp_path / "page.db")) as store:
+        fill(store, panel, 0, items=12)
+        boss = Visitor(site(store, quality=quality_of)).sign_in(store.invite("Boss", "admin"))
+        assert boss.go("/admin").status_code == 200
+        told = " ".join(boss.page.text.split())
+        rows = told[told.index("Median time") :]
+        for name in ("Agreement", "Gold checks right", "Screening"):
+            assert name in rows
+        for who, verdict in (("Inti", "passed"), ("Killa<b>", "passed"), ("Coin", "screened out: ")):
+            assert verdict in rows[rows.index(who) :][:120], who
+        assert "100% of 42" in rows
+        assert "Agreement on the degree (AC2)" in told
+        assert [tag for tag, at in boss.page.tags if tag == "td" and at.get("class") == "remark"] == ["td"] * 4
 
 
 def test_without_login_one_named_person_judges(store: Store) -> None:

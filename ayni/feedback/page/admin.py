@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from statistics import median
@@ -60,6 +60,7 @@ class PersonView:
     flagged: int
     seconds: float | None
     last: str
+    measures: Mapping[str, Measure]  # by name
 
 
 def overview(call: Call) -> Response:
@@ -98,11 +99,13 @@ def _page(
         rows = store.current(batch_id=batch.id, texts=False)
         views.append(batch_view(call, batch, rows, now))
         notes += [Note(row.annotator, row.entry.kind, row.entry.seconds, row.created_at) for row in rows]
+    of_people = [measure for measure in _measures(call, None)[0] if measure.person]
     return call.page(
         "admin.html.jinja",
         status,
         batches=views,
-        people=people(notes),
+        people=people(notes, of_people),
+        columns=list(dict.fromkeys(measure.name for measure in of_people)),
         problem=problem,
         link=link,
         name=name,
@@ -113,13 +116,7 @@ def batch_view(call: Call, batch: Batch, rows: Sequence[Judged], now: datetime) 
     judged = [row for row in rows if row.entry.kind == "judged"]
     counts = Counter(number for row in judged if (number := as_number(row)) is not None)
     longest, total = max(counts.values(), default=0), sum(counts.values())
-    measures: Sequence[Measure] = ()
-    trouble = None
-    if call.desk.quality is not None:
-        try:
-            measures = call.desk.quality(call.desk.store, batch.id)
-        except BadInput as problem:  # too few judgements yet, for one; the rest of the page still stands
-            trouble = sentence(problem)
+    measures, trouble = _measures(call, batch.id)
     return BatchView(
         batch,
         call.desk.store.progress(batch.id),
@@ -137,8 +134,21 @@ def batch_view(call: Call, batch: Batch, rows: Sequence[Judged], now: datetime) 
     )
 
 
-def people(notes: Iterable[Note]) -> list[PersonView]:
-    """Everybody with something that stands, the busiest first."""
+def _measures(call: Call, batch_id: str | None) -> tuple[Sequence[Measure], str | None]:
+    """Of one batch, or with None of everybody; and why there are none."""
+    if call.desk.quality is None:
+        return (), None
+    try:
+        return call.desk.quality(call.desk.store, batch_id), None
+    except BadInput as problem:  # too few judgements yet, for one; the rest of the page still stands
+        return (), sentence(problem)
+
+
+def people(notes: Iterable[Note], measures: Iterable[Measure] = ()) -> list[PersonView]:
+    """Everybody with something that stands, the busiest first, and what was measured of them."""
+    measured: dict[str, dict[str, Measure]] = {}
+    for measure in measures:
+        measured.setdefault(measure.person, {})[measure.name] = measure
     by_name: dict[str, list[Note]] = {}
     for note in notes:
         by_name.setdefault(note.name, []).append(note)
@@ -147,7 +157,8 @@ def people(notes: Iterable[Note]) -> list[PersonView]:
         kinds = Counter(note.kind for note in theirs)
         last = max(note.created_at for note in theirs)[:16].replace("T", " ") + " UTC"
         seconds = _median(note.seconds for note in theirs)
-        found.append(PersonView(name, kinds["judged"], kinds["skipped"], kinds["flagged"], seconds, last))
+        counts = (kinds["judged"], kinds["skipped"], kinds["flagged"])
+        found.append(PersonView(name, *counts, seconds, last, measured.get(name, {})))
     return sorted(found, key=lambda person: (-person.judged, person.name))
 
 

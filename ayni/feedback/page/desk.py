@@ -37,16 +37,22 @@ Talk = Callable[[Dialog, str], tuple[str, str, str, str, Mapping[str, Any], Mapp
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One number about a batch, as the admin page shows it: a share of 1 when `percent`, and its 95% interval."""
+    """One number, as the admin page shows it: a share of 1 when `percent`, its 95% interval, and of how many.
+
+    `person`: of which annotator, "" of a batch. `remark`: words in place of a number.
+    """
 
     name: str
     value: float | None
     interval: tuple[float, float] | None = None
     n: int | None = None
     percent: bool = False
+    person: str = ""
+    remark: str = ""
 
 
-Quality = Callable[[Store, str], Sequence[Measure]]
+# (store, a batch's name) → what the batch's card shows; (store, None) → what the table of annotators shows of persons.
+Quality = Callable[[Store, str | None], Sequence[Measure]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +180,7 @@ def environment() -> Environment:
         loader=PackageLoader("ayni", "feedback/page/templates"),
         autoescape=True,
         undefined=StrictUndefined,
+        auto_reload=False,
         trim_blocks=True,
         lstrip_blocks=True,
     )
