@@ -67,7 +67,7 @@ def dump_yaml(value: Any) -> str:
 
 @dataclass(frozen=True)
 class Job:
-    """One stage with everything its result depends on; `hashes` are those of its inputs."""
+    """One stage with everything its result depends on; `hashes` are those of its inputs and what it hashes beside."""
 
     stage: Stage
     config: Config
@@ -100,6 +100,8 @@ def job_of(stage: Stage, config: Config, inputs: Inputs, seed: int) -> Job:
         name: [content_hash(path) for path in (given if isinstance(given, list) else [given])]
         for name, given in inputs.items()
     }
+    if others := stage.also_hashed(config, inputs):
+        hashes["also_hashed"] = [content_hash(path) for path in others]
     return Job(stage, config, inputs, seed, hashes)
 
 

@@ -44,13 +44,22 @@ class Input:
 
 @dataclass(frozen=True)
 class Stage:
-    """A stage module's face: its integer version, inputs, settings and `run(config, inputs, run)`."""
+    """A stage module's face: its integer version, inputs, settings and `run(config, inputs, run)`.
+
+    `also_hashed(config, inputs)`, where it has one: files beside the inputs that the result depends on.
+    """
 
     kind: str
     version: int
     inputs: Mapping[str, Input]
     config: type[Config]
     run: Callable[..., None]
+    also_hashed: Callable[..., list[Path]]
+
+
+def _nothing_else(config: Config, inputs: Mapping[str, Any]) -> list[Path]:
+    """Most stages depend on their inputs and settings alone."""
+    return []
 
 
 def stage_kinds() -> list[str]:
@@ -85,7 +94,8 @@ def load_stage(kind: str, *, path: object = None, line: int | None = None) -> St
     taken = {"kind", "seed", *inputs} & set(module.Config.model_fields)
     if taken:
         raise ValueError(f"ayni.stages.{kind}: the settings {sorted(taken)} already mean something in a recipe")
-    return Stage(kind, module.VERSION, inputs, module.Config, module.run)
+    also_hashed = getattr(module, "also_hashed", _nothing_else)
+    return Stage(kind, module.VERSION, inputs, module.Config, module.run, also_hashed)
 
 
 @dataclass(frozen=True)

@@ -13,9 +13,10 @@ from pathlib import Path
 from ayni.cli import say
 from ayni.cli.generate import load_policy
 from ayni.cli.stages import output_of
-from ayni.errors import BadInput
+from ayni.errors import AyniError, BadInput
 from ayni.records import Dialog, Message, Prompt
-from ayni.reward.model import RewardModel, load_reward
+from ayni.reward.function import is_function, load_function
+from ayni.reward.model import Reward, load_reward
 from ayni.rollout.engine import Policy, rollout, stream
 from ayni.rollout.sampling import Sampling
 from ayni.seeds import seed_of
@@ -28,7 +29,7 @@ def chat(
     model: Path,
     system: str,
     best_of: int,
-    reward: Path | None,
+    reward: str | Path | None,
     temperature: float,
     top_p: float,
     max_tokens: int,
@@ -37,7 +38,7 @@ def chat(
     if (best_of > 1) != (reward is not None):
         raise BadInput("--best-of N and --reward RM go together")
     policy = load_policy(model)
-    judge = None if reward is None else load_reward(output_of(reward, "model"))
+    judge = None if reward is None else chooser(reward)
     talk = Conversation(policy, Sampling(temperature, top_p, max_tokens), seed, system, best_of, judge)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C stops an answer, not the talk
     try:
@@ -51,6 +52,12 @@ def chat(
             talk.hold(lambda: next(lines, None))
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def chooser(reward: str | Path) -> Reward:
+    """A reward model's directory or stage, or a function or endpoint of the user's."""
+    text = str(reward)
+    return load_function(text) if is_function(text) else load_reward(output_of(Path(reward), "model"))
 
 
 def _asked() -> str | None:
@@ -70,7 +77,7 @@ class Conversation:
     """The turns so far. `hold` reads lines until there are none; an answer goes to stdout, all else to stderr."""
 
     def __init__(
-        self, policy: Policy, sampling: Sampling, seed: int, system: str, best_of: int, judge: RewardModel | None
+        self, policy: Policy, sampling: Sampling, seed: int, system: str, best_of: int, judge: Reward | None
     ) -> None:
         self.policy, self.sampling, self.seed = policy, sampling, seed
         self.best_of, self.judge = best_of, judge
@@ -108,7 +115,7 @@ class Conversation:
                 said += piece
                 sys.stdout.write(_harmless(piece))
                 sys.stdout.flush()
-        except BadInput as error:
+        except AyniError as error:
             self.turns.pop()
             say(str(error))
             return
@@ -138,7 +145,7 @@ class Conversation:
         return stream(self.policy, dialog, sampling=self.sampling, seed=seed)
 
     def chosen(self, dialog: Dialog) -> Iterator[str]:
-        """The best of several whole answers by the reward model."""
+        """The best of several whole answers by the reward."""
         prompt = Prompt(f"chat-{self.count}", dialog)
         (samples,) = rollout(self.policy, [prompt], n=self.best_of, sampling=self.sampling, seed=self.seed)
         assert self.judge is not None

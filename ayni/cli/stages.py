@@ -55,6 +55,9 @@ def verb_of(kind: str) -> Callable[..., dict[str, Any]]:
     if kind == "evaluate":
         text = "gold, a reward model's directory, or the address of an OpenAI-compatible endpoint."
         parameters["judge"] = (str | None, None, "--judge", text)
+    if kind == "reject":
+        text = "A reward model's directory or stage, FILE.py:FUNCTION, python:MODULE:FUNCTION, or an http address."
+        parameters["reward"] = (str | None, None, "--reward", text)
 
     def verb(**given: Any) -> dict[str, Any]:
         return run_stage(kind, given)
@@ -166,6 +169,8 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     stage = load_stage(kind)
     settings = read_settings(given["config"], given["set_"])
     address = {"judge_url": given["judge"]} if kind == "evaluate" and _is_address(given["judge"]) else {}
+    if kind == "reject":
+        given["reward"], address = _chooser(given["reward"])
     config = settings.config(stage.config, settings.value | address)
     inputs: dict[str, Path | list[Path]] = {}
     for spec in stage.inputs.values():
@@ -199,6 +204,18 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     if not given["json_"]:
         print(f"{kind}: {state} {directory}")
     return summary
+
+
+def _chooser(reward: str | None) -> tuple[Path | None, dict[str, str]]:
+    """`--reward`: the path to read, and the settings that name a function or an endpoint."""
+    if reward is None:
+        return None, {}
+    if _is_address(reward) or reward.startswith("python:"):
+        return None, {"reward_function": reward}
+    file, colon, function = reward.rpartition(":")
+    if colon and file.endswith(".py"):
+        return Path(file), {"reward_function": function}
+    return Path(reward), {}
 
 
 def _is_address(judge: str | None) -> bool:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ayni.maths.rewards import choose_rewards
 from ayni.records import Prompt, Sample
-from ayni.reward.model import RewardModel
+from ayni.reward.model import Reward
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.parallel import World
 
@@ -26,11 +26,11 @@ class Scores:
 
 @dataclass(frozen=True)
 class Judges:
-    """The reward models of one run; without a safety model, helpfulness alone decides. Each process of the `world`
+    """The rewards of one run; without one for safety, helpfulness alone decides. Each process of the `world`
     scores its share."""
 
-    helpfulness: RewardModel
-    safety: RewardModel | None
+    helpfulness: Reward
+    safety: Reward | None
     threshold: float = 0.15
     world: World = World()
 
@@ -44,9 +44,7 @@ class Judges:
         )
         return Scores(helpfulness, safety, choose_rewards(helpfulness, safety, tagged, self.threshold))
 
-    def _scores(
-        self, reward: RewardModel, prompts: Many[Prompt], groups: Many[Many[Sample]], policy: Tokenizer
-    ) -> Tensor:
+    def _scores(self, reward: Reward, prompts: Many[Prompt], groups: Many[Many[Sample]], policy: Tokenizer) -> Tensor:
         mine = self.world.share(groups)
         scores = reward.score_samples(self.world.share(prompts), mine, policy)
         return self.world.gather_rows(scores, [len(group) for group in mine])

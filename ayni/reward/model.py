@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -20,6 +21,14 @@ from ayni.text.tokenizer import Tokenizer
 from ayni.train.batch import cut
 
 TOKENS_PER_PASS = 8192
+
+
+class Reward(Protocol):
+    """What may choose among answers: a reward model, or a function of the user's (ayni.reward.function)."""
+
+    def score_samples(self, prompts: Many[Prompt], groups: Many[Many[Sample]], policy: Tokenizer) -> Tensor:
+        """The raw score of every sample, higher is better: (N·n,) in order."""
+        ...
 
 
 @dataclass(frozen=True)

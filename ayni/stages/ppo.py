@@ -85,19 +85,17 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     model.to(place.device).dtype = dtype
     reference = copy.deepcopy(model).requires_grad_(False)
     safety = inputs.get("reward_safety")
+    helpful = load_reward(inputs["reward_helpfulness"], dtype=dtype, device=place.device)
     judges = Judges(
-        load_reward(inputs["reward_helpfulness"], dtype=dtype, device=place.device),
-        load_reward(safety, dtype=dtype, device=place.device) if safety else None,
-        config.threshold,
-        place,
+        helpful, load_reward(safety, dtype=dtype, device=place.device) if safety else None, config.threshold, place
     )
-    if judges.helpfulness.tokenizer.fingerprint != tokenizer.fingerprint:
+    if helpful.tokenizer.fingerprint != tokenizer.fingerprint:
         raise BadInput(
             "the critic starts from this reward model and reads the policy's tokens, but their tokenizers differ",
             path=inputs["reward_helpfulness"],
             fix="train the reward model from a checkpoint of the policy's family",
         )
-    critic = copy.deepcopy(judges.helpfulness.model).requires_grad_(True)
+    critic = copy.deepcopy(helpful.model).requires_grad_(True)
     prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))]
     validation = [p for path in inputs.get("validation") or [] for p in read_prompts(Path(path))]
     if not prompts:

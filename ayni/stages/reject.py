@@ -1,11 +1,13 @@
 """Rejection sampling: K answers per prompt, the best by reward becomes a demonstration (paper §3.2.3).
 
 Earlier rounds' samples join the pool and are scored again with the newest reward models: what stopped the paper's
-V3 from forgetting. The stage makes records; `sft` trains on them.
+V3 from forgetting. The stage makes records; `sft` trains on them. A function or an endpoint of the user's may choose in
+a reward model's place (ayni.reward.function).
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +19,7 @@ from ayni.files import write_jsonl
 from ayni.model_directory import load_model
 from ayni.records import Demonstration, Message, Prompt, Sample, to_dict
 from ayni.reward.combine import Judges
+from ayni.reward.function import FunctionReward, load_choice, outside_sources
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import Policy, chunk_prompts, rollout, with_room
 from ayni.rollout.sampling import Sampling
@@ -30,7 +33,7 @@ from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 VERSION = 1
 INPUTS = {
     "model": "model",
-    "reward": "model",
+    "reward?": "model",
     "reward_safety?": "model",
     "prompts*": "prompts.jsonl",
     "earlier*?": "samples.jsonl",
@@ -47,7 +50,18 @@ class Config(Base):
     keep: Literal["best", "random"] = Field("best", description="random is the control: the same pipeline, no reward")
     threshold: float = Field(0.15, ge=0, le=1, description="below this safety, safety decides (paper §3.2.3)")
     finished_only: bool = Field(True, description="an answer cut off at max_tokens is never kept")
+    reward_function: str | None = Field(
+        None, description="of a Python file given as reward; or python:MODULE:FUNCTION, or an http address"
+    )
+    reward_version: str = Field(
+        "", description="of the endpoint, or of what the function reads; it counts in the identity"
+    )
     dtype: Dtype = "auto"
+
+
+def also_hashed(config: Config, inputs: Mapping[str, Any]) -> list[Path]:
+    """What the result depends on beside the inputs: the module of a function of the user's."""
+    return outside_sources(inputs.get("reward"), config.reward_function)
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
@@ -56,7 +70,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
     model, tokenizer = load_model(inputs["model"], expect="logits")
     policy = Policy(model.to(place.device, dtype).requires_grad_(False), tokenizer, run.name)
-    helpful = load_reward(inputs["reward"], dtype=dtype, device=place.device)
+    helpful = load_choice(inputs.get("reward"), config.reward_function, dtype=dtype, device=place.device)
     safety = inputs.get("reward_safety")
     judges = Judges(
         helpful, load_reward(safety, dtype=dtype, device=place.device) if safety else None, config.threshold, place
@@ -66,6 +80,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if config.limit is not None:
         order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
         prompts = [prompts[i] for i in sorted(order)]
+    if isinstance(helpful, FunctionReward) and prompts:
+        helpful.try_out(prompts[0])
     pool: dict[str, list[Sample]] = {}
     for path in inputs.get("earlier") or []:
         for group in read_groups(Path(path)):
