@@ -31,7 +31,7 @@ def quality_of(store: Store, batch_id: str | None) -> Sequence[Measure]:
 def _of_annotator(each: AnnotatorQuality) -> list[Measure]:
     said = each.screening
     return [
-        _agreement("Agreement", each.agreement.degree, each.name),
+        _agreement("Agreement (AC2)", each.agreement.degree, each.name),
         _share("Gold checks right", each.checks, each.name),
         Measure("Screening", None, person=each.name, remark=": ".join((said.verdict, *said.reasons[:1]))),
     ]
