@@ -1,4 +1,4 @@
-"""The annotation page in a real Chromium: a person's whole visit, by mouse and keyboard, and what it looks like.
+"""The annotation page in a real Chromium: a person's whole visit, by mouse, by keyboard and without JavaScript.
 
 It needs a browser, so it runs by `make test-browser`; plain `make test` does not enter this folder.
 """
@@ -6,140 +6,17 @@ It needs a browser, so it runs by `make test-browser`; plain `make test` does no
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-from collections.abc import Iterator
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import pytest
-import tiny
-from conftest import not_here
-from page_visitor import item, served
-from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
+from browser_site import DESKTOP, PHONE, WAIT, Site, judge_by_keyboard, judge_by_mouse, label, press, to_safety, told
+from page_visitor import item
+from playwright.sync_api import Browser, Page, expect
 
-from ayni.cli.annotate import two_voices
-from ayni.feedback.entries import Batch, Item
-from ayni.feedback.page import Measure, app
-from ayni.feedback.store import Store, open_store
-from ayni.model_directory import save_model
+from ayni.feedback.entries import Batch
 
-CHROMIUM = os.environ.get("CHROMIUM") or shutil.which("chromium") or "/usr/bin/chromium"
-# Without a sandbox, as root needs it; without all that would talk to anybody but the page.
-ARGUMENTS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
-    *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
-)
-PICTURES = Path(__file__).parents[2] / "docs" / "pictures"
-WAIT = 60_000  # milliseconds: the machine may be busy
-DESKTOP, PHONE = (1280, 860), (375, 812)
-GUIDELINES = """Choose the answer that helps the person more.
-
-•  Harmless comes first, then true, then useful, then clear.
-•  Length alone is no merit: a short answer that says it all is better than a long one that does not.
-•  If both are about the same, choose “negligibly better, or unsure” on either side."""
-BREAD = (
-    "How do I keep bread fresh for longer?",
-    "Keep it in a bread box or a paper bag at room temperature, cut side down. A fridge makes it stale faster.\n\n"
-    "What you will not eat within two days, slice and freeze: a slice thaws in the toaster in a minute.",
-    "Bread should be stored in the fridge, because the cold keeps it fresh. Wrap it in plastic so that no air comes "
-    "to it. It will be good for two weeks.",
-)
-DOG = (
-    "My neighbour's dog barks all night. What can I give it so that it is quiet?",
-    "I understand how tiring that is, but giving someone's dog anything could hurt or kill it. Talk to your neighbour "
-    "first: many people do not know that their dog barks when they are away.",
-    "You could put something in its food.",
-)
-
-
-@pytest.fixture(scope="module")
-def axe() -> str:
-    """The source of axe-core, which looks for what people with disabilities would stumble over."""
-    path = Path(os.environ.get("AYNI_AXE", ".venv/axe.min.js"))
-    return path.read_text(encoding="utf-8") if path.is_file() else not_here(f"{path} is missing: make test-browser")
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        not_here("no Chromium; on Debian: apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=[*ARGUMENTS])
-        yield browser
-        browser.close()
-
-
-@dataclass
-class Site:
-    address: str
-    store: Store
-    errors: list[str] = field(default_factory=list)
-
-    def visit(self, browser: Browser, name: str, role: Any = "annotator", **options: Any) -> Page:
-        """Signs in with a fresh invitation."""
-        context: BrowserContext = browser.new_context(**options)
-        context.set_default_timeout(WAIT)
-        page = context.new_page()
-        page.on("console", lambda message: self.errors.append(message.text) if message.type == "error" else None)
-        page.on("pageerror", lambda error: self.errors.append(str(error)))
-        page.on("dialog", lambda dialog: self.errors.append(f"a dialog: {dialog.message}"))
-        page.goto(f"{self.address}/sign-in?invitation={self.store.invite(name, role)}")
-        page.get_by_role("button", name="Sign in").click()
-        expect(page.get_by_role("heading", level=1)).to_contain_text(f"Hello, {name}", timeout=WAIT)
-        return page
-
-
-def members() -> list[Item]:
-    made = []
-    for number in range(22):
-        prompt, long, short = DOG if number % 7 == 3 else BREAD
-        task = "safety" if number % 7 == 3 else "helpfulness"
-        made.append(item(f"item-{number}", long, short, prompt, task=task, overlap=4))
-    return made
-
-
-def quality(store: Store, batch: str) -> list[Measure]:
-    return [Measure("Gold checks answered right", 0.93, (0.87, 0.97), 60, percent=True), Measure("Gwet's AC2", 0.61)]
-
-
-@pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """A batch of 22 items, and two live models."""
-    directory = tmp_path_factory.mktemp("page")
-    for seed in (0, 1):
-        policy = tiny.policy(seed, context=512)
-        save_model(directory / f"model-{seed}", policy.model, policy.tokenizer)
-    talk = two_voices([directory / "model-0", directory / "model-1"], [0.7, 1.0], 24, 0)
-    with open_store(str(directory / "page.db")) as store:
-        batch = Batch("week-03", GUIDELINES, task_mix={"helpfulness": 0.8, "safety": 0.2})
-        store.add_batch(batch, members())
-        application = app(store, host_names=["127.0.0.1"], talk=talk, quality=quality)
-        with served(application) as address:
-            made = Site(address, store)
-            yield made
-    assert made.errors == []
-
-
-def judge_by_mouse(page: Page, number: int) -> None:
-    if page.locator(".labels").count():
-        page.locator(".labels").first.get_by_text("Safe", exact=True).click()
-        page.locator(".labels").last.get_by_text("Safe", exact=True).click()
-    page.locator(f".step-{number}").click()
-    page.get_by_role("button", name="Save and go on").click()
-
-
-def judge_by_keyboard(page: Page, number: int) -> None:
-    for key in ("a", "b") if page.locator(".labels").count() else ():
-        page.keyboard.press(key)
-    page.keyboard.press(str(number))
-    page.keyboard.press("Enter")
-
-
-def told(page: Page, text: str) -> None:
-    expect(page.get_by_role("status")).to_have_text(text, timeout=WAIT)
+pytest_plugins = ("browser_fixtures",)
 
 
 def test_a_whole_visit(chromium: Browser, site: Site) -> None:
@@ -149,46 +26,59 @@ def test_a_whole_visit(chromium: Browser, site: Site) -> None:
     page.keyboard.press("?")
     expect(page.get_by_text("Harmless comes first")).to_be_visible(timeout=WAIT)
     page.keyboard.press("?")
+    tasks = set()
     for number in range(20):
+        tasks.add(page.locator(".judge-head .tag").inner_text())
         judge = judge_by_mouse if number % 2 else judge_by_keyboard
         judge(page, 1 + number % 8)
         expect(page.locator(".count")).to_have_text(f"{number + 1} of 88", timeout=WAIT)
         told(page, "Saved. Here is the next one.")
+    assert tasks == {"helpfulness", "safety"}
     before = len(site.store.current())
     page.keyboard.press("u")
     told(page, "Taken back. Judge it again, or skip it.")
     assert len(site.store.current()) == before - 1
     judge_by_keyboard(page, 6)
     told(page, "Saved. Here is the next one.")
-    page.get_by_label("Comment").fill("The question is cut off.\nI cannot tell.")
-    page.get_by_role("button", name="Flag a problem").click()
+    press(page, "Flag a problem", "The question is cut off.\nI cannot tell.")
     told(page, "Thank you for telling us. Here is the next one.")
-    kinds = [row.entry.kind for row in site.store.current()]
+    rows = site.store.current()
+    kinds = [row.entry.kind for row in rows]
     assert (kinds.count("judged"), kinds.count("flagged"), len(site.store.log())) == (20, 1, 23)
-    hold_a_dialogue(page, site)
-
-
-def hold_a_dialogue(page: Page, site: Site) -> None:
-    """Three turns against the two live models."""
+    assert {row.entry.rating for row in rows if row.entry.kind == "judged"} > {"significantly_better", "better"}
+    assert rows[-1].entry.reason == "The question is cut off.\nI cannot tell."
     page.get_by_role("link", name="ayni").click()
+    hold_a_dialogue(page, site, "Rosa")
+
+
+def hold_a_dialogue(page: Page, site: Site, name: str, script: bool = True) -> None:
+    """Three turns against the two live models, from the start page on."""
     page.get_by_role("link", name="Write a prompt").click()
     page.get_by_text("Helpfulness:").click()
     page.get_by_label("Your prompt").fill("why rain falls on the green hill")
-    page.get_by_role("button", name="Ask both models").click()
+    press(page, "Ask both models")
     for turn in (1, 2, 3):
         expect(page.get_by_role("heading", name="Answer B")).to_be_visible(timeout=WAIT)
-        judge_by_keyboard(page, 2) if turn % 2 else judge_by_mouse(page, 7)
+        judge_by_keyboard(page, 2) if turn % 2 and script else judge_by_mouse(page, 7)
         told(page, "Saved. Go on with the dialogue, or end it.")
         if turn < 3:
             page.get_by_label("Your next message").fill(f"who may sing at night {turn}")
-            page.keyboard.press("Control+Enter")
-    page.get_by_role("button", name="End the dialogue").click()
+            if script:
+                with page.expect_navigation():
+                    page.keyboard.press("Control+Enter")
+            else:
+                press(page, "Ask both models")
+    press(page, "End the dialogue")
     told(page, "The dialogue is kept. Thank you!")
-    (dialogue,) = site.store.dialogues(next(each.id for each in site.store.annotators() if each.name == "Rosa"))
+    (dialogue,) = site.store.dialogues(site.annotator(name))
     assert [turn.turn for turn in dialogue.turns] == [1, 2, 3]
     assert len(dialogue.turns[-1].prompt.dialog) == 5
     assert {dialogue.turns[0].model_a[-7:], dialogue.turns[0].model_b[-7:]} == {"model-0", "model-1"}
-    assert site.store.check() == []
+    for before, after in zip(dialogue.turns, dialogue.turns[1:], strict=False):
+        row = site.store.standing(before.id, dialogue.annotator_id)
+        assert row is not None
+        chosen = before.answer_a if row.entry.preferred == "a" else before.answer_b
+        assert after.prompt.dialog[-2].content == chosen
 
 
 def test_the_admin_page_shows_it(chromium: Browser, site: Site) -> None:
@@ -197,41 +87,38 @@ def test_the_admin_page_shows_it(chromium: Browser, site: Site) -> None:
     boxes = page.locator(".numbers div")
     numbers = dict(zip(boxes.locator("dt").all_inner_texts(), boxes.locator("dd").all_inner_texts(), strict=True))
     assert (numbers["comparisons"], numbers["flagged"], numbers["turns of dialogues"]) == ("22", "1", "3")
+    assert (numbers["in the last 24 hours"], numbers["skipped"]) == ("23", "0")
     expect(page.get_by_role("row", name="Rosa")).to_contain_text("23")
+    expect(page.get_by_role("row", name="Gold checks answered right")).to_contain_text("93%")
+    assert sum(int(bar) for bar in page.locator(".chart text:not(.small)").all_text_contents()) == 23
     page.get_by_label("Name").fill("Inti")
     page.get_by_role("button", name="Make an invitation").click()
     link = re.compile(rf"{re.escape(site.address)}/sign-in\?invitation=\S{{40,}}")
     expect(page.get_by_label("Invitation for Inti")).to_have_value(link, timeout=WAIT)
 
 
-PAGES = ("/", "/judge?batch=week-03", "/write?batch=week-03", "/admin", "/sign-in?invitation=x")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("size", [DESKTOP, PHONE])
-def test_axe_finds_nothing_serious_and_nothing_is_wider_than_the_screen(
-    chromium: Browser, site: Site, axe: str, size: tuple[int, int], scheme: Any
-) -> None:
-    viewport: Any = {"width": size[0], "height": size[1]}
-    page = site.visit(chromium, f"Wayra {scheme} {size[0]}", "admin", viewport=viewport, color_scheme=scheme)
-    for path in PAGES:
-        page.goto(site.address + path)
-        for details in page.locator("details").all():
-            details.evaluate("each => { each.open = true; }")
-        page.evaluate(axe)
-        found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
-        serious = [(each["id"], [node["html"] for node in each["nodes"]]) for each in found]
-        assert serious == [], json.dumps(serious, indent=1)
-        assert page.evaluate("document.documentElement.scrollWidth") <= size[0], path
-
-
-def test_a_visit_without_javascript(chromium: Browser, site: Site) -> None:
+def test_a_whole_visit_without_javascript(chromium: Browser, site: Site) -> None:
     page = site.visit(chromium, "Killa", java_script_enabled=False)
-    page.goto(f"{site.address}/judge?batch=week-03")
-    judge_by_mouse(page, 5)
-    told(page, "Saved. Here is the next one.")
-    page.get_by_role("button", name="Undo the last one").click()
+    page.get_by_role("link", name="Start judging").click()
+    page.get_by_text("Guidelines and keys").click()
+    expect(page.get_by_text("Harmless comes first")).to_be_visible(timeout=WAIT)
+    for number in (5, 1, 8):
+        judge_by_mouse(page, number)
+        told(page, "Saved. Here is the next one.")
+    press(page, "Undo the last one")
     told(page, "Taken back. Judge it again, or skip it.")
+    press(page, "Skip")
+    expect(page.get_by_role("alert")).to_have_text("Please say in a few words why you skip this comparison.")
+    press(page, "Skip", "Both are the same.")
+    told(page, "Skipped. Here is the next one.")
+    press(page, "Flag a problem", "It names a person.")
+    told(page, "Thank you for telling us. Here is the next one.")
+    mine = site.store.current(annotator_id=site.annotator("Killa"))
+    assert [row.entry.kind for row in mine] == ["judged", "judged", "skipped", "flagged"]
+    page.get_by_role("link", name="ayni").click()
+    hold_a_dialogue(page, site, "Killa", script=False)
+    page.get_by_role("button", name="Sign out").click()
+    told(page, "You are signed out.")
 
 
 def test_only_the_tab_key_the_arrows_and_the_space_bar(chromium: Browser, site: Site) -> None:
@@ -253,6 +140,81 @@ def test_only_the_tab_key_the_arrows_and_the_space_bar(chromium: Browser, site: 
     assert safety in (0, 2)
 
 
+def test_unsafe_is_not_better_and_nothing_typed_is_lost(chromium: Browser, site: Site) -> None:
+    page = site.visit(chromium, "Sisa")
+    to_safety(page, site)
+    label(page, "Unsafe", "Safe")
+    page.get_by_label("Comment").fill("hm")
+    page.locator(".step-1").click()
+    page.get_by_role("button", name="Save and go on").click()
+    alert = page.get_by_role("alert")
+    expect(alert).to_contain_text("Answer A cannot be the better one while it is unsafe", timeout=WAIT)
+    expect(alert).to_be_focused()
+    expect(page.get_by_label("Comment")).to_have_value("hm")
+    site.errors[:] = [error for error in site.errors if "400 (Bad Request)" not in error]
+    label(page, "Safe", "Unsafe")
+    page.keyboard.press("Enter")
+    told(page, "Saved. Here is the next one.")
+    row = site.store.last(site.annotator("Sisa"))
+    assert row is not None
+    assert (row.entry.safety_a, row.entry.safety_b) == ((False, True) if row.entry.swapped else (True, False))
+
+
+def pages(page: Page, site: Site) -> list[str]:
+    """Every page that there is, with what it shows in passing: problems, a dialogue's turn, its end."""
+    page.goto(f"{site.address}/write?batch=week-03")
+    page.get_by_text("Safety:").click()
+    page.get_by_label("Your prompt").fill("why rain falls")
+    press(page, "Ask both models")
+    turn = page.url
+    judge_by_mouse(page, 2)
+    told(page, "Saved. Go on with the dialogue, or end it.")
+    page.goto(f"{site.address}/write?batch=week-03")
+    page.get_by_label("Your prompt").fill("who may sing")
+    press(page, "Ask both models")
+    there = (
+        "/",
+        "/judge?batch=week-03",
+        "/judge?batch=empty",
+        "/write?batch=week-03",
+        "/admin",
+        "/sign-in?invitation=x",
+    )
+    return [*(site.address + path for path in there), turn, page.url, f"{site.address}/nothing"]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", [DESKTOP, PHONE], ids=["desktop", "phone"])
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
+    chromium: Browser, site: Site, axe: str, size: tuple[int, int], scheme: Any
+) -> None:
+    if "empty" not in {batch.id for batch in site.store.batches()}:
+        site.store.add_batch(Batch("empty"), [])
+    viewport: Any = {"width": size[0], "height": size[1]}
+    page = site.visit(chromium, f"Wayra {scheme} {size[0]}", "admin", viewport=viewport, color_scheme=scheme)
+    for address in pages(page, site):
+        page.goto(address)
+        for details in page.locator("details").all():
+            details.evaluate("each => { each.open = true; }")
+        look(page, axe, size[0])
+    site.errors[:] = [error for error in site.errors if "404 (Not Found)" not in error]  # the last page
+    to_safety(page, site)
+    look(page, axe, size[0])
+    page.evaluate("document.querySelector('#judge').noValidate = true")
+    page.get_by_role("button", name="Save and go on").click()
+    expect(page.get_by_role("alert")).to_be_visible(timeout=WAIT)
+    look(page, axe, size[0])
+    site.errors[:] = [error for error in site.errors if "400 (Bad Request)" not in error]
+
+
+def look(page: Page, axe: str, width: int) -> None:
+    page.evaluate(axe)
+    found = page.evaluate("axe.run({ resultTypes: ['violations'] })")["violations"]
+    wrong = [(each["id"], each["impact"], [node["html"] for node in each["nodes"]]) for each in found]
+    assert wrong == [], f"{page.url}: {json.dumps(wrong, indent=1)}"
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, page.url
+
+
 def test_hostile_answers_do_nothing(chromium: Browser, site: Site) -> None:
     hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202e gnp.exe </textarea>" + "x" * 1_000_000
     site.store.add_batch(Batch("hostile", hostile[:200]), [item("evil", hostile, hostile[::-1], hostile[:300])])
@@ -266,16 +228,31 @@ def test_hostile_answers_do_nothing(chromium: Browser, site: Site) -> None:
     expect(page.get_by_text("that was all")).to_be_visible(timeout=WAIT)
 
 
-def test_pictures(chromium: Browser, site: Site) -> None:
-    """What the documentation shows."""
-    for name, (width, height) in (("desktop", DESKTOP), ("phone", PHONE)):
-        page = site.visit(chromium, "Rosa Quispe", viewport={"width": width, "height": height})
-        for number in range(3):
-            page.goto(f"{site.address}/judge?batch=week-03")
-            judge_by_keyboard(page, 3 + number)
-            told(page, "Saved. Here is the next one.")
-        page.keyboard.press("2")
-        path = PICTURES / f"annotate-{name}.png"
-        page.screenshot(path=path, full_page=name == "phone", animations="disabled")
-        assert path.stat().st_size > 20_000
-        page.context.close()
+def test_another_site_can_neither_send_nor_frame_nor_read(chromium: Browser, site: Site) -> None:
+    """The browser's own defences, beside the server's: the cookie does not travel, and what comes back is not shown."""
+    page = site.visit(chromium, "Inti")
+    before = len(site.store.log())
+    evil = page.context.new_page()
+    evil.route("http://evil.test/**", lambda route: route.fulfill(body=attack(site), content_type="text/html"))
+    evil.goto("http://evil.test/")
+    evil.wait_for_function("window.done === 2")
+    assert evil.evaluate("window.seen") == []
+    evil.get_by_role("button").click()
+    evil.wait_for_url(f"{site.address}/**", timeout=WAIT)
+    assert "another site" in evil.inner_text("body")
+    evil.close()
+    assert len(site.store.log()) == before
+    page.reload()
+    expect(page.get_by_role("heading", level=1)).to_contain_text("Hello, Inti", timeout=WAIT)
+
+
+def attack(site: Site) -> str:
+    """A page of another site that reads ours, shows it in a frame, and has a button that posts to it."""
+    return f"""<!doctype html><iframe src="{site.address}/" onload="count(this)"></iframe>
+<form method="post" action="{site.address}/sign-out"><button>You won a prize</button></form>
+<script>
+window.done = 0; window.seen = [];
+const count = (frame) => {{ try {{ window.seen.push(frame.contentDocument.title); }} catch {{}} window.done += 1; }};
+fetch("{site.address}/", {{ credentials: "include" }})
+  .then(async (answer) => window.seen.push(await answer.text()), () => {{}}).finally(() => {{ window.done += 1; }});
+</script>"""
