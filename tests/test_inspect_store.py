@@ -12,6 +12,7 @@ from panel import Simulated, fill
 from tiny import tokenizer
 
 from ayni import cli
+from ayni.evaluate.quality_measures import quality_of
 from ayni.feedback.address import is_store
 from ayni.feedback.entries import Batch, Entry
 from ayni.feedback.store import open_store
@@ -110,3 +111,10 @@ def test_a_damaged_store_is_told_in_one_line(place: Path, capsys: pytest.Capture
     assert code != 0
     assert err.count("\n") == 1
     assert "broken.db" in err
+
+
+def test_ayni_annotate_shows_the_same_numbers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[object] = []
+    monkeypatch.setattr("ayni.cli.annotate.annotate", lambda *given: asked.extend(given))
+    assert cli.run(["annotate", "week.db"]) == 0
+    assert (asked[0], asked[-1]) == ("week.db", quality_of)
