@@ -9,6 +9,7 @@ import json
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import MISSING, fields
 from html import unescape
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from ayni.evaluate.results import read_results
 from ayni.maths.statistics import win_rate
 from ayni.model_directory import save_model
 from ayni.recipe import load_stage, read_recipe, stage_kinds
+from ayni.records import Comparison, Demonstration, Judgement, Message, Prompt
+from ayni.reward.function import load_function
 from ayni.text.formats import detect, scan
 from ayni.train.trainer import Optimiser
 
@@ -225,9 +228,13 @@ def test_the_afternoon_is_as_short_as_promised() -> None:
     assert sum(len((ROOT / file).read_text(encoding="utf-8").splitlines()) for file in files) < 800
 
 
-FORMATS = ROOT / "docs" / "formats.md"
+FORMATS, RECORDS = ROOT / "docs" / "formats.md", ROOT / "docs" / "records.md"
 EXAMPLES = [
-    (note, suffix, body) for suffix in ("json", "jsonl", "csv") for note, body in blocks(FORMATS, suffix) if note
+    (note, suffix, body)
+    for page in (FORMATS, RECORDS)
+    for suffix in ("json", "jsonl", "csv")
+    for note, body in blocks(page, suffix)
+    if note
 ]
 
 
@@ -240,6 +247,26 @@ def test_example_files_read(note: str, suffix: str, body: str, tmp_path: Path) -
     assert detect(file) == found[2]
     kind: Any = found[1]
     assert len(scan(file, kind).records) == len(body.splitlines()) - (suffix == "csv")
+
+
+@pytest.mark.parametrize("record", [Comparison, Prompt, Judgement, Demonstration], ids=lambda record: record.__name__)
+def test_the_record_page_names_every_field_with_its_default(record: Any) -> None:
+    page = RECORDS.read_text(encoding="utf-8")
+    table = page.split(f"\n| {record.__name__} | default | meaning |\n", 1)[1].partition("\n\n")[0]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.split("\n")[1:]]
+    documented = {name: row[1] for row in rows for name in re.findall(r"`(\w+)`", row[0])}
+    assert documented.keys() == {field.name for field in fields(record)}
+    for field in fields(record):
+        default = {MISSING: "required", None: "none", "": "empty"}.get(field.default, f"`{field.default}`")
+        assert documented[field.name] == default, field.name
+
+
+def test_the_reward_of_your_own_runs(tmp_path: Path) -> None:
+    ((_, body),) = blocks(RECORDS, "python")
+    (tmp_path / "my_score.py").write_text(body, encoding="utf-8")
+    asked = Prompt("p", (Message("user", "Who sings?"),))
+    scores = load_function(f"{tmp_path / 'my_score.py'}:reward").score_answers([asked, asked], ["x" * 80, "x" * 70])
+    assert scores.tolist() == [0, -10]
 
 
 def test_the_example_error_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

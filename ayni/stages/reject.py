@@ -53,7 +53,7 @@ class Config(Base):
     reward_function: str | None = Field(
         None, description="of a Python file given as reward; or python:MODULE:FUNCTION, or an http address"
     )
-    reward_version: str = Field(
+    reward_version: str | int = Field(
         "", description="of the endpoint, or of what the function reads; it counts in the identity"
     )
     dtype: Dtype = "auto"
