@@ -363,7 +363,7 @@ def test_rejection_sampling_by_a_file(small: Small, tmp_path: Path) -> None:
 
 
 def test_rejection_sampling_by_an_endpoint(small: Small, tmp_path: Path, server: Server) -> None:
-    ours = with_reward(small, None, reward_function=server.url, reward_version="1")
+    ours = with_reward(small, None, reward_function=server.url, reward_version=1)
     assert ours.execute(tmp_path / "rs", n=4) == "ran"
     kept_are_longest(small, tmp_path / "rs")
     assert [item["response"] for item in server.asked[0]] == ["Hello."]  # tried out before hours are spent
@@ -458,6 +458,17 @@ def test_chat_chooses_by_a_file(
     monkeypatch.setattr("sys.stdin", io.StringIO("owl\n"))
     code, _, err = call(capsys, "chat", "m", "--best-of", 2, "--reward", "my_score.py", "--max-tokens", 8)
     assert (code, err) == (0, "my_score.py gave 1 scores for 2 answers\n")
+
+
+def test_score_takes_it_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    written(tmp_path, LONGEST, "my_score.py")
+    written(tmp_path, json.dumps({"prompt": "Who?", "chosen": "The river.", "rejected": "No."}) + "\n", "pairs.jsonl")
+    code, out, err = call(capsys, "score", "my_score.py:reward", "pairs.jsonl")
+    assert code == 0, err
+    assert json.loads(out) == {"index": 0, "chosen": 10, "rejected": 3, "rating": None}
 
 
 def test_waiting_is_real_time_unless_told_otherwise(server: Server) -> None:

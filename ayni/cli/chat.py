@@ -12,11 +12,10 @@ from pathlib import Path
 
 from ayni.cli import say
 from ayni.cli.generate import load_policy
-from ayni.cli.stages import output_of
+from ayni.cli.stages import reward_at
 from ayni.errors import AyniError, BadInput
 from ayni.records import Dialog, Message, Prompt
-from ayni.reward.function import is_function, load_function
-from ayni.reward.model import Reward, load_reward
+from ayni.reward.model import Reward
 from ayni.rollout.engine import Policy, rollout, stream
 from ayni.rollout.sampling import Sampling
 from ayni.seeds import seed_of
@@ -38,7 +37,7 @@ def chat(
     if (best_of > 1) != (reward is not None):
         raise BadInput("--best-of N and --reward RM go together")
     policy = load_policy(model)
-    judge = None if reward is None else chooser(reward)
+    judge = None if reward is None else reward_at(reward)
     talk = Conversation(policy, Sampling(temperature, top_p, max_tokens), seed, system, best_of, judge)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C stops an answer, not the talk
     try:
@@ -52,12 +51,6 @@ def chat(
             talk.hold(lambda: next(lines, None))
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def chooser(reward: str | Path) -> Reward:
-    """A reward model's directory or stage, or a function or endpoint of the user's."""
-    text = str(reward)
-    return load_function(text) if is_function(text) else load_reward(output_of(Path(reward), "model"))
 
 
 def _asked() -> str | None:

@@ -1,4 +1,4 @@
-"""`ayni score`: a reward model's raw scores of comparisons or dialogues."""
+"""`ayni score`: the raw scores of comparisons or dialogues by a reward model, or a function of the user's."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ from pathlib import Path
 from typing import Any
 
 from ayni.cli.lines import write_lines
-from ayni.cli.stages import located, output_of
+from ayni.cli.stages import located, reward_at
 from ayni.errors import BadInput
 from ayni.evaluate.reward_accuracy import reward_accuracy
 from ayni.records import Comparison, Demonstration, Dialog, Message
-from ayni.reward.model import load_reward
 from ayni.text.formats import scan
 
 
-def score(reward_model: Path, data: Path, output: Path | None, as_json: bool) -> dict[str, Any]:
+def score(reward_model: str | Path, data: Path, output: Path | None, as_json: bool) -> dict[str, Any]:
     """Comparisons: rows {index, chosen, rejected, rating} and the accuracies; dialogues: rows {index, score}."""
     data = located(data)
     records = scan(data).records
-    reward = load_reward(output_of(reward_model, "model"))
+    reward = reward_at(reward_model)
     if isinstance(records[0], Demonstration):
         dialogs = [record.dialog for record in records]
         scores = reward.scores(dialogs).tolist()

@@ -11,7 +11,7 @@ import inspect
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from pydantic.fields import FieldInfo
@@ -19,6 +19,10 @@ from pydantic.fields import FieldInfo
 from ayni.cli import say
 from ayni.config import Config
 from ayni.errors import BadInput
+
+if TYPE_CHECKING:
+    from ayni.reward.function import FunctionReward
+    from ayni.reward.model import RewardModel
 
 Options = dict[str, tuple[Any, Any, str, str]]  # parameter: (type, default or ..., option, help)
 COMMON: Options = {
@@ -149,6 +153,15 @@ def language_model_of(path: Path) -> Path:
         raise BadInput("no stage of this run has made a model that talks", path=path, fix="run it further")
     say(f"{path}: the model of the stage {stage.name}")
     return stage.directory / "model"
+
+
+def reward_at(place: str | Path) -> RewardModel | FunctionReward:
+    """A reward model's directory or the stage that made it, or a function or endpoint of the user's."""
+    from ayni.reward.function import is_function, load_function
+    from ayni.reward.model import load_reward
+
+    text = str(place)
+    return load_function(text) if is_function(text) else load_reward(output_of(Path(place), "model"))
 
 
 def tokenizer_path(path: Path) -> Path:
