@@ -234,3 +234,13 @@ def test_real_votes_as_ratings_give_the_same_winners(data_dir: Path, tmp_path: P
     found = [(c.chosen.strip(), c.rejected.strip()) for c in read_comparisons(tmp_path / "votes.jsonl")]
     assert len(found) > 400
     assert found == ours
+
+
+def test_thousands_of_answers_to_one_prompt_take_no_time() -> None:
+    said = scored(*range(20_000))
+    pairs = pairs_of_judgements(said)
+    assert len(pairs.comparisons) == len(set(pairs.origins)) == 6
+    assert pairs.skipped.total() == 20_000 * 19_999 // 2 - 6
+    lopsided = pairs_of_judgements(scored(1, *[0] * 5000))
+    assert {c.chosen for c in lopsided.comparisons} == {"answer 0"}
+    assert len({c.rejected for c in lopsided.comparisons}) == 6

@@ -6,12 +6,15 @@ model overfit (InstructGPT §3.5). So no prompt gives more than `per_prompt` pai
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
+
+import numpy as np
 
 from ayni.records import RATINGS, Comparison, Judgement, Rating
 from ayni.seeds import rng
@@ -45,12 +48,11 @@ class Pairs:
 
 @dataclass(frozen=True, slots=True)
 class _Answer:
-    """An answer and the mean of what it was given; `first` is the index of its first judgement, `count` how many."""
+    """An answer and the mean of what it was given; `first` is the index of its first judgement."""
 
     text: str
     worth: float
     first: int
-    count: int
 
 
 def liked(label: str) -> bool | None:
@@ -76,24 +78,40 @@ def pairs_of_judgements(judgements: Iterable[Judgement], pairing: Pairing = PAIR
     found = Pairs([], [], Counter())
     for (_, _, kind), members in groups.items():
         answers = _answers(given, members)
-        unequal = [pair for pair in combinations(answers, 2) if pair[0].worth != pair[1].worth]
-        paired = {answer.first for pair in unequal for answer in pair}
-        lonely = sum(answer.count for answer in answers if answer.first not in paired)
-        if lonely:
-            found.skipped["no other answer to the same prompt is worth more or less"] += lonely
+        if len({answer.worth for answer in answers}) == 1:
+            found.skipped["no other answer to the same prompt is worth more or less"] += len(members)
+            continue
         prompt = given[members[0]].prompt
-        if len(unequal) > pairing.per_prompt:
-            found.skipped[f"more than {pairing.per_prompt} pairs of one prompt"] += len(unequal) - pairing.per_prompt
+        total = _unequal(answers)
+        if total > pairing.per_prompt:
+            found.skipped[f"more than {pairing.per_prompt} pairs of one prompt"] += total - pairing.per_prompt
             texts = [message.content for message in prompt.dialog]
-            drawn = rng(pairing.seed, "pairs", *texts, kind).permutation(len(unequal))[: pairing.per_prompt]
-            unequal = [unequal[i] for i in sorted(drawn)]
-        for one, other in unequal:
+            pairs = _drawn(answers, pairing.per_prompt, rng(pairing.seed, "pairs", *texts, kind))
+        else:
+            pairs = [pair for pair in combinations(answers, 2) if pair[0].worth != pair[1].worth]
+        for one, other in pairs:
             high, low = (one, other) if one.worth > other.worth else (other, one)
             rating = None if kind == "label" or span is None else degree((high.worth - low.worth) / span, pairing)
             pair = Comparison(prompt, high.text, low.text, prompt.task, rating, source=prompt.source)
             found.comparisons.append(pair)
             found.origins.append(high.first)
     return found
+
+
+def _unequal(answers: Many[_Answer]) -> int:
+    """How many pairs of these answers are worth different amounts."""
+    alike = Counter(answer.worth for answer in answers)
+    return math.comb(len(answers), 2) - sum(math.comb(count, 2) for count in alike.values())
+
+
+def _drawn(answers: Many[_Answer], count: int, draw: np.random.Generator) -> list[tuple[_Answer, _Answer]]:
+    """`count` different unequal pairs out of more, in order; thousands of answers have too many pairs to list."""
+    chosen: set[tuple[int, int]] = set()
+    while len(chosen) < count:
+        for i, j in np.sort(draw.integers(len(answers), size=(4 * count, 2))).tolist():
+            if len(chosen) < count and answers[i].worth != answers[j].worth:
+                chosen.add((i, j))
+    return [(answers[i], answers[j]) for i, j in sorted(chosen)]
 
 
 def degree(lead: float, pairing: Pairing) -> Rating:
@@ -110,7 +128,7 @@ def _answers(judgements: Many[Judgement], members: Many[int]) -> list[_Answer]:
     for index in members:
         by_text.setdefault(judgements[index].response.strip(), []).append(index)
     return [
-        _Answer(judgements[own[0]].response, sum(_worth(judgements[i]) for i in own) / len(own), own[0], len(own))
+        _Answer(judgements[own[0]].response, sum(_worth(judgements[i]) for i in own) / len(own), own[0])
         for own in by_text.values()
     ]
 
