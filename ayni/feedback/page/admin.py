@@ -155,7 +155,7 @@ def people(notes: Iterable[Note], measures: Iterable[Measure] = ()) -> list[Pers
     found = []
     for name, theirs in by_name.items():
         kinds = Counter(note.kind for note in theirs)
-        last = max(note.created_at for note in theirs)[:16].replace("T", " ") + " UTC"
+        last = datetime.fromisoformat(max(note.created_at for note in theirs)).strftime("%d %b %H:%M")
         seconds = _median(note.seconds for note in theirs)
         counts = (kinds["judged"], kinds["skipped"], kinds["flagged"])
         found.append(PersonView(name, *counts, seconds, last, measured.get(name, {})))
