@@ -311,7 +311,7 @@ BAD_ARGILLA: dict[str, tuple[dict[str, Any], str]] = {
     "response as text": (changed(v1(TWO), responses=["hi"]), "responses.0: expected an object"),
     "values as text": (changed(v1(TWO), responses=[{"values": "hi"}]), "responses.0.values: expected an object"),
     "responses of a question": (changed(v2(TWO), responses={"q": ["x"]}), "responses.q.0: expected an object"),
-    "lists that differ": (flat(TWO, "q", ["1", "2"], ["submitted"]), "differ in length"),
+    "lists that differ": (flat(TWO, "q", ["1", "2"], ["submitted"]), "q.responses.status: 1 of them for 2 responses"),
     "a tag": (v2({**TWO, "response-1": "[INST]"}, p=[("1", ANNA)]), "chosen: a message must not"),
     "two ratings of one answer": (
         v1({"prompt": "a", "response": "b"}, (ANNA, {"x": 1, "y": 2}, "submitted")),

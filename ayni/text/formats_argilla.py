@@ -151,14 +151,22 @@ def _responses(row: Row) -> Iterator[_Said]:
         if _answered(part):
             yield from _listed(row, name, part, name)
         elif name.endswith(".responses") and part is not None:
-            if not isinstance(part, list):
-                raise row.error("expected a list", name)
-            users = row.value.get(f"{name}.users") or [""] * len(part)
-            status = row.value.get(f"{name}.status") or [None] * len(part)
-            if not len(part) == len(users) == len(status):
-                raise row.error("the lists of responses, users and status differ in length", name)
+            count = len(_column(row, name))
+            users, status = (_column(row, f"{name}.{which}", count) for which in ("users", "status"))
             for value, user, state in zip(part, users, status, strict=True):
                 yield _Said(str(user or ""), name.removesuffix(".responses"), value, state)
+
+
+def _column(row: Row, name: str, count: int | None = None) -> list[Any]:
+    """A list under this name, of this length; without one, as many times nothing."""
+    value = row.value.get(name)
+    if value is None and count is not None:
+        return [None] * count
+    if not isinstance(value, list):
+        raise row.error("expected a list", name)
+    if count is not None and len(value) != count:
+        raise row.error(f"{len(value)} of them for {count} responses", name)
+    return value
 
 
 def _listed(row: Row, question: str, answers: Any, field: str) -> Iterator[_Said]:

@@ -1,0 +1,101 @@
+"""Annotation tools' exports with anything in any place: a sound record, something left out, or one line of error."""
+
+from __future__ import annotations
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_formats_tools import ANNA, FIELDS, MIN, TASK, TWO, flat, ranks, v1, v1_columns, v2
+
+from ayni.errors import BadInput
+from ayni.records import Comparison, Judgement
+from ayni.text.formats import scan
+from ayni.text.formats_detect import format_of_row
+from ayni.text.rows import Row
+
+SEEDS: dict[str, dict[str, Any]] = {
+    "label studio": TASK,
+    "label studio min": MIN,
+    "argilla 1": v1(FIELDS, (ANNA, {"preference": ranks(2, 1, 3), "tone": "1"}, "submitted")),
+    "argilla 1 columns": v1_columns(TWO, {"rank": [1, 2], "value": ["response-1", "response-2"]}),
+    "argilla 2": v2(TWO, preference=[(["response-2", "response-1"], ANNA)], best=[(2, ANNA)]),
+    "argilla 2 flat": flat(TWO, "preference", ["2"]),
+    "argilla rating": v1({"prompt": "a", "response": "b"}, (ANNA, {"good": 4}, "submitted")),
+    "rating": {"prompt": "a", "response": "b", "score": 3},
+    "thumb": {"prompt": [{"role": "user", "content": "a"}], "completion": "b", "label": True},
+    "edit": {"prompt": "a", "original": "b", "edited": "c"},
+    "judgement": {"prompt": {"id": "p", "dialog": [{"role": "user", "content": "a"}]}, "response": "b", "label": "up"},
+}
+words = st.sampled_from(
+    ["", " ", "left", "right", "response-1", "answer1", "submitted", "tie", "up", "[INST]", "\ud800"]
+)
+anything = st.recursive(
+    st.none() | st.booleans() | st.integers(-2, 3) | st.floats(allow_nan=False) | words,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
+    max_leaves=4,
+)
+
+
+def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The way to every value inside."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [way for key, child in inside for way in [(*at, key), *places(child, (*at, key))]]
+
+
+def replaced(value: Any, way: tuple[Any, ...], new: Any) -> Any:
+    value = copy.deepcopy(value)
+    parent = value
+    for key in way[:-1]:
+        parent = parent[key]
+    if new is ...:
+        del parent[way[-1]]
+    else:
+        parent[way[-1]] = new
+    return value
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("fuzz")
+
+
+@pytest.mark.parametrize("name", SEEDS)
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_anything_anywhere(folder: Path, name: str, data: st.DataObject) -> None:
+    row = SEEDS[name]
+    for _ in range(data.draw(st.integers(1, 2))):
+        row = replaced(row, data.draw(st.sampled_from(places(row))), data.draw(anything | st.just(...)))
+        if not row:
+            return
+    path = folder / "data.json"
+    path.write_text(json.dumps([row]), encoding="utf-8")
+    try:
+        reading = scan(path, strict=False)
+        records = reading.records + scan(path, "comparisons", strict=False).records
+    except BadInput:
+        return  # one line by construction (ayni.errors)
+    for record in records:
+        if isinstance(record, Comparison):
+            assert record.chosen.strip() != record.rejected.strip()
+            assert record.chosen.strip()
+        elif isinstance(record, Judgement):
+            assert (record.score is None) != (record.label is None)
+    for error in reading.errors:
+        assert str(error).startswith(f"{path}:1: ")
+        assert "\n" not in str(error)
+
+
+@pytest.mark.parametrize("name", SEEDS)
+def test_the_seeds_are_what_they_are_called(name: str) -> None:
+    row = Row(Path("x.json"), 1, 0, json.dumps(SEEDS[name]), SEEDS[name])
+    known = {
+        "label studio": "label_studio", "label studio min": "label_studio_min", "argilla rating": "argilla_ratings",
+        "rating": "ratings", "thumb": "ratings", "edit": "edits", "judgement": "judgement",
+    }  # fmt: skip
+    assert format_of_row(row) == known.get(name, "argilla")
