@@ -23,6 +23,7 @@ from ayni.config import parse_config
 from ayni.errors import AyniError, BadInput
 from ayni.execution import job_of
 from ayni.model_directory import save_model
+from ayni.pipeline import run_recipe
 from ayni.recipe import load_stage
 from ayni.records import Message, Sample
 from ayni.reward.combine import Judges
@@ -469,6 +470,32 @@ def test_score_takes_it_too(
     code, out, err = call(capsys, "score", "my_score.py:reward", "pairs.jsonl")
     assert code == 0, err
     assert json.loads(out) == {"index": 0, "chosen": 10, "rejected": 3, "rating": None}
+
+
+@pytest.mark.parametrize("reward", ["my_score.py:reward", "python:my_score:reward", "http://127.0.0.1:9/score"])
+def test_ppo_says_why_it_takes_none(capsys: pytest.CaptureFixture[str], reward: str) -> None:
+    argv = ["--model", "m", "--reward-helpfulness", reward, "--prompts", "p.jsonl", "--out", "o"]
+    code, _, err = call(capsys, "ppo", *argv)
+    assert code == 2
+    assert err == (
+        "reward_helpfulness: ppo takes no function: its critic starts from the reward model; "
+        "functions and endpoints choose in reject and chat\n"
+    )
+
+
+def test_in_a_recipe_the_file_stands_beside_it(small: Small, tmp_path: Path) -> None:
+    written(tmp_path, LONGEST + "\n\nbest = reward\n", "my_score.py")
+    model, asked_for = small.inputs["model"], small.inputs["prompts"][0]  # type: ignore[index]
+    written(
+        tmp_path,
+        f"stages:\n  rs:\n    kind: reject\n    model: {model}\n    prompts: {asked_for}\n"
+        "    reward: my_score.py\n    reward_function: best\n    n: 2\n    max_tokens: 16\n    dtype: fp32\n",
+        "recipe.yaml",
+    )
+    summary = run_recipe(tmp_path / "recipe.yaml", tmp_path / "run", quiet=True)
+    kept_are_longest(small, Path(summary["stages"][0]["directory"]))
+    again = run_recipe(tmp_path / "run" / "recipe.yaml", tmp_path / "run", quiet=True)
+    assert again["stages"][0]["state"] == "reused"
 
 
 def test_waiting_is_real_time_unless_told_otherwise(server: Server) -> None:

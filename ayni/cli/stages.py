@@ -190,6 +190,8 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
         path = given[_identifier(spec.name)]
         if kind == "evaluate" and spec.name == "judge":
             continue
+        if isinstance(path, Path) and spec.name.startswith("reward") and kind != "reject":
+            _need_model(kind, spec.name, path)
         if isinstance(path, list) and path:
             inputs[spec.name] = [output_of(item, spec.default) for item in path]
         elif isinstance(path, Path):
@@ -217,6 +219,17 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     if not given["json_"]:
         print(f"{kind}: {state} {directory}")
     return summary
+
+
+def _need_model(kind: str, name: str, path: Path) -> None:
+    """A function has scores but no weights; where only a reward model will do, say so."""
+    from ayni.reward.function import is_function
+
+    text = str(path).replace(":/", "://", 1)  # a path has swallowed one of the two
+    if is_function(text):
+        why = "its critic starts from the reward model" if kind == "ppo" else "it reads a reward model's directory"
+        fix = "functions and endpoints choose in reject and chat"
+        raise BadInput(f"{kind} takes no function: {why}", field=name, fix=fix)
 
 
 def _chooser(reward: str | None) -> tuple[Path | None, dict[str, str]]:
