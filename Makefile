@@ -31,7 +31,7 @@ install: .venv/installed
 	@touch $@
 
 demo: .venv/installed
-	@$(BIN)/ayni run recipes/mini.yaml --processes 2
+	@$(BIN)/ayni run recipes/mini.yaml
 
 test: .venv/installed-dev
 	@$(BIN)/pytest $(PYTEST)

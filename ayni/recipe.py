@@ -123,13 +123,17 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """`steps` stand in the order they run; `environment` holds variables that are set unless they are already."""
+    """`steps` stand in the order they run; `environment` holds variables that are set unless they are already.
+
+    `processes`: how many share the work on a machine without GPUs, unless the command line says.
+    """
 
     path: Path
     name: str
     seed: int
     description: str
     environment: Mapping[str, str]
+    processes: int
     steps: tuple[Step, ...]
 
     def resolved(self) -> dict[str, Any]:
@@ -146,6 +150,8 @@ class Recipe:
             head["description"] = self.description
         if self.environment:
             head["environment"] = dict(self.environment)
+        if self.processes > 1:
+            head["processes"] = self.processes
         return head | {"stages": stages}
 
 
@@ -160,6 +166,7 @@ class _Top(Config):
     seed: int = 0
     description: str = ""
     environment: dict[str, str] = Field(default_factory=dict)
+    processes: int = Field(1, ge=1)
     stages: dict[str, dict[str, Any]]
 
 
@@ -247,6 +254,28 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
 
     Its `environment` is set here, before a stage module can import torch.
     """
+    settings, top = _read(path, sets)
+    name = top.name or path.stem
+    if not NAME.fullmatch(name):
+        raise settings.wrong(("name",), f"{name!r} cannot name a directory")
+    for variable, text in top.environment.items():
+        os.environ.setdefault(variable, text)
+    if not top.stages:
+        raise settings.wrong(("stages",), "there are no stages")
+    for stage in top.stages:
+        if not NAME.fullmatch(stage):
+            raise settings.wrong(("stages", stage), "a stage's name is made of letters, digits, - and _")
+    reader = _Reader(settings, top.stages)
+    steps = reader.ordered([reader.step(stage, body, top.seed) for stage, body in top.stages.items()])
+    return Recipe(path, name, top.seed, top.description, top.environment, top.processes, steps)
+
+
+def processes_of(path: Path, sets: Sequence[str] = ()) -> int:
+    """How many processes the recipe wants, read without its stages."""
+    return _read(path, sets)[1].processes
+
+
+def _read(path: Path, sets: Sequence[str]) -> tuple[Settings, _Top]:
     settings = read_extended(path, OWN, _merges)
     stages = settings.value.get("stages")
     names = list(stages) if isinstance(stages, dict) else []
@@ -260,20 +289,7 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
             item = f"stages.{item}"
         full.append(item)
     settings = settings.with_sets(full)
-    top = settings.config(_Top, settings.value)
-    name = top.name or path.stem
-    if not NAME.fullmatch(name):
-        raise settings.wrong(("name",), f"{name!r} cannot name a directory")
-    for variable, text in top.environment.items():
-        os.environ.setdefault(variable, text)
-    if not top.stages:
-        raise settings.wrong(("stages",), "there are no stages")
-    for stage in top.stages:
-        if not NAME.fullmatch(stage):
-            raise settings.wrong(("stages", stage), "a stage's name is made of letters, digits, - and _")
-    reader = _Reader(settings, top.stages)
-    steps = [reader.step(stage, body, top.seed) for stage, body in top.stages.items()]
-    return Recipe(path, name, top.seed, top.description, top.environment, reader.ordered(steps))
+    return settings, settings.config(_Top, settings.value)
 
 
 def _merges(at: Key, under: dict[str, Any], over: dict[str, Any]) -> bool:

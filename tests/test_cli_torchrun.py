@@ -114,6 +114,20 @@ def wait_for(path: Path) -> None:
     raise AssertionError(f"{path} never came")
 
 
+def test_the_recipe_says_how_many_unless_the_command_line_does(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    launched: list[int] = []
+    monkeypatch.setattr("ayni.cli.processes.launch", lambda count: launched.append(count) or 0)
+    monkeypatch.setattr("ayni.cli.processes.gpus", lambda: 0)
+    argv = ["run", "r.yaml", "--out", "run", "--set", "processes=3"]
+    assert cli.run(argv) == 0
+    assert cli.run([*argv, "--processes", "2"]) == 0
+    assert launched == [3, 2]
+    assert cli.run([*argv, "--dry-run"]) == 0
+    monkeypatch.setattr("ayni.cli.processes.gpus", lambda: 1)
+    assert cli.run([*argv, "--quiet"]) == 0  # alone, in this process
+    assert launched == [3, 2]
+
+
 def test_run_starts_its_own_processes_and_continues_when_one_was_killed(place: Path) -> None:
     code, _, stderr = processes("r.yaml", "--out", "run", AYNI_FAILPOINT="kill:save-end")
     assert code == 137

@@ -84,15 +84,18 @@ def _run(
     only: Annotated[list[str], typer.Option(help="Run this stage and what it needs; may be repeated.")] = [],  # noqa: B006
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, write nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over (with --only: only those stages).")] = False,
-    processes: Annotated[int, typer.Option(min=1, help="Processes that share the work and this machine's cores.")] = 1,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes that share the work and this machine's cores (the recipe's).")
+    ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> Value | int:
     """Run a recipe: finished stages are reused, changed ones rerun, interrupted ones continue."""
-    if processes > 1 and not dry_run and "WORLD_SIZE" not in os.environ:
-        from ayni.cli.processes import launch
+    if not dry_run and "WORLD_SIZE" not in os.environ:
+        from ayni.cli.processes import launch, wanted
 
-        return launch(processes)
+        if (count := processes or wanted(recipe, set_)) > 1:
+            return launch(count)
     from ayni.cli.recipe import run
 
     return run(recipe, out, set_, only=only, dry_run=dry_run, fresh=fresh, quiet=quiet, as_json=as_json)

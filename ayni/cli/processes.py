@@ -1,4 +1,4 @@
-"""`--processes N`: this command in N processes on this machine that share its work, as torchrun would start them.
+"""`--processes N`, or a recipe's `processes`: this command in N processes on this machine that share its work, as torchrun would start them.
 
 Their parent does nothing but wait, so that the end of one is seen whatever the others are busy with. The exit code,
 and all that is printed, is the first one's.
@@ -13,11 +13,24 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
+from pathlib import Path
 
 from ayni.cli import Interrupted
+from ayni.recipe import processes_of
 
 GRACE = 10.0  # seconds in which a process may end by itself
 PR_SET_PDEATHSIG = 1
+
+
+def wanted(recipe: Path, sets: Sequence[str]) -> int:
+    """As many as the recipe says; with GPUs one: several processes of a small model would share it for nothing."""
+    return processes_of(recipe, sets) if gpus() == 0 else 1
+
+
+def gpus() -> int:
+    """Counted without torch: this parent stays small."""
+    return len(list(Path("/dev").glob("nvidia[0-9]*")))
 
 
 def launch(count: int) -> int:
