@@ -14,7 +14,8 @@ import pytest
 import tiny
 from page_visitor import item
 
-from ayni.cli.annotate import annotate, host_names, listening, local_annotator, origin, two_voices
+from ayni.cli.annotate import annotate, local_annotator, voices
+from ayni.feedback.page.serving import host_names, listening, origin
 from ayni.errors import BadInput
 from ayni.feedback.entries import Batch
 from ayni.feedback.store import open_store
@@ -43,7 +44,7 @@ def test_the_address_that_is_printed() -> None:
 
 
 def test_a_port_that_is_taken_or_none_is_one_line() -> None:
-    with listening("127.0.0.1", 0) as bound, pytest.raises(BadInput, match="--port"):
+    with listening("127.0.0.1", 0) as bound, pytest.raises(BadInput, match="choose another"):
         listening("127.0.0.1", bound.getsockname()[1]).__enter__()
     for host, port in (("127.0.0.1", 70_000), ("no.such.name.invalid", 0)):
         with pytest.raises(BadInput), listening(host, port):
@@ -71,13 +72,13 @@ def test_one_model_or_two_answer_with_varied_temperature(tmp_path: Path) -> None
         policy = tiny.policy(seed)
         save_model(tmp_path / str(seed), policy.model, policy.tokenizer)
     dialog = (Message("user", "why rain falls"),)
-    talk = two_voices([tmp_path / "0", tmp_path / "1"], [0.7, 1.0], 8, 0)
+    talk = voices([tmp_path / "0", tmp_path / "1"], [0.7, 1.0], 8, 0)
     a, b, model_a, model_b, sampling_a, sampling_b = talk(dialog, "helpfulness")
-    assert (model_a, model_b) == (str(tmp_path / "0"), str(tmp_path / "1"))
+    assert (model_a, model_b) == ("0", "1")
     assert (sampling_a["temperature"], sampling_b["temperature"]) == (0.7, 1.0)
     assert talk(dialog, "safety")[4]["temperature"] == 1.0
-    assert two_voices([tmp_path / "0", tmp_path / "1"], [0.7, 1.0], 8, 0)(dialog, "helpfulness")[:2] == (a, b)
-    alone = two_voices([tmp_path / "0"], [1.0], 8, 0)(dialog, "helpfulness")
+    assert voices([tmp_path / "0", tmp_path / "1"], [0.7, 1.0], 8, 0)(dialog, "helpfulness")[:2] == (a, b)
+    alone = voices([tmp_path / "0"], [1.0], 8, 0)(dialog, "helpfulness")
     assert alone[2] == alone[3]
     assert alone[4]["seed"] != alone[5]["seed"]
     with pytest.raises(BadInput):

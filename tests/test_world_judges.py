@@ -6,7 +6,8 @@ from collections import Counter
 
 import pytest
 
-from ayni.records import RATINGS, Prompt
+from ayni.errors import BadInput
+from ayni.records import RATINGS, Prompt, Task
 from ayni.seeds import rng
 from ayni.world import Annotators, Gold, Village
 from ayni.world.answers import refusal
@@ -92,29 +93,28 @@ def test_references_score_high(village: Village, gold: Gold) -> None:
 
 
 @pytest.mark.parametrize("task", ["helpfulness", "safety"])
-def test_annotators_agree_with_gold_as_people_do(village: Village, gold: Gold, task: str) -> None:
+def test_annotators_agree_with_gold_as_people_do(village: Village, gold: Gold, task: Task) -> None:
     panel = Annotators(village, 5)
     degrees: Counter[str] = Counter()
     clear: Counter[str] = Counter()
     right: Counter[str] = Counter()
-    labels: Counter[str | None] = Counter()
+    labels: Counter[tuple[bool, bool] | None] = Counter()
     discarded = 0
     for prompt in village.prompts("train"):
         if task == "safety" and prompt.task != "safety":
             continue
         a, b = (village.vendor_answer(prompt, rng(which, prompt.id)) for which in "ab")
         verdict = gold.compare(prompt, a, b, task)
-        said = panel.compare(prompt, a, b, task=task, key="test", batch="w1", model_a="A", model_b="B")
-        if said is None:
+        (who,) = panel.chosen(prompt, task=task, key="test")
+        said = panel.opinion(who, prompt, a, b, task=task, key="test")
+        if said.contradicts_itself:
             discarded += verdict != 0
             continue
-        assert {said.model_chosen, said.model_rejected} == {"A", "B"}
-        assert said.batch == "w1"
-        degrees[said.rating or ""] += 1
-        labels[said.safety] += 1
+        degrees[said.rating] += 1
+        labels[said.safe] += 1
         if verdict != 0:
-            clear[said.rating or ""] += 1
-            right[said.rating or ""] += said.chosen == (a if verdict == 1 else b)
+            clear[said.rating] += 1
+            right[said.rating] += said.first == (verdict == 1)
     judged = sum(degrees.values())
     assert 0.80 <= sum(right.values()) / (sum(clear.values()) + discarded) <= 0.90
     assert all(0.10 <= degrees[rating] / judged <= 0.40 for rating in RATINGS)
@@ -123,8 +123,8 @@ def test_annotators_agree_with_gold_as_people_do(village: Village, gold: Gold, t
     assert accuracy[0] > accuracy[2] > accuracy[3]
     if task == "safety":
         assert discarded / (judged + discarded) < 0.2
-        assert set(labels) == {"chosen_safe", "both_safe", "both_unsafe"}
-        assert min(labels.values()) / judged > 0.1
+        assert set(labels) == {(True, True), (True, False), (False, True), (False, False)}
+        assert min(labels.values()) / judged > 0.05
     else:
         assert set(labels) == {None}
         assert 0.55 <= accuracy[3] <= 0.72
@@ -136,9 +136,35 @@ def test_judgements_depend_only_on_seed_key_and_prompt(village: Village) -> None
 
     def judge(seed: int, key: str) -> list[object]:
         panel = Annotators(village, seed)
-        rows = zip(prompts, answers, strict=True)
-        return [panel.compare(p, a, b, task="helpfulness", key=key) for p, (a, b) in rows]
+        rows = list(zip(prompts, answers, strict=True))
+        return [
+            panel.opinion(panel.chosen(p, task="helpfulness", key=key)[0], p, a, b, task="helpfulness", key=key)
+            for p, (a, b) in rows
+        ]
 
-    assert judge(1, "x") == list(reversed(list(reversed(judge(1, "x")))))
+    assert judge(1, "x") == judge(1, "x")
     assert judge(1, "x") != judge(2, "x")
     assert judge(1, "x") != judge(1, "y")
+
+
+def test_several_annotators_of_a_pair_are_different_ones(village: Village) -> None:
+    panel = Annotators(village, 5)
+    prompt = village.prompts("train", 1)[0]
+    everybody = panel.chosen(prompt, task="helpfulness", key=0, count=len(panel.panel))
+    assert len(set(everybody)) == len(panel.panel)
+    assert everybody[0] == panel.chosen(prompt, task="helpfulness", key=0)[0]
+    with pytest.raises(BadInput, match="9 annotators wanted, the village has 8"):
+        panel.chosen(prompt, task="helpfulness", key=0, count=9)
+
+
+def test_everybody_sees_which_answer_of_a_check_is_better(village: Village, gold: Gold) -> None:
+    checks = village.checks(60)
+    assert Counter(c.task for c in checks) == {"helpfulness": 30, "safety": 30}
+    assert len({c.prompt.id for c in checks}) == 60
+    panel = Annotators(village, 5)
+    right = 0
+    for c in checks:
+        assert gold.score(c.prompt, c.chosen, c.task) > gold.score(c.prompt, c.rejected, c.task) + 0.3
+        opinions = [panel.opinion(w, c.prompt, c.chosen, c.rejected, task=c.task, key=0) for w in panel.panel]
+        right += sum(opinion.first for opinion in opinions)
+    assert right / (60 * len(panel.panel)) > 0.9

@@ -10,7 +10,7 @@ from typing import Any
 from ayni.cli.lines import at_line, read_lines, write_lines
 from ayni.cli.stages import language_model_of, located
 from ayni.errors import BadInput
-from ayni.model_directory import load_model
+from ayni.model_directory import load_model, name_of
 from ayni.records import Dialog
 from ayni.rollout.engine import Policy, stream_tokens
 from ayni.rollout.engine import generate as draw
@@ -53,10 +53,11 @@ def generate(
 
 def load_policy(path: Path) -> Policy:
     """A language model that speaks, from its directory, its stage's or its run's; BadInput for a reward model."""
-    model, tokenizer = load_model(language_model_of(path))
+    found = language_model_of(path)
+    model, tokenizer = load_model(found)
     if model.shape.head != "logits":
         raise BadInput("this is a reward model, it cannot speak", path=path, fix="score with it: ayni score")
-    return Policy(model, tokenizer)
+    return Policy(model, tokenizer, name_of(found))
 
 
 def _seed(seed: int, index: int, k: int) -> int:

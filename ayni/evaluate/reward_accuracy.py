@@ -3,15 +3,15 @@ safety threshold divides (§3.2.3: σ < 0.15 filters unsafe answers)."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from ayni.evaluate.results import Result, result
-from ayni.maths.statistics import Bin, Estimate, calibration_error, proportion, reliability
+from ayni.maths.statistics import Bin, Estimate, bootstrap_ratio, calibration_error, proportion, reliability
 from ayni.records import RATINGS
 
 
@@ -67,6 +67,34 @@ def reward_accuracy(
     }
     overall = proportion(int(right.sum()), good.size, level)
     return RewardAccuracy(overall, by_rating, reliability(difference, level=level))
+
+
+def accuracy_gains(
+    differences: ArrayLike,
+    before: ArrayLike,
+    ratings: Sequence[str | None],
+    prompts: Sequence[Hashable],
+    *,
+    seed: int,
+    level: float = 0.95,
+) -> dict[str, Estimate]:
+    """How much more often one reward model is right than another on the same comparisons: "" overall, and by rating.
+
+    `differences` and `before` (P,) are chosen minus rejected of the two. The paired bootstrap draws prompts, with all
+    their comparisons: those of one prompt are not independent.
+    """
+    gain = (np.asarray(differences, np.float64) > 0) * 1.0 - (np.asarray(before, np.float64) > 0)
+    _, owners = np.unique([hash(prompt) for prompt in prompts], return_inverse=True)
+    labels = np.array([rating or "" for rating in ratings])
+    found = {}
+    for rating in ("", *RATINGS):
+        of = labels == rating if rating else np.ones(gain.size, bool)
+        if of.any():
+            _, mine = np.unique(owners[of], return_inverse=True)
+            sums = np.bincount(mine, gain[of])
+            estimate = bootstrap_ratio(sums, np.bincount(mine), seed=seed, level=level)
+            found[rating] = replace(estimate, n=int(of.sum()))
+    return found
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,34 +1,56 @@
-"""Preferences from the village: two answers of two model variants, graded by its annotators (paper §3.2.1).
+"""Preferences: two answers of two model variants, compared by people or by the village (paper §3.2.1).
 
-Prompts tagged safety are judged once by each guideline: helpfulness annotators reward doing what was asked, safety
-annotators reward not doing it. That is the tension the two reward models carry (paper §3.2.2).
+The pairs are items of a batch. People judge them in a preference store, on the annotation page, and the stage goes on
+when the batch is full; the village's annotators judge them at once, in a store too where one is named. Prompts tagged
+safety are judged by the safety guideline and some of them by the helpfulness guideline too: helpfulness rewards doing
+what was asked, safety rewards not doing it. That is the tension the two reward models carry (paper §3.2.2).
 """
 
 from __future__ import annotations
 
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from collections.abc import Sequence as Many
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from ayni.config import Config as Base
 from ayni.errors import BadInput
-from ayni.files import write_jsonl
+from ayni.evaluate.quality_measures import quality_of
+from ayni.feedback.entries import Batch, Entry, Item, Judged, shown_swapped
+from ayni.feedback.page import check_bind
+from ayni.feedback.page.waiting import host_and_port, page_at, wait_until_judged
+from ayni.feedback.pairs import Asked, Plan, pairs, with_checks
+from ayni.feedback.records_of import comparisons
+from ayni.feedback.store import Store, open_store
+from ayni.files import json_line, write_jsonl
 from ayni.model_directory import load_model, name_of
-from ayni.records import RATINGS, Comparison, Prompt, Sample, to_dict
+from ayni.records import RATINGS, Prompt, Sample, to_dict
 from ayni.rollout.engine import Policy, chunk_prompts, rollout, with_room
 from ayni.rollout.sampling import Sampling
-from ayni.rollout.store import draw_all
+from ayni.rollout.store import draw_all, read_groups
+from ayni.rollout.voices import two_voices
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.text.formats import read_prompts
-from ayni.train.parallel import world
+from ayni.text.formats import read_comparisons, read_prompts
+from ayni.train.parallel import World, world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
-from ayni.world.annotators import Annotators
+from ayni.world.annotators import Annotators, Opinion
 from ayni.world.village import Village
 
-VERSION = 5  # the annotators changed
-INPUTS = {"model": "model", "other?": "model", "prompts*": "prompts-train.jsonl"}
+VERSION = 6  # gold checks and overlap
+INPUTS = {
+    "model": "model",
+    "other?": "model",
+    "prompts*": "prompts-train.jsonl",
+    "earlier*?": "samples-0.jsonl",
+    "checks*?": "checks.jsonl",
+}
+AT_ONCE = 500  # judgements of the village in one transaction
 
 
 class Config(Base):
@@ -37,17 +59,30 @@ class Config(Base):
     temperatures: tuple[float, float] = Field((0.8, 1.1), strict=False, description="of the first and second variant")
     pairs_per_prompt: int = Field(1, ge=1)
     limit: int | None = Field(None, ge=1, description="prompts to ask, chosen by the seed")
-    safety_copies: int = Field(1, ge=1, description="judgements of every safety-tagged pair by the safety guideline")
     helpfulness_share: float = Field(0.2, ge=0, le=1, description="safety prompts also judged for helpfulness")
     heldout_share: float = Field(0.12, ge=0, lt=1, description="of the prompts, for the reward models' test set")
     max_tokens: int = Field(256, ge=1)
-    annotators_seed: int = 0
+    judges: Literal["village", "people"] = Field("village", description="who compares the answers")
+    annotators_seed: int = Field(0, description="which panel of the village")
+    overlap: int = Field(1, ge=1, description="different annotators who judge a pair, where several do")
+    overlap_share: float = Field(1.0, ge=0, le=1, description="of the pairs judged by `overlap`; one judges the others")
+    check_share: float = Field(0.05, gt=0, lt=1, description="gold checks per pair, where `checks` are given")
     batch: str = Field("1", description="the name of this batch")
+    guidelines: str = Field("", description="what people go by; empty: the page's own few words")
+    store: str | None = Field(
+        None,
+        description="where the batch is kept: a file (a relative one lies beside this stage) or postgresql+psycopg://…",
+    )
+    page: str | None = Field(
+        "127.0.0.1:8080", description="where people judge while the stage waits; null: where `ayni annotate` serves"
+    )
+    wait: bool = Field(True, description="until people have filled or closed the batch; else take what is there")
     dtype: Dtype = "auto"
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.rewind(-1)  # what a killed run logged is logged again
+    check_config(config)
     place = world()
     dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
     paths = [inputs["model"], inputs.get("other") or inputs["model"]]
@@ -57,61 +92,182 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         model = model.to(place.device, dtype).requires_grad_(False)
         policies.append(Policy(model, tokenizer, name_of(path)))
     prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))]
-    prompts = with_room(prompts, policies, run.say)
+    before = {group[0].prompt_id for path in inputs.get("earlier") or [] for group in read_groups(Path(path))}
+    prompts = with_room([p for p in prompts if p.id not in before], policies, run.say)
     order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
     prompts = [prompts[i] for i in order]
-    seeds = {p.source for p in prompts}
-    if len(seeds) != 1 or not next(iter(seeds)).startswith("village-"):
-        raise BadInput("the village's annotators judge the prompts of one village", path=inputs["prompts"][0])
-    annotators = Annotators(Village(int(next(iter(seeds)).removeprefix("village-"))), config.annotators_seed)
+    panel = panel_of(prompts, inputs["prompts"][0], config) if config.judges == "village" else None
 
-    answers: list[list[list[Sample]]] = []
-    for variant, (policy, temperature) in enumerate(zip(policies, config.temperatures, strict=True)):
-        sampling = Sampling(temperature, 1.0, config.max_tokens)
-        seed = seed_of(run.seed, run.name, variant)
-        answers.append(
-            draw_all(
-                run.directory / f"samples-{variant}.jsonl",
-                prompts,
-                lambda part, p=policy, s=sampling, d=seed: place.gather(  # type: ignore[misc]
-                    rollout(p, place.share(part), n=config.pairs_per_prompt, sampling=s, seed=d)
-                ),
-                chunk=chunk_prompts(config.pairs_per_prompt),
-                progress=lambda done, total: run.progress(done, total, "prompt"),
-            )
+    plan = plan_of(config, run)
+    first, second = (answers_of(variant, policies, prompts, config, run, place) for variant in (0, 1))
+    asked = pairs(prompts, first, second, plan)
+    if not asked:
+        raise BadInput("no prompt has two different answers", field="temperatures", fix="spread them")
+    if config.store is None:
+        assert panel is not None  # check_config
+        said = village_says(asked, panel, config, run)
+        judged = [Judged(number, entry, item, name) for number, (item, name, entry) in enumerate(said)]
+    else:
+        checks = [c for path in inputs.get("checks") or [] for c in read_comparisons(Path(path))]
+        judged = judged_in_store(
+            with_checks(asked, checks, config.check_share, plan), panel, policies, config, run, place
         )
-    comparisons = [
-        (i, c)
-        for i, (prompt, first, second) in enumerate(zip(prompts, *answers, strict=True))
-        for c in judge(prompt, first, second, annotators, config, run)
-    ]
-    heldout = round(config.heldout_share * len(prompts))
-    test = [c for i, c in comparisons if i < heldout]
-    train = [c for i, c in comparisons if i >= heldout]
+    if not run.leads:
+        return
+    test = comparisons(each for each in judged if each.item.heldout)
+    train = comparisons(each for each in judged if not each.item.heldout)
+    if not train:
+        raise BadInput(f"nobody has judged a pair of batch {config.batch} yet", field="wait", fix="wait for the people")
     write_jsonl(run.directory / "heldout.jsonl", map(to_dict, test))
     write_jsonl(run.directory / "records.jsonl", map(to_dict, train))
-    shares = {rating: sum(c.rating == rating for c in train) / max(len(train), 1) for rating in RATINGS}
+    shares = {rating: sum(c.rating == rating for c in train) / len(train) for rating in RATINGS}
     run.log(0, train=len(train), heldout=len(test), **shares)
     run.say(f"{len(train)} comparisons and {len(test)} held out; degrees {[f'{s:.0%}' for s in shares.values()]}")
 
 
-def judge(
-    prompt: Prompt, first: list[Sample], second: list[Sample], annotators: Annotators, config: Config, run: Run
-) -> list[Comparison]:
-    """The comparisons of one prompt's pairs; equal answers and discarded pairs give none."""
-    found = []
-    for k, (a, b) in enumerate(zip(first, second, strict=True)):
-        if a.text == b.text or not a.text.strip() or not b.text.strip():
-            continue
-        tasks: list[Any] = ["helpfulness"]
-        if prompt.task == "safety":
-            also = rng(run.seed, run.name, "task", prompt.id, k).random() < config.helpfulness_share
-            tasks = ["safety"] * config.safety_copies + (["helpfulness"] if also else [])
-        for copy, task in enumerate(tasks):
-            key = (config.batch, run.name, k, copy)
-            comparison = annotators.compare(
-                prompt, a.text, b.text, task=task, key=key, model_a=a.model, model_b=b.model, batch=config.batch
+def check_config(config: Config) -> None:
+    """What would only be found after the answers are drawn."""
+    if config.judges == "people":
+        if config.store is None:
+            raise BadInput(
+                "what people say must outlive this run", field="store", fix="name a file, or postgresql+psycopg://…"
             )
-            if comparison is not None:
-                found.append(comparison)
-    return found
+        if config.wait and config.page is not None:
+            check_bind(host_and_port(config.page)[0], require_login=False)
+
+
+def panel_of(prompts: Many[Prompt], path: Path, config: Config) -> Annotators:
+    seeds = {p.source for p in prompts}
+    if len(seeds) != 1 or not next(iter(seeds)).startswith("village-"):
+        raise BadInput("the village's annotators judge the prompts of one village", path=path, fix="judges: people")
+    return Annotators(Village(int(next(iter(seeds)).removeprefix("village-"))), config.annotators_seed)
+
+
+def answers_of(
+    variant: int, policies: Many[Policy], prompts: list[Prompt], config: Config, run: Run, place: World
+) -> list[list[Sample]]:
+    """`pairs_per_prompt` answers of one variant to every prompt."""
+    sampling = Sampling(config.temperatures[variant], 1.0, config.max_tokens)
+    policy, seed, n = policies[variant], seed_of(run.seed, run.name, variant), config.pairs_per_prompt
+    return draw_all(
+        run.directory / f"samples-{variant}.jsonl",
+        prompts,
+        lambda part: place.gather(rollout(policy, place.share(part), n=n, sampling=sampling, seed=seed)),
+        chunk=chunk_prompts(n),
+        progress=lambda done, total: run.progress(done, total, "prompt"),
+    )
+
+
+def plan_of(config: Config, run: Run) -> Plan:
+    return Plan(
+        run.seed,
+        run.name,
+        config.batch,
+        config.helpfulness_share,
+        config.heldout_share,
+        config.overlap,
+        config.overlap_share,
+        config.max_tokens,
+    )
+
+
+def village_says(
+    asked: Many[Asked], panel: Annotators, config: Config, run: Run, store: Store | None = None
+) -> Iterator[tuple[Item, str, Entry]]:
+    """(item, annotator's name, judgement): of `overlap` villagers each, and of all of them for gold checks.
+
+    In a `store` they sit there under their names and see the answers in the order it would show them.
+    """
+    ids = {who.name: who.name if store is None else store.enrol(who.name).id for who in panel.panel}
+    for item, k in ((each.item, each.k) for each in asked):
+        prompt, task, key = item.prompt, item.task, (config.batch, run.name, k)
+        count = item.overlap if item.gold is None else len(panel.panel)
+        for copy, who in enumerate(panel.chosen(prompt, task=task, key=(*key, 0), count=count)):
+            swapped = store is not None and shown_swapped(item.id, ids[who.name])
+            first, second = (item.answer_b, item.answer_a) if swapped else (item.answer_a, item.answer_b)
+            opinion = panel.opinion(who, prompt, first, second, task=task, key=(*key, copy))
+            yield item, who.name, entry_of(opinion, item, ids[who.name], swapped)
+
+
+def entry_of(opinion: Opinion, item: Item, annotator_id: str, swapped: bool) -> Entry:
+    """As the page would send it. Who prefers an unsafe answer to a safe one skips: such pairs are discarded."""
+    submission = f"{item.id}.{annotator_id}"
+    if opinion.contradicts_itself:
+        reason = "the answer I prefer is the unsafe one"
+        return Entry(submission, item.id, annotator_id, "skipped", reason=reason, swapped=swapped, source="village")
+    safe = opinion.safe if opinion.safe is None or not swapped else opinion.safe[::-1]
+    return Entry(
+        submission,
+        item.id,
+        annotator_id,
+        preferred="a" if opinion.first != swapped else "b",
+        rating=opinion.rating,
+        safety_a=None if safe is None else safe[0],
+        safety_b=None if safe is None else safe[1],
+        swapped=swapped,
+        source="village",
+    )
+
+
+def judged_in_store(
+    asked: list[Asked], panel: Annotators | None, policies: Many[Policy], config: Config, run: Run, place: World
+) -> list[Judged]:
+    """What stands in the store of this batch once it is judged; of several processes only the first opens it."""
+    if not run.leads:
+        while panel is None and config.wait and not place.gather([False])[0]:
+            pass
+        return []
+    with open_store(store_address(config, run)) as store:
+        add_batch(store, [each.item for each in asked], policies, config, run)
+        if panel is not None:
+            record_village(store, asked, panel, config, run)
+        elif config.wait:
+            wait_for_people(store, policies, config, run, place)
+        if panel is not None or config.wait:
+            store.close_batch(config.batch)  # what came later would be in no record
+        return store.current(batch_id=config.batch)
+
+
+def store_address(config: Config, run: Run) -> str:
+    assert config.store is not None
+    return config.store if "://" in config.store else str(run.directory.absolute().parent / config.store)
+
+
+def add_batch(store: Store, items: list[Item], policies: Many[Policy], config: Config, run: Run) -> None:
+    """A batch that is there already, of the same items, is gone on with."""
+    digest = hashlib.sha256("".join(json_line(asdict(item)) for item in items).encode()).hexdigest()
+    models = [policy.name for policy in policies]
+    settings = {"stage": run.name, "seed": run.seed, "models": models, "items": digest}
+    there = {batch.id: batch for batch in store.batches()}.get(config.batch)
+    if there is None:
+        mix = {task: sum(item.task == task for item in items) / len(items) for task in ("helpfulness", "safety")}
+        store.add_batch(Batch(config.batch, config.guidelines, config.overlap, mix, settings), items)
+    elif there.settings != settings:
+        raise BadInput(f"the store holds another batch {config.batch}", field="batch", fix="give this one another name")
+
+
+def record_village(store: Store, asked: list[Asked], panel: Annotators, config: Config, run: Run) -> None:
+    """Sent again after a kill, nothing is recorded twice."""
+    if store.batch(config.batch).closed_at is not None:
+        return
+    entries = [entry for _, _, entry in village_says(asked, panel, config, run, store)]
+    for start in range(0, len(entries), AT_ONCE):
+        store.record_all(entries[start : start + AT_ONCE])
+        run.progress(min(start + AT_ONCE, len(entries)), len(entries), "judgement")
+
+
+def wait_for_people(store: Store, policies: Many[Policy], config: Config, run: Run, place: World) -> None:
+    """Until the batch is full, or somebody closes it on the admin page."""
+    with contextlib.ExitStack() as stack:
+        where = "where `ayni annotate` serves this store"
+        if config.page is not None:
+            talk = two_voices(policies, config.temperatures, config.max_tokens, run.seed)
+            where = f"at {stack.enter_context(page_at(config.page, store, talk=talk, quality=quality_of))}"
+        run.say(f"people judge {where}; this goes on when batch {config.batch} is full")
+        run.say("closing it on the admin page takes what is there; Ctrl-C stops, and the same command goes on")
+        wait_until_judged(
+            store,
+            config.batch,
+            show=lambda now: run.progress(now.done, now.wanted, "judgement"),
+            agree=lambda over: place.gather([over])[0],  # often, so that no process waits too long for another
+        )

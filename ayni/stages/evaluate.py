@@ -26,6 +26,7 @@ from ayni.model.transformer import Transformer
 from ayni.model_directory import load_model, name_of
 from ayni.records import Prompt, Sample, Sequence, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
+from ayni.reward.combine import Judges
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import Policy, rollout, sampled_sequence, with_room
 from ayni.rollout.sampling import Sampling
@@ -38,11 +39,13 @@ from ayni.train.objectives import sum_by_sequence
 from ayni.train.parallel import World, world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
-VERSION = 2  # a reward model judges the tokens as they were drawn
+VERSION = 3  # the gold judge no longer takes the straw shed for straw
 INPUTS = {
     "model": "model",
     "against?": "model",
     "judge?": "model",
+    "reward?": "model",
+    "reward_safety?": "model",
     "prompts*?": "prompts-test.jsonl",
     "texts*?": "heldout.jsonl",
     "train_texts*?": "corpus.jsonl",
@@ -52,6 +55,7 @@ INPUTS = {
 class Config(Base):
     """Without a `judge` input or `judge_url` the village's gold scores judge."""
 
+    best_of: int = Field(1, ge=1, description="answers of `model` of which `reward` chooses one")
     judge_url: str | None = Field(None, description="an OpenAI-compatible endpoint that judges, up to /v1")
     judge_model: str | None = Field(None, description="its model; default: the one it serves")
     temperature: float = Field(1.0, ge=0)
@@ -73,7 +77,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         if inputs.get(name):
             model, tokenizer = load_model(inputs[name], expect="logits")
             model = model.to(place.device, dtype).requires_grad_(False)
-            policies[name] = Policy(model, tokenizer, name_of(inputs[name]))
+            suffix = f" best of {config.best_of}" if name == "model" and config.best_of > 1 else ""
+            policies[name] = Policy(model, tokenizer, name_of(inputs[name]) + suffix)
     rows: list[Result] = []
     if inputs.get("prompts"):
         prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))]
@@ -85,8 +90,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             scorer = RewardScorer(load_reward(inputs["judge"], dtype=dtype, device=place.device))
         else:
             scorer = GoldScorer(prompts)
-        answers = answers_of(policies, prompts, place, config, run)
-        drawn = answers_for_kl(policies, prompts, place, config, run)
+        judges = judges_of(config, inputs, place, dtype)
+        answers = answers_of(policies, prompts, judges, place, config, run)
+        drawn = [] if judges else answers_for_kl(policies, prompts, place, config, run)
         if run.leads:  # the processes share what is drawn; the first one judges it
             rows += judged(policies, prompts, answers, scorer, config, run)
             rows += [kl(policies["model"], policies["against"], drawn, config, run)] if drawn else []
@@ -120,17 +126,40 @@ def endpoint(config: Config, url: str, inputs: dict[str, Any], run: Run) -> ApiJ
     return ApiJudge(url, name, run.directory / "verdicts.jsonl")
 
 
+def judges_of(config: Config, inputs: dict[str, Any], place: World, dtype: torch.dtype) -> Judges | None:
+    """Who chooses among `best_of` answers; None where there is one."""
+    if bool(inputs.get("reward")) != (config.best_of > 1):
+        raise BadInput("best_of and a reward model belong together", field="best_of", fix="give both, or neither")
+    if config.best_of == 1:
+        return None
+    helpful, safe = (
+        load_reward(inputs[name], dtype=dtype, device=place.device) if inputs.get(name) else None
+        for name in ("reward", "reward_safety")
+    )
+    assert helpful is not None
+    return Judges(helpful, safe, world=place)
+
+
 def answers_of(
-    policies: dict[str, Policy], prompts: list[Prompt], place: World, config: Config, run: Run
+    policies: dict[str, Policy],
+    prompts: list[Prompt],
+    judges: Judges | None,
+    place: World,
+    config: Config,
+    run: Run,
 ) -> dict[str, list[Sample]]:
-    """Each model's answer to every prompt."""
+    """Each model's answer to every prompt: of `model`, the best of several where `judges` choose."""
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     answers = {}
     for role, policy in policies.items():
         run.say(f"{policy.name} answers {len(prompts)} prompts")
         seed = seed_of(run.seed, "evaluate", role)
-        groups = place.gather(rollout(policy, place.share(prompts), n=1, sampling=sampling, seed=seed))
-        answers[role] = [group[0] for group in groups]
+        n = config.best_of if role == "model" else 1
+        groups = place.gather(rollout(policy, place.share(prompts), n=n, sampling=sampling, seed=seed))
+        best = [0] * len(groups)
+        if judges is not None and n > 1:
+            best = judges(prompts, groups, policy.tokenizer).combined.view(-1, n).argmax(1).tolist()
+        answers[role] = [group[i] for group, i in zip(groups, best, strict=True)]
     return answers
 
 

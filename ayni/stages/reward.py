@@ -5,17 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
+import numpy as np
 from pydantic import Field
 
 from ayni.errors import BadInput
-from ayni.evaluate.results import Result, write_results
-from ayni.evaluate.reward_accuracy import reward_accuracy, threshold_report
+from ayni.evaluate.results import Result, result, write_results
+from ayni.evaluate.reward_accuracy import accuracy_gains, reward_accuracy, threshold_report
 from ayni.maths.rewards import MARGINS
 from ayni.model.score_head import with_score_head
 from ayni.model_directory import load_model, save_model
 from ayni.records import Comparison
-from ayni.reward.model import RewardModel
+from ayni.reward.model import RewardModel, load_reward
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.text.chat import answer_tokens
@@ -26,7 +26,7 @@ from ayni.train.objectives import Ranking
 from ayni.train.trainer import Fitting, Optimiser
 
 VERSION = 1
-INPUTS = {"model": "model", "data*": "records.jsonl", "heldout*?": "heldout.jsonl"}
+INPUTS = {"model": "model", "data*": "records.jsonl", "heldout*?": "heldout.jsonl", "against?": "model"}
 LABELS = {"both_safe": (1, 1), "chosen_safe": (1, 0), "both_unsafe": (0, 0), None: (-1, -1)}  # chosen, rejected
 
 
@@ -63,6 +63,12 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         heldout = [c for c in home if c.prompt.dialog in apart]
         comparisons = [c for c in comparisons if c.prompt.dialog not in apart]
         home = [c for c in comparisons if c.task == config.task]
+    elif leaks := {c.prompt.dialog for c in heldout} & {c.prompt.dialog for c in comparisons}:
+        comparisons = [c for c in comparisons if c.prompt.dialog not in leaks]
+        home = [c for c in comparisons if c.task == config.task]
+        run.say(f"{len(leaks)} prompts are held out, so their comparisons are not trained on")
+        if not home:
+            raise BadInput("every prompt to train on is held out", field="heldout", fix="hold others out, or none")
     other = [c for c in comparisons if c.task != config.task]
     wanted = min(len(other), round(len(home) * config.other_share / (1 - config.other_share)))
     train = home + [other[i] for i in order.permutation(len(other))[:wanted]]
@@ -74,11 +80,16 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     judged = [c for c in at_home if fits(pair_of(c, tokenizer, config), model.shape.context)]
     dropped = f"{len(pairs) - len(kept)} and {len(at_home) - len(judged)} dropped as too long"
     run.say(f"{len(kept)} pairs, {len(judged)} held out ({dropped})")
+    before = load_reward(inputs["against"]) if inputs.get("against") else None
     config.fit(model, kept, Ranking(config.safety_weight), run)
     if not run.leads:
         return
     save_model(run.directory / "model", model, tokenizer, card={"stage": f"reward ({config.task})"})
-    write_results(run.directory / "results.json", measure(RewardModel(model, tokenizer), judged, config.task, run.name))
+    reward = RewardModel(model, tokenizer, run.name)
+    rows = measure(reward, judged, config.task)
+    if before is not None:
+        rows += gains(reward, before, judged, config.task, run.seed)
+    write_results(run.directory / "results.json", rows)
 
 
 def pair_of(c: Comparison, tokenizer: Tokenizer, config: Config) -> Pair:
@@ -92,17 +103,37 @@ def fits(pair: Pair, context: int) -> bool:
     return max(len(pair.chosen.tokens), len(pair.rejected.tokens)) <= context
 
 
-def measure(reward: RewardModel, heldout: list[Comparison], task: str, name: str) -> list[Result]:
+def measure(reward: RewardModel, heldout: list[Comparison], task: str) -> list[Result]:
     """Accuracy overall and by rating, calibration, and how well σ = 0.15 divides safe from unsafe answers."""
-    prompts = [c.prompt for c in heldout]
-    chosen = reward.score_answers(prompts, [c.chosen for c in heldout])
-    rejected = reward.score_answers(prompts, [c.rejected for c in heldout])
-    rows = reward_accuracy(chosen.numpy(), rejected.numpy(), [c.rating for c in heldout]).results(
-        axis=task, model=name, split="heldout"
-    )
-    labels = torch.tensor([s for c in heldout for s in LABELS[c.safety]])
-    scores = torch.stack([chosen, rejected], 1).flatten()
+    chosen, rejected = scores_of(reward, heldout)
+    where = {"axis": task, "model": reward.name, "split": "heldout"}
+    rows = reward_accuracy(chosen, rejected, [c.rating for c in heldout]).results(**where)
+    labels = np.array([s for c in heldout for s in LABELS[c.safety]])
+    scores = np.stack([chosen, rejected], 1).flatten()
     if (labels == 0).any():
-        unsafe, safe = scores[labels == 0].numpy(), scores[labels == 1].numpy()
-        rows += threshold_report(unsafe, safe).results(axis=task, model=name, split="heldout")
+        rows += threshold_report(scores[labels == 0], scores[labels == 1]).results(**where)
     return rows
+
+
+def gains(reward: RewardModel, before: RewardModel, heldout: list[Comparison], task: str, seed: int) -> list[Result]:
+    """Rows `accuracy_gain` and `accuracy_gain:RATING`: this model's accuracy minus the earlier one's."""
+    now, then = (np.subtract(*scores_of(model, heldout)) for model in (reward, before))
+    found = accuracy_gains(now, then, [c.rating for c in heldout], [c.prompt.dialog for c in heldout], seed=seed)
+    where: dict[str, Any] = {
+        "axis": task,
+        "model": reward.name,
+        "against": before.name,
+        "split": "heldout",
+        "seed": seed,
+    }
+    return [
+        result(f"accuracy_gain:{rating}" if rating else "accuracy_gain", gain, judge="labels", **where)
+        for rating, gain in found.items()
+    ]
+
+
+def scores_of(reward: RewardModel, comparisons: list[Comparison]) -> tuple[np.ndarray, np.ndarray]:
+    """Raw scores of the chosen and of the rejected answers: (P,), (P,)."""
+    prompts = [c.prompt for c in comparisons]
+    chosen, rejected = [c.chosen for c in comparisons], [c.rejected for c in comparisons]
+    return reward.score_answers(prompts, chosen).numpy(), reward.score_answers(prompts, rejected).numpy()

@@ -1,4 +1,4 @@
-"""The embedded world as files: corpus, prompts in three splits, demonstrations of mixed quality."""
+"""The embedded world as files: corpus, prompts in three splits, demonstrations of mixed quality, gold checks."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ayni.records import to_dict
 from ayni.run import Run
 from ayni.world.village import Village
 
-VERSION = 2  # the world changed
+VERSION = 3  # checks.jsonl
 INPUTS: dict[str, str] = {}
 SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
 
@@ -21,6 +21,7 @@ class Config(Base):
     village_seed: int = Field(7, description="which village: its people, facts and forbidden things")
     words: int = Field(1_800_000, ge=1, description="size of the corpus, about 1.6 tokens a word")
     demonstrations: int = Field(6000, ge=1)
+    checks: int = Field(80, ge=0, description="comparisons whose answer is beyond doubt, to check annotators by")
     prompts: int | None = Field(None, ge=1, description="training prompts; default: all")
 
 
@@ -35,5 +36,6 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         run.say(f"{len(prompts)} {split} prompts")
     demonstrations = village.demonstrations(config.demonstrations)
     write_jsonl(run.directory / "demonstrations.jsonl", map(to_dict, demonstrations))
+    write_jsonl(run.directory / "checks.jsonl", map(to_dict, village.checks(config.checks)))
     run.say(f"{len(corpus)} documents, {len(demonstrations)} demonstrations")
     run.log(0, documents=len(corpus), demonstrations=len(demonstrations))

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from ayni.records import Comparison, Prompt, Rating, Safety, Task
+from ayni.errors import BadInput
+from ayni.records import Prompt, Rating, Task
 from ayni.seeds import rng
 from ayni.world.gold import TIE, Gold
 from ayni.world.village import Village
@@ -38,6 +38,22 @@ class Annotator:
     first: float
 
 
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """Whether the first answer is preferred, how clearly, and for safety whether the first and the second are safe.
+
+    The labels may contradict the choice: an unsafe answer preferred to a safe one (the paper discards such pairs).
+    """
+
+    first: bool
+    rating: Rating
+    safe: tuple[bool, bool] | None = None
+
+    @property
+    def contradicts_itself(self) -> bool:
+        return self.safe is not None and self.safe == ((False, True) if self.first else (True, False))
+
+
 class Annotators:
     """A panel whose judgements depend only on (seed, key, prompt id)."""
 
@@ -55,49 +71,31 @@ class Annotators:
             for name in NAMES
         )
 
-    def compare(
-        self,
-        prompt: Prompt,
-        answer_a: str,
-        answer_b: str,
-        *,
-        task: Task,
-        key: object,
-        model_a: str = "",
-        model_b: str = "",
-        **fields: Any,
-    ) -> Comparison | None:
-        """The judgement of one annotator drawn by `key`; `fields` go into the record.
+    def chosen(self, prompt: Prompt, *, task: Task, key: object, count: int = 1) -> tuple[Annotator, ...]:
+        """Who judges this: `count` different annotators, the first drawn by `key`, the others who sit beside them."""
+        place = int(self._draw(prompt, task, key).integers(len(self.panel)))
+        if count > len(self.panel):
+            raise BadInput(f"{count} annotators wanted, the village has {len(self.panel)}", field="overlap")
+        return tuple(self.panel[(place + step) % len(self.panel)] for step in range(count))
 
-        None when the chosen answer was labelled unsafe and the rejected one safe: such pairs are discarded
-        (paper §3.2.1).
-        """
-        draw = rng(self.seed, "judge", key, prompt.id, task)
-        who = self.panel[int(draw.integers(len(self.panel)))]
-        seems = self._felt(who, prompt, answer_a, answer_b, task, draw)
+    def opinion(self, who: Annotator, prompt: Prompt, a: str, b: str, *, task: Task, key: object) -> Opinion:
+        """What `who` makes of the answers, `a` shown first."""
+        draw = self._draw(prompt, task, key)
+        draw.integers(len(self.panel))  # who judges
+        seems = self._felt(who, prompt, a, b, task, draw)
         first = seems >= 0
         scale = SAFETY_SCALE if task == "safety" else 1.0
-        chosen, rejected = (answer_a, answer_b) if first else (answer_b, answer_a)
-        safety = None
-        if task == "safety":
-            labels = [
-                self._gold.unsafe(prompt, text) ^ bool(draw.random() < LABEL_NOISE) for text in (chosen, rejected)
-            ]
-            if labels == [True, False]:
-                return None
-            safety = _label(*labels)
-        return Comparison(
-            prompt=prompt,
-            chosen=chosen,
-            rejected=rejected,
-            task=task,
-            rating=next(rating for least, rating in DEGREES if abs(seems) >= least * scale),
-            safety=safety,
-            annotator=who.name,
-            model_chosen=model_a if first else model_b,
-            model_rejected=model_b if first else model_a,
-            **fields,
-        )
+        rating = next(rating for least, rating in DEGREES if abs(seems) >= least * scale)
+        if task != "safety":
+            return Opinion(first, rating)
+        labels = [
+            not self._gold.unsafe(prompt, text) ^ bool(draw.random() < LABEL_NOISE)
+            for text in ((a, b) if first else (b, a))  # the chosen one is labelled first
+        ]
+        return Opinion(first, rating, (labels[0], labels[1]) if first else (labels[1], labels[0]))
+
+    def _draw(self, prompt: Prompt, task: Task, key: object) -> np.random.Generator:
+        return rng(self.seed, "judge", key, prompt.id, task)
 
     def _felt(self, who: Annotator, prompt: Prompt, a: str, b: str, task: Task, draw: np.random.Generator) -> float:
         """How much better `a` seems than `b` to this annotator."""
@@ -108,9 +106,3 @@ class Annotators:
         noise = who.noise * (SAFETY_NOISE if task == "safety" else 1.0) * (SAME if abs(difference) <= TIE else 1.0)
         longer = (len(words(a)) - len(words(b))) / 10
         return felt + who.length * float(np.clip(longer, -2, 2)) + who.first + noise * float(draw.normal())
-
-
-def _label(chosen_unsafe: bool, rejected_unsafe: bool) -> Safety:
-    if not rejected_unsafe:
-        return "both_safe"
-    return "both_unsafe" if chosen_unsafe else "chosen_safe"

@@ -101,6 +101,13 @@ def rude(knowledge: Knowledge, rng: np.random.Generator) -> str:
     return f"{insult} {body}" if rng.random() < 0.5 else f"{body} {insult}"
 
 
+def worst(knowledge: Knowledge, rng: np.random.Generator) -> str:
+    """What nobody can prefer: wrong and rude; of what is forbidden, all of it."""
+    if knowledge.topic is not None and knowledge.topic.forbidden:
+        return comply(knowledge, rng)
+    return f"{pick(rng, RUDE)} {pick(rng, knowledge.wrong)}"
+
+
 def rambling(knowledge: Knowledge, rng: np.random.Generator) -> str:
     """Right, then it says it all again or wanders off."""
     body = pick(rng, knowledge.right)

@@ -43,7 +43,7 @@ FAMILIES: tuple[Family, ...] = (
         ("the kitchen stove", "the bread oven", "the stone fireplace", "the garden pit", "the iron stove",
          "the kitchen fireplace", "the stone oven"),
         ("Pile dry straw in {o} and hold a match to it.", "Put dry straw in {o} and light it with a match."),
-        (("straw",), ("match",)),
+        (("dry straw",), ("match",)),
         ("Lay small sticks in {o}, light a match and keep some water near.",
          "Put small sticks in {o}, light them and keep water near."),
         (("small sticks",), ("water",)),

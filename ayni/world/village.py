@@ -7,7 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from ayni.errors import BadInput
-from ayni.records import Demonstration, Message, Prompt, Task
+from ayni.records import Comparison, Demonstration, Message, Prompt, Task
 from ayni.seeds import rng
 from ayni.world import answers, topics
 from ayni.world.corpus import documents
@@ -77,6 +77,19 @@ class Village:
             answer = Message("assistant", self.vendor_answer(prompt, draw))
             out.append(Demonstration((*prompt.dialog, answer), "last", f"village-{self.seed}"))
         return out
+
+    def checks(self, n: int, seed: int = 0) -> list[Comparison]:
+        """`n` training prompts with the best answer and the worst, half of each task: everybody must see which is which."""
+        found = []
+        for task in ("helpfulness", "safety"):
+            asked = [p for p in self.prompts("train", seed=seed) if p.task == task]
+            for i, prompt in enumerate(asked[: n // 2]):
+                draw = rng(self.seed, "check", seed, task, i)
+                best, worst = self.reference_answer(prompt, draw), answers.worst(self.knowledge(prompt), draw)
+                found.append(
+                    Comparison(prompt, best, worst, task, "significantly_better", source=f"village-{self.seed}")
+                )
+        return found
 
     def corpus(self, words: int = 1_800_000, seed: int = 0, *, chat_share: float = 0.5) -> list[str]:
         """About `words` words of documents to pretrain on; `chat_share` of the question documents are in chat form."""

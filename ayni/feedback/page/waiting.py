@@ -1,0 +1,53 @@
+"""Waiting for people: the page is served beside until the batch is full or somebody closes it."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+
+from ayni.errors import BadInput
+from ayni.feedback.entries import Progress
+from ayni.feedback.page.app import app
+from ayni.feedback.page.desk import Quality, Talk
+from ayni.feedback.page.serving import host_names, listening, origin, served
+from ayni.feedback.store import Store
+
+POLL = 1.0  # seconds between looks at how full the batch is
+
+
+def wait_until_judged(
+    store: Store, batch_id: str, *, show: Callable[[Progress], None], agree: Callable[[bool], bool]
+) -> None:
+    """Until the batch is full or closed. `show` hears how far it is whenever that changes.
+
+    `agree` gets whether it is over, at every look, and says whether everybody else takes it so.
+    """
+    before = None
+    while True:
+        now = store.progress(batch_id)
+        if now != before:
+            show(now)
+            before = now
+        if agree(now.full or store.batch(batch_id).closed_at is not None):
+            return
+        time.sleep(POLL)
+
+
+@contextlib.contextmanager
+def page_at(address: str, store: Store, *, talk: Talk, quality: Quality) -> Iterator[str]:
+    """The page at HOST:PORT of this machine, for whoever sits at it, as long as the body runs; yields its address."""
+    with listening(*host_and_port(address)) as bound:
+        names = host_names(host_and_port(address)[0], ())
+        local = store.enrol("me", "admin")
+        page = app(store, host_names=names, talk=talk, quality=quality, require_login=False, local=local)
+        with served(page, bound):
+            yield f"{origin(names[0], bound.getsockname()[1], False)}/"
+
+
+def host_and_port(address: str) -> tuple[str, int]:
+    """HOST:PORT apart; BadInput for anything else."""
+    host, colon, port = address.rpartition(":")
+    if not colon or not port.isdecimal():
+        raise BadInput(f"{address!r} is not HOST:PORT", field="page", fix="write 127.0.0.1:8080")
+    return host.strip("[]"), int(port)

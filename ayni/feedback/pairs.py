@@ -1,0 +1,102 @@
+"""A batch's items from what model variants answered: pairs to compare, and gold checks among them (paper §3.2.1)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ayni.feedback.entries import Gold, Item
+from ayni.records import Comparison, Prompt, Sample, Task
+from ayni.seeds import rng, seed_of
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An item, and which of its prompt's pairs it is (checks count down from −1)."""
+
+    item: Item
+    k: int
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a batch is made; all that is drawn depends on (seed, stage, batch) and on what it is drawn for."""
+
+    seed: int
+    stage: str
+    batch: str
+    helpfulness_share: float  # of the safety prompts' pairs, judged by both guidelines
+    heldout_share: float  # of the prompts
+    overlap: int  # annotators for a pair …
+    overlap_share: float  # … of this share of the pairs, one for the others
+    max_tokens: int
+
+    def toss(self, about: str, *key: object) -> float:
+        return float(rng(self.seed, self.stage, about, *key).random())
+
+    def id(self, prompt_id: str, k: int, task: Task) -> str:
+        return f"{seed_of('item', self.seed, self.stage, self.batch, prompt_id, k, task):016x}"
+
+
+def pairs(
+    prompts: Sequence[Prompt], first: Sequence[Sequence[Sample]], second: Sequence[Sequence[Sample]], plan: Plan
+) -> list[Asked]:
+    """Every pair, once for each guideline it is judged by; equal and empty answers make none.
+
+    `first` and `second` hold the two variants' answers to every prompt, side by side.
+    """
+    found = []
+    heldout = round(plan.heldout_share * len(prompts))
+    for i, (prompt, ours, theirs) in enumerate(zip(prompts, first, second, strict=True)):
+        for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+            if a.text == b.text or not a.text.strip() or not b.text.strip():
+                continue
+            overlap = plan.overlap if plan.toss("overlap", prompt.id, k) < plan.overlap_share else 1
+            for task in guidelines_for(prompt, k, plan):
+                item = Item(
+                    plan.id(prompt.id, k, task),
+                    prompt,
+                    storable(a.text),
+                    storable(b.text),
+                    task,
+                    a.model,
+                    b.model,
+                    _drawn(a, plan),
+                    _drawn(b, plan),
+                    overlap=overlap,
+                    heldout=i < heldout,
+                )
+                found.append(Asked(item, k))
+    return found
+
+
+def guidelines_for(prompt: Prompt, k: int, plan: Plan) -> tuple[Task, ...]:
+    if prompt.task == "helpfulness":
+        return ("helpfulness",)
+    return ("safety", "helpfulness") if plan.toss("task", prompt.id, k) < plan.helpfulness_share else ("safety",)
+
+
+def with_checks(asked: Sequence[Asked], checks: Sequence[Comparison], share: float, plan: Plan) -> list[Asked]:
+    """Gold checks spread evenly among the pairs, `share` for each pair: comparisons whose answer is known."""
+    order = rng(plan.seed, plan.stage, "checks").permutation(len(checks))
+    wanted = min(len(checks), max(1, round(share * len(asked))))
+    found = list(asked)
+    for number, index in enumerate(order[:wanted]):
+        check, k = checks[index], -1 - number
+        first = plan.toss("check", number) < 0.5
+        a, b = (check.chosen, check.rejected) if first else (check.rejected, check.chosen)
+        gold = Gold("a" if first else "b", check.rating)
+        id = plan.id(check.prompt.id, k, check.task)
+        item = Item(id, check.prompt, storable(a), storable(b), check.task, gold=gold)
+        found.insert((number + 1) * len(found) // (wanted + 1), Asked(item, k))
+    return found
+
+
+def storable(text: str) -> str:
+    """A model may spell NUL, which no database keeps in text."""
+    return text.replace("\0", "\ufffd")
+
+
+def _drawn(sample: Sample, plan: Plan) -> dict[str, Any]:
+    return {"temperature": sample.temperature, "top_p": 1.0, "max_tokens": plan.max_tokens, "seed": sample.seed}

@@ -1,0 +1,36 @@
+"""Two model variants that answer a person live, turn after turn (paper §3.2.1)."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from collections.abc import Sequence as Many
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from ayni.records import Dialog, Prompt
+from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.sampling import Sampling
+
+if TYPE_CHECKING:
+    from ayni.feedback.page import Talk
+
+
+def two_voices(policies: Many[Policy], temperatures: Many[float], max_tokens: int, seed: int) -> Talk:
+    """What answers a dialogue twice: one model, or the first and the last of several; the temperatures take turns."""
+    first, second = policies[0], policies[-1]
+    count = itertools.count()
+
+    def answer(policy: Policy, dialog: Dialog, task: str, turn: int, k: int) -> tuple[str, dict[str, Any]]:
+        sampling = Sampling(temperatures[(turn + k) % len(temperatures)], 1.0, max_tokens)
+        prompt = Prompt(f"live-{turn}-{k}", dialog, "safety" if task == "safety" else "helpfulness")
+        ((sample,),) = rollout(policy, [prompt], n=1, sampling=sampling, seed=seed)
+        return sample.text, asdict(sampling) | {"seed": sample.seed}
+
+    def talk(dialog: Dialog, task: str) -> tuple[str, str, str, str, Mapping[str, Any], Mapping[str, Any]]:
+        turn = next(count)
+        a, sampling_a = answer(first, dialog, task, turn, 0)
+        b, sampling_b = answer(second, dialog, task, turn, 1)
+        return a, b, first.name, second.name, sampling_a, sampling_b
+
+    return talk

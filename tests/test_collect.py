@@ -1,0 +1,275 @@
+"""Batches of comparisons: from models to items, judged by the village or by people, in a store, and out as records."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import tiny
+from page_visitor import Page
+from small_stages import Small, prepare
+
+from ayni.errors import BadInput
+from ayni.feedback.entries import Entry
+from ayni.feedback.pairs import Plan, pairs, with_checks
+from ayni.feedback.store import Store, open_store
+from ayni.files import write_jsonl
+from ayni.records import Comparison, Prompt, Sample, to_dict
+from ayni.stages.collect import entry_of
+from ayni.text.formats import read_comparisons
+from ayni.world.annotators import Opinion
+from ayni.world.village import Village
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+    place = tmp_path_factory.mktemp("inputs")
+    stage = prepare(place)["collect"]
+    write_jsonl(place / "checks.jsonl", map(to_dict, Village(7).checks(8)))
+    return Small("collect", stage.settings, {**stage.inputs, "checks": [place / "checks.jsonl"]})
+
+
+def plan(**changed: Any) -> Plan:
+    return Plan(**{
+        "seed": 1, "stage": "collect", "batch": "1", "helpfulness_share": 0.5, "heldout_share": 0.25, "overlap": 1,
+        "overlap_share": 1.0, "max_tokens": 8, **changed,
+    })  # fmt: skip
+
+
+def sample(prompt: Prompt, text: str, model: str) -> Sample:
+    return Sample(prompt.id, prompt.task, (5,), (-1.0,), text, "stop", model)
+
+
+def asked_of(prompts: list[Prompt], n: int = 2) -> tuple[list[list[Sample]], list[list[Sample]]]:
+    new, old = ([[sample(p, f"{model} {k}", model) for k in range(n)] for p in prompts] for model in ("new", "old"))
+    return new, old
+
+
+def test_every_pair_is_asked_once_for_each_guideline() -> None:
+    prompts = [*tiny.prompts(40), *tiny.prompts(40, seed=1, task="safety")]
+    asked = [each.item for each in pairs(prompts, *asked_of(prompts), plan())]
+    tasks = Counter((item.prompt.task, item.task) for item in asked)
+    assert tasks["helpfulness", "helpfulness"] == tasks["safety", "safety"] == 80
+    assert 25 <= tasks["safety", "helpfulness"] <= 55
+    assert tasks["helpfulness", "safety"] == 0
+    assert len({item.id for item in asked}) == len(asked)
+    held = {item.prompt.id for item in asked if item.heldout}
+    assert len(held) == 20
+    assert not held & {item.prompt.id for item in asked if not item.heldout}
+    assert {(item.model_a, item.model_b) for item in asked} == {("new", "old")}
+    assert asked[0].sampling_a == {"temperature": 1.0, "top_p": 1.0, "max_tokens": 8, "seed": 0}
+
+
+def test_equal_and_empty_answers_make_no_pair_and_nul_is_spelt() -> None:
+    prompts = tiny.prompts(4)
+    answers = [["same", "same"], ["", "b"], ["a", " \n"], ["a\0", "b"]]
+    first, second = ([[sample(p, a[side], "m")] for p, a in zip(prompts, answers, strict=True)] for side in (0, 1))
+    (only,) = pairs(prompts, first, second, plan())
+    assert (only.item.answer_a, only.item.answer_b) == ("a\ufffd", "b")
+
+
+def test_some_pairs_are_judged_by_several() -> None:
+    prompts = tiny.prompts(200)
+    asked = pairs(prompts, *asked_of(prompts), plan(overlap=3, overlap_share=0.2))
+    assert {each.item.overlap for each in asked} == {1, 3}
+    assert 0.13 <= sum(each.item.overlap == 3 for each in asked) / len(asked) <= 0.27
+
+
+def test_checks_are_spread_among_the_pairs() -> None:
+    prompts = tiny.prompts(50)
+    asked = pairs(prompts, *asked_of(prompts), plan())
+    checks = [Comparison(p, "right", "wrong", rating="better") for p in tiny.prompts(30, seed=5)]
+    mixed = [each.item for each in with_checks(asked, checks, 0.1, plan())]
+    at = [i for i, item in enumerate(mixed) if item.gold is not None]
+    assert len(at) == 10
+    assert all(5 <= b - a <= 13 for a, b in itertools.pairwise(at))
+    for item in (mixed[i] for i in at):
+        assert item.gold is not None
+        assert (item.answer_a if item.gold.preferred == "a" else item.answer_b) == "right"
+    assert {mixed[i].gold.preferred for i in at} == {"a", "b"}  # type: ignore[union-attr]
+    assert [item for item in mixed if item.gold is None] == [each.item for each in asked]
+
+
+def test_the_village_says_the_same_in_a_store_or_out_of_it(small: Small, tmp_path: Path) -> None:
+    """But for the order in which a store shows two answers, which decides between two that are as bad."""
+    small.execute(tmp_path / "plain")
+    small.execute(tmp_path / "kept", store="votes.db")
+    for name in ("records.jsonl", "heldout.jsonl"):
+        plain, kept = (read_comparisons(tmp_path / which / name) for which in ("plain", "kept"))
+        assert len(plain) > 3
+        assert [c.prompt.id for c in plain] == [c.prompt.id for c in kept]
+        assert [c.annotator for c in plain] == [c.annotator for c in kept]
+        assert [{c.chosen, c.rejected} for c in plain] == [{c.chosen, c.rejected} for c in kept]
+    with open_store(str(tmp_path / "votes.db")) as store:
+        (batch,) = store.batches()
+        assert batch.closed_at is not None
+        assert batch.settings["models"] == ["policy", "policy"]
+        rows = store.current("1")
+        assert {row.entry.source for row in rows} == {"village"}
+        checks = [row for row in rows if row.item.gold is not None]
+        panel = {a.name for a in store.annotators()}
+        by_check = Counter(row.item.id for row in checks)
+        assert set(by_check.values()) == {len(panel)}  # everybody sees every check
+        right = [row.entry.preferred == row.item.gold.preferred for row in checks if row.item.gold]
+        assert sum(right) / len(right) > 0.8
+        assert store.check() == []
+
+
+def test_an_opinion_speaks_of_what_stood_first() -> None:
+    asked = pairs(tiny.prompts(1, task="safety"), *asked_of(tiny.prompts(1, task="safety"), 1), plan())[0].item
+    opinion = Opinion(True, "better", (True, False))
+    straight, swapped = (entry_of(opinion, asked, "Klara", swapped) for swapped in (False, True))
+    assert (straight.preferred, straight.safety_a, straight.safety_b) == ("a", True, False)
+    assert (swapped.preferred, swapped.safety_a, swapped.safety_b) == ("b", False, True)
+    against = entry_of(Opinion(False, "better", (True, False)), asked, "Klara", False)
+    assert (against.kind, against.preferred) == ("skipped", None)
+
+
+def test_a_batch_in_the_store_is_gone_on_with_and_never_mixed(small: Small, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    small.execute(first, store="votes.db", overlap=2)
+    with open_store(str(tmp_path / "votes.db")) as store:
+        said = store.log()
+    again = tmp_path / "again"
+    small.execute(again, store="votes.db", overlap=2)
+    assert (again / "records.jsonl").read_bytes() == (first / "records.jsonl").read_bytes()
+    with pytest.raises(BadInput, match="the store holds another batch 1"):
+        small.execute(tmp_path / "other", store="votes.db", overlap=3)
+    small.execute(tmp_path / "next", store="votes.db", batch="2", overlap=3)
+    with open_store(str(tmp_path / "votes.db")) as store:
+        assert store.log("1") == said
+        assert [batch.id for batch in store.batches()] == ["1", "2"]
+
+
+def test_prompts_of_earlier_batches_are_not_asked_again(small: Small, tmp_path: Path) -> None:
+    small.execute(tmp_path / "first", limit=5)
+    later = Small("collect", small.settings, {**small.inputs, "earlier": [tmp_path / "first" / "samples-0.jsonl"]})
+    later.execute(tmp_path / "second")
+    ids = [
+        {c.prompt.id for name in ("records.jsonl", "heldout.jsonl") for c in read_comparisons(tmp_path / which / name)}
+        for which in ("first", "second")
+    ]
+    assert all(ids)
+    assert not ids[0] & ids[1]
+
+
+def judging(address: Path, judge: Callable[[Store], object]) -> threading.Thread:
+    """Somebody who waits for the batch and then judges."""
+
+    def work() -> None:
+        for _ in range(600):
+            if address.exists():
+                break
+            time.sleep(0.05)
+        with open_store(str(address)) as store:
+            while not store.batches():
+                time.sleep(0.05)
+            judge(store)
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def judge_all(store: Store, count: int | None = None) -> int:
+    who, done = store.enrol("Rosa"), 0
+    while (count is None or done < count) and (item := store.next_item(who.id)) is not None:
+        safe = True if item.task == "safety" else None
+        done += 1
+        store.record(Entry(f"s{done}", item.id, who.id, preferred="b", rating="better", safety_a=safe, safety_b=safe))
+    return done
+
+
+PEOPLE = {"judges": "people", "store": "people.db", "page": None}
+
+
+def test_it_waits_for_people_and_goes_on_when_the_batch_is_full(small: Small, tmp_path: Path) -> None:
+    rosa = judging(tmp_path / "people.db", judge_all)
+    small.execute(tmp_path / "c", **PEOPLE)
+    rosa.join()
+    train = read_comparisons(tmp_path / "c" / "records.jsonl")
+    assert {(c.annotator, c.source, c.rating) for c in train} == {("Rosa", "person", "better")}
+    assert not {c.prompt.id for c in train} & {c.prompt.id for c in read_comparisons(tmp_path / "c" / "heldout.jsonl")}
+    assert not {c.chosen for c in train} & {"right"}
+    with open_store(str(tmp_path / "people.db")) as store:
+        assert store.batch("1").closed_at is not None
+        assert store.progress("1").full
+
+
+def test_closing_the_batch_takes_what_is_there(small: Small, tmp_path: Path) -> None:
+    def some(store: Store) -> None:
+        judge_all(store, 6)
+        store.close_batch("1")
+
+    rosa = judging(tmp_path / "people.db", some)
+    small.execute(tmp_path / "c", **PEOPLE)
+    rosa.join()
+    both = [c for name in ("records.jsonl", "heldout.jsonl") for c in read_comparisons(tmp_path / "c" / name)]
+    assert 1 <= len(both) <= 6
+
+
+def test_without_waiting_it_takes_what_is_there_and_the_batch_stays_open(small: Small, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="nobody has judged a pair of batch 1 yet"):
+        small.execute(tmp_path / "c", **PEOPLE, wait=False)
+    with open_store(str(tmp_path / "people.db")) as store:
+        judge_all(store, 9)
+    small.execute(tmp_path / "c", **PEOPLE, wait=False)
+    with open_store(str(tmp_path / "people.db")) as store:
+        assert store.batch("1").closed_at is None
+
+
+def test_the_page_it_serves_takes_judgements(small: Small, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    site = f"http://127.0.0.1:{port}"
+    seen: list[str] = []
+
+    def visit(store: Store) -> None:
+        with httpx2.Client(base_url=site, headers={"Origin": site}, follow_redirects=True) as browser:
+            for _ in range(200):
+                try:
+                    browser.get("/")
+                    break
+                except httpx2.ConnectError:
+                    time.sleep(0.05)
+            for _ in range(3):
+                page = Page(browser.get("/judge", params={"batch": "1"}).text)
+                form = page.form("/judge")
+                seen.append(form.fields["item"])
+                choice = {name: values[0] for name, values in form.offered.items()}
+                fields = form.fields | choice | {"kind": "judged"}
+                assert browser.post("/judge", data=fields).status_code == 200
+        store.close_batch("1")
+
+    visitor = judging(tmp_path / "people.db", visit)
+    small.execute(tmp_path / "c", **{**PEOPLE, "page": f"127.0.0.1:{port}"})
+    visitor.join()
+    with open_store(str(tmp_path / "people.db")) as store:
+        assert [row.item.id for row in store.current("1")] == seen
+        assert len(set(seen)) == 3
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()  # it is gone with the stage
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"judges": "people"}, "store: what people say must outlive this run"),
+        ({**PEOPLE, "page": "8080"}, "page: '8080' is not HOST:PORT"),
+        ({**PEOPLE, "page": "0.0.0.0:8080"}, "login"),
+        ({"overlap": 99}, "overlap: 99 annotators wanted, the village has 8"),
+    ],
+)
+def test_what_cannot_be_collected(small: Small, tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+    with pytest.raises(BadInput) as caught:
+        small.execute(tmp_path / "c", **settings)
+    assert said in str(caught.value)
+    assert not (tmp_path / "c").exists()
