@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tiny import tokenizer
 
 from ayni.errors import BadInput
 from ayni.files import write_jsonl
@@ -141,6 +142,9 @@ def test_files_of_ratings(tmp_path: Path, key: str) -> None:
     assert len(read_prompts(path)) == 1
     shown = inspect_data(path)
     assert (shown["format"], shown["records"], shown["turns"]) == ("ratings", 3, 3)
+    counted = inspect_data(path, tokenizer(), 64)
+    assert counted["tokens"]["supervised"] > 0
+    assert (counted["unsupervised"], counted["truncated"], counted["without_eos"]) == (0, 0, 0)
 
 
 def test_thumbs_as_words_truth_values_and_in_tables(tmp_path: Path) -> None:
