@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from feedback_cases import check, item, said
+from small_stages import Small, prepare
 
 from ayni import cli
 from ayni.cli.records import shown, stored
 from ayni.feedback.entries import Batch
 from ayni.feedback.store import open_store
 from ayni.files import write_json, write_jsonl
+from ayni.reward.model import load_reward
 from ayni.text.formats import read_comparisons, read_demonstrations, read_prompts, scan
 
 RATED = [{"prompt": "Who sings?", "response": f"answer {n}", "score": n} for n in range(6)]
@@ -196,3 +198,24 @@ def test_what_is_refused_in_one_line_leaves_nothing(
     assert says in err
     assert err.count("\n") == 1
     assert {path.name for path in folder.iterdir() if not path.name.startswith("s.db")} == before
+
+
+def test_a_reward_model_learns_from_an_export_as_it_is(folder: Path) -> None:
+    small = prepare(folder / "inputs")["reward"]
+    choice = {"type": "pairwise", "value": {"selected": "right"}, "from_name": "c", "to_name": ["answer1", "answer2"]}
+    tasks = [
+        {
+            "id": n,
+            "data": {"prompt": f"rain {n}", "answer1": "hill", "answer2": "owl"},
+            "annotations": [{"result": [choice]}],
+        }
+        for n in range(8)
+    ]
+    write_json(folder / "studio.json", tasks)
+    data = [folder / "studio.json", folder / "ratings.jsonl"]
+    settings = {**small.settings, "task": "helpfulness", "safety_weight": 0.0, "other_share": 0.0, "epochs": 8}
+    Small("reward", settings, {"model": small.inputs["model"], "data": data}).execute(folder / "rm")
+    reward = load_reward(folder / "rm" / "model")
+    prompt = read_comparisons(folder / "studio.json")[0].prompt
+    good, bad = reward.score_answers([prompt, prompt], ["owl", "hill"]).tolist()
+    assert good > bad
