@@ -20,6 +20,7 @@ from test_feedback_page_hostile import CROSS, HOSTILE, UNSEEN
 
 from ayni.feedback.entries import Batch
 from ayni.feedback.page.guard import HEADERS
+from ayni.feedback.page.serving import listening
 from ayni.feedback.store import Store, open_store
 
 BIG = "<b onclick=x>\u202e" * 71_000  # a megabyte and more
@@ -266,3 +267,9 @@ def test_the_store_is_for_its_owner_only_as_files_go(site: Site) -> None:
     for name in (Path(site.running.store).name, "page.db-wal", "page.db-shm", "log"):
         for place in ("/", "/static/"):
             assert rosa.ask(place + name)[0] == 404
+
+
+def test_pages_are_sent_at_once() -> None:
+    """A page goes out in two writes; asyncio lets the second not wait for the first only where a socket says TCP."""
+    with listening(HOST, 0) as bound:
+        assert bound.proto == socket.IPPROTO_TCP
