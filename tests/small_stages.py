@@ -76,6 +76,7 @@ def prepare(place: Path) -> dict[str, Small]:
     dialogs = [(*p.dialog, Message("assistant", answer)) for p, answer in answers]
     write_jsonl(place / "demonstrations.jsonl", (to_dict(Demonstration(d)) for d in dialogs))
     write_jsonl(place / "comparisons.jsonl", map(to_dict, comparisons(24)))
+    write_jsonl(place / "heldout.jsonl", map(to_dict, comparisons(24, seed=8)))
     write_jsonl(place / "prompts.jsonl", map(to_dict, [*prompts(8), *prompts(4, seed=1, task="safety")]))
     write_jsonl(place / "validation.jsonl", map(to_dict, prompts(4, seed=2)))
     village = [p for p in Village(7).prompts("train", 60) if len(render_prompt(p.dialog, words)) < 70]
@@ -96,7 +97,7 @@ def prepare(place: Path) -> dict[str, Small]:
         "reward": Small(
             "reward",
             {**FIT, "task": "safety", "batch_size": 2, "other_share": 0.5, "safety_weight": 1.0},
-            {"model": model, "data": pairs, "heldout": pairs},
+            {"model": model, "data": pairs, "heldout": [place / "heldout.jsonl"]},
         ),
         "dpo": Small("dpo", {**FIT, "batch_size": 4}, {"model": model, "data": pairs}),
         "rrhf": Small(

@@ -16,7 +16,7 @@ from ayni.evaluate.perplexity import (
     unigram_bits_per_byte,
     unigram_logprob,
 )
-from ayni.evaluate.reward_accuracy import reward_accuracy, threshold_report
+from ayni.evaluate.reward_accuracy import accuracy_gains, reward_accuracy, threshold_report
 
 
 def test_accuracy_by_rating_in_order_of_strength() -> None:
@@ -40,6 +40,31 @@ def test_accuracy_of_nothing_and_of_odd_lengths() -> None:
         reward_accuracy([1, 2], [1])
     with pytest.raises(ValueError, match="ratings"):
         reward_accuracy([1], [1], ["better", "better"])
+
+
+def test_a_gain_is_a_difference_on_the_same_comparisons() -> None:
+    now, before = [1.0, 2.0, -1.0, 0.5], [1.0, -2.0, 1.0, -0.5]
+    found = accuracy_gains(now, before, ["better", "better", None, "slightly_better"], "ppqr", seed=0)
+    assert list(found) == ["", "better", "slightly_better"]
+    assert (found[""].value, found[""].n) == (0.25, 4)
+    assert (found["better"].value, found["better"].n) == (0.5, 2)
+    assert found["slightly_better"].value == 1.0
+    assert found[""].interval == accuracy_gains(now, before, [None] * 4, "ppqr", seed=0)[""].interval
+
+
+def test_the_bootstrap_of_a_gain_draws_prompts_with_all_their_comparisons() -> None:
+    """Twenty comparisons of one prompt are one witness, not twenty."""
+    draw = np.random.default_rng(0)
+    right = draw.random(30) < 0.7
+    one = accuracy_gains(right * 2.0 - 1, [-1.0] * 30, [None] * 30, range(30), seed=0)[""]
+    many = np.repeat(right, 20)
+    clustered = accuracy_gains(many * 2.0 - 1, [-1.0] * 600, [None] * 600, [i // 20 for i in range(600)], seed=0)[""]
+    loose = accuracy_gains(many * 2.0 - 1, [-1.0] * 600, [None] * 600, range(600), seed=0)[""]
+    assert one.value == clustered.value == loose.value
+    assert clustered.interval == pytest.approx(one.interval)
+    assert loose.interval is not None
+    assert one.interval is not None
+    assert loose.interval[1] - loose.interval[0] < 0.4 * (one.interval[1] - one.interval[0])
 
 
 def test_threshold_divides_at_sigma() -> None:

@@ -167,7 +167,7 @@ def test_held_out_comparisons_that_do_not_fit_are_left_out(stages: dict[str, Sma
     assert next(r["n"] for r in rows if r["metric"] == "accuracy") == 2
     write_jsonl(tmp_path / "long.jsonl", [to_dict(replace(pairs[0], chosen=LONG))])
     with pytest.raises(BadInput, match="no pair fits the context of 96 tokens"):
-        given(small, data=[tmp_path / "long.jsonl"]).execute(tmp_path / "none")
+        given(stages["reward"], data=[tmp_path / "long.jsonl"]).execute(tmp_path / "none")
     write_jsonl(tmp_path / "other.jsonl", [to_dict(pairs[1])])
     with pytest.raises(BadInput, match="no comparison of the task safety"):
         given(small, data=[tmp_path / "other.jsonl"]).execute(tmp_path / "none")
@@ -196,6 +196,53 @@ def test_a_held_out_prompt_is_held_out_of_both_tasks(
     assert len(seen) > len(held)
     for sequence in (s for p in seen for s in (p.chosen, p.rejected)):
         assert tuple(sequence.tokens[: sequence.mask.index(True)]) not in apart
+
+
+def test_comparisons_of_held_out_prompts_are_not_trained_on(
+    stages: dict[str, Small], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pairs = [replace(c, task="safety") for c in comparisons(20)]
+    write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, pairs))
+    write_jsonl(tmp_path / "held.jsonl", map(to_dict, pairs[:4]))
+    seen: list[Pair] = []
+    monkeypatch.setattr(reward.Config, "fit", lambda self, model, items, objective, run: seen.extend(items))
+    given(stages["reward"], data=[tmp_path / "pairs.jsonl"], heldout=[tmp_path / "held.jsonl"]).execute(tmp_path / "rm")
+    apart = {c.prompt.dialog for c in pairs[:4]}
+    assert len(seen) == sum(c.prompt.dialog not in apart for c in pairs) < 20
+    same = given(stages["reward"], data=[tmp_path / "held.jsonl"], heldout=[tmp_path / "held.jsonl"])
+    with pytest.raises(BadInput, match="every prompt to train on is held out"):
+        same.execute(tmp_path / "none")
+
+
+def test_a_reward_model_is_measured_against_an_earlier_one(stages: dict[str, Small], tmp_path: Path) -> None:
+    small = stages["reward"]
+    small.execute(tmp_path / "first", epochs=0.1)
+    later = given(small, against=tmp_path / "first" / "model")
+    later.execute(tmp_path / "later", epochs=20, optimiser={"lr": 2e-2})
+    rows = {r["metric"]: r for r in json.loads((tmp_path / "later" / "results.json").read_text())["results"]}
+    before = {r["metric"]: r for r in json.loads((tmp_path / "first" / "results.json").read_text())["results"]}
+    gain = rows["accuracy_gain"]
+    assert gain["value"] == pytest.approx(rows["accuracy"]["value"] - before["accuracy"]["value"])
+    assert gain["interval"][0] <= gain["value"] <= gain["interval"][1]
+    assert (gain["model"], gain["against"], gain["method"]) == ("reward", "first", "bootstrap")
+    assert sum(r["n"] for m, r in rows.items() if m.startswith("accuracy_gain:")) == gain["n"]
+
+
+def test_the_best_of_several_answers_is_what_the_reward_model_prefers(stages: dict[str, Small], tmp_path: Path) -> None:
+    small = stages["reject"].inputs
+    inputs = {"model": small["model"], "against": small["model"], "prompts": small["prompts"]}
+    judged = {**inputs, "judge": small["reward"]}
+    settings = {"max_tokens": 12, "dtype": "fp32", "kl_prompts": 4}
+    best = Small("evaluate", settings, {**judged, "reward": small["reward"]})
+    best.execute(tmp_path / "best", best_of=6)
+    rows = json.loads((tmp_path / "best" / "results.json").read_text())["results"]
+    assert {r["model"] for r in rows} == {"policy best of 6", "policy"}
+    scores = {r["model"]: r["value"] for r in rows if (r["metric"], r["axis"]) == ("score", "helpfulness")}
+    assert scores["policy best of 6"] > scores["policy"]
+    assert not [r for r in rows if r["metric"] == "kl"]
+    for wrong, settings in ((judged, {"best_of": 2}), ({**judged, "reward": small["reward"]}, {})):
+        with pytest.raises(BadInput, match="best_of and a reward model belong together"):
+            Small("evaluate", best.settings, wrong).execute(tmp_path / "none", **settings)
 
 
 def test_pairs_carry_the_ratings_margin_and_the_safety_labels() -> None:

@@ -105,7 +105,9 @@ def _chat(
     model: Annotated[Path, typer.Argument(help="A model directory, or the stage or run that made it.")],
     system: Annotated[str, typer.Option(help="The system message.")] = "",
     best_of: Annotated[int, typer.Option(min=1, help="Answers to choose from (with --reward).")] = 1,
-    reward: Annotated[Path | None, typer.Option(help="The reward model that chooses.")] = None,
+    reward: Annotated[
+        str | None, typer.Option(help="Who chooses: a reward model, FILE.py:FUNCTION or an http address.")
+    ] = None,
     temperature: Temperature = 0.6,
     top_p: TopP = 0.9,
     max_tokens: MaxTokens = 256,
@@ -159,7 +161,9 @@ def _generate(
 
 
 def _score(
-    reward_model: Annotated[Path, typer.Argument(help="A reward model's directory, or the stage that made it.")],
+    reward_model: Annotated[
+        str, typer.Argument(help="A reward model's directory or stage, FILE.py:FUNCTION or an http address.")
+    ],
     data: Annotated[Path, typer.Argument(help="Comparisons or dialogues.")],
     output: Output = None,
     as_json: Json = False,

@@ -56,6 +56,7 @@ def run(
 HEADLINES = {
     "bits_per_byte": ("bits per byte", False),
     "accuracy": ("reward accuracy", True),
+    "accuracy_gain": ("accuracy gained", True),
     "win_rate": ("win rate", True),
     "refusal_rate": ("refused", True),
     "kl": ("KL, nats", False),

@@ -199,7 +199,8 @@ def reward_panels(run: RunData) -> list[Panel]:
         name = " ".join(part for part in (model, split, judge) if part)
         bars = [(_rating(row.metric), _estimate(row)) for row in rows if row.metric.startswith("accuracy:")]
         bars.sort(key=lambda bar: list(_RATING_LABEL.values()).index(bar[0]) if bar[0] in _RATING_LABEL.values() else 9)
-        subtitle = _join("accuracy by clearness of the preference", name)
+        gained = next((_gain(row) for row in rows if row.metric == "accuracy_gain"), "")
+        subtitle = _join("accuracy by clearness of the preference", name, gained)
         drawn = accuracy_bars([*bars, ("all", _estimate(overall))], colour)
         panels.append(Panel(title, subtitle, (), last, drawn))
         points = [_point(row) for row in rows if row.metric.startswith("calibration:")]
@@ -210,6 +211,14 @@ def reward_panels(run: RunData) -> list[Panel]:
                 Panel(title, _join("is its confidence earned?", note), (), "", reliability_plot(points, colour))
             )
     return panels
+
+
+def _gain(row: Result) -> str:
+    """How many points more an earlier model's successor has."""
+    if row.value is None or row.interval is None:
+        return ""
+    low, high = (f"{100 * bound:+.1f}" for bound in row.interval)
+    return f"{100 * row.value:+.1f} points on {row.against} [{low}, {high}]"
 
 
 def _point(row: Result) -> tuple[float, Estimate]:
