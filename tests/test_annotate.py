@@ -15,9 +15,9 @@ import tiny
 from page_visitor import item
 
 from ayni.cli.annotate import annotate, local_annotator, voices
-from ayni.feedback.page.serving import host_names, listening, origin
 from ayni.errors import BadInput
 from ayni.feedback.entries import Batch
+from ayni.feedback.page.serving import host_names, listening, origin
 from ayni.feedback.store import open_store
 from ayni.model_directory import save_model
 from ayni.records import Message

@@ -1,7 +1,7 @@
 """`--processes N`, or a recipe's `processes`: this command in N processes on this machine that share its work.
 
-They are started as torchrun would start them. Their parent does nothing but wait, so that the end of one is seen whatever the others are busy with. The exit code,
-and all that is printed, is the first one's.
+They are started as torchrun would. Their parent does nothing but wait, so that the end of one is seen whatever the
+others are busy with. The exit code, and all that is printed, is the first one's.
 """
 
 from __future__ import annotations

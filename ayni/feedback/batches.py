@@ -145,7 +145,7 @@ def progress(connection: Connection, batch_id: str) -> Progress:
 
 
 def done(connection: Connection, batch_id: str) -> tuple[int, int]:
-    """(judgements that count, judgements wanted), as in `progress` and without the rest of it: every page shows them."""
+    """(judgements that count, judgements wanted): what every page shows of `progress`."""
     judged, overlap = tallies.c.judged, tallies.c.overlap
     counted = func.sum(case((judged > overlap, overlap), else_=judged))
     asked = (tallies.c.batch_id == batch_id) & (tallies.c.lane != "dialogue")

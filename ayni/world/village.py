@@ -79,7 +79,7 @@ class Village:
         return out
 
     def checks(self, n: int, seed: int = 0) -> list[Comparison]:
-        """`n` training prompts with the best answer and the worst, half of each task: everybody must see which is which."""
+        """`n` training prompts with the best answer and the worst, half of each task: nobody can confuse them."""
         found = []
         for task in ("helpfulness", "safety"):
             asked = [p for p in self.prompts("train", seed=seed) if p.task == task]
