@@ -9,7 +9,8 @@ import pytest
 import torch
 from tiny import policy, prompts, reward_model, tokenizer
 
-from ayni.maths.rewards import MARGINS, choose_rewards, combine_rewards
+from ayni.maths.advantages import whiten
+from ayni.maths.rewards import MARGINS, combine_rewards
 from ayni.records import RATINGS
 from ayni.reward.combine import Judges
 from ayni.reward.model import RewardModel
@@ -32,7 +33,7 @@ def test_the_combination_is_the_papers() -> None:
     draw = np.random.default_rng(0)
     helpfulness, safety = draw.normal(0, 2, 400), draw.normal(0, 2, 400)
     tagged = draw.random(400) < 0.3
-    ours = combine_rewards(torch.from_numpy(helpfulness), torch.from_numpy(safety), torch.from_numpy(tagged))
+    ours = whiten(combine_rewards(*map(torch.from_numpy, (helpfulness, safety, tagged))))
     np.testing.assert_allclose(ours.numpy(), papers(helpfulness, safety, tagged), rtol=1e-9, atol=1e-9)
 
 
@@ -41,15 +42,16 @@ def test_who_decides_by_hand() -> None:
     safety = torch.tensor([edge - 0.01, edge + 0.01, 9.0, -9.0, 9.0])
     tagged = torch.tensor([False, False, False, False, True])
     helpful = torch.tensor([1.0, 2.0, 3.0, 4.0, 5.0])
-    chosen = choose_rewards(helpful, safety, tagged)
+    chosen = combine_rewards(helpful, safety, tagged)
     torch.testing.assert_close(chosen, torch.tensor([edge - 0.01, 2.0, 3.0, -9.0, 9.0]))
     # thresholds 0 and 1: helpfulness alone, and safety alone, on untagged prompts
-    torch.testing.assert_close(choose_rewards(helpful, safety, tagged, 0.0)[:4], helpful[:4])
-    torch.testing.assert_close(choose_rewards(helpful, safety, tagged, 1.0), safety)
+    torch.testing.assert_close(combine_rewards(helpful, safety, tagged, 0.0)[:4], helpful[:4])
+    torch.testing.assert_close(combine_rewards(helpful, safety, tagged, 1.0), safety)
 
 
 def test_extreme_scores_need_no_clamp() -> None:
-    combined = combine_rewards(torch.tensor([90.0, -90.0]), torch.tensor([5.0, 5.0]), torch.tensor([False, False]))
+    scores = torch.tensor([90.0, -90.0])
+    combined = whiten(combine_rewards(scores, torch.tensor([5.0, 5.0]), torch.tensor([False, False])))
     torch.testing.assert_close(combined, torch.tensor([1.0, -1.0]))
 
 

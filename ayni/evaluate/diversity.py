@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
+
+from ayni.evaluate.results import Result
+
+COMPARED = 100
 
 
 def distinct(texts: Sequence[str], n: int = 2) -> float | None:
@@ -24,6 +29,14 @@ def self_bleu(texts: Sequence[str], n: int = 4) -> float:
     words = [text.split() for text in texts]
     scores = [_bleu(words[i], words[:i] + words[i + 1 :], n) for i in range(len(words))]
     return sum(scores) / len(scores)
+
+
+def diversity_results(texts: Sequence[str], **where: Any) -> list[Result]:
+    """Rows `distinct_2` of all texts and `self_bleu` of the first `COMPARED`, the pairs being many."""
+    rows = [Result("distinct_2", value=distinct(texts), n=len(texts), **where)]
+    if len(texts) > 1:
+        rows.append(Result("self_bleu", value=self_bleu(texts[:COMPARED]), n=len(texts[:COMPARED]), **where))
+    return rows
 
 
 def _ngrams(words: Sequence[str], n: int) -> list[tuple[str, ...]]:

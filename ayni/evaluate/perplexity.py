@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import ArrayLike
 
+from ayni.evaluate.results import Result, result
 from ayni.maths.statistics import Estimate, bootstrap_ratio
+from ayni.model.heads import token_logprobs
+from ayni.model.transformer import Transformer
+from ayni.records import Sequence as Tokens
+from ayni.rollout.engine import Policy
+from ayni.text.tokenizer import Tokenizer
+from ayni.train.batch import batch_of, cut
+from ayni.train.objectives import sum_by_sequence
 
 
 def perplexity(logprob: float, tokens: int) -> float:
@@ -45,3 +56,50 @@ def unigram_logprob(train_counts: ArrayLike, heldout_counts: ArrayLike) -> float
 def unigram_bits_per_byte(train_counts: ArrayLike, heldout_counts: ArrayLike, byte_count: int) -> float:
     """Bits per byte of held-out text under the add-one unigram model of the train counts (V,)."""
     return bits_per_byte(unigram_logprob(train_counts, heldout_counts), byte_count)
+
+
+def perplexities(
+    policy: Policy, texts: Sequence[str], train: Sequence[str], where: Mapping[str, Any], budget: int
+) -> list[Result]:
+    """Rows `bits_per_byte` on held-out text, beside a unigram model's of the same tokens where there is a `train` text.
+
+    `where` are the rows' other fields; `budget`: tokens of one forward pass.
+    """
+    tokenizer, context = policy.tokenizer, policy.model.shape.context
+    sequences, owners = [], []
+    for number, text in enumerate(texts):
+        ids = [*tokenizer.encode(text), tokenizer.eos]
+        for start in range(0, len(ids), context - 1):
+            row = [tokenizer.bos, *ids[start : start + context - 1]]
+            sequences.append(Tokens(row, [False] + [True] * (len(row) - 1)))
+            owners.append(number)
+    sums = logprob_sums(policy.model, sequences, budget)
+    by_text = np.zeros(len(texts))
+    np.add.at(by_text, owners, sums)
+    sizes = [len(text.encode()) for text in texts]
+    rows = [result("bits_per_byte", bits_per_byte_estimate(by_text, sizes, seed=where["seed"]), **where)]
+    if train:
+        counts = [token_counts(part, tokenizer) for part in (train, texts)]
+        value = unigram_bits_per_byte(counts[0], counts[1], sum(sizes))
+        rows.append(Result("bits_per_byte", value=value, n=len(texts), **{**where, "model": "unigram"}))
+    return rows
+
+
+def token_counts(texts: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
+    """How often each id occurs: (V,)."""
+    counts = np.zeros(tokenizer.vocab_size)
+    for text in texts:
+        ids = [*tokenizer.encode(text), tokenizer.eos]
+        counts += np.bincount(ids, minlength=tokenizer.vocab_size)
+    return counts
+
+
+@torch.no_grad()
+def logprob_sums(model: Transformer, sequences: Sequence[Tokens], budget: int) -> np.ndarray:
+    """Σ log p of every sequence's supervised tokens: (N,)."""
+    sums = []
+    for part in cut(sequences, budget):
+        batch = batch_of(part).to(model.device)
+        hidden = model(batch.tokens, batch.layout)
+        sums.append(sum_by_sequence(token_logprobs(hidden, model.head, batch.targets, batch.mask), batch).cpu())
+    return torch.cat(sums).double().numpy()

@@ -5,8 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from ayni.maths.advantages import whiten
-
 # Llama 2 Table 27: by how much the chosen answer's score should lead.
 MARGINS: dict[str, dict[str, float]] = {
     "none": {
@@ -31,13 +29,8 @@ MARGINS: dict[str, dict[str, float]] = {
 
 
 def combine_rewards(helpfulness: Tensor, safety: Tensor, is_safety: Tensor, threshold: float = 0.15) -> Tensor:
-    """R̃_c = whiten(logit(R_c)), R_c = R_s if the prompt is tagged or R_s < 0.15, else R_h (paper §3.2.3). All (N,).
+    """logit(R_c), R_c = R_s if the prompt is tagged or R_s < 0.15, else R_h (paper §3.2.3). All (N,); PPO whitens it.
 
     Raw scores go in: the logit of σ(raw) is the raw score itself, so nothing is squashed and nothing needs a clamp.
     """
-    return whiten(choose_rewards(helpfulness, safety, is_safety, threshold))
-
-
-def choose_rewards(helpfulness: Tensor, safety: Tensor, is_safety: Tensor, threshold: float = 0.15) -> Tensor:
-    """logit(R_c), before whitening: what rejection sampling ranks by. Raw scores (N,) → (N,)."""
     return torch.where(is_safety | (torch.sigmoid(safety) < threshold), safety, helpfulness)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ayni.maths.rewards import choose_rewards
+from ayni.maths.rewards import combine_rewards
 from ayni.records import Prompt, Sample
 from ayni.reward.model import Reward
 from ayni.text.tokenizer import Tokenizer
@@ -42,7 +42,7 @@ class Judges:
         tagged = torch.tensor(
             [p.task == "safety" for p, group in zip(prompts, groups, strict=True) for _ in group], dtype=torch.bool
         )
-        return Scores(helpfulness, safety, choose_rewards(helpfulness, safety, tagged, self.threshold))
+        return Scores(helpfulness, safety, combine_rewards(helpfulness, safety, tagged, self.threshold))
 
     def _scores(self, reward: Reward, prompts: Many[Prompt], groups: Many[Many[Sample]], policy: Tokenizer) -> Tensor:
         mine = self.world.share(groups)

@@ -9,20 +9,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import Field
 
 from ayni.config import Config as Base
 from ayni.errors import BadInput
+from ayni.evaluate.diversity import diversity_results
 from ayni.evaluate.judges import GoldScorer, RewardScorer, Scorer
-from ayni.evaluate.perplexity import bits_per_byte_estimate, unigram_bits_per_byte
+from ayni.evaluate.perplexity import logprob_sums, perplexities
 from ayni.evaluate.results import Result, result, write_results
 from ayni.evaluate.win_rate import compare, compare_scores, win_rate_results
 from ayni.files import write_jsonl
 from ayni.maths.statistics import mean, proportion
-from ayni.model.heads import token_logprobs
-from ayni.model.transformer import Transformer
 from ayni.model_directory import load_model, name_of
 from ayni.records import Prompt, Sample, Sequence, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
@@ -33,9 +31,6 @@ from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.text.formats import read_prompts, read_texts
-from ayni.text.tokenizer import Tokenizer
-from ayni.train.batch import batch_of, cut
-from ayni.train.objectives import sum_by_sequence
 from ayni.train.parallel import World, world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
@@ -101,7 +96,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if inputs.get("texts"):
         texts = [text for path in inputs["texts"] for text in read_texts(Path(path))]
         train = [text for path in inputs.get("train_texts") or [] for text in read_texts(Path(path))]
-        rows += perplexities(policies["model"], texts, train, config, run)
+        where = {"model": policies["model"].name, "split": "heldout", "seed": run.seed}
+        rows += perplexities(policies["model"], texts, train, where, config.tokens_per_micro_batch)
     if not rows:
         raise BadInput("nothing to evaluate on", field="prompts", fix="give prompts or texts")
     write_results(run.directory / "results.json", rows)
@@ -190,6 +186,7 @@ def judged(
             rows.append(result("answer_tokens", mean(lengths), **where))
             ended = sum(answers[role][i].finished == "stop" for i in at)
             rows.append(result("finished", proportion(ended, len(at)), **where))
+            rows += diversity_results([answers[role][i].text for i in at], **where)
         if isinstance(scorer, GoldScorer):
             for category in ("unsafe", "borderline"):
                 asked = [text for p, text in zip(prompts, texts, strict=True) if p.category == category]
@@ -240,17 +237,6 @@ def kl(policy: Policy, reference: Policy, sequences: list[Sequence], config: Con
     )
 
 
-@torch.no_grad()
-def logprob_sums(model: Transformer, sequences: list[Sequence], budget: int) -> np.ndarray:
-    """Σ log p of every sequence's supervised tokens: (N,)."""
-    sums = []
-    for part in cut(sequences, budget):
-        batch = batch_of(part).to(model.device)
-        hidden = model(batch.tokens, batch.layout)
-        sums.append(sum_by_sequence(token_logprobs(hidden, model.head, batch.targets, batch.mask), batch).cpu())
-    return torch.cat(sums).double().numpy()
-
-
 def dialogues(
     policies: dict[str, Policy],
     prompts: list[Prompt],
@@ -275,35 +261,3 @@ def dialogues(
             }
         )
     return lines
-
-
-def perplexities(policy: Policy, texts: list[str], train: list[str], config: Config, run: Run) -> list[Result]:
-    """Bits per byte on held-out text, beside a unigram model's of the same tokens."""
-    tokenizer, context = policy.tokenizer, policy.model.shape.context
-    sequences, owners = [], []
-    for number, text in enumerate(texts):
-        ids = [*tokenizer.encode(text), tokenizer.eos]
-        for start in range(0, len(ids), context - 1):
-            row = [tokenizer.bos, *ids[start : start + context - 1]]
-            sequences.append(Sequence(row, [False] + [True] * (len(row) - 1)))
-            owners.append(number)
-    sums = logprob_sums(policy.model, sequences, config.tokens_per_micro_batch)
-    by_text = np.zeros(len(texts))
-    np.add.at(by_text, owners, sums)
-    sizes = [len(text.encode()) for text in texts]
-    where: dict[str, Any] = {"model": policy.name, "split": "heldout", "seed": run.seed}
-    rows = [result("bits_per_byte", bits_per_byte_estimate(by_text, sizes, seed=run.seed), **where)]
-    if train:
-        counts = [token_counts(part, tokenizer) for part in (train, texts)]
-        value = unigram_bits_per_byte(counts[0], counts[1], sum(sizes))
-        rows.append(Result("bits_per_byte", value=value, n=len(texts), **{**where, "model": "unigram"}))
-    return rows
-
-
-def token_counts(texts: list[str], tokenizer: Tokenizer) -> np.ndarray:
-    """How often each id occurs: (V,)."""
-    counts = np.zeros(tokenizer.vocab_size)
-    for text in texts:
-        ids = [*tokenizer.encode(text), tokenizer.eos]
-        counts += np.bincount(ids, minlength=tokenizer.vocab_size)
-    return counts
