@@ -77,8 +77,12 @@ def batch(connection: Connection, batch_id: str) -> Batch:
 def open_batch(connection: Connection, batch_id: str) -> Batch:
     found = batch(connection, batch_id)
     if found.closed_at is not None:
-        raise BadInput(f"batch {batch_id} is closed", field="batch")
+        raise closed(batch_id)
     return found
+
+
+def closed(batch_id: str) -> BadInput:
+    return BadInput(f"batch {batch_id} is closed", field="batch")
 
 
 def close_batch(connection: Connection, now: datetime, batch_id: str) -> None:

@@ -31,9 +31,16 @@ class Database:
     """An open store's connections; threads may share it. `where` names it in errors, without a password."""
 
     where: str
+    lookers: Engine
     readers: Engine
     writers: Engine
     turn: threading.Lock = field(default_factory=threading.Lock)
+
+    @contextmanager
+    def look(self) -> Iterator[Connection]:
+        """For one statement, which is one moment by itself: PostgreSQL is spared opening and closing a transaction."""
+        with _errors_told(self.where), self.lookers.connect() as connection:
+            yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
@@ -100,7 +107,7 @@ def _open_sqlite(url: URL) -> Database:
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin)
-    database = Database(where, engine, engine.execution_options(begin="BEGIN IMMEDIATE"))
+    database = Database(where, engine, engine, engine.execution_options(begin="BEGIN IMMEDIATE"))
     return database if newest else _migrated(database)
 
 
@@ -137,7 +144,8 @@ def _open_postgresql(url: URL) -> Database:
     except ModuleNotFoundError:
         raise BadInput("psycopg is not installed", path=where, fix="pip install 'ayni[postgres]'") from None
     event.listen(engine, "connect", _prepare_postgresql)
-    database = Database(where, engine.execution_options(isolation_level="REPEATABLE READ"), engine)
+    looks, reads = (engine.execution_options(isolation_level=level) for level in ("AUTOCOMMIT", "REPEATABLE READ"))
+    database = Database(where, looks, reads, engine)
     with _closed_on_error(database), _refused(where), engine.connect() as connection:
         newest = is_newest(connection, where)
     return database if newest else _migrated(database)

@@ -10,12 +10,12 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from ayni.errors import BadInput
-from ayni.feedback.batches import items_where, open_batch
+from ayni.feedback.batches import closed, items_where, open_batch
 from ayni.feedback.entries import Entry, Judged
 from ayni.feedback.people import active, stamp
 from ayni.feedback.rows import entry_of
 from ayni.feedback.rules import check_entry, check_submission
-from ayni.feedback.schema import annotators, dialogues, items, judgements, standing, tallies
+from ayni.feedback.schema import annotators, batches, dialogues, items, judgements, standing, tallies
 
 
 def record(connection: Connection, now: datetime, entry: Entry) -> int:
@@ -32,29 +32,27 @@ def record(connection: Connection, now: datetime, entry: Entry) -> int:
         if connection.execute(select(judgements.c.id).where(withdrawn)).first() is not None:
             raise BadInput("this judgement was taken back", field="submission", fix="load the page again to judge anew")
         return before.id
-    about_it = (items.c.task, items.c.batch_id, items.c.dialogue_id, dialogues.c.annotator_id)
-    place = select(*about_it).outerjoin(dialogues, dialogues.c.id == items.c.dialogue_id)
-    about = connection.execute(place.where(items.c.id == entry.item_id)).one_or_none()
+    about = _about(connection, entry)
     if about is None:
         raise BadInput(f"there is no item {entry.item_id!r}", field="item")
     if entry.kind == "withdrawn":
         raise BadInput("undo withdraws a judgement, record does not", field="kind")
     check_entry(entry, about.task)
     active(connection, entry.annotator_id)
-    open_batch(connection, about.batch_id)
-    if about.annotator_id not in (None, entry.annotator_id):
+    if about.closed_at is not None:
+        raise closed(about.batch_id)
+    if about.writer not in (None, entry.annotator_id):
         raise BadInput("only who writes a dialogue judges it", field="annotator")
     if about.dialogue_id is not None:
         _check_open_end(connection, entry.item_id)
-    mine = (standing.c.item_id == entry.item_id) & (standing.c.annotator_id == entry.annotator_id)
-    last = connection.execute(select(standing).where(mine)).one_or_none()
-    number = _append(connection, now, entry, None if last is None else last.judgement_id)
-    if last is None:
+    number = _append(connection, now, entry, about.judgement_id)
+    if about.judgement_id is None:
         key = {"item_id": entry.item_id, "annotator_id": entry.annotator_id, "batch_id": about.batch_id}
         connection.execute(insert(standing).values(**key, judgement_id=number, kind=entry.kind))
     else:
+        mine = standing.c.judgement_id == about.judgement_id
         connection.execute(update(standing).where(mine).values(judgement_id=number, kind=entry.kind))
-    _count(connection, entry.item_id, (entry.kind == "judged") - (last is not None and last.kind == "judged"))
+    _count(connection, entry.item_id, (entry.kind == "judged") - (about.kind == "judged"))
     return number
 
 
@@ -113,6 +111,26 @@ def judgement(connection: Connection, number: int) -> Judged:
     if not found:
         raise BadInput(f"there is no judgement {number}", field="judgement")
     return found[0]
+
+
+def _about(connection: Connection, entry: Entry) -> Row[Any] | None:
+    """All that must be known of the item, in one question; `judgement_id` and `kind` of what this annotator said."""
+    mine = (standing.c.item_id == items.c.id) & (standing.c.annotator_id == entry.annotator_id)
+    of_item = (items.c.task, items.c.batch_id, items.c.dialogue_id)
+    of_others = (
+        batches.c.closed_at,
+        dialogues.c.annotator_id.label("writer"),
+        standing.c.judgement_id,
+        standing.c.kind,
+    )
+    question: Select[Any] = (
+        select(*of_item, *of_others)
+        .join(batches, batches.c.id == items.c.batch_id)
+        .outerjoin(dialogues, dialogues.c.id == items.c.dialogue_id)
+        .outerjoin(standing, mine)
+        .where(items.c.id == entry.item_id)
+    )
+    return connection.execute(question).one_or_none()
 
 
 def _last_of(annotator_id: str) -> Select[Any]:

@@ -32,24 +32,26 @@ def next_item(connection: Connection, annotator_id: str, batch_id: str | None) -
 
 def _next_in(connection: Connection, annotator_id: str, batch_id: str) -> str | None:
     """A due check goes first, but only where work follows it: it tests who is still at work."""
+    mine = (standing.c.annotator_id == annotator_id) & (standing.c.batch_id == batch_id)
+    answered = select(func.count()).select_from(standing).where(mine).scalar_subquery()
+    end = select(func.max(items.c.position)).where(items.c.batch_id == batch_id).scalar_subquery()
     wanted = _undone(annotator_id, batch_id, "queue").where(tallies.c.wanting == true())
-    fewest = connection.execute(wanted.order_by(tallies.c.judged, tallies.c.position).limit(1)).one_or_none()
+    first = wanted.order_by(tallies.c.judged, tallies.c.position).limit(1).add_columns(answered.label("answered"), end)
+    fewest = connection.execute(first).one_or_none()
     if fewest is None:
         checks = _undone(annotator_id, batch_id, "check").where(tallies.c.wanting == true())
         last = connection.execute(checks.order_by(tallies.c.judged, tallies.c.position).limit(1)).one_or_none()
         return None if last is None else last.item_id
-    mine = (standing.c.annotator_id == annotator_id) & (standing.c.batch_id == batch_id)
-    answered = connection.scalars(select(func.count()).select_from(standing).where(mine)).one()
-    checks = _undone(annotator_id, batch_id, "check").where(tallies.c.position <= answered)
+    item_id, judged, answered_now, last_position = fewest
+    checks = _undone(annotator_id, batch_id, "check").where(tallies.c.position <= answered_now)
     due = connection.execute(checks.order_by(tallies.c.position).limit(1)).one_or_none()
     if due is not None:
         return due.item_id
     # Among those with equally few judgements: the first one from a place that depends on who asks and how far they are.
-    size = connection.scalars(select(func.max(items.c.position)).where(items.c.batch_id == batch_id)).one() + 1
-    place = seed_of("next", batch_id, annotator_id, answered) % size
-    onward = wanted.where(tallies.c.judged == fewest.judged, tallies.c.position >= place)
+    place = seed_of("next", batch_id, annotator_id, answered_now) % (last_position + 1)
+    onward = wanted.where(tallies.c.judged == judged, tallies.c.position >= place)
     found = connection.execute(onward.order_by(tallies.c.position).limit(1)).one_or_none()
-    return (found or fewest).item_id
+    return item_id if found is None else found.item_id
 
 
 def _undone(annotator_id: str, batch_id: str, lane: str) -> Select[tuple[str, int]]:

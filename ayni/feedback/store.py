@@ -59,11 +59,11 @@ class Store:
 
     def batches(self) -> list[Batch]:
         """Oldest first, closed ones too."""
-        with self._database.read() as connection:
+        with self._database.look() as connection:
             return batches.all_batches(connection)
 
     def batch(self, batch_id: str) -> Batch:
-        with self._database.read() as connection:
+        with self._database.look() as connection:
             return batches.batch(connection, batch_id)
 
     def close_batch(self, batch_id: str) -> None:
@@ -72,7 +72,7 @@ class Store:
             batches.close_batch(connection, self._clock(), batch_id)
 
     def item(self, item_id: str) -> Item:
-        with self._database.read() as connection:
+        with self._database.look() as connection:
             return batches.item(connection, item_id)
 
     def items(self, batch_id: str) -> list[Item]:
@@ -87,7 +87,7 @@ class Store:
 
     def done(self, batch_id: str) -> tuple[int, int]:
         """(judgements that count, judgements wanted): of `progress` what can be had quickly."""
-        with self._database.read() as connection:
+        with self._database.look() as connection:
             return batches.done(connection, batch_id)
 
     # Judging
@@ -226,12 +226,12 @@ class Store:
             return people.enrol(connection, self._clock(), name, role)
 
     def annotator(self, annotator_id: str) -> Annotator:
-        with self._database.read() as connection:
+        with self._database.look() as connection:
             return people.annotator(connection, annotator_id)
 
     def annotators(self) -> list[Annotator]:
         """By name, retired ones too."""
-        with self._database.read() as connection:
+        with self._database.look() as connection:
             return people.everyone(connection)
 
     def retire(self, annotator_id: str) -> None:
@@ -256,7 +256,7 @@ class Store:
 
     def session(self, token: str) -> Annotator | None:
         """Whose session it is; None when it has ended, is out of date or never was, or they are retired."""
-        with self._database.read() as connection:
+        with self._database.look() as connection:
             return people.session(connection, self._clock(), token)
 
     def end_session(self, token: str) -> None:

@@ -77,7 +77,6 @@ def judge(call: Call) -> Response:
     token = submission(call.form)
     item = own_item(call, call.form.get("item", ""))
     try:
-        batch = open_batch(call, item.batch_id)
         entry = _entry(call, item, token)
         call.desk.store.record(entry)
     except BadInput as problem:
@@ -87,7 +86,7 @@ def judge(call: Call) -> Response:
         if entry.kind != "judged":  # without a chosen answer it cannot go on
             call.desk.store.end_dialogue(item.dialogue_id)
         return call.go("/dialogue", id=item.dialogue_id, said="chosen" if entry.kind == "judged" else "ended")
-    return call.go("/judge", batch=batch.id, said="saved" if entry.kind == "judged" else entry.kind)
+    return call.go("/judge", batch=item.batch_id, said="saved" if entry.kind == "judged" else entry.kind)
 
 
 def _entry(call: Call, item: Item, token: str) -> Entry:
