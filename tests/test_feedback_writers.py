@@ -75,7 +75,7 @@ class TestProcesses:
     def test_killed_at_any_moment(self, new_address: Callable[[], str], processes: ForkServerContext) -> None:
         address, heard, kills = new_address(), dict[str, int](), 0
         with open_store(address) as store:
-            filled(store, *(item(f"i{number}", overlap=2) for number in range(ITEMS)))
+            filled(store, *(item(f"i{number}", overlap=2) for number in range(10 * ITEMS)))  # more than anybody gets to
             for patience in (7, 3, 12):
                 started = []
                 for name in ("Ann", "Bob"):
