@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import platform
-import re
 import shutil
 from importlib import metadata
 from pathlib import Path
@@ -63,14 +62,12 @@ def _machine() -> dict[str, Any]:
 
 
 def _has_bf16() -> bool:
-    """Matrix units for bf16: AMX or AVX-512 on x86, the bf16 extension on ARM, or the accelerator's own."""
+    """Whether `dtype: auto` computes in bf16 here."""
     import torch
 
-    if torch.cuda.is_available():
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    cpuinfo = Path("/proc/cpuinfo")
-    flags = re.findall(r"^(?:flags|Features)\s*:(.*)$", cpuinfo.read_text(), re.M)[:1] if cpuinfo.exists() else []
-    return bool({"amx_bf16", "avx512_bf16", "bf16"} & set(" ".join(flags).split()))
+    from ayni.train.precision import compute_dtype
+
+    return compute_dtype("auto", "cuda" if torch.cuda.is_available() else "cpu") == torch.bfloat16
 
 
 def _memory_gb() -> float:
