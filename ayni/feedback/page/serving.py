@@ -69,7 +69,7 @@ def serve(page: Any, bound: socket.socket) -> None:
 def served(page: Any, bound: socket.socket) -> Iterator[None]:
     """The page answers as long as the body runs."""
     server = _server(page)
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, name="page")
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]}, name="page", daemon=True)
     thread.start()
     try:
         yield
