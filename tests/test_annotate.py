@@ -23,7 +23,9 @@ from ayni.model_directory import save_model
 from ayni.records import Message
 
 START = """
+import signal
 from ayni.cli.annotate import annotate
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell that runs the tests beside itself ignores it
 annotate({store!r}, "127.0.0.1", 0, {login}, (), False, "Wayra", {invite!r}, (), (0.7,), 8, 0)
 """
 
