@@ -4,7 +4,7 @@
 
 How fast people judge: a comparison of the paper has a prompt of 31 tokens and two answers of 234 (Table 6), about 375
 words; at 238 words a minute (Brysbaert 2019, silent reading of English) that is 94 seconds. `PACED` pauses 1 second on
-average, so its 32 people press as hard as some 3,000 who read; `HURRIED` never pauses.
+average, so its 32 people press as hard as some 2,000 who read; `HURRIED` never pauses.
 """
 
 from __future__ import annotations
