@@ -52,7 +52,8 @@ class Site:
         page.on("dialog", lambda dialog: self.errors.append(f"a dialog: {dialog.message}"))
         page.on("requestfailed", self._failed)
         page.goto(f"{self.address}/sign-in?invitation={self.store.invite(name, role)}")
-        page.get_by_role("button", name="Sign in").click()
+        with page.expect_navigation():
+            page.get_by_role("button", name="Sign in").click()
         expect(page.get_by_role("heading", level=1)).to_contain_text(f"Hello, {name}", timeout=WAIT)
         return page
 
@@ -116,6 +117,12 @@ def press(page: Page, button: str, comment: str | None = None) -> None:
         page.get_by_label("Comment").fill(comment)
     with page.expect_navigation():
         page.get_by_role("button", name=button).click()
+
+
+def follow(page: Page, link: str) -> None:
+    """A link to another page, until that page's script listens: a key that is pressed before is lost."""
+    with page.expect_navigation():
+        page.get_by_role("link", name=link).click()
 
 
 def told(page: Page, text: str) -> None:

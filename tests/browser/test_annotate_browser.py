@@ -10,7 +10,19 @@ import re
 from typing import Any
 
 import pytest
-from browser_site import DESKTOP, PHONE, WAIT, Site, judge_by_keyboard, judge_by_mouse, label, press, to_safety, told
+from browser_site import (
+    DESKTOP,
+    PHONE,
+    WAIT,
+    Site,
+    follow,
+    judge_by_keyboard,
+    judge_by_mouse,
+    label,
+    press,
+    to_safety,
+    told,
+)
 from page_visitor import item
 from playwright.sync_api import Browser, Page, expect
 
@@ -22,7 +34,7 @@ pytest_plugins = ("browser_fixtures",)
 def test_a_whole_visit(chromium: Browser, site: Site) -> None:
     width, height = DESKTOP
     page = site.visit(chromium, "Rosa", viewport={"width": width, "height": height})
-    page.get_by_role("link", name="Start judging").click()
+    follow(page, "Start judging")
     page.keyboard.press("?")
     expect(page.get_by_text("Harmless comes first")).to_be_visible(timeout=WAIT)
     page.keyboard.press("?")
@@ -35,7 +47,8 @@ def test_a_whole_visit(chromium: Browser, site: Site) -> None:
         told(page, "Saved. Here is the next one.")
     assert tasks == {"helpfulness", "safety"}
     before = len(site.store.current())
-    page.keyboard.press("u")
+    with page.expect_navigation():
+        page.keyboard.press("u")
     told(page, "Taken back. Judge it again, or skip it.")
     assert len(site.store.current()) == before - 1
     judge_by_keyboard(page, 6)
@@ -47,13 +60,14 @@ def test_a_whole_visit(chromium: Browser, site: Site) -> None:
     assert (kinds.count("judged"), kinds.count("flagged"), len(site.store.log())) == (20, 1, 23)
     assert {row.entry.rating for row in rows if row.entry.kind == "judged"} > {"significantly_better", "better"}
     assert rows[-1].entry.reason == "The question is cut off.\nI cannot tell."
-    page.get_by_role("link", name="ayni").click()
+    follow(page, "ayni")
     hold_a_dialogue(page, site, "Rosa")
+    see_it_in_the_collection(chromium, site)
 
 
 def hold_a_dialogue(page: Page, site: Site, name: str, script: bool = True) -> None:
     """Three turns against the two live models, from the start page on."""
-    page.get_by_role("link", name="Write a prompt").click()
+    follow(page, "Write a prompt")
     page.get_by_text("Helpfulness:").click()
     page.get_by_label("Your prompt").fill("why rain falls on the green hill")
     press(page, "Ask both models")
@@ -81,9 +95,10 @@ def hold_a_dialogue(page: Page, site: Site, name: str, script: bool = True) -> N
         assert after.prompt.dialog[-2].content == chosen
 
 
-def test_the_admin_page_shows_it(chromium: Browser, site: Site) -> None:
+def see_it_in_the_collection(chromium: Browser, site: Site) -> None:
+    """What Rosa did, as the administrator sees it."""
     page = site.visit(chromium, "Boss", "admin")
-    page.get_by_role("link", name="Collection").click()
+    follow(page, "Collection")
     boxes = page.locator(".numbers div")
     numbers = dict(zip(boxes.locator("dt").all_inner_texts(), boxes.locator("dd").all_inner_texts(), strict=True))
     assert (numbers["comparisons"], numbers["flagged"], numbers["turns of dialogues"]) == ("22", "1", "3")
@@ -99,7 +114,7 @@ def test_the_admin_page_shows_it(chromium: Browser, site: Site) -> None:
 
 def test_a_whole_visit_without_javascript(chromium: Browser, site: Site) -> None:
     page = site.visit(chromium, "Killa", java_script_enabled=False)
-    page.get_by_role("link", name="Start judging").click()
+    follow(page, "Start judging")
     page.get_by_text("Guidelines and keys").click()
     expect(page.get_by_text("Harmless comes first")).to_be_visible(timeout=WAIT)
     for number in (5, 1, 8):
@@ -115,7 +130,7 @@ def test_a_whole_visit_without_javascript(chromium: Browser, site: Site) -> None
     told(page, "Thank you for telling us. Here is the next one.")
     mine = site.store.current(annotator_id=site.annotator("Killa"))
     assert [row.entry.kind for row in mine] == ["judged", "judged", "skipped", "flagged"]
-    page.get_by_role("link", name="ayni").click()
+    follow(page, "ayni")
     hold_a_dialogue(page, site, "Killa", script=False)
     page.get_by_role("button", name="Sign out").click()
     told(page, "You are signed out.")
