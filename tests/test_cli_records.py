@@ -13,7 +13,8 @@ from feedback_cases import check, item, said
 from small_stages import Small, prepare
 
 from ayni import cli
-from ayni.cli.records import shown, stored
+from ayni.cli.records import stored
+from ayni.feedback.address import without_password
 from ayni.feedback.entries import Batch
 from ayni.feedback.store import open_store
 from ayni.files import write_json, write_jsonl
@@ -146,8 +147,8 @@ def test_a_store_s_file_is_told_by_its_content(capsys: pytest.CaptureFixture[str
 
 
 def test_a_password_is_not_shown() -> None:
-    assert shown("postgresql+psycopg://me:secret@host/base") == "postgresql+psycopg://me:***@host/base"
-    assert shown("pairs.jsonl") == "pairs.jsonl"
+    assert without_password("postgresql+psycopg://me:secret@host/base") == "postgresql+psycopg://me:***@host/base"
+    assert without_password("pairs.jsonl") == "pairs.jsonl"
 
 
 def _lines(name: str, *rows: Any) -> Callable[[Path], None]:

@@ -17,6 +17,7 @@ from ayni.evaluate.annotation_quality import BatchQuality, StoreQuality, quality
 from ayni.evaluate.annotator_agreement import Agreements
 from ayni.evaluate.batch_statistics import Count
 from ayni.evaluate.screening import GOLD_ACCURACY, LEAST
+from ayni.feedback.address import without_password
 from ayni.feedback.entries import Progress
 from ayni.feedback.store import open_store
 from ayni.maths.agreement import Agreement
@@ -38,8 +39,9 @@ def inspect_store(address: str, model: Path | None, critic: Path | None, as_json
         progress = {batch.id: store.progress(batch.id) for batch in store.batches()}
     if not as_json:
         _print(found, progress, Console(highlight=False))
-    plain = asdict(found) | {"results": [asdict(row) for row in found.results()]}
-    return {"store": address} | plain | {"progress": {name: asdict(each) for name, each in progress.items()}}
+    plain = {"store": without_password(address)} | asdict(found)
+    counts = {name: asdict(each) for name, each in progress.items()}
+    return plain | {"results": [asdict(row) for row in found.results()], "progress": counts}
 
 
 def _counter(model: Path) -> Count:

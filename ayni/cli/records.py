@@ -10,7 +10,7 @@ from typing import Any
 from ayni.cli import say
 from ayni.cli.stages import located, output_of
 from ayni.errors import BadInput
-from ayni.feedback.address import is_store
+from ayni.feedback.address import is_store, without_password
 from ayni.files import atomic_file, write_jsonl
 from ayni.records import Comparison, to_dict
 from ayni.text.feedback_pairs import Pairing
@@ -86,21 +86,23 @@ def export_records(
             what = "--batch" if batches else "--heldout"
             raise BadInput(f"only a preference store knows what {what} means", path=source)
         kept, apart, skipped = scan(output_of(Path(source), "records.jsonl"), "comparisons").records, [], Counter()
+    name = without_password(source)
     if not kept:
-        raise BadInput("there are no comparisons to export", path=shown(source))
+        raise BadInput("there are no comparisons to export", path=name)
     if heldout is None and apart:
         skipped["held out (--heldout FILE writes them)"] = len(apart)
     texts = [(out, kept)] + ([(heldout, apart)] if heldout is not None else [])
     said = [(path, _rows(records, format)) for path, records in texts]  # all that can be refused is, before any write
     for path, rows in said:
         _write(path, rows)
-    say(f"{shown(source)}: {len(kept)} comparisons" + (f", {len(apart)} held out" if heldout is not None else ""))
+    held_out = "" if heldout is None else f", {len(apart)} held out"
+    say(f"{name}: {len(kept)} comparisons{held_out}")
     _tell_left_out(skipped)
     if not as_json:
         for path, _ in said:
             print(path)
     return {
-        "source": shown(source),
+        "source": name,
         "output": str(out),
         "format": format,
         "records": len(kept),
@@ -128,15 +130,6 @@ def stored(source: str, batches: Sequence[str]) -> tuple[list[Comparison], list[
             skipped["gold check"] += 1
     kept, apart = (comparisons(each for each in judged if each.item.heldout is side) for side in (False, True))
     return kept, apart, skipped
-
-
-def shown(source: str) -> str:
-    """A store's address without its password."""
-    if "://" not in source:
-        return source
-    from sqlalchemy import make_url
-
-    return make_url(source).render_as_string(hide_password=True)
 
 
 def _rows(comparisons: Sequence[Comparison], format: str) -> Iterable[Any] | str:

@@ -6,6 +6,8 @@ import sqlite3
 from pathlib import Path
 from urllib.parse import quote
 
+from sqlalchemy import make_url
+
 from ayni.feedback.schema import VERSION_TABLE
 
 _SQLITE = b"SQLite format 3\x00"
@@ -33,3 +35,10 @@ def is_store(address: str) -> bool:
         return True
     finally:
         connection.close()
+
+
+def without_password(address: str) -> str:
+    """The address as it may be printed, written down and sent on."""
+    if "://" not in address:
+        return address
+    return make_url(address).render_as_string(hide_password=True)
