@@ -1,4 +1,4 @@
-"""A user's own reward: a Python function or an HTTP endpoint that scores answers, wherever a reward model may choose.
+"""A user's own reward: a Python function or an HTTP endpoint that scores answers, for `reject`, `chat` and `score`.
 
     def reward(prompts, answers):   # prompts: a list of [{"role", "content"}, …] each; answers: as many texts
         return [float(len(answer)) for answer in answers]
