@@ -267,6 +267,13 @@ def test_the_admin_page_counts_measures_and_invites(tmp_path: Path) -> None:
         boss.send("/admin/close")
         assert "The batch is closed" in boss.page.text
         assert inti.go("/judge?batch=week-1").status_code == 400
+        boss.send("/admin/retire", annotator=person(store, "Inti").id)
+        assert "They are signed out" in boss.page.text
+        assert "No longer here: Inti" in boss.page.text
+        assert inti.go("/").url.path == "/sign-in"
+        for nobody in (person(store, "Boss").id, "", "x"):
+            assert boss.post("/admin/retire", {"annotator": nobody}).status_code == 400
+        assert boss.go("/admin").status_code == 200
 
 
 def test_the_admin_page_reads_no_answers(tmp_path: Path) -> None:

@@ -111,7 +111,9 @@ CROSS: list[dict[str, str]] = [
 
 
 @pytest.mark.parametrize("headers", CROSS)
-@pytest.mark.parametrize("path", ["/judge", "/undo", "/sign-in", "/sign-out", "/admin/invite", "/write", "/dialogue"])
+@pytest.mark.parametrize(
+    "path", ["/judge", "/undo", "/sign-in", "/sign-out", "/admin/invite", "/admin/retire", "/write", "/dialogue"]
+)
 def test_a_change_from_another_site_is_refused(store: Store, path: str, headers: dict[str, str]) -> None:
     visitor = Visitor(site(store, talk=echo)).sign_in(store.invite("Boss", "admin"))
     fields = judge_fields(visitor) | {"invitation": store.invite("Boss", "admin"), "name": "Eve", "role": "admin"}
@@ -192,8 +194,9 @@ def test_a_retired_annotator_is_out_at_once(rosa: Visitor, store: Store) -> None
 
 
 def test_annotators_see_no_admin_page_and_no_one_elses_dialogue(rosa: Visitor, store: Store) -> None:
-    for path in ("/admin/invite", "/admin/close"):
-        assert rosa.post(path, {"name": "Eve", "role": "admin", "batch": "week-1"}).status_code == 403
+    me = person(store).id
+    for path in ("/admin/invite", "/admin/close", "/admin/retire"):
+        assert rosa.post(path, {"name": "Eve", "role": "admin", "batch": "week-1", "annotator": me}).status_code == 403
     assert rosa.go("/admin").status_code == 403
     rosa.go("/write?batch=week-1")
     rosa.send("/write", prompt="Mine?", task="helpfulness")

@@ -121,7 +121,16 @@ def test_posts_from_other_sites(site: Site, headers: dict[str, str]) -> None:
     _, _, html = boss.ask("/judge?batch=week-1")
     fields = given(html)
     body = f"submission={fields['submission']}&item={fields['item']}&kind=judged&choice=1&name=Eve&role=admin&batch=big"
-    for path in ("/judge", "/undo", "/sign-out", "/admin/invite", "/admin/close", "/write", "/sign-in"):
+    for path in (
+        "/judge",
+        "/undo",
+        "/sign-out",
+        "/admin/invite",
+        "/admin/close",
+        "/admin/retire",
+        "/write",
+        "/sign-in",
+    ):
         status, said = site.post(path, body, boss.cookie, extra)
         assert (status, "set-cookie" in said.lower()) == (403, False)
     assert (len(site.store.log()), len(site.store.annotators())) == before

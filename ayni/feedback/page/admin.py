@@ -1,4 +1,4 @@
-"""For the people who run a collection: how far each batch is, how well it goes, who helps; invitations."""
+"""For the people who run a collection: how far each batch is, how well it goes, who helps and who no longer may."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import ROLES, Batch, Judged, Kind, Progress
+from ayni.feedback.entries import ROLES, Annotator, Batch, Judged, Kind, Progress
 from ayni.feedback.page.desk import Call, Measure, address, sentence
 from ayni.feedback.page.forms import text
 from ayni.feedback.page.judge import as_number, open_batch
@@ -88,6 +88,19 @@ def close(call: Call) -> Response:
     return call.go("/admin", said="closed")
 
 
+def retire(call: Call) -> Response:
+    """Signed out everywhere, for good; what they judged stays. Who runs this page cannot lock themselves out."""
+    chosen = call.form.get("annotator", "")
+    if chosen not in {person.id for person in _others(call)}:
+        raise HTTPException(400, "There is nobody else of that kind here. Please load the page again.")
+    call.desk.store.retire(chosen)
+    return call.go("/admin", said="retired")
+
+
+def _others(call: Call) -> list[Annotator]:
+    return [person for person in call.desk.store.annotators() if person.id != call.annotator.id]
+
+
 def _page(
     call: Call, *, problem: str | None = None, link: str | None = None, name: str = "", status: int = 200
 ) -> Response:
@@ -105,6 +118,7 @@ def _page(
         status,
         batches=views,
         people=people(notes, of_people),
+        others=_others(call),
         columns=list(dict.fromkeys(measure.name for measure in of_people)),
         problem=problem,
         link=link,

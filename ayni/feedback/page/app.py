@@ -78,6 +78,7 @@ def _routes(desk: Desk) -> list[Route]:
         get("/admin", admin.overview, "admin"),
         post("/admin/invite", admin.invite, "admin"),
         post("/admin/close", admin.close, "admin"),
+        post("/admin/retire", admin.retire, "admin"),
         Route("/static/{name}", _static(), methods=["GET"]),
     ]
 

@@ -163,6 +163,7 @@ SAID: Mapping[str, str] = MappingProxyType(
         "hello": "You are signed in.",
         "bye": "You are signed out.",
         "closed": "The batch is closed.",
+        "retired": "They are signed out and cannot come back.",
     }
 )
 STATIC = {"page.css": "text/css", "page.js": "text/javascript", "icon.svg": "image/svg+xml"}
