@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from ayni.errors import BadInput
 from ayni.files import read_text
@@ -21,6 +21,20 @@ class Config(BaseModel):
     """The settings of one stage: unknown keys and wrong types are errors, nothing changes after parsing."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _over_defaults(cls, given: Any) -> Any:
+        """A table given in part (`optimiser: {lr: 1e-4}`) changes that part of this field's default and no more."""
+        if not isinstance(given, dict):
+            return given
+        tables = {name: field.default for name, field in cls.model_fields.items() if isinstance(field.default, Config)}
+        merged = {
+            name: default.model_dump() | given[name]
+            for name, default in tables.items()
+            if isinstance(given.get(name), dict)
+        }
+        return given | merged
 
 
 C = TypeVar("C", bound=Config)

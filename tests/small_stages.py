@@ -21,7 +21,7 @@ from ayni.rollout import engine
 from ayni.text.chat import render_prompt
 from ayni.world.village import Village
 
-OPTIMISER = {"lr": 5e-3}
+OPTIMISER = {"lr": 5e-3, "warmup": 0.03}
 FIT = {"optimiser": OPTIMISER, "tokens_per_micro_batch": 120, "checkpoint_every": 2, "dtype": "fp32"}
 
 

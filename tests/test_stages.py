@@ -16,7 +16,7 @@ import torch
 from small_stages import Small, comparisons, prepare
 from tiny import SENTENCE, policy, prompts, tokenizer
 
-from ayni.config import parse_config
+from ayni.config import apply_sets, parse_config
 from ayni.errors import BadInput
 from ayni.execution import execute
 from ayni.files import write_jsonl
@@ -34,6 +34,7 @@ from ayni.text.formats import read_comparisons, read_demonstrations, read_prompt
 from ayni.text.tokenizer import load_tokenizer
 from ayni.train.batch import Pair, batch_of
 from ayni.train.objectives import NextToken
+from ayni.train.trainer import Optimiser
 
 LONG = " ".join([SENTENCE] * 4)  # more than a context of 96 tokens
 
@@ -407,3 +408,14 @@ def test_another_seed_gives_another_result(name: str, stages: dict[str, Small], 
     first, second = (metrics(tmp_path / str(seed)) for seed in (1, 2))
     assert [line["step"] for line in first] == [line["step"] for line in second] or name == "ppo"
     assert first != second
+
+
+def test_a_table_given_in_part_changes_that_part_of_its_default_alone() -> None:
+    ppo = load_stage("ppo").config
+    config: Any = parse_config(ppo, apply_sets({"optimiser": {"lr": 1e-4}}, ["critic_optimiser.lr=3e-4"]))
+    assert config.optimiser == Optimiser(lr=1e-4, schedule="constant", warmup=0)
+    assert config.critic_optimiser == Optimiser(lr=3e-4, schedule="constant", warmup=0)
+    config = parse_config(ppo, {})
+    assert config.optimiser == Optimiser(lr=1e-6, schedule="constant", warmup=0)
+    with pytest.raises(BadInput, match=r"optimiser\.lear"):
+        parse_config(ppo, {"optimiser": {"lear": 1}})

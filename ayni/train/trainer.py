@@ -185,6 +185,8 @@ def fit(
         run.say(f"resumed at step {step}")
     if place.rank == 0:
         run.rewind(trainer.step)
+    if (warmup := trainer.optimiser.warmup) > trainer.steps:
+        run.say(f"{warmup:.0f} of {trainer.steps} steps are warm-up; optimiser.warmup=0.03 would make it 3% of them")
     while trainer.step < trainer.steps:
         began = time.monotonic()
         mine = place.share(examples(trainer.step + 1))
