@@ -91,7 +91,7 @@ def metrics_of(name: str, kind: str, generator: np.random.Generator) -> list[dic
             {"step": i, "reward": 0.2 + i / 60 + generator.normal(0, 0.08), "helpfulness": 1 + i / 40,
              "safety": 1.2 + i / 80, "kl": 3 * (1 - math.exp(-i / 20)) + generator.normal(0, 0.1), "score": 0.1,
              "entropy": 1.4 - i / 120, "value_loss": 0.4 * math.exp(-i / 12), "policy_loss": -0.01,
-             "clip_fraction": 0.08 + generator.normal(0, 0.01), "length": 31 + i / 6}
+             "clipped": 0.08 + generator.normal(0, 0.01), "length": 31 + i / 6}
             for i in range(1, 61)
         ]  # fmt: skip
     if kind == "study":

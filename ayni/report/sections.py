@@ -25,7 +25,7 @@ _PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("KL, nats per answer", ("kl",)),
     ("Entropy, nats per token", ("entropy",)),
     ("Value loss", ("value_loss",)),
-    ("Clipped share of tokens", ("clip_fraction",)),
+    ("Clipped share of tokens", ("clipped",)),
     ("Answer length, tokens", ("length",)),
 )
 _LINE_COLOUR = {
@@ -178,8 +178,8 @@ def _panel(stage: StageData, title: str, names: Sequence[str], subtitle: str) ->
         return None
     keys = tuple((line.label, line.colour) for line in lines) if len(lines) > 1 else ()
     by_n = stage.kind == "reject" and any("n" in line for line in stage.metrics)
-    drawn = curves(lines, x_label="answers per prompt" if by_n else "step", percent="clip_fraction" in names)
-    last = percent(lines[0].y[-1]) if "clip_fraction" in names else f"{lines[0].y[-1]:.3g}"
+    drawn = curves(lines, x_label="answers per prompt" if by_n else "step", percent="clipped" in names)
+    last = percent(lines[0].y[-1]) if "clipped" in names else f"{lines[0].y[-1]:.3g}"
     return Panel(title, subtitle, keys, last, drawn)
 
 
