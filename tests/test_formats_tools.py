@@ -170,7 +170,7 @@ def ranks(*order: int) -> list[dict[str, Any]]:
     return [{"rank": rank, "value": f"response-{n}"} for n, rank in enumerate(order, 1)]
 
 
-def v1(fields: dict[str, Any], *said: tuple[str, dict[str, Any], str]) -> dict[str, Any]:
+def v1(fields: dict[str, Any], *said: tuple[str | None, dict[str, Any], str]) -> dict[str, Any]:
     responses = [
         {"user_id": user, "values": {q: {"value": v} for q, v in values.items()}, "status": status}
         for user, values, status in said
@@ -268,6 +268,25 @@ def test_argilla_flat_rows_with_discarded_responses(tmp_path: Path) -> None:
     (found,) = read_comparisons(tmp_path / "rows.jsonl")
     assert (found.chosen, found.annotator) == ("The river.", ANNA)
     assert scan(tmp_path / "rows.jsonl").skipped == {"a response that is discarded": 1, "no response": 1}
+
+
+def test_argilla_responses_of_nobody_in_particular_are_all_kept(tmp_path: Path) -> None:
+    votes = (ranks(2, 1), ranks(2, 1), ranks(1, 2))
+    rows = [
+        v1(TWO, *((None, {"preference": vote}, "submitted") for vote in votes), (None, {}, "draft")),
+        {
+            **flat(TWO, "preference", ["response-2", "response-1"], ["submitted"] * 2),
+            "preference.responses.users": None,
+        },
+    ]
+    for n, (row, chosen) in enumerate(zip(rows, (["A stone.", "A stone.", "The river."], None), strict=True)):
+        (tmp_path / str(n)).mkdir()
+        found = read_comparisons(one_file(tmp_path / str(n), row))
+        assert {c.annotator for c in found} == {""}
+        if chosen is not None:
+            assert [c.chosen for c in found] == chosen
+        else:
+            assert sorted(c.chosen for c in found) == ["A stone.", "The river."]
 
 
 def test_a_ranking_counts_before_other_questions(tmp_path: Path) -> None:

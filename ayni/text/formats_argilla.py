@@ -29,9 +29,10 @@ _BEST = re.compile(r"best|better|prefer|choose|chosen|winner", re.I)  # a rating
 
 @dataclass(frozen=True, slots=True)
 class _Said:
-    """What one person answered to one question."""
+    """What one person answered to one question; of the unnamed, `place` among the responses tells them apart."""
 
     user: str
+    place: int
     question: str
     value: Any
     status: str | None
@@ -56,7 +57,7 @@ def argilla_pairs(row: Row) -> Iterator[Comparison | Skip]:
     where = "fields" if "fields" in row.value else ""
     dialog = find_dialog(row, fields, where)
     own = known_fields(fields)
-    for user, said in _by_user(row).items():
+    for (user, _), said in _by_person(row).items():
         if isinstance(said, Skip):
             yield said
             continue
@@ -77,7 +78,7 @@ def argilla_pairs(row: Row) -> Iterator[Comparison | Skip]:
 def argilla_judgements(row: Row) -> Iterator[Judgement | Skip]:
     """Of each person the rating or the thumb they gave the one answer."""
     prompt, answer = _one_answer(row)
-    for said in _by_user(row).values():
+    for said in _by_person(row).values():
         if isinstance(said, Skip):
             yield said
             continue
@@ -139,9 +140,10 @@ def _responses(row: Row) -> Iterator[_Said]:
                 raise row.error("expected an object", f"responses.{index}.values")
             user, status = str(each.get("user_id") or ""), each.get("status")
             for question, answer in values.items():
-                yield _Said(user, question, answer.get("value") if isinstance(answer, dict) else answer, status)
+                value = answer.get("value") if isinstance(answer, dict) else answer
+                yield _Said(user, index, question, value, status)
             if not values:
-                yield _Said(user, "", None, status)
+                yield _Said(user, index, "", None, status)
         return
     if isinstance(responses, dict):  # version 2: a list a question
         for question, answers in responses.items():
@@ -153,8 +155,8 @@ def _responses(row: Row) -> Iterator[_Said]:
         elif name.endswith(".responses") and part is not None:
             count = len(_column(row, name))
             users, status = (_column(row, f"{name}.{which}", count) for which in ("users", "status"))
-            for value, user, state in zip(part, users, status, strict=True):
-                yield _Said(str(user or ""), name.removesuffix(".responses"), value, state)
+            for index, (value, user, state) in enumerate(zip(part, users, status, strict=True)):
+                yield _Said(str(user or ""), index, name.removesuffix(".responses"), value, state)
 
 
 def _column(row: Row, name: str, count: int | None = None) -> list[Any]:
@@ -173,17 +175,18 @@ def _listed(row: Row, question: str, answers: Any, field: str) -> Iterator[_Said
     for index, each in enumerate(answers if isinstance(answers, list) else [answers]):
         if not isinstance(each, dict):
             raise row.error("expected an object", f"{field}.{index}")
-        yield _Said(str(each.get("user_id") or ""), question, each.get("value"), each.get("status"))
+        yield _Said(str(each.get("user_id") or ""), index, question, each.get("value"), each.get("status"))
 
 
-def _by_user(row: Row) -> dict[str, list[_Said] | Skip]:
+def _by_person(row: Row) -> dict[tuple[str, int], list[_Said] | Skip]:
     """Each person's submitted answers, or why theirs do not count; Skip where nobody has answered."""
-    found: dict[str, list[_Said] | Skip] = {}
+    found: dict[tuple[str, int], list[_Said] | Skip] = {}
     for said in _responses(row):
+        person = (said.user, 0 if said.user else said.place)
         if said.status not in (None, "submitted"):
-            found[said.user] = Skip(f"a response that is {said.status}")
+            found[person] = Skip(f"a response that is {said.status}")
         else:
-            mine = found.setdefault(said.user, [])
+            mine = found.setdefault(person, [])
             if isinstance(mine, list) and said.value is not None:
                 mine.append(said)
     if not found:
