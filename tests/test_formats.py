@@ -17,6 +17,7 @@ from ayni.text.formats import (
     read_comparisons,
     read_demonstrations,
     read_prompts,
+    read_prompts_of,
     read_texts,
     scan,
 )
@@ -359,3 +360,16 @@ def test_real_books(data_dir: Path) -> None:
     assert not any("# Title" in text or "-------" in text for text in documents)
     letters = sum(map(len, documents))
     assert 9_200_000 < letters < 9_300_000
+
+
+def test_prompts_of_several_files_are_each_read_once_and_never_mixed_up(tmp_path: Path) -> None:
+    rows = {"a": ["Who sings?", "Why?"], "b": ["Who sleeps?"]}
+    for folder, texts in rows.items():
+        (tmp_path / folder).mkdir()
+        write_jsonl(tmp_path / folder / "asked.jsonl", [{"prompt": text} for text in texts])
+    a, b = (tmp_path / folder / "asked.jsonl" for folder in rows)
+    assert read_prompts_of([a, a]) == read_prompts(a)
+    with pytest.raises(
+        BadInput, match=r"b/asked.jsonl: id: 'asked-0' is the id of another prompt too \(.*a/asked.jsonl"
+    ):
+        read_prompts_of([a, b])

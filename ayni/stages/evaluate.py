@@ -30,7 +30,7 @@ from ayni.rollout.engine import Policy, rollout, sampled_sequence, with_room
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.text.formats import read_prompts, read_texts
+from ayni.text.formats import read_prompts_of, read_texts
 from ayni.train.parallel import World, world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
@@ -76,7 +76,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             policies[name] = Policy(model, tokenizer, name_of(inputs[name]) + suffix)
     rows: list[Result] = []
     if inputs.get("prompts"):
-        prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))]
+        prompts = read_prompts_of(inputs["prompts"])
         prompts = chosen_prompts(with_room(prompts, list(policies.values()), run.say), config, run)
         scorer: Scorer | ApiJudge
         if config.judge_url is not None:

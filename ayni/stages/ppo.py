@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,7 +28,7 @@ from ayni.rollout.engine import Policy, rollout, sampled_sequence, with_room
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.text.formats import read_prompts
+from ayni.text.formats import read_prompts_of
 from ayni.train.batch import Step, batch_of, cut
 from ayni.train.checkpoint import load_checkpoint, save_checkpoint
 from ayni.train.experience import advantages_of, forward, steps_of
@@ -96,8 +95,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             fix="train the reward model from a checkpoint of the policy's family",
         )
     critic = copy.deepcopy(helpful.model).requires_grad_(True)
-    prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))]
-    validation = [p for path in inputs.get("validation") or [] for p in read_prompts(Path(path))]
+    prompts = read_prompts_of(inputs["prompts"])
+    validation = read_prompts_of(inputs.get("validation") or [])
     if not prompts:
         raise BadInput("no prompts", path=inputs["prompts"][0])
     policy = Policy(model, tokenizer, run.name)

@@ -26,7 +26,7 @@ from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.text.formats import read_prompts
+from ayni.text.formats import read_prompts_of
 from ayni.train.parallel import world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
@@ -75,7 +75,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     judges = Judges(
         helpful, load_reward(safety, dtype=dtype, device=place.device) if safety else None, config.threshold, place
     )
-    known = {p.id: p for path in inputs["prompts"] for p in read_prompts(Path(path))}
+    known = {p.id: p for p in read_prompts_of(inputs["prompts"])}
     prompts = with_room(list(known.values()), [policy], run.say)
     if config.limit is not None:
         order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]

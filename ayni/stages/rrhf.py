@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from pydantic import Field
@@ -15,7 +14,7 @@ from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.text.formats import read_prompts
+from ayni.text.formats import read_prompts_of
 from ayni.train.batch import Group
 from ayni.train.objectives import RRHF
 from ayni.train.trainer import Fitting
@@ -41,7 +40,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     place = config.settle(model, run)
     helpful, safety = load_reward(inputs["reward"], device=place.device), inputs.get("reward_safety")
     judges = Judges(helpful, load_reward(safety, device=place.device) if safety else None, config.threshold, place)
-    prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))]
+    prompts = read_prompts_of(inputs["prompts"])
     policy = Policy(model, tokenizer, run.name)
     prompts = with_room(prompts, [policy], run.say)
     order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]

@@ -24,7 +24,7 @@ from ayni.rollout.engine import Policy, rollout
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import seed_of
-from ayni.text.formats import read_prompts
+from ayni.text.formats import read_prompts_of
 from ayni.train.parallel import world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
@@ -54,7 +54,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         load_reward(safety, dtype=dtype, device=place.device) if safety else None,
         world=place,
     )
-    prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))][: config.limit]
+    prompts = read_prompts_of(inputs["prompts"])[: config.limit]
     gold = GoldScorer(prompts)
     rows: list[Result] = []
     shown: list[dict[str, Any]] = []

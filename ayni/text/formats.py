@@ -269,6 +269,18 @@ def read_prompts(path: Path, *, task: Task | None = None) -> list[Prompt]:
     return records if task is None else [replace(record, task=task) for record in records]
 
 
+def read_prompts_of(paths: Iterable[Path]) -> list[Prompt]:
+    """The prompts of several files in order, each once; BadInput where two different ones share an id."""
+    found: dict[str, tuple[Prompt, Path]] = {}
+    for path in map(Path, paths):
+        for prompt in read_prompts(path):
+            there, file = found.setdefault(prompt.id, (prompt, path))
+            if there != prompt:
+                what = f"{prompt.id!r} is the id of another prompt too ({file})"
+                raise BadInput(what, path=path, field="id", fix="give every prompt an id of its own, or rename a file")
+    return [prompt for prompt, _ in found.values()]
+
+
 def read_texts(path: Path) -> Iterator[str]:
     """Documents, file by file: chapters of .md, whole .txt files, `{"text"}` rows of .jsonl (.gz too)."""
     for file in files_of(Path(path), TEXT_SUFFIXES):
