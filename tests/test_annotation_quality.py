@@ -270,6 +270,7 @@ def test_repeated_prompts_are_named() -> None:
         dialogue("near", text.replace("word30", "changed")), dialogue("again", "something else"),
         dialogue("turn", "something else", dialogue_id="d", turn=2),
     ]  # fmt: skip
+    items.append(replace(items[1], id="another pair of the same prompt"))
     found = repeated_prompts(items)
     assert (found.prompts, found.exact, found.near) == (5, ("same", "again"), ("near",))
     assert repeated_prompts([]).prompts == 0

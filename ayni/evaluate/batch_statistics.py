@@ -79,8 +79,12 @@ class Repeats:
 
 
 def repeated_prompts(items: Sequence[Item]) -> Repeats:
-    """In order. Later turns of a dialogue are left out: they repeat its first turn by their nature."""
-    asked = [item for item in items if item.turn is None or item.turn == 1]
+    """In order. Left out: later turns of a dialogue and other pairs of one prompt, which repeat it by their nature."""
+    first = dict[str, Item]()
+    for item in items:
+        if item.turn is None or item.turn == 1:
+            first.setdefault(item.prompt.id, item)
+    asked = list(first.values())
     texts = ["\n".join(message.content for message in item.prompt.dialog) for item in asked]
     exact = _dropped(texts, without_duplicates(texts, near=False))
     near = _dropped(texts, without_duplicates(texts)) - exact
