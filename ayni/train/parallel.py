@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -16,6 +17,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 T = TypeVar("T")
+WAIT = timedelta(days=30)  # for another process, which may be asking people or an endpoint; one that died is noticed
 
 
 @dataclass(frozen=True)
@@ -84,7 +86,7 @@ def world() -> World:
     if cuda:
         torch.cuda.set_device(local)
     if not dist.is_initialized():
-        dist.init_process_group("nccl" if cuda else "gloo")
+        dist.init_process_group("nccl" if cuda else "gloo", timeout=WAIT)
     return World(rank, size, f"cuda:{local}" if cuda else "cpu")
 
 
