@@ -18,7 +18,7 @@ from ayni.model.transformer import Transformer
 from ayni.records import Message, Prompt
 from ayni.reward.judge_prompts import DECIDE, OPTIONS, THEN_DECIDE, THINK, pair_question, safety_question
 from ayni.reward.option_judge import Choice, OptionJudge, choice_of, option_logprobs
-from ayni.reward.verdicts import Verdict, comparing, comparison_of, degree
+from ayni.reward.verdicts import Verdict, comparison_of, degree
 from ayni.rollout.engine import Policy, rollout
 from ayni.rollout.sampling import Sampling
 from ayni.text.chat import render, render_prompt
@@ -238,18 +238,6 @@ def test_a_chosen_unsafe_answer_beside_a_safe_one_is_discarded(safe: tuple[float
 
 def test_an_undecided_judge_makes_no_record() -> None:
     assert comparison_of(ask(), "x", "y", Verdict((1.0,), (0.0,)), judge="j") is None
-
-
-def test_a_judge_is_a_function_from_a_prompt_and_two_answers_to_a_comparison() -> None:
-    compare = comparing(judge(), batch="3")
-    (verdict,) = judge().verdicts([ask()], ["rain"], ["a hill"])
-    assert compare(ask(), "rain", "a hill") == comparison_of(
-        ask(), "rain", "a hill", verdict, judge="policy-0", batch="3"
-    )
-    safe = judge().safe([ask("safety")] * 2, ["rain", "a hill"])
-    (verdict,) = judge().verdicts([ask("safety")], ["rain"], ["a hill"])
-    expected = comparison_of(ask("safety"), "rain", "a hill", verdict, judge="policy-0", safe=(safe[0], safe[1]))
-    assert comparing(judge())(ask("safety"), "rain", "a hill") == expected
 
 
 # reports

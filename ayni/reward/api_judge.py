@@ -151,12 +151,14 @@ class ApiJudge:
         done: SimpleQueue[BaseException | None] = SimpleQueue()
 
         def work() -> None:
-            while waiting:
+            while True:
                 try:
-                    self._says(waiting.popleft())
-                    done.put(None)
-                except IndexError:  # another thread took the last
+                    question = waiting.popleft()
+                except IndexError:  # all are taken
                     return
+                try:
+                    self._says(question)
+                    done.put(None)
                 except BaseException as error:  # raised again below
                     done.put(error)
                     return

@@ -6,10 +6,9 @@ place decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 from ayni.records import RATINGS, Comparison, Prompt, Rating, Safety
 
@@ -128,22 +127,3 @@ def comparison_of(
         model_rejected=models[1],
         source=f"ai:{judge}",
     )
-
-
-def comparing(
-    judge: PairJudge, *, times: int = 1, label_safety: bool = True, **fields: Any
-) -> Callable[[Prompt, str, str], Comparison | None]:
-    """The judge as a function from a prompt and two answers to `comparison_of` them; `fields` are its others.
-
-    With `label_safety` both answers to a safety prompt are labelled too.
-    """
-
-    def compare(prompt: Prompt, first: str, second: str) -> Comparison | None:
-        (verdict,) = judge.verdicts([prompt], [first], [second], times=times)
-        safe = None
-        if label_safety and prompt.task == "safety":
-            p_first, p_second = judge.safe([prompt, prompt], [first, second])
-            safe = (p_first, p_second)
-        return comparison_of(prompt, first, second, verdict, judge=judge.name, safe=safe, **fields)
-
-    return compare
