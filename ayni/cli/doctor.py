@@ -11,6 +11,7 @@ from typing import Any
 
 import ayni
 from ayni.cli import Outcome
+from ayni.cli.stages import located
 from ayni.done import damages, read_seal, source_hash
 from ayni.errors import BadInput
 
@@ -20,7 +21,7 @@ NEEDED = (3, 11)
 def doctor(directory: Path | None, as_json: bool) -> dict[str, Any] | Outcome:
     """{python, torch, cores, bf16, memory_gb, disk_gb, data, dependencies, problems} or, of a run, {run, stages}."""
     if directory is not None:
-        return _verify(directory, as_json)
+        return _verify(located(directory), as_json)
     found = _machine()
     if not as_json:
         for key, value in found.items():

@@ -250,7 +250,8 @@ def _is_address(judge: str | None) -> bool:
 
 def _judge(judge: str) -> Path:
     """`--judge`: a reward model's directory (gold, the village's own scores, is what the stage uses without one)."""
-    if not Path(judge).is_dir():
+    place = located(Path(judge))
+    if not place.is_dir():
         fix = "give gold, a reward model's directory or an http address"
         raise BadInput(f"--judge {judge}: no such reward model", fix=fix)
-    return output_of(Path(judge), "model")
+    return output_of(place, "model")
