@@ -59,6 +59,11 @@ class Demonstration:
     source: str = ""
 
 
+def comparable(a: str, b: str) -> bool:
+    """Whether two answers can be compared: neither is empty, and they differ in more than the white space around."""
+    return bool(a.strip()) and bool(b.strip()) and a.strip() != b.strip()
+
+
 @dataclass(frozen=True, slots=True)
 class Comparison:
     """Two answers to one prompt, and how they compare (paper §3.2.1).

@@ -154,7 +154,7 @@ class Outcome:
 
 def prepare(store: Store, plan: Plan) -> dict[str, str]:
     """A batch that is large enough, and the invitation of everybody by name."""
-    store.add_batch(Batch(BATCH, "Choose the answer that helps more.", OVERLAP), items(plan))
+    store.add_batch(Batch(BATCH, "Choose the answer that helps more."), items(plan))
     return {name: store.invite(name) for name in (f"person {number}" for number in range(plan.people))}
 
 

@@ -66,7 +66,7 @@ def judgements(panel: Sequence[Simulated], seed: int, *, items: int, overlap: in
 
 def fill(store: Store, panel: Sequence[Simulated], seed: int, *, items: int, overlap: int = 3) -> None:
     """The same judgements in a store, batch week-1."""
-    store.add_batch(Batch("week-1", target=overlap), [item for item, _ in items_of(seed, items, overlap)])
+    store.add_batch(Batch("week-1"), [item for item, _ in items_of(seed, items, overlap)])
     ids = {who.name: store.enrol(who.name).id for who in panel}
     rows = judgements(panel, seed, items=items, overlap=overlap)
     store.record_all(replace(row.entry, annotator_id=ids[row.annotator]) for row in rows)

@@ -17,7 +17,7 @@ import tiny
 from page_visitor import Page
 from small_stages import Small, prepare
 
-from ayni.errors import BadInput
+from ayni.errors import AyniError, BadInput
 from ayni.feedback.entries import Entry
 from ayni.feedback.pairs import Plan, pairs, with_checks
 from ayni.feedback.store import Store, open_store
@@ -70,7 +70,7 @@ def test_every_pair_is_asked_once_for_each_guideline() -> None:
 
 def test_equal_and_empty_answers_make_no_pair_and_nul_is_spelt() -> None:
     prompts = tiny.prompts(4)
-    answers = [["same", "same"], ["", "b"], ["a", " \n"], ["a\0", "b"]]
+    answers = [["same", "same \n"], ["", "b"], ["a", " \n"], ["a\0", "b"]]
     first, second = ([[sample(p, a[side], "m")] for p, a in zip(prompts, answers, strict=True)] for side in (0, 1))
     (only,) = pairs(prompts, first, second, plan())
     assert (only.item.answer_a, only.item.answer_b) == ("a\ufffd", "b")
@@ -99,21 +99,18 @@ def test_checks_are_spread_among_the_pairs() -> None:
 
 
 def test_the_village_says_the_same_in_a_store_or_out_of_it(small: Small, tmp_path: Path) -> None:
-    """But for the order in which a store shows two answers, which decides between two that are as bad."""
     small.execute(tmp_path / "plain")
     small.execute(tmp_path / "kept", store="votes.db")
     for name in ("records.jsonl", "heldout.jsonl"):
-        plain, kept = (read_comparisons(tmp_path / which / name) for which in ("plain", "kept"))
-        assert len(plain) > 3
-        assert [c.prompt.id for c in plain] == [c.prompt.id for c in kept]
-        assert [c.annotator for c in plain] == [c.annotator for c in kept]
-        assert [{c.chosen, c.rejected} for c in plain] == [{c.chosen, c.rejected} for c in kept]
+        assert len(read_comparisons(tmp_path / "plain" / name)) > 3
+        assert (tmp_path / "kept" / name).read_bytes() == (tmp_path / "plain" / name).read_bytes()
     with open_store(str(tmp_path / "votes.db")) as store:
         (batch,) = store.batches()
         assert batch.closed_at is not None
         assert batch.settings["models"] == ["policy", "policy"]
         rows = store.current("1")
         assert {row.entry.source for row in rows} == {"village"}
+        assert 0.3 <= sum(row.entry.swapped for row in rows) / len(rows) <= 0.7
         checks = [row for row in rows if row.item.gold is not None]
         panel = {a.name for a in store.annotators()}
         by_check = Counter(row.item.id for row in checks)
@@ -141,8 +138,10 @@ def test_a_batch_in_the_store_is_gone_on_with_and_never_mixed(small: Small, tmp_
     again = tmp_path / "again"
     small.execute(again, store="votes.db", overlap=2)
     assert (again / "records.jsonl").read_bytes() == (first / "records.jsonl").read_bytes()
-    with pytest.raises(BadInput, match="the store holds another batch 1"):
-        small.execute(tmp_path / "other", store="votes.db", overlap=3)
+    for number, changed in enumerate(({"overlap": 3}, {"guidelines": "Be brief."}, {"judges": "people", "page": None})):
+        with pytest.raises(AyniError, match="the store holds another batch 1"):
+            small.execute(tmp_path / f"other-{number}", **{"store": "votes.db", "overlap": 2, **changed})
+        assert (tmp_path / f"other-{number}" / "samples-1.jsonl").exists(), "what was drawn is kept"
     small.execute(tmp_path / "next", store="votes.db", batch="2", overlap=3)
     with open_store(str(tmp_path / "votes.db")) as store:
         assert store.log("1") == said
@@ -179,12 +178,12 @@ def judging(address: Path, judge: Callable[[Store], object]) -> threading.Thread
     return thread
 
 
-def judge_all(store: Store, count: int | None = None) -> int:
-    who, done = store.enrol("Rosa"), 0
-    while (count is None or done < count) and (item := store.next_item(who.id)) is not None:
+def judge_all(store: Store, count: int | None = None, who: str | None = None) -> int:
+    who, done = who or store.enrol("Rosa").id, 0
+    while (count is None or done < count) and (item := store.next_item(who)) is not None:
         safe = True if item.task == "safety" else None
         done += 1
-        store.record(Entry(f"s{done}", item.id, who.id, preferred="b", rating="better", safety_a=safe, safety_b=safe))
+        store.record(Entry(f"s{done}", item.id, who, preferred="b", rating="better", safety_a=safe, safety_b=safe))
     return done
 
 
@@ -217,13 +216,33 @@ def test_closing_the_batch_takes_what_is_there(small: Small, tmp_path: Path) -> 
 
 
 def test_without_waiting_it_takes_what_is_there_and_the_batch_stays_open(small: Small, tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="nobody has judged a pair of batch 1 yet"):
+    with pytest.raises(AyniError, match="nobody has judged a pair of batch 1 yet"):
         small.execute(tmp_path / "c", **PEOPLE, wait=False)
+    drawn = (tmp_path / "c" / "samples-0.jsonl").stat().st_mtime_ns
     with open_store(str(tmp_path / "people.db")) as store:
         judge_all(store, 9)
     small.execute(tmp_path / "c", **PEOPLE, wait=False)
     with open_store(str(tmp_path / "people.db")) as store:
         assert store.batch("1").closed_at is None
+    assert (tmp_path / "c" / "samples-0.jsonl").stat().st_mtime_ns == drawn
+
+
+def test_who_judges_alone_may_skip_and_it_still_goes_on(small: Small, tmp_path: Path) -> None:
+    def all_but_one(store: Store) -> None:
+        skipped = store.next_item(store.enrol("me", "admin").id)
+        assert skipped is not None
+        who = store.enrol("me", "admin").id
+        store.record(Entry("skip", skipped.id, who, "skipped", reason="torn"))
+        judge_all(store, who=who)
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    me = judging(tmp_path / "people.db", all_but_one)
+    small.execute(tmp_path / "c", **{**PEOPLE, "page": f"127.0.0.1:{port}"})
+    me.join()
+    with open_store(str(tmp_path / "people.db")) as store:
+        progress = store.progress("1")
+    assert (progress.wanted - progress.done, progress.skipped) == (1, 1)
 
 
 def test_the_page_it_serves_takes_judgements(small: Small, tmp_path: Path) -> None:
@@ -265,6 +284,7 @@ def test_the_page_it_serves_takes_judgements(small: Small, tmp_path: Path) -> No
         ({"judges": "people"}, "store: what people say must outlive this run"),
         ({**PEOPLE, "page": "8080"}, "page: '8080' is not HOST:PORT"),
         ({**PEOPLE, "page": "0.0.0.0:8080"}, "login"),
+        ({**PEOPLE, "page": "127.0.0.1:8080", "overlap": 2}, "overlap: one person judges on the page"),
         ({"overlap": 99}, "overlap: 99 annotators wanted, the village has 8"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from page_visitor import Visitor, echo, item, new_store, person, site
@@ -235,6 +236,40 @@ def test_what_the_models_refuse_is_told_and_the_prompt_kept(store: Store) -> Non
     silent = Visitor(site(store)).sign_in(store.invite("Rosa"))
     assert "Write a prompt" not in silent.page.text
     assert silent.go("/write?batch=week-1").status_code == 404
+
+
+@pytest.mark.parametrize("answers", [("Yes.", "Yes.\n"), ("", "Yes."), ("Yes.", " \n")])
+def test_answers_that_cannot_be_compared_become_no_turn(store: Store, answers: tuple[str, str]) -> None:
+    def alike(dialog: object, task: str) -> tuple[str, str, str, str, dict[str, str], dict[str, str]]:
+        return *answers, "new", "old", {}, {}
+
+    rosa = Visitor(site(store, talk=alike)).sign_in(store.invite("Rosa"))
+    rosa.go("/write?batch=week-1")
+    assert rosa.send("/write", prompt="Well?", task="helpfulness").status_code == 400
+    assert "not two different answers" in rosa.page.text
+    assert rosa.page.form("/write").fields["prompt"] == "Well?"
+    assert store.dialogues(person(store).id) == []
+
+
+def test_answers_to_a_choice_that_was_taken_back_meanwhile_become_no_turn(store: Store) -> None:
+    def slow(dialog: Any, task: str) -> tuple[str, str, str, str, dict[str, Any], dict[str, Any]]:
+        if len(dialog) > 1:  # the choice changes in another window while the models answer
+            me = person(store).id
+            turn = store.dialogues(me)[0].turns[0]
+            stood = store.standing(turn.id, me)
+            assert stood is not None
+            store.undo(me, "undo")
+            side: Any = "b" if stood.entry.preferred == "a" else "a"
+            store.record(Entry("other", turn.id, me, preferred=side, rating="better"))
+        return echo(dialog, task)
+
+    rosa = Visitor(site(store, talk=slow)).sign_in(store.invite("Rosa"))
+    rosa.go("/write?batch=week-1")
+    rosa.send("/write", prompt="Hello?", task="helpfulness")
+    rosa.send("/judge", kind="judged", choice="1")
+    assert rosa.send("/dialogue", prompt="And then?").status_code == 400
+    (dialogue,) = store.dialogues(person(store).id)
+    assert len(dialogue.turns) == 1
 
 
 def test_the_admin_page_counts_measures_and_invites(tmp_path: Path) -> None:

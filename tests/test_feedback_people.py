@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 from feedback_cases import Clock, filled, item, said
@@ -106,15 +104,6 @@ class TestPeople:
         ):
             with pytest.raises(BadInput, match="annotator: Ann is retired"):
                 refused()
-
-    def test_the_documented_way_to_retire_somebody(self, tmp_path: Path) -> None:
-        page = (Path(__file__).parents[1] / "docs" / "collecting.md").read_text(encoding="utf-8")
-        (code,) = re.findall(r"```python\n(.*?)```", page, re.S)
-        address = str(tmp_path / "s.db")
-        with open_store(address) as store:
-            store.enrol("Rosa")
-            exec(code.replace("/srv/ayni/feedback.db", address), {})
-            assert store.annotators()[0].retired_at is not None
 
     def test_no_token_is_kept(self, store: Store) -> None:
         invitation = store.invite("Ann")

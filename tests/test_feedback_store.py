@@ -44,7 +44,7 @@ def bob(store: Store) -> str:
 
 class TestBatches:
     def test_all_of_it_comes_back(self, store: Store) -> None:
-        batch = Batch("week-1", "Be kind. 👍", 2, {"safety": 0.5}, {"models": ["new", "old"], "temperature": 1.0})
+        batch = Batch("week-1", "Be kind. 👍", {"safety": 0.5}, {"models": ["new", "old"], "temperature": 1.0})
         dialog = (Message("system", "Be brief."), Message("user", "Hi\r\n\u202e"), Message("assistant", ""))
         full = Item(
             "week-1:1",
@@ -81,7 +81,6 @@ class TestBatches:
             (Batch("w"), [item("new", dialogue_id="d", turn=1)], "items: item new is a dialogue's turn"),
             (Batch("../w"), [item("new")], "batch: '../w' is not a name for it"),
             (Batch(""), [item("new")], "batch: '' is not a name for it"),
-            (Batch("w", target=0), [item("new")], "target: 0 is not a count ≥ 1"),
             (Batch("w", task_mix={"maths": 1.0}), [item("new")], "task_mix: 'maths' is not one of"),
             (Batch("w", settings={"x": float("nan")}), [item("new")], "settings: cannot be kept as JSON"),
             (Batch("w", guidelines="\x00"), [item("new")], "guidelines: the text has a NUL character"),
@@ -188,7 +187,7 @@ class TestQueue:
                 got.append(following.id)
                 store.record(said(f"{who}-{following.id}", following.id, who))
             assert got.index("c2") == 2
-        assert store.progress("week-1").beyond == 1, "the check was wanted once"
+        assert store.progress("week-1").beyond == 0, "a check is for everybody"
 
     def test_no_check_for_who_has_no_work_and_a_wanted_one_last(self, store: Store, ann: str, bob: str) -> None:
         filled(store, item("i0"), check("c9"))

@@ -124,7 +124,6 @@ def progress(connection: Connection, batch_id: str) -> Progress:
         )
     }
     asked = [row for lane, row in counts.items() if lane != "dialogue"]
-    beyond = sum(row.beyond for row in asked)
     kinds: dict[str, int] = {}
     by_annotator: dict[str, int] = {}
     for name, kind, number in connection.execute(
@@ -139,10 +138,10 @@ def progress(connection: Connection, batch_id: str) -> Progress:
     return Progress(
         items=sum(row.items for row in asked),
         wanted=sum(row.wanted for row in asked),
-        done=sum(row.judged for row in asked) - beyond,
+        done=sum(row.judged - row.beyond for row in asked),
         skipped=kinds.get("skipped", 0),
         flagged=kinds.get("flagged", 0),
-        beyond=beyond,
+        beyond=counts["queue"].beyond if "queue" in counts else 0,
         turns=counts["dialogue"].judged if "dialogue" in counts else 0,
         by_annotator=dict(sorted(by_annotator.items())),
     )

@@ -32,12 +32,11 @@ class Annotator:
 class Batch:
     """A week's comparisons; `id` is its name. The store fills in the times.
 
-    `target`: judgements wanted per item. `task_mix`: share of each task. `settings`: models, sampling: what made it.
+    `task_mix`: share of each task. `settings`: models, sampling: what made it.
     """
 
     id: str
     guidelines: str = ""
-    target: int = 1
     task_mix: dict[str, float] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
     created_at: str = ""
@@ -118,7 +117,8 @@ class Progress:
     """How far a batch is. `items`, `wanted`, `done` and `beyond` leave annotator-written dialogues out.
 
     `wanted`: the sum of overlaps; `done`: judgements that count towards it; `beyond`: those more than an item's overlap
-    (annotators who worked at the same moment). `skipped`, `flagged`: what stands now. `turns`: judged dialogue turns.
+    (annotators who worked at the same moment), without gold checks, which everybody answers. `skipped`, `flagged`:
+    what stands now. `turns`: judged dialogue turns.
     `by_annotator`: name → judgements that stand, dialogues included.
     """
 

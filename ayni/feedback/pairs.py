@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ayni.feedback.entries import Gold, Item
-from ayni.records import Comparison, Prompt, Sample, Task
+from ayni.records import Comparison, Prompt, Sample, Task, comparable
 from ayni.seeds import rng, seed_of
 
 
@@ -50,7 +50,7 @@ def pairs(
     heldout = round(plan.heldout_share * len(prompts))
     for i, (prompt, ours, theirs) in enumerate(zip(prompts, first, second, strict=True)):
         for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
-            if a.text == b.text or not a.text.strip() or not b.text.strip():
+            if not comparable(a.text, b.text):
                 continue
             overlap = plan.overlap if plan.toss("overlap", prompt.id, k) < plan.overlap_share else 1
             for task in guidelines_for(prompt, k, plan):
@@ -66,6 +66,7 @@ def pairs(
                     _drawn(b, plan),
                     overlap=overlap,
                     heldout=i < heldout,
+                    batch_id=plan.batch,
                 )
                 found.append(Asked(item, k))
     return found

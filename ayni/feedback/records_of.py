@@ -6,15 +6,21 @@ from collections.abc import Iterable
 
 from ayni.errors import BadInput
 from ayni.feedback.entries import Judged
-from ayni.records import Comparison, Safety
+from ayni.records import Comparison, Safety, comparable
 
 
 def comparisons(judged: Iterable[Judged]) -> list[Comparison]:
-    """One per judgement, in order. Left out: skipped and flagged items, which have no winner, and gold checks."""
+    """One per judgement, in order.
+
+    Left out: skipped and flagged items, which have no winner, gold checks, and answers that no reader would compare.
+    """
     return [
         _comparison(each)
         for each in judged
-        if each.entry.kind == "judged" and each.item.gold is None and each.entry.preferred is not None
+        if each.entry.kind == "judged"
+        and each.item.gold is None
+        and each.entry.preferred is not None
+        and comparable(each.item.answer_a, each.item.answer_b)
     ]
 
 

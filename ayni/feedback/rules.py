@@ -56,8 +56,6 @@ def _check_judged(entry: Entry, task: Task) -> None:
 def check_batch(batch: Batch) -> None:
     check_id(batch.id, "batch")
     check_text(batch.guidelines, "guidelines")
-    if batch.target < 1:
-        raise BadInput(f"{batch.target} is not a count ≥ 1", field="target")
     for task in batch.task_mix:
         check_one_of(task, TASKS, "task_mix")
 

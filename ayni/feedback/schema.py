@@ -70,11 +70,9 @@ batches = Table(
     Column("id", Text, primary_key=True),
     Column("task_mix", Text, nullable=False),
     Column("guidelines", Text, nullable=False),
-    Column("target", Integer, nullable=False),
     Column("settings", Text, nullable=False),
     Column("created_at", Text, nullable=False),
     Column("closed_at", Text),
-    CheckConstraint("target > 0", name="target"),
 )
 
 dialogues = Table(

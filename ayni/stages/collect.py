@@ -19,7 +19,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ayni.config import Config as Base
-from ayni.errors import BadInput
+from ayni.errors import AyniError, BadInput
 from ayni.evaluate.quality_measures import quality_of
 from ayni.feedback.entries import Batch, Entry, Item, Judged, shown_swapped
 from ayni.feedback.page import check_bind
@@ -36,13 +36,13 @@ from ayni.rollout.store import draw_all, read_groups
 from ayni.rollout.voices import two_voices
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.text.formats import read_comparisons, read_prompts
+from ayni.text.formats import read_comparisons, read_prompts_of
 from ayni.train.parallel import World, world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 from ayni.world.annotators import Annotators, Opinion
 from ayni.world.village import Village
 
-VERSION = 6  # gold checks and overlap
+VERSION = 7  # answers in random order
 INPUTS = {
     "model": "model",
     "other?": "model",
@@ -91,7 +91,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         model, tokenizer = load_model(path)
         model = model.to(place.device, dtype).requires_grad_(False)
         policies.append(Policy(model, tokenizer, name_of(path)))
-    prompts = [p for path in inputs["prompts"] for p in read_prompts(Path(path))]
+    prompts = read_prompts_of(inputs["prompts"])
     before = {group[0].prompt_id for path in inputs.get("earlier") or [] for group in read_groups(Path(path))}
     prompts = with_room([p for p in prompts if p.id not in before], policies, run.say)
     order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
@@ -103,21 +103,23 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     asked = pairs(prompts, first, second, plan)
     if not asked:
         raise BadInput("no prompt has two different answers", field="temperatures", fix="spread them")
-    if config.store is None:
-        assert panel is not None  # check_config
-        said = village_says(asked, panel, config, run)
-        judged = [Judged(number, entry, item, name) for number, (item, name, entry) in enumerate(said)]
-    else:
-        checks = [c for path in inputs.get("checks") or [] for c in read_comparisons(Path(path))]
-        judged = judged_in_store(
-            with_checks(asked, checks, config.check_share, plan), panel, policies, config, run, place
-        )
+    try:
+        if config.store is None:
+            assert panel is not None  # check_config
+            said = village_says(asked, panel, config, run)
+            judged = [Judged(number, entry, item, name) for number, (item, name, entry) in enumerate(said)]
+        else:
+            checks = [c for path in inputs.get("checks") or [] for c in read_comparisons(Path(path))]
+            asked = with_checks(asked, checks, config.check_share, plan)
+            judged = judged_in_store(asked, panel, policies, config, run, place)
+    except BadInput as error:  # the answers that people judge are drawn: bad input would throw them away
+        raise AyniError(str(error)) from None
     if not run.leads:
         return
     test = comparisons(each for each in judged if each.item.heldout)
     train = comparisons(each for each in judged if not each.item.heldout)
     if not train:
-        raise BadInput(f"nobody has judged a pair of batch {config.batch} yet", field="wait", fix="wait for the people")
+        raise AyniError(f"nobody has judged a pair of batch {config.batch} yet; run the same command when they have")
     write_jsonl(run.directory / "heldout.jsonl", map(to_dict, test))
     write_jsonl(run.directory / "records.jsonl", map(to_dict, train))
     shares = {rating: sum(c.rating == rating for c in train) / len(train) for rating in RATINGS}
@@ -134,13 +136,20 @@ def check_config(config: Config) -> None:
             )
         if config.wait and config.page is not None:
             check_bind(host_and_port(config.page)[0], require_login=False)
+            if config.overlap > 1:
+                what = "one person judges on the page that this stage serves"
+                raise BadInput(what, field="overlap", fix="take 1, or page: null and `ayni annotate --login`")
 
 
 def panel_of(prompts: Many[Prompt], path: Path, config: Config) -> Annotators:
     seeds = {p.source for p in prompts}
     if len(seeds) != 1 or not next(iter(seeds)).startswith("village-"):
         raise BadInput("the village's annotators judge the prompts of one village", path=path, fix="judges: people")
-    return Annotators(Village(int(next(iter(seeds)).removeprefix("village-"))), config.annotators_seed)
+    panel = Annotators(Village(int(next(iter(seeds)).removeprefix("village-"))), config.annotators_seed)
+    if config.overlap > len(panel.panel):
+        what = f"{config.overlap} annotators wanted, the village has {len(panel.panel)}"
+        raise BadInput(what, field="overlap")
+    return panel
 
 
 def answers_of(
@@ -176,14 +185,14 @@ def village_says(
 ) -> Iterator[tuple[Item, str, Entry]]:
     """(item, annotator's name, judgement): of `overlap` villagers each, and of all of them for gold checks.
 
-    In a `store` they sit there under their names and see the answers in the order it would show them.
+    Each sees the answers in an order of their own. In a `store` they sit under their names.
     """
     ids = {who.name: who.name if store is None else store.enrol(who.name).id for who in panel.panel}
     for item, k in ((each.item, each.k) for each in asked):
         prompt, task, key = item.prompt, item.task, (config.batch, run.name, k)
         count = item.overlap if item.gold is None else len(panel.panel)
         for copy, who in enumerate(panel.chosen(prompt, task=task, key=(*key, 0), count=count)):
-            swapped = store is not None and shown_swapped(item.id, ids[who.name])
+            swapped = shown_swapped(item.id, who.name)
             first, second = (item.answer_b, item.answer_a) if swapped else (item.answer_a, item.answer_b)
             opinion = panel.opinion(who, prompt, first, second, task=task, key=(*key, copy))
             yield item, who.name, entry_of(opinion, item, ids[who.name], swapped)
@@ -237,12 +246,12 @@ def add_batch(store: Store, items: list[Item], policies: Many[Policy], config: C
     """A batch that is there already, of the same items, is gone on with."""
     digest = hashlib.sha256("".join(json_line(asdict(item)) for item in items).encode()).hexdigest()
     models = [policy.name for policy in policies]
-    settings = {"stage": run.name, "seed": run.seed, "models": models, "items": digest}
+    settings = {"stage": run.name, "seed": run.seed, "models": models, "items": digest, "judges": config.judges}
     there = {batch.id: batch for batch in store.batches()}.get(config.batch)
     if there is None:
         mix = {task: sum(item.task == task for item in items) / len(items) for task in ("helpfulness", "safety")}
-        store.add_batch(Batch(config.batch, config.guidelines, config.overlap, mix, settings), items)
-    elif there.settings != settings:
+        store.add_batch(Batch(config.batch, config.guidelines, mix, settings), items)
+    elif there.settings != settings or there.guidelines != config.guidelines:
         raise BadInput(f"the store holds another batch {config.batch}", field="batch", fix="give this one another name")
 
 
@@ -259,15 +268,17 @@ def record_village(store: Store, asked: list[Asked], panel: Annotators, config: 
 def wait_for_people(store: Store, policies: Many[Policy], config: Config, run: Run, place: World) -> None:
     """Until the batch is full, or somebody closes it on the admin page."""
     with contextlib.ExitStack() as stack:
-        where = "where `ayni annotate` serves this store"
+        where, me = "where `ayni annotate` serves this store", None
         if config.page is not None:
             talk = two_voices(policies, config.temperatures, config.max_tokens, run.seed)
-            where = f"at {stack.enter_context(page_at(config.page, store, talk=talk, quality=quality_of))}"
+            me = store.enrol("me", "admin")
+            where = f"at {stack.enter_context(page_at(config.page, store, me, talk=talk, quality=quality_of))}"
         run.say(f"people judge {where}; this goes on when batch {config.batch} is full")
         run.say("closing it on the admin page takes what is there; Ctrl-C stops, and the same command goes on")
         wait_until_judged(
             store,
             config.batch,
+            alone=None if me is None else me.id,
             show=lambda now: run.progress(now.done, now.wanted, "judgement"),
             agree=lambda over: place.gather([over])[0],  # often, so that no process waits too long for another
         )

@@ -22,7 +22,7 @@ from ayni.evaluate.judge_consistency import Said, agreement_results, consistency
 from ayni.evaluate.results import write_results
 from ayni.files import failpoint, json_line, read_jsonl, write_jsonl, write_text
 from ayni.model_directory import load_model, name_of
-from ayni.records import RATINGS, Comparison, Prompt, Sample, from_json, to_dict
+from ayni.records import RATINGS, Comparison, Prompt, Sample, comparable, from_json, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.option_judge import OptionJudge
 from ayni.reward.verdicts import DEGREES, PairJudge, Verdict, comparison_of, preference
@@ -30,7 +30,7 @@ from ayni.rollout.engine import Policy
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.text.formats import read_comparisons, read_prompts
+from ayni.text.formats import read_comparisons, read_prompts_of
 from ayni.train.parallel import World, world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
@@ -142,7 +142,7 @@ def read_pairs(config: Config, inputs: dict[str, Any]) -> list[Pair]:
         return pairs_of(c for path in inputs["data"] for c in read_comparisons(Path(path), task=config.data_task))
     if not inputs.get("prompts"):
         raise BadInput("samples do not hold their prompts", field="prompts", fix="give the prompts they answer")
-    prompts = {p.id: p for path in inputs["prompts"] for p in read_prompts(Path(path))}
+    prompts = {p.id: p for p in read_prompts_of(inputs["prompts"])}
     return pairs_of_samples([read_samples(Path(path)) for path in inputs["samples"]], prompts)
 
 
@@ -179,7 +179,7 @@ def pairs_of_samples(stores: list[dict[str, list[Sample]]], prompts: dict[str, P
             raise BadInput(f"the prompts hold no {id}", field="prompts", fix="give the prompts that the samples answer")
         both = (samples, stores[1].get(id, [])) if len(stores) == 2 else (samples[0::2], samples[1::2])
         for a, b in zip(*both, strict=False):
-            if a.text.strip() != b.text.strip() and a.text.strip() and b.text.strip():
+            if comparable(a.text, b.text):
                 pair = Pair(prompts[id], prompts[id], a.text, b.text, a.model, b.model)
                 found.setdefault((id, frozenset((a.text, b.text))), pair)
     return list(found.values())

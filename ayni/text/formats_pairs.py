@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from ayni.records import Comparison, Dialog, Message, Rating, from_json, message_dicts
+from ayni.records import Comparison, Dialog, Message, Rating, comparable, from_json, message_dicts
 from ayni.text.fields import SHAREGPT_ROLES, check_answer, check_keys, check_text, checked, messages, optional_text
 from ayni.text.formats_dialog import (
     PROMPT_KEYS,
@@ -39,7 +39,7 @@ def check_comparison(row: Row, comparison: Comparison, field: str = "prompt") ->
     for name in ("chosen", "rejected"):
         answer = check_text(row, getattr(comparison, name), name)
         check_answer(row, dialog, answer, name)
-    if comparison.chosen.strip() == comparison.rejected.strip():
+    if not comparable(comparison.chosen, comparison.rejected):
         raise row.error("chosen and rejected are the same text", "rejected")
     return comparison
 

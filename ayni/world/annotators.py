@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ayni.errors import BadInput
 from ayni.records import Prompt, Rating, Task
 from ayni.seeds import rng
 from ayni.world.gold import TIE, Gold
@@ -72,10 +71,8 @@ class Annotators:
         )
 
     def chosen(self, prompt: Prompt, *, task: Task, key: object, count: int = 1) -> tuple[Annotator, ...]:
-        """Who judges this: `count` different annotators, the first drawn by `key`, the others who sit beside them."""
+        """Who judges this: `count` annotators (as many as differ), the first drawn by `key`, the others beside them."""
         place = int(self._draw(prompt, task, key).integers(len(self.panel)))
-        if count > len(self.panel):
-            raise BadInput(f"{count} annotators wanted, the village has {len(self.panel)}", field="overlap")
         return tuple(self.panel[(place + step) % len(self.panel)] for step in range(count))
 
     def opinion(self, who: Annotator, prompt: Prompt, a: str, b: str, *, task: Task, key: object) -> Opinion:

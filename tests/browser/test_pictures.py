@@ -43,7 +43,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with open_store(str(tmp_path_factory.mktemp("pictures") / "page.db")) as store:
         for name, share in (("week-02", 1.0), ("week-03", 0.55)):
             mix = {"helpfulness": 0.75, "safety": 0.25}
-            store.add_batch(Batch(name, GUIDELINES, 3, task_mix=mix), members(name))
+            store.add_batch(Batch(name, GUIDELINES, task_mix=mix), members(name))
             for person, unsure in PEOPLE.items():
                 judge_some(store, name, store.enrol(person).id, unsure, share)
         store.close_batch("week-02")

@@ -17,7 +17,7 @@ from ayni.feedback.page.desk import Call, sentence
 from ayni.feedback.page.forms import submission, text
 from ayni.feedback.page.judge import form_for, fresh_values, open_batch
 from ayni.feedback.rules import TASKS
-from ayni.records import Dialog, Message, Task
+from ayni.records import Dialog, Message, Prompt, Task, comparable
 
 PROMPT = 8000  # characters
 
@@ -49,7 +49,7 @@ def begin(call: Call) -> Response:
         message = _message(call)
         answers = _answers(call, (Message("user", message),), task)
         store.start_dialogue(batch.id, me.id, task, name)
-        _add(call, name, message, answers)
+        _add(call, name, store.next_prompt(name, message), answers)
     except BadInput as problem:
         values = {"submission": name, "prompt": call.form.get("prompt", ""), "task": task}
         return _first_form(call, batch, values, problem)
@@ -76,7 +76,7 @@ def go_on(call: Call) -> Response:
                 return call.go("/dialogue", id=dialogue.id)
             raise BadInput("this dialogue went on in another window; load it again", field="prompt")
         prompt = call.desk.store.next_prompt(dialogue.id, message)
-        _add(call, dialogue.id, message, _answers(call, prompt.dialog, dialogue.task))
+        _add(call, dialogue.id, prompt, _answers(call, prompt.dialog, dialogue.task))
     except BadInput as problem:
         return _next_form(call, dialogue, batch, {"prompt": call.form.get("prompt", "")}, problem)
     return call.go("/dialogue", id=dialogue.id)
@@ -99,10 +99,12 @@ Answers = tuple[str, str, str, str, Mapping[str, object], Mapping[str, object]]
 
 
 def _answers(call: Call, dialog: Dialog, task: Task) -> Answers:
-    """Both models' answers; BadInput when there are no models, or from them."""
+    """Both models' answers; BadInput when there are no models, from them, or where there is nothing to compare."""
     if call.desk.talk is None:
         raise BadInput("there are no models here to talk to")
     answer_a, answer_b, model_a, model_b, sampling_a, sampling_b = call.desk.talk(dialog, task)
+    if not comparable(answer_a, answer_b):
+        raise BadInput("the models had not two different answers to this; ask again, or in other words")
     return _kept(answer_a), _kept(answer_b), model_a, model_b, sampling_a, sampling_b
 
 
@@ -111,12 +113,12 @@ def _kept(answer: str) -> str:
     return answer.replace("\0", "\N{REPLACEMENT CHARACTER}")
 
 
-def _add(call: Call, dialogue_id: str, message: str, answers: Answers) -> None:
-    store = call.desk.store
+def _add(call: Call, dialogue_id: str, prompt: Prompt, answers: Answers) -> None:
+    """BadInput where a choice that `prompt` builds on was taken back while the models answered."""
     answer_a, answer_b, model_a, model_b, sampling_a, sampling_b = answers
-    store.add_turn(
+    call.desk.store.add_turn(
         dialogue_id,
-        store.next_prompt(dialogue_id, message),
+        prompt,
         answer_a,
         answer_b,
         model_a=model_a,

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import Progress
+from ayni.feedback.entries import Annotator, Progress
 from ayni.feedback.page.app import app
 from ayni.feedback.page.desk import Quality, Talk
 from ayni.feedback.page.serving import host_names, listening, origin, served
@@ -17,11 +17,17 @@ POLL = 1.0  # seconds between looks at how full the batch is
 
 
 def wait_until_judged(
-    store: Store, batch_id: str, *, show: Callable[[Progress], None], agree: Callable[[bool], bool]
+    store: Store,
+    batch_id: str,
+    *,
+    alone: str | None = None,
+    show: Callable[[Progress], None],
+    agree: Callable[[bool], bool],
 ) -> None:
-    """Until the batch is full or closed. `show` hears how far it is whenever that changes.
+    """Until the batch is full or closed, or nothing is left for the annotator who judges it `alone`, skips included.
 
-    `agree` gets whether it is over, at every look, and says whether everybody else takes it so.
+    `show` hears how far it is whenever that changes. `agree` gets whether it is over, at every look, and says whether
+    everybody else takes it so.
     """
     before = None
     while True:
@@ -29,17 +35,17 @@ def wait_until_judged(
         if now != before:
             show(now)
             before = now
-        if agree(now.full or store.batch(batch_id).closed_at is not None):
+        over = now.full or store.batch(batch_id).closed_at is not None
+        if agree(over or (alone is not None and store.next_item(alone, batch_id) is None)):
             return
         time.sleep(POLL)
 
 
 @contextlib.contextmanager
-def page_at(address: str, store: Store, *, talk: Talk, quality: Quality) -> Iterator[str]:
-    """The page at HOST:PORT of this machine, for whoever sits at it, as long as the body runs; yields its address."""
+def page_at(address: str, store: Store, local: Annotator, *, talk: Talk, quality: Quality) -> Iterator[str]:
+    """The page at HOST:PORT of this machine, for `local`, who sits at it, while the body runs; yields its address."""
     with listening(*host_and_port(address)) as bound:
         names = host_names(host_and_port(address)[0], ())
-        local = store.enrol("me", "admin")
         page = app(store, host_names=names, talk=talk, quality=quality, require_login=False, local=local)
         with served(page, bound):
             yield f"{origin(names[0], bound.getsockname()[1], False)}/"

@@ -53,12 +53,10 @@ def _batches() -> None:
         sa.Column("id", sa.Text, nullable=False),
         sa.Column("task_mix", sa.Text, nullable=False),
         sa.Column("guidelines", sa.Text, nullable=False),
-        sa.Column("target", sa.Integer, nullable=False),
         sa.Column("settings", sa.Text, nullable=False),
         sa.Column("created_at", sa.Text, nullable=False),
         sa.Column("closed_at", sa.Text),
         sa.PrimaryKeyConstraint("id", name="pk_batches"),
-        sa.CheckConstraint("target > 0", name="ck_batches_target"),
     )
     op.create_table(
         "dialogues",
