@@ -1,7 +1,7 @@
 """Few shapes on a CPU: oneDNN makes, and keeps for ever, a kernel for every number of rows that it multiplies in bf16.
 
 Flat batches have as many row counts as there are batches, so the stream is filled up with zero rows to a round number:
-1.6× the tokens per second on ragged batches, and no growing memory (docs/benchmarks.md). Zero rows stay zero through
+1.16× the tokens per second on ragged batches, and no growing memory (docs/benchmarks.md). Zero rows stay zero through
 every layer, and so do their gradients.
 """
 
