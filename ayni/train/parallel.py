@@ -7,6 +7,7 @@ micro-batch, so any world size gives the same step.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -91,6 +92,11 @@ def world() -> World:
 
 
 def leave() -> None:
-    """Take leave of the other processes, where there are any."""
+    """End this process with success, where it is one of several.
+
+    At once: where Python takes it apart, a thread of gloo's aborts it now and then, after all its work (exit 134).
+    """
     if dist.is_initialized():
-        dist.destroy_process_group()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
