@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Many
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from ayni.maths.rewards import combine_rewards
 from ayni.records import Prompt, Sample
-from ayni.reward.model import Reward
+from ayni.reward.model import Reward, load_reward
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.parallel import World
 
@@ -48,3 +49,16 @@ class Judges:
         mine = self.world.share(groups)
         scores = reward.score_samples(self.world.share(prompts), mine, policy)
         return self.world.gather_rows(scores, [len(group) for group in mine])
+
+
+def judges_of(
+    helpfulness: Reward,
+    safety: Path | None,
+    world: World,
+    *,
+    threshold: float = 0.15,
+    dtype: torch.dtype = torch.float32,
+) -> Judges:
+    """With the safety reward model in the directory `safety`, where there is one."""
+    safe = None if safety is None else load_reward(safety, dtype=dtype, device=world.device)
+    return Judges(helpfulness, safe, threshold, world)

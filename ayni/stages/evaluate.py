@@ -24,7 +24,7 @@ from ayni.maths.statistics import mean, proportion
 from ayni.model_directory import load_model, name_of
 from ayni.records import Prompt, Sample, Sequence, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
-from ayni.reward.combine import Judges
+from ayni.reward.combine import Judges, judges_of
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import Policy, rollout, sampled_sequence, with_room
 from ayni.rollout.sampling import Sampling
@@ -85,7 +85,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             scorer = RewardScorer(load_reward(inputs["judge"], dtype=dtype, device=place.device))
         else:
             scorer = GoldScorer(prompts)
-        judges = judges_of(config, inputs, place, dtype)
+        judges = choosers(config, inputs, place, dtype)
         answers = answers_of(policies, prompts, judges, place, config, run)
         drawn = [] if judges else answers_for_kl(policies, prompts, place, config, run)
         if run.leads:  # the processes share what is drawn; the first one judges it
@@ -122,18 +122,14 @@ def endpoint(config: Config, url: str, inputs: dict[str, Any], run: Run) -> ApiJ
     return ApiJudge(url, name, run.directory / "verdicts.jsonl")
 
 
-def judges_of(config: Config, inputs: dict[str, Any], place: World, dtype: torch.dtype) -> Judges | None:
+def choosers(config: Config, inputs: dict[str, Any], place: World, dtype: torch.dtype) -> Judges | None:
     """Who chooses among `best_of` answers; None where there is one."""
     if bool(inputs.get("reward")) != (config.best_of > 1):
         raise BadInput("best_of and a reward model belong together", field="best_of", fix="give both, or neither")
     if config.best_of == 1:
         return None
-    helpful, safe = (
-        load_reward(inputs[name], dtype=dtype, device=place.device) if inputs.get(name) else None
-        for name in ("reward", "reward_safety")
-    )
-    assert helpful is not None
-    return Judges(helpful, safe, world=place)
+    helpful = load_reward(inputs["reward"], dtype=dtype, device=place.device)
+    return judges_of(helpful, inputs.get("reward_safety"), place, dtype=dtype)
 
 
 def answers_of(

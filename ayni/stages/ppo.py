@@ -22,7 +22,7 @@ from ayni.errors import BadInput, BadNumbers
 from ayni.maths.advantages import whiten
 from ayni.model_directory import load_model, save_model
 from ayni.records import Prompt, Sample
-from ayni.reward.combine import Judges, Scores
+from ayni.reward.combine import Judges, Scores, judges_of
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import Policy, rollout, sampled_sequence, with_room
 from ayni.rollout.sampling import Sampling
@@ -83,11 +83,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     model, tokenizer = load_model(inputs["model"], expect="logits")
     model.to(place.device).dtype = dtype
     reference = copy.deepcopy(model).requires_grad_(False)
-    safety = inputs.get("reward_safety")
     helpful = load_reward(inputs["reward_helpfulness"], dtype=dtype, device=place.device)
-    judges = Judges(
-        helpful, load_reward(safety, dtype=dtype, device=place.device) if safety else None, config.threshold, place
-    )
+    judges = judges_of(helpful, inputs.get("reward_safety"), place, threshold=config.threshold, dtype=dtype)
     if helpful.tokenizer.fingerprint != tokenizer.fingerprint:
         raise BadInput(
             "the critic starts from this reward model and reads the policy's tokens, but their tokenizers differ",

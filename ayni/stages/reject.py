@@ -18,9 +18,8 @@ from ayni.errors import BadInput
 from ayni.files import write_jsonl
 from ayni.model_directory import load_model
 from ayni.records import Demonstration, Message, Prompt, Sample, to_dict
-from ayni.reward.combine import Judges
+from ayni.reward.combine import Judges, judges_of
 from ayni.reward.function import FunctionReward, load_choice, outside_sources
-from ayni.reward.model import load_reward
 from ayni.rollout.engine import Policy, chunk_prompts, rollout, with_room
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
@@ -71,10 +70,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     model, tokenizer = load_model(inputs["model"], expect="logits")
     policy = Policy(model.to(place.device, dtype).requires_grad_(False), tokenizer, run.name)
     helpful = load_choice(inputs.get("reward"), config.reward_function, dtype=dtype, device=place.device)
-    safety = inputs.get("reward_safety")
-    judges = Judges(
-        helpful, load_reward(safety, dtype=dtype, device=place.device) if safety else None, config.threshold, place
-    )
+    judges = judges_of(helpful, inputs.get("reward_safety"), place, threshold=config.threshold, dtype=dtype)
     known = {p.id: p for p in read_prompts_of(inputs["prompts"])}
     prompts = with_room(list(known.values()), [policy], run.say)
     if config.limit is not None:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from ayni.model_directory import load_model, save_model
-from ayni.reward.combine import Judges
+from ayni.reward.combine import judges_of
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import Policy, chunk_prompts, rollout, sampled_sequence, with_room
 from ayni.rollout.sampling import Sampling
@@ -38,8 +38,8 @@ class Config(Fitting):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     model, tokenizer = load_model(inputs["model"], expect="logits")
     place = config.settle(model, run)
-    helpful, safety = load_reward(inputs["reward"], device=place.device), inputs.get("reward_safety")
-    judges = Judges(helpful, load_reward(safety, device=place.device) if safety else None, config.threshold, place)
+    helpful = load_reward(inputs["reward"], device=place.device)
+    judges = judges_of(helpful, inputs.get("reward_safety"), place, threshold=config.threshold)
     prompts = read_prompts_of(inputs["prompts"])
     policy = Policy(model, tokenizer, run.name)
     prompts = with_room(prompts, [policy], run.say)

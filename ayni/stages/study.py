@@ -18,7 +18,7 @@ from ayni.files import write_jsonl
 from ayni.maths.statistics import mean, paired_difference
 from ayni.model_directory import load_model, name_of
 from ayni.records import to_dict
-from ayni.reward.combine import Judges
+from ayni.reward.combine import judges_of
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import Policy, rollout
 from ayni.rollout.sampling import Sampling
@@ -48,12 +48,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.rewind(-1)  # what a killed run logged is logged again
     place = world()
     dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
-    safety = inputs.get("reward_safety")
-    judges = Judges(
-        load_reward(inputs["reward_helpfulness"], dtype=dtype, device=place.device),
-        load_reward(safety, dtype=dtype, device=place.device) if safety else None,
-        world=place,
-    )
+    helpful = load_reward(inputs["reward_helpfulness"], dtype=dtype, device=place.device)
+    judges = judges_of(helpful, inputs.get("reward_safety"), place, dtype=dtype)
     prompts = read_prompts_of(inputs["prompts"])[: config.limit]
     gold = GoldScorer(prompts)
     rows: list[Result] = []

@@ -16,6 +16,7 @@ from ayni.feedback.entries import Batch, Dialogue, Judged
 from ayni.feedback.page.desk import Call, sentence
 from ayni.feedback.page.forms import submission, text
 from ayni.feedback.page.judge import form_for, fresh_values, open_batch
+from ayni.feedback.pairs import storable
 from ayni.feedback.rules import TASKS
 from ayni.records import Dialog, Message, Prompt, Task, comparable
 
@@ -105,12 +106,7 @@ def _answers(call: Call, dialog: Dialog, task: Task) -> Answers:
     answer_a, answer_b, model_a, model_b, sampling_a, sampling_b = call.desk.talk(dialog, task)
     if not comparable(answer_a, answer_b):
         raise BadInput("the models had not two different answers to this; ask again, or in other words")
-    return _kept(answer_a), _kept(answer_b), model_a, model_b, sampling_a, sampling_b
-
-
-def _kept(answer: str) -> str:
-    """A model can spell NUL, byte by byte, and no database keeps it."""
-    return answer.replace("\0", "\N{REPLACEMENT CHARACTER}")
+    return storable(answer_a), storable(answer_b), model_a, model_b, sampling_a, sampling_b
 
 
 def _add(call: Call, dialogue_id: str, prompt: Prompt, answers: Answers) -> None:
