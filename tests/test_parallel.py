@@ -58,7 +58,7 @@ def whole(name: str, dtype: torch.dtype, count: int = COUNT) -> tuple[Gradients,
     return gradient(CASES[name], CASES[name].examples(count), dtype, WHOLE)
 
 
-def agree(ours: Gradients, theirs: Gradients, dtype: torch.dtype) -> None:
+def assert_agree(ours: Gradients, theirs: Gradients, dtype: torch.dtype) -> None:
     """Relative L2 of every parameter's gradient."""
     for name, gradient in theirs.items():
         scale = gradient.double().norm()
@@ -66,7 +66,7 @@ def agree(ours: Gradients, theirs: Gradients, dtype: torch.dtype) -> None:
         assert (ours[name].double() - gradient.double()).norm() / scale <= LIMIT[dtype], name
 
 
-def same_metrics(ours: dict[str, float], theirs: dict[str, float]) -> None:
+def assert_same_metrics(ours: dict[str, float], theirs: dict[str, float]) -> None:
     assert ours.keys() == theirs.keys()
     for name, value in theirs.items():
         assert ours[name] == pytest.approx(value, rel=1e-4, abs=1e-5), name
@@ -80,8 +80,8 @@ def test_any_cut_gives_the_same_gradient(name: str, dtype: torch.dtype) -> None:
     numbers = set()
     for budget in (1, 30, 60, 120):
         ours, ours_metrics, number = gradient(CASES[name], CASES[name].examples(COUNT), dtype, budget)
-        agree(ours, theirs, dtype)
-        same_metrics(ours_metrics, metrics)
+        assert_agree(ours, theirs, dtype)
+        assert_same_metrics(ours_metrics, metrics)
         numbers.add(number)
     assert len(numbers) >= 3
 
@@ -94,8 +94,8 @@ def test_any_order_gives_the_same_gradient(name: str, dtype: torch.dtype) -> Non
     for seed, budget in ((1, WHOLE), (2, 60)):
         order = np.random.default_rng(seed).permutation(len(examples))
         ours, ours_metrics, _ = gradient(CASES[name], [examples[i] for i in order], dtype, budget)
-        agree(ours, theirs, dtype)
-        same_metrics(ours_metrics, metrics)
+        assert_agree(ours, theirs, dtype)
+        assert_same_metrics(ours_metrics, metrics)
 
 
 # Two processes. They are started once; each writes what it found, and the tests read it.
@@ -170,8 +170,8 @@ def test_two_processes_give_the_same_gradient(
     numbers = []
     for found in two:
         ours, ours_metrics, number = found[f"{name} {dtype} {split[0]} {split[1]}"]
-        agree(ours, theirs, dtype)
-        same_metrics(ours_metrics, metrics)
+        assert_agree(ours, theirs, dtype)
+        assert_same_metrics(ours_metrics, metrics)
         numbers.append(number)
     assert tuple(numbers) == SPLITS[split]  # the second process idled where it has fewer
 
@@ -202,7 +202,7 @@ def test_ppo_in_two_processes_is_ppo(two: list[dict[str, Any]], tmp_path: Path) 
     assert [found["ppo"] for found in two] == [["ran", "reused"]] * 2
     assert len(shared) == len(alone) == 7  # five iterations and two looks at validation prompts
     for ours, theirs in zip(shared, alone, strict=True):
-        same_metrics(ours, theirs)
+        assert_same_metrics(ours, theirs)
     weights = [load_weights(place / "ppo" / "model") for place in (directory, tmp_path)]
     for ours, theirs in zip(*(model.parameters() for model in weights), strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=1e-5)

@@ -53,8 +53,8 @@ def _signals() -> Iterator[None]:
     before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
-    except Exception:
-        if arrived:  # someone on the way, an import for one, made another error of it
+    except Exception:  # whatever it is, it goes on: as the signal's, where an import, say, made another error of that
+        if arrived:
             raise Interrupted(arrived[0]) from None
         raise
     finally:
