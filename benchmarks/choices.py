@@ -26,10 +26,10 @@ from ayni.cli.environment import prepare
 from ayni.model import attention, heads, transformer
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
+from ayni.parallel import Ranks, leave
 from ayni.records import Sequence
 from ayni.seeds import rng
 from ayni.train.objectives import NextToken
-from ayni.train.parallel import leave, world
 from ayni.train.trainer import Optimiser, Trainer
 
 SHAPE = Shape(192, 4, 6, 2, 512, 1024, 256, tied=True)
@@ -60,7 +60,10 @@ class Learner:
     def __init__(self, dtype: torch.dtype) -> None:
         model = initialise(Transformer(SHAPE), 0)
         model.dtype = dtype
-        self.trainer, self.objective = Trainer(model, Optimiser(lr=1e-4), steps=10**6, world=world()), NextToken()
+        self.trainer, self.objective = (
+            Trainer(model, Optimiser(lr=1e-4), steps=10**6, ranks=Ranks.current()),
+            NextToken(),
+        )
         self.draw = rng("benchmark", "steps")
 
     def steps(self, kind: str, count: int = 12) -> float:
@@ -69,7 +72,7 @@ class Learner:
         for _ in range(count):
             examples = BATCHES[kind](self.draw)
             tokens += sum(len(s.tokens) for s in examples)
-            mine = self.trainer.world.share(examples)
+            mine = self.trainer.ranks.share(examples)
             self.trainer.update([self.objective.batch(mine)], self.objective)
         return (time.perf_counter() - began) / tokens
 

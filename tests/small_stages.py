@@ -12,14 +12,14 @@ import numpy as np
 from tiny import WORDS, language_model, policy, prompts, reward_model, tokenizer
 
 from ayni.config import parse_config
-from ayni.execution import execute
 from ayni.files import write_jsonl
 from ayni.model_directory import save_model
-from ayni.recipe import load_stage
 from ayni.records import RATINGS, Comparison, Demonstration, Message, to_dict
 from ayni.rollout import engine
+from ayni.runs.execution import execute
+from ayni.runs.recipe import load_stage
 from ayni.text.chat import render_prompt
-from ayni.world.village import Village
+from ayni.village.village import Village
 
 OPTIMISER = {"lr": 5e-3, "warmup": 0.03}
 FIT = {"optimiser": OPTIMISER, "tokens_per_micro_batch": 120, "checkpoint_every": 2, "dtype": "fp32"}

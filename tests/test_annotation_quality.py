@@ -12,15 +12,15 @@ import scipy.stats
 from feedback_cases import check, item, said
 from panel import Simulated, fill, judgements
 
-from ayni.evaluate.annotation_quality import AnnotatorQuality, annotators, passed_over_in, quality_report
-from ayni.evaluate.annotator_agreement import PLACES, agreements, agreements_with_others, by_item, votes_of
-from ayni.evaluate.batch_statistics import repeated_prompts, text_statistics
-from ayni.evaluate.quality_measures import quality_of
 from ayni.evaluate.results import read_results, write_results
-from ayni.evaluate.screening import GOLD_ACCURACY, LEAST, PLACE, is_hasty, screen
 from ayni.feedback.entries import Batch, Entry, Item, Judged
 from ayni.feedback.store import open_store
 from ayni.maths.statistics import proportion
+from ayni.quality.agreement import PLACES, agreements, agreements_with_others, by_item, votes_of
+from ayni.quality.batch_statistics import repeated_prompts, text_statistics
+from ayni.quality.page_measures import quality_of
+from ayni.quality.report import AnnotatorQuality, annotators, passed_over_in, quality_report
+from ayni.quality.screening import GOLD_ACCURACY, LEAST, PLACE, is_hasty, screen
 from ayni.records import RATINGS, Message, Prompt
 
 NOISES = (0.1, 0.5, 1.0, 1.7, 3.0)  # of items whose worths differ by a standard deviation of 1

@@ -8,7 +8,7 @@ import pytest
 from bad_input_cases import CASES, Case
 
 from ayni.errors import BadInput
-from ayni.text.formats import read_comparisons, read_demonstrations, read_prompts, read_texts
+from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts, read_texts
 from ayni.text.tokenizer import load_tokenizer
 
 READERS = {

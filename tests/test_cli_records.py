@@ -18,8 +18,8 @@ from ayni.feedback.address import without_password
 from ayni.feedback.entries import Batch
 from ayni.feedback.store import open_store
 from ayni.files import write_json, write_jsonl
+from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts, scan
 from ayni.reward.model import load_reward
-from ayni.text.formats import read_comparisons, read_demonstrations, read_prompts, scan
 
 RATED = [{"prompt": "Who sings?", "response": f"answer {n}", "score": n} for n in range(6)]
 PAIR = {"prompt": "Who sings?", "chosen": "The river.", "rejected": "No.", "rating": "better"}

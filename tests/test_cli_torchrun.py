@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 from small_models import build, small_tokenizer
 
 from ayni import cli
-from ayni.done import damages, read_seal
 from ayni.model_directory import save_model
+from ayni.runs.sealing import damages, read_seal
 
 SENTENCE = "the village by the river and the baker of the village"
 WORDS = SENTENCE.split()

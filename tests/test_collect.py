@@ -22,11 +22,11 @@ from ayni.feedback.entries import Entry
 from ayni.feedback.pairs import Plan, pairs, with_checks
 from ayni.feedback.store import Store, open_store
 from ayni.files import write_jsonl
+from ayni.formats.reading import read_comparisons
 from ayni.records import Comparison, Prompt, Sample, to_dict
 from ayni.stages.collect import entry_of
-from ayni.text.formats import read_comparisons
-from ayni.world.annotators import Opinion
-from ayni.world.village import Village
+from ayni.village.annotators import Opinion
+from ayni.village.village import Village
 
 
 @pytest.fixture(scope="module")

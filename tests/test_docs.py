@@ -23,12 +23,12 @@ from ayni.cli.app import app_for
 from ayni.config import apply_sets, parse_config, parse_yaml
 from ayni.errors import BadInput, BadNumbers, NoRoom
 from ayni.evaluate.results import read_results
+from ayni.formats.reading import detect, scan
 from ayni.maths.statistics import win_rate
 from ayni.model_directory import save_model
-from ayni.recipe import load_stage, read_recipe, stage_kinds
 from ayni.records import Comparison, Demonstration, Judgement, Message, Prompt
 from ayni.reward.function import load_function
-from ayni.text.formats import detect, scan
+from ayni.runs.recipe import load_stage, read_recipe, stage_kinds
 from ayni.train.trainer import Optimiser
 
 ROOT = Path(__file__).parent.parent

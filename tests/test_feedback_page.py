@@ -12,11 +12,11 @@ from page_visitor import Visitor, echo, item, new_store, person, site
 from panel import Simulated, fill
 
 from ayni.errors import BadInput
-from ayni.evaluate.quality_measures import quality_of
 from ayni.feedback.entries import Entry, Gold, shown_swapped
 from ayni.feedback.page import Measure, check_bind
 from ayni.feedback.page.degrees import CHOICES, DEGREES, number_of, side_of
 from ayni.feedback.store import Store, open_store
+from ayni.quality.page_measures import quality_of
 from ayni.records import RATINGS
 
 

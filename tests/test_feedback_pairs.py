@@ -13,10 +13,10 @@ from tiny import tokenizer
 
 from ayni.errors import BadInput
 from ayni.files import write_jsonl
+from ayni.formats.inspect import inspect_data
+from ayni.formats.pairing import Pairing, degree, liked, pairs_of_judgements
+from ayni.formats.reading import detect, read_comparisons, read_demonstrations, read_prompts, scan
 from ayni.records import Judgement, Message, Prompt, to_dict
-from ayni.text.feedback_pairs import Pairing, degree, liked, pairs_of_judgements
-from ayni.text.formats import detect, read_comparisons, read_demonstrations, read_prompts, scan
-from ayni.text.inspect import inspect_data
 
 
 def prompt(text: str = "Who sings?", task: Any = "helpfulness") -> Prompt:

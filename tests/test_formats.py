@@ -11,8 +11,8 @@ import pytest
 
 from ayni.errors import BadInput
 from ayni.files import write_jsonl
-from ayni.records import Comparison, Demonstration, Dialog, Message, Prompt, to_dict
-from ayni.text.formats import (
+from ayni.formats.markdown import markdown_documents
+from ayni.formats.reading import (
     detect,
     read_comparisons,
     read_demonstrations,
@@ -21,7 +21,7 @@ from ayni.text.formats import (
     read_texts,
     scan,
 )
-from ayni.text.markdown import markdown_documents
+from ayni.records import Comparison, Demonstration, Dialog, Message, Prompt, to_dict
 
 
 def dialog(*messages: tuple[str, str]) -> Dialog:

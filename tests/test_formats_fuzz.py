@@ -13,10 +13,10 @@ from hypothesis import strategies as st
 from test_formats_tools import ANNA, FIELDS, MIN, TASK, TWO, flat, ranks, v1, v1_columns, v2
 
 from ayni.errors import BadInput
+from ayni.formats.detect import format_of_row
+from ayni.formats.reading import scan
+from ayni.formats.rows import Row
 from ayni.records import Comparison, Judgement
-from ayni.text.formats import scan
-from ayni.text.formats_detect import format_of_row
-from ayni.text.rows import Row
 
 SEEDS: dict[str, dict[str, Any]] = {
     "label studio": TASK,

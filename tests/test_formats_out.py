@@ -14,9 +14,9 @@ import pytest
 
 from ayni.errors import BadInput
 from ayni.files import write_jsonl
+from ayni.formats.export import CSV_COLUMNS, cell, csv_text, hh_rows, trl_rows
+from ayni.formats.reading import detect, read_comparisons
 from ayni.records import RATINGS, Comparison, Dialog, Message, Prompt, to_dict
-from ayni.text.formats import detect, read_comparisons
-from ayni.text.formats_out import CSV_COLUMNS, cell, csv_text, hh_rows, trl_rows
 
 
 def dialog(*texts: str, system: str = "") -> Dialog:

@@ -12,9 +12,9 @@ import pytest
 
 from ayni.errors import BadInput
 from ayni.files import write_json, write_jsonl
+from ayni.formats.inspect import inspect_data
+from ayni.formats.reading import detect, read_comparisons, read_prompts, scan
 from ayni.records import Comparison, Judgement
-from ayni.text.formats import detect, read_comparisons, read_prompts, scan
-from ayni.text.inspect import inspect_data
 
 ANNA, BEN, CARA = "6a0e", "77c1", "9f3b"
 

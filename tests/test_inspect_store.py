@@ -12,10 +12,10 @@ from panel import Simulated, fill
 from tiny import tokenizer
 
 from ayni import cli
-from ayni.evaluate.quality_measures import quality_of
 from ayni.feedback.address import is_store
 from ayni.feedback.entries import Batch, Entry
 from ayni.feedback.store import open_store
+from ayni.quality.page_measures import quality_of
 
 PANEL = (Simulated("Inti", 0.2), Simulated("Killa", 0.4), Simulated("Rosa", 0.6), Simulated("Coin", 1e6))
 

@@ -21,6 +21,7 @@ from ayni import cli
 from ayni.errors import AyniError
 from ayni.evaluate.results import Result, read_results
 from ayni.files import Killed, write_jsonl
+from ayni.formats.reading import read_comparisons
 from ayni.model_directory import load_model, save_model
 from ayni.records import Comparison, Message, Prompt, to_dict
 from ayni.reward.api_judge import ApiJudge
@@ -30,7 +31,6 @@ from ayni.rollout.engine import Policy, rollout
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all
 from ayni.stages import label
-from ayni.text.formats import read_comparisons
 
 PAIRS = 12
 

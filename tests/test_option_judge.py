@@ -12,9 +12,9 @@ from small_models import refused
 from tiny import VOCAB, language_model, policy, prompts, tokenizer
 
 from ayni.errors import BadInput
-from ayni.evaluate.judge_consistency import Said, agreement_results, consistency_results
 from ayni.model.layout import Layout
 from ayni.model.transformer import Transformer
+from ayni.quality.judge_consistency import Said, agreement_results, consistency_results
 from ayni.records import Message, Prompt
 from ayni.reward.judge_prompts import DECIDE, OPTIONS, THEN_DECIDE, THINK, pair_question, safety_question
 from ayni.reward.option_judge import Choice, OptionJudge, choice_of, option_logprobs

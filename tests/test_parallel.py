@@ -19,11 +19,10 @@ from small_stages import Small, prepare
 from tiny import answered, language_model
 
 from ayni.model_directory import load_weights
+from ayni.parallel import Ranks
 from ayni.run import Run
-from ayni.train import parallel
 from ayni.train.batch import cut
 from ayni.train.objectives import NextToken
-from ayni.train.parallel import World
 from ayni.train.trainer import Optimiser, Trainer, fit, shuffled
 
 Gradients = dict[str, torch.Tensor]
@@ -36,17 +35,17 @@ SPLITS = {(7, WHOLE): (1, 1), (7, 1): (4, 3), (1, 1): (1, 0)}
 
 
 def gradient(
-    case: Case, examples: list[Any], dtype: torch.dtype, budget: int, world: World | None = None
+    case: Case, examples: list[Any], dtype: torch.dtype, budget: int, ranks: Ranks | None = None
 ) -> tuple[Gradients, dict[str, float], int]:
     """What the trainer hands to Adam (before any clipping), its metrics, and its number of micro-batches."""
-    trainer = Trainer(case.model(dtype=dtype), Optimiser(clip=1e30), steps=1, world=world)
+    trainer = Trainer(case.model(dtype=dtype), Optimiser(clip=1e30), steps=1, ranks=ranks)
     found: Gradients = {}
 
     def step() -> None:
         found.update({name: p.grad.clone() for name, p in trainer.parameters.items() if p.grad is not None})
 
     trainer.adam.step = step  # type: ignore[method-assign,assignment]
-    batches = [case.objective.batch(part) for part in cut(trainer.world.share(examples), budget)]
+    batches = [case.objective.batch(part) for part in cut(trainer.ranks.share(examples), budget)]
     metrics = trainer.update(batches, case.objective)
     assert found.keys() == trainer.parameters.keys()
     return found, metrics, len(batches)
@@ -101,11 +100,11 @@ def test_any_order_gives_the_same_gradient(name: str, dtype: torch.dtype) -> Non
 # Two processes. They are started once; each writes what it found, and the tests read it.
 
 
-def fitted(directory: Path, world: World, steps: int = 6) -> Trainer:
+def fitted(directory: Path, ranks: Ranks, steps: int = 6) -> Trainer:
     """A few steps through THE loop, in fp64."""
     examples = [answered(np.random.default_rng(i), vocab=40) for i in range(11)]
     trainer = Trainer(
-        language_model(1, vocab=40, dtype=torch.float64), Optimiser(lr=1e-3, warmup=0), steps=steps, world=world
+        language_model(1, vocab=40, dtype=torch.float64), Optimiser(lr=1e-3, warmup=0), steps=steps, ranks=ranks
     )
     fit(
         trainer,
@@ -121,20 +120,20 @@ def fitted(directory: Path, world: World, steps: int = 6) -> Trainer:
 def work(rank: int, port: int, directory: Path, ppo: Small) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
-    place = parallel.world()
-    assert (place.rank, place.size) == (rank, 2)
+    ranks = Ranks.current()
+    assert (ranks.rank, ranks.size) == (rank, 2)
     found: dict[str, Any] = {}
     for name, case in CASES.items():
         for dtype in DTYPES:
             for count, budget in SPLITS:
-                found[f"{name} {dtype} {count} {budget}"] = gradient(case, case.examples(count), dtype, budget, place)
-    found["sum"] = place.sum(torch.tensor([rank + 1.0, 10.0])).tolist()
-    found["max"] = place.max(3 - rank)
-    found["gathered"] = [place.gather(place.share(list(range(n)))) for n in (0, 1, 2, 7)]
-    found["fit"] = fitted(directory / "fit", place).state()[0]
-    found["resumed"] = fitted(directory / "fit", place, steps=6).step
+                found[f"{name} {dtype} {count} {budget}"] = gradient(case, case.examples(count), dtype, budget, ranks)
+    found["sum"] = ranks.sum(torch.tensor([rank + 1.0, 10.0])).tolist()
+    found["max"] = ranks.max(3 - rank)
+    found["gathered"] = [ranks.gather(ranks.share(list(range(n)))) for n in (0, 1, 2, 7)]
+    found["fit"] = fitted(directory / "fit", ranks).state()[0]
+    found["resumed"] = fitted(directory / "fit", ranks, steps=6).step
     found["ppo"] = [ppo.execute(directory / "ppo"), ppo.execute(directory / "ppo")]
-    place.barrier()
+    ranks.barrier()
     torch.save(found, directory / f"rank-{rank}.pt")
     dist.destroy_process_group()
 
@@ -184,7 +183,7 @@ def test_collectives(two: list[dict[str, Any]]) -> None:
 
 
 def test_a_whole_fit_in_two_processes_ends_at_the_same_weights(two: list[dict[str, Any]], tmp_path: Path) -> None:
-    alone = fitted(tmp_path, World()).state()[0]
+    alone = fitted(tmp_path, Ranks()).state()[0]
     for found in two:
         assert found["resumed"] == 6
         for name, tensor in alone.items():
@@ -209,18 +208,18 @@ def test_ppo_in_two_processes_is_ppo(two: list[dict[str, Any]], tmp_path: Path) 
 
 
 def test_alone_every_collective_is_the_identity() -> None:
-    place = World()
+    ranks = Ranks()
     x = torch.tensor([1.0, 2.0])
-    assert place.sum(x) is x
-    assert place.max(5) == 5
-    assert place.share([1, 2, 3]) == [1, 2, 3]
-    assert place.gather([1, 2, 3]) == [1, 2, 3]
-    place.barrier()
+    assert ranks.sum(x) is x
+    assert ranks.max(5) == 5
+    assert ranks.share([1, 2, 3]) == [1, 2, 3]
+    assert ranks.gather([1, 2, 3]) == [1, 2, 3]
+    ranks.barrier()
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
 def test_shares_are_even_and_complete(size: int) -> None:
     for count in range(12):
-        shares = [World(rank, size).share(list(range(count))) for rank in range(size)]
+        shares = [Ranks(rank, size).share(list(range(count))) for rank in range(size)]
         assert sorted(x for share in shares for x in share) == list(range(count))
         assert max(map(len, shares)) - min(map(len, shares)) <= 1

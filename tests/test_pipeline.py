@@ -16,13 +16,13 @@ import yaml
 
 from ayni import done, execution
 from ayni.config import Config, parse_yaml, read_yaml
-from ayni.done import content_hash, damages, read_seal, source_hash
 from ayni.errors import BadInput, NoRoom
-from ayni.execution import dump_yaml, execute, locked
 from ayni.files import Killed, failpoint, sha256_of, write_json, write_text
-from ayni.pipeline import run_recipe
-from ayni.recipe import load_stage, read_recipe, stage_kinds
 from ayni.run import Run
+from ayni.runs.execution import dump_yaml, execute, locked
+from ayni.runs.pipeline import run_recipe
+from ayni.runs.recipe import load_stage, read_recipe, stage_kinds
+from ayni.runs.sealing import content_hash, damages, read_seal, source_hash
 
 RAN: list[str] = []
 
@@ -279,7 +279,7 @@ import sys; sys.path[:0] = [{tests!r}]
 from pathlib import Path
 import test_pipeline
 test_pipeline.install()
-from ayni.pipeline import run_recipe
+from ayni.runs.pipeline import run_recipe
 run_recipe(Path(sys.argv[1]), Path(sys.argv[2]), quiet=True)
 """
 
@@ -412,7 +412,7 @@ def test_other_processes_do_what_the_first_one_does_and_write_nothing(
 
     def follow(word: str) -> str:
         RAN.clear()
-        monkeypatch.setattr("ayni.train.parallel.world", lambda: Follower(word))
+        monkeypatch.setattr("ayni.parallel.scene", lambda: Follower(word))
         return execute("fakerecords", stage.config(times=2), {}, out, name="n", seed=0, quiet=True)
 
     def body(config: Config, inputs: dict[str, Path], run: Run) -> None:

@@ -18,7 +18,7 @@ from ayni.files import Killed
 from ayni.rollout import store
 from ayni.stages import collect
 from ayni.train import checkpoint
-from ayni.world.village import Village
+from ayni.village.village import Village
 
 STAGES = ("tokenizer", "pretrain", "sft", "reward", "dpo", "rrhf", "collect", "reject", "ppo")
 MARKED = (files, execution, checkpoint, store)  # the modules that call failpoint

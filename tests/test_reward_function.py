@@ -21,17 +21,17 @@ from tiny import policy, prompts, reward_model, tokenizer
 from ayni import cli
 from ayni.config import parse_config
 from ayni.errors import AyniError, BadInput
-from ayni.execution import job_of
+from ayni.formats.reading import read_prompts
 from ayni.model_directory import save_model
-from ayni.pipeline import run_recipe
-from ayni.recipe import load_stage
 from ayni.records import Message, Sample
 from ayni.reward.combine import Judges
 from ayni.reward.function import PER_REQUEST, FunctionReward, is_function, load_choice, load_function, source_of
 from ayni.reward.model import RewardModel
 from ayni.reward.post import TRIES
 from ayni.rollout.store import read_groups
-from ayni.text.formats import read_prompts
+from ayni.runs.execution import job_of
+from ayni.runs.pipeline import run_recipe
+from ayni.runs.recipe import load_stage
 
 LONGEST = "def reward(prompts, answers):\n    return [len(answer) for answer in answers]\n"
 ANSWERS = ["a", "bbb", "cc"]

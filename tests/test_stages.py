@@ -18,19 +18,19 @@ from tiny import SENTENCE, policy, prompts, tokenizer
 
 from ayni.config import apply_sets, parse_config
 from ayni.errors import BadInput
-from ayni.execution import execute
 from ayni.files import write_jsonl
+from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts
 from ayni.maths.rewards import MARGINS
 from ayni.model_directory import load_model
-from ayni.recipe import load_stage
 from ayni.records import Comparison, Demonstration, Message, Prompt, Sample, to_dict
 from ayni.reward.combine import Scores
 from ayni.reward.model import load_reward
 from ayni.rollout.store import read_groups
 from ayni.run import Run
+from ayni.runs.execution import execute
+from ayni.runs.recipe import load_stage
 from ayni.stages import pretrain, reject, reward
 from ayni.text.chat import answer_tokens, render_prompt
-from ayni.text.formats import read_comparisons, read_demonstrations, read_prompts
 from ayni.text.tokenizer import load_tokenizer
 from ayni.train.batch import Pair, batch_of
 from ayni.train.objectives import NextToken

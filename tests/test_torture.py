@@ -16,7 +16,7 @@ import pytest
 import torch
 from small_stages import Small, contents, prepare
 
-from ayni.done import read_seal
+from ayni.runs.sealing import read_seal
 from ayni.seeds import rng
 
 STAGES = ("tokenizer", "pretrain", "sft", "reward", "dpo", "rrhf", "collect", "reject", "ppo")

@@ -28,7 +28,7 @@ WORK, TALK, MODELS, LOOK = "Make", "Use", "Bring and take", "Look"
 
 def app_for(argv: Sequence[str]) -> typer.Typer:
     """The whole application for this command line: only the verb it names is made in full."""
-    from ayni.recipe import stage_kinds
+    from ayni.runs.recipe import stage_kinds
 
     app = typer.Typer(
         help="The whole Llama 2 to Llama 2-Chat system, from a corpus to a model you talk to.",
@@ -137,7 +137,7 @@ def _annotate(
 ) -> None:
     """Serve the page where people compare answers; Ctrl-C stops it."""
     from ayni.cli.annotate import annotate
-    from ayni.evaluate.quality_measures import quality_of
+    from ayni.quality.page_measures import quality_of
 
     annotate(store, host, port, login, name, https, annotator, invite, model, temperature, max_tokens, seed, quality_of)
 

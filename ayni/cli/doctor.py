@@ -12,8 +12,8 @@ from typing import Any
 import ayni
 from ayni.cli import Outcome
 from ayni.cli.stages import located
-from ayni.done import damages, read_seal, source_hash
 from ayni.errors import BadInput
+from ayni.runs.sealing import damages, read_seal, source_hash
 
 NEEDED = (3, 11)
 

@@ -9,9 +9,9 @@ from typing import Any
 from rich.console import Console
 
 from ayni.cli.stages import located, output_of, tokenizer_path
+from ayni.formats.inspect import inspect_data, paint, sequences_of
+from ayni.formats.reading import scan
 from ayni.records import Sequence
-from ayni.text.formats import scan
-from ayni.text.inspect import inspect_data, paint, sequences_of
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
 
 

@@ -13,15 +13,15 @@ from rich.text import Text
 
 from ayni.cli.stages import tokenizer_path
 from ayni.errors import BadInput
-from ayni.evaluate.annotation_quality import BatchQuality, StoreQuality, quality_report
-from ayni.evaluate.annotator_agreement import Agreements
-from ayni.evaluate.batch_statistics import Count
-from ayni.evaluate.screening import GOLD_ACCURACY, LEAST
 from ayni.feedback.address import without_password
 from ayni.feedback.entries import Progress
 from ayni.feedback.store import open_store
 from ayni.maths.agreement import Agreement
 from ayni.maths.statistics import Estimate
+from ayni.quality.agreement import Agreements
+from ayni.quality.batch_statistics import Count
+from ayni.quality.report import BatchQuality, StoreQuality, quality_report
+from ayni.quality.screening import GOLD_ACCURACY, LEAST
 from ayni.text.tokenizer import load_tokenizer
 
 REASONS = 5  # the commonest, of each batch

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ayni.cli import Interrupted
-from ayni.recipe import processes_of
+from ayni.runs.recipe import processes_of
 
 GRACE = 10.0  # seconds in which a process may end by itself
 PR_SET_PDEATHSIG = 1

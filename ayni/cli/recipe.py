@@ -11,8 +11,9 @@ from typing import Any
 
 from ayni.cli import Outcome, program
 from ayni.errors import AyniError
-from ayni.pipeline import run_recipe
-from ayni.report.read import read_run
+from ayni.report import build_report
+from ayni.runs.pipeline import run_recipe
+from ayni.runs.reading import read_run
 
 
 def run(
@@ -38,6 +39,8 @@ def run(
         raise
     if int(os.environ.get("RANK", "0")):  # the first process tells
         return summary
+    if not dry_run:
+        build_report(Path(summary["run"]))
     if not as_json and dry_run:
         for stage in summary["stages"]:
             print(f"{stage['state']:8} {stage['name']:24} {(stage['hash'] or '(after what it reads)')[:8]}")
@@ -47,7 +50,7 @@ def run(
         directory = Path(summary["run"])
         print(f"all numbers: {directory / 'results.json'}", file=sys.stderr)
         print(f"report: {directory / 'report' / 'index.html'}", file=sys.stderr)
-        if read_run(directory).talker() is not None:
+        if read_run(directory).chat_stage() is not None:
             print(f"talk to it: {program()} chat {shlex.quote(str(directory))}", file=sys.stderr)
     return summary
 

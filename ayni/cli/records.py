@@ -12,11 +12,11 @@ from ayni.cli.stages import located, output_of
 from ayni.errors import BadInput
 from ayni.feedback.address import is_store, without_password
 from ayni.files import atomic_file, write_jsonl
+from ayni.formats.export import csv_text, hh_rows, trl_rows
+from ayni.formats.pairing import Pairing
+from ayni.formats.reading import Kind, scan
+from ayni.formats.rows import ROW_SUFFIXES, suffix_of
 from ayni.records import Comparison, to_dict
-from ayni.text.feedback_pairs import Pairing
-from ayni.text.formats import Kind, scan
-from ayni.text.formats_out import csv_text, hh_rows, trl_rows
-from ayni.text.rows import ROW_SUFFIXES, suffix_of
 
 FORMATS = ("ayni", "trl", "hh-rlhf", "csv")
 _MODELS = (".safetensors", ".bin", ".pth", ".model")

@@ -9,8 +9,8 @@ from ayni.cli.lines import write_lines
 from ayni.cli.stages import located, reward_at
 from ayni.errors import BadInput
 from ayni.evaluate.reward_accuracy import reward_accuracy
+from ayni.formats.reading import scan
 from ayni.records import Comparison, Demonstration, Dialog, Message
-from ayni.text.formats import scan
 
 
 def score(reward_model: str | Path, data: Path, output: Path | None, as_json: bool) -> dict[str, Any]:

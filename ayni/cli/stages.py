@@ -47,7 +47,7 @@ def summary_of(kind: str) -> str:
 
 def verb_of(kind: str) -> Callable[..., dict[str, Any]]:
     """The typer command of a stage: its signature holds an option per input."""
-    from ayni.recipe import load_stage
+    from ayni.runs.recipe import load_stage
 
     stage = load_stage(kind)
     parameters: Options = {}
@@ -111,7 +111,7 @@ def with_options(function: Callable[..., Any], parameters: Options) -> Callable[
 
 def output_of(path: Path, default: str) -> Path:
     """What a finished stage's directory leaves at `default`, or the path itself."""
-    from ayni.done import SEAL
+    from ayni.runs.sealing import SEAL
 
     path = located(path)
     if _is_run(path):
@@ -146,9 +146,9 @@ def language_model_of(path: Path) -> Path:
     """A language model's directory: itself, what its stage left, or of a whole run the model it is about."""
     if not _is_run(path):
         return output_of(path, "model")
-    from ayni.report.read import read_run
+    from ayni.runs.reading import read_run
 
-    stage = read_run(path).talker()
+    stage = read_run(path).chat_stage()
     if stage is None:
         raise BadInput("no stage of this run has made a model that talks", path=path, fix="run it further")
     say(f"{path}: the model of the stage {stage.name}")
@@ -173,11 +173,11 @@ def tokenizer_path(path: Path) -> Path:
 
 def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """The body of a stage's verb; {stage, directory, hash, state, seconds, results}."""
-    from ayni.done import read_seal
-    from ayni.execution import execute_job, job_of, reusable, warn_of_other_source
     from ayni.files import read_json
-    from ayni.recipe import load_stage
-    from ayni.settings import read_settings
+    from ayni.runs.execution import execute_job, job_of, reusable, warn_of_other_source
+    from ayni.runs.recipe import load_stage
+    from ayni.runs.sealing import read_seal
+    from ayni.runs.settings import read_settings
 
     stage = load_stage(kind)
     settings = read_settings(given["config"], given["set_"])

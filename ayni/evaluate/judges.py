@@ -9,8 +9,8 @@ from ayni.errors import BadInput
 from ayni.records import Prompt, Sample, Task
 from ayni.reward.model import RewardModel
 from ayni.text.tokenizer import Tokenizer
-from ayni.world.gold import TIE, Gold
-from ayni.world.village import Village
+from ayni.village.gold import TIE, Gold
+from ayni.village.village import Village
 
 
 class Scorer(Protocol):

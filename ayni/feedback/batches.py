@@ -10,8 +10,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, case, func, insert, select, update
 
 from ayni.errors import BadInput
+from ayni.feedback.accounts import stamp
 from ayni.feedback.entries import Batch, Item, Progress
-from ayni.feedback.people import stamp
 from ayni.feedback.rows import TEXTS, batch_of, batch_row, item_of, item_row
 from ayni.feedback.rules import check_batch, check_item
 from ayni.feedback.schema import annotators, batches, items, standing, tallies

@@ -9,9 +9,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from ayni.errors import BadInput
+from ayni.feedback.accounts import active, stamp
 from ayni.feedback.batches import insert_items, item, items_where, open_batch
 from ayni.feedback.entries import Dialogue, Item
-from ayni.feedback.people import active, stamp
 from ayni.feedback.rows import dialogue_of
 from ayni.feedback.rules import TASKS, check_id, check_one_of, check_text
 from ayni.feedback.schema import dialogues, items, judgements, standing

@@ -10,9 +10,9 @@ from typing import Any
 from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 
 from ayni.errors import BadInput
+from ayni.feedback.accounts import active, stamp
 from ayni.feedback.batches import closed, items_where, open_batch
 from ayni.feedback.entries import Entry, Judged
-from ayni.feedback.people import active, stamp
 from ayni.feedback.rows import entry_of
 from ayni.feedback.rules import check_entry, check_submission
 from ayni.feedback.schema import annotators, batches, dialogues, items, judgements, standing, tallies

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from sqlalchemy import ColumnElement, Connection, Select, exists, func, select, true
 
+from ayni.feedback.accounts import active
 from ayni.feedback.batches import all_batches, batch, item
 from ayni.feedback.entries import Item
-from ayni.feedback.people import active
 from ayni.feedback.schema import items, standing, tallies
 from ayni.seeds import seed_of
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, Self
 
-from ayni.feedback import batches, check, dialogues, judgements, people, queue
+from ayni.feedback import accounts, batches, check, dialogues, judgements, queue
 from ayni.feedback.database import Database, open_database
 from ayni.feedback.entries import Annotator, Batch, Dialogue, Entry, Item, Judged, Progress, Role
 from ayni.feedback.schema import items
@@ -223,45 +223,45 @@ class Store:
     def enrol(self, name: str, role: Role = "annotator") -> Annotator:
         """The annotator of that name, new or not; BadInput when they have another role or are retired."""
         with self._database.write() as connection:
-            return people.enrol(connection, self._clock(), name, role)
+            return accounts.enrol(connection, self._clock(), name, role)
 
     def annotator(self, annotator_id: str) -> Annotator:
         with self._database.look() as connection:
-            return people.annotator(connection, annotator_id)
+            return accounts.annotator(connection, annotator_id)
 
     def annotators(self) -> list[Annotator]:
         """By name, retired ones too."""
         with self._database.look() as connection:
-            return people.everyone(connection)
+            return accounts.everyone(connection)
 
     def retire(self, annotator_id: str) -> None:
         """Ends what they may do; what they judged stays."""
         with self._database.write() as connection:
-            people.retire(connection, self._clock(), annotator_id)
+            accounts.retire(connection, self._clock(), annotator_id)
 
     def invite(self, name: str, role: Role = "annotator", days: float = 7) -> str:
         """A one-use token, shown once: the store keeps its hash only. Makes the annotator where new."""
         with self._database.write() as connection:
-            return people.invite(connection, self._clock(), name, role, days)
+            return accounts.invite(connection, self._clock(), name, role, days)
 
     def accept(self, token: str, days: float = 30) -> str:
         """Uses an invitation up: a session's token. BadInput when it was used, is out of date or never was."""
         with self._database.write() as connection:
-            return people.accept(connection, self._clock(), token, days)
+            return accounts.accept(connection, self._clock(), token, days)
 
     def begin_session(self, annotator_id: str, days: float = 30) -> str:
         """A session without an invitation, for whoever is known otherwise."""
         with self._database.write() as connection:
-            return people.begin_session(connection, self._clock(), annotator_id, days)
+            return accounts.begin_session(connection, self._clock(), annotator_id, days)
 
     def session(self, token: str) -> Annotator | None:
         """Whose session it is; None when it has ended, is out of date or never was, or they are retired."""
         with self._database.look() as connection:
-            return people.session(connection, self._clock(), token)
+            return accounts.session(connection, self._clock(), token)
 
     def end_session(self, token: str) -> None:
         with self._database.write() as connection:
-            people.end_session(connection, self._clock(), token)
+            accounts.end_session(connection, self._clock(), token)
 
     def check(self) -> list[str]:
         """Problems with the store's integrity, one line each; empty when it is whole."""

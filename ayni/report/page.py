@@ -10,7 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from ayni.files import write_text
 from ayni.report import sections
 from ayni.report.pipeline_graph import BOX, Parents, Picture, layered, rail
-from ayni.report.read import RunData, read_run
+from ayni.runs.reading import RunData, read_run
 
 FAMILIES = {"records": "makes records", "fits": "fits a model", "online": "learns online", "evaluates": "evaluates"}
 
@@ -72,7 +72,7 @@ def _commands(run: RunData) -> list[tuple[str, str]]:
     """(what for, command): how to talk to the model, go on with the run, and draw this page again."""
     where = shlex.quote(str(run.directory))
     commands = []
-    if (stage := run.talker()) is not None:
+    if (stage := run.chat_stage()) is not None:
         commands.append(("Talk to the model", f"ayni chat {shlex.quote(str(stage.directory / 'model'))}"))
     if run.recipe is not None:
         recipe = shlex.quote(str(run.directory / "recipe.yaml"))

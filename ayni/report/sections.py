@@ -11,7 +11,7 @@ from ayni.evaluate.results import Result
 from ayni.maths.statistics import Estimate
 from ayni.records import RATINGS
 from ayni.report.figures import Series, accuracy_bars, curves, reliability_plot, stacked
-from ayni.report.read import RunData, SampleRow, StageData
+from ayni.runs.reading import RunData, SampleRow, StageData
 
 AXIS_COLOUR = {"helpfulness": "blue", "safety": "teal"}
 _RATING_LABEL = dict(

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from ayni.maths.rewards import combine_rewards
+from ayni.parallel import Ranks
 from ayni.records import Prompt, Sample
 from ayni.reward.model import Reward, load_reward
 from ayni.text.tokenizer import Tokenizer
-from ayni.train.parallel import World
 
 
 @dataclass(frozen=True)
@@ -27,13 +27,13 @@ class Scores:
 
 @dataclass(frozen=True)
 class Judges:
-    """The rewards of one run; without one for safety, helpfulness alone decides. Each process of the `world`
+    """The rewards of one run; without one for safety, helpfulness alone decides. Each of the `ranks`
     scores its share."""
 
     helpfulness: Reward
     safety: Reward | None
     threshold: float = 0.15
-    world: World = World()
+    ranks: Ranks = Ranks()
 
     def __call__(self, prompts: Many[Prompt], groups: Many[Many[Sample]], policy: Tokenizer) -> Scores:
         helpfulness = self._scores(self.helpfulness, prompts, groups, policy)
@@ -46,19 +46,19 @@ class Judges:
         return Scores(helpfulness, safety, combine_rewards(helpfulness, safety, tagged, self.threshold))
 
     def _scores(self, reward: Reward, prompts: Many[Prompt], groups: Many[Many[Sample]], policy: Tokenizer) -> Tensor:
-        mine = self.world.share(groups)
-        scores = reward.score_samples(self.world.share(prompts), mine, policy)
-        return self.world.gather_rows(scores, [len(group) for group in mine])
+        mine = self.ranks.share(groups)
+        scores = reward.score_samples(self.ranks.share(prompts), mine, policy)
+        return self.ranks.gather_rows(scores, [len(group) for group in mine])
 
 
 def judges_of(
     helpfulness: Reward,
     safety: Path | None,
-    world: World,
+    ranks: Ranks,
     *,
     threshold: float = 0.15,
     dtype: torch.dtype = torch.float32,
 ) -> Judges:
     """With the safety reward model in the directory `safety`, where there is one."""
-    safe = None if safety is None else load_reward(safety, dtype=dtype, device=world.device)
-    return Judges(helpfulness, safe, threshold, world)
+    safe = None if safety is None else load_reward(safety, dtype=dtype, device=ranks.device)
+    return Judges(helpfulness, safe, threshold, ranks)

@@ -20,7 +20,6 @@ from pydantic import Field
 
 from ayni.config import Config as Base
 from ayni.errors import AyniError, BadInput
-from ayni.evaluate.quality_measures import quality_of
 from ayni.feedback.entries import Batch, Entry, Item, Judged, shown_swapped
 from ayni.feedback.page import check_bind
 from ayni.feedback.page.waiting import host_and_port, page_at, wait_until_judged
@@ -28,7 +27,10 @@ from ayni.feedback.pairs import Asked, Plan, pairs, with_checks
 from ayni.feedback.records_of import comparisons
 from ayni.feedback.store import Store, open_store
 from ayni.files import json_line, write_jsonl
+from ayni.formats.reading import read_comparisons, read_prompts_of
 from ayni.model_directory import load_model, name_of
+from ayni.parallel import Ranks
+from ayni.quality.page_measures import quality_of
 from ayni.records import RATINGS, Prompt, Sample, to_dict
 from ayni.rollout.engine import Policy, chunk_prompts, rollout, with_room
 from ayni.rollout.sampling import Sampling
@@ -36,11 +38,9 @@ from ayni.rollout.store import draw_all, read_groups
 from ayni.rollout.voices import two_voices
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.text.formats import read_comparisons, read_prompts_of
-from ayni.train.parallel import World, world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
-from ayni.world.annotators import Annotators, Opinion
-from ayni.world.village import Village
+from ayni.village.annotators import Annotators, Opinion
+from ayni.village.village import Village
 
 VERSION = 7  # answers in random order
 INPUTS = {
@@ -83,13 +83,13 @@ class Config(Base):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.rewind(-1)  # what a killed run logged is logged again
     check_config(config)
-    place = world()
-    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
+    ranks = Ranks.current()
+    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, ranks.device)])["dtype"]]
     paths = [inputs["model"], inputs.get("other") or inputs["model"]]
     policies = []
     for path in paths:
         model, tokenizer = load_model(path)
-        model = model.to(place.device, dtype).requires_grad_(False)
+        model = model.to(ranks.device, dtype).requires_grad_(False)
         policies.append(Policy(model, tokenizer, name_of(path)))
     prompts = read_prompts_of(inputs["prompts"])
     before = {group[0].prompt_id for path in inputs.get("earlier") or [] for group in read_groups(Path(path))}
@@ -99,7 +99,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     panel = panel_of(prompts, inputs["prompts"][0], config) if config.judges == "village" else None
 
     plan = plan_of(config, run)
-    first, second = (answers_of(variant, policies, prompts, config, run, place) for variant in (0, 1))
+    first, second = (answers_of(variant, policies, prompts, config, run, ranks) for variant in (0, 1))
     asked = pairs(prompts, first, second, plan)
     if not asked:
         raise BadInput("no prompt has two different answers", field="temperatures", fix="spread them")
@@ -111,7 +111,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         else:
             checks = [c for path in inputs.get("checks") or [] for c in read_comparisons(Path(path))]
             asked = with_checks(asked, checks, config.check_share, plan)
-            judged = judged_in_store(asked, panel, policies, config, run, place)
+            judged = judged_in_store(asked, panel, policies, config, run, ranks)
     except BadInput as error:  # the answers that people judge are drawn: bad input would throw them away
         raise AyniError(str(error)) from None
     if not run.leads:
@@ -153,7 +153,7 @@ def panel_of(prompts: Many[Prompt], path: Path, config: Config) -> Annotators:
 
 
 def answers_of(
-    variant: int, policies: Many[Policy], prompts: list[Prompt], config: Config, run: Run, place: World
+    variant: int, policies: Many[Policy], prompts: list[Prompt], config: Config, run: Run, ranks: Ranks
 ) -> list[list[Sample]]:
     """`pairs_per_prompt` answers of one variant to every prompt."""
     sampling = Sampling(config.temperatures[variant], 1.0, config.max_tokens)
@@ -161,7 +161,7 @@ def answers_of(
     return draw_all(
         run.directory / f"samples-{variant}.jsonl",
         prompts,
-        lambda part: place.gather(rollout(policy, place.share(part), n=n, sampling=sampling, seed=seed)),
+        lambda part: ranks.gather(rollout(policy, ranks.share(part), n=n, sampling=sampling, seed=seed)),
         chunk=chunk_prompts(n),
         progress=lambda done, total: run.progress(done, total, "prompt"),
     )
@@ -219,11 +219,11 @@ def entry_of(opinion: Opinion, item: Item, annotator_id: str, swapped: bool) -> 
 
 
 def judged_in_store(
-    asked: list[Asked], panel: Annotators | None, policies: Many[Policy], config: Config, run: Run, place: World
+    asked: list[Asked], panel: Annotators | None, policies: Many[Policy], config: Config, run: Run, ranks: Ranks
 ) -> list[Judged]:
     """What stands in the store of this batch once it is judged; of several processes only the first opens it."""
     if not run.leads:
-        while panel is None and config.wait and not place.gather([False])[0]:
+        while panel is None and config.wait and not ranks.gather([False])[0]:
             pass
         return []
     with open_store(store_address(config, run)) as store:
@@ -231,7 +231,7 @@ def judged_in_store(
         if panel is not None:
             record_village(store, asked, panel, config, run)
         elif config.wait:
-            wait_for_people(store, policies, config, run, place)
+            wait_for_people(store, policies, config, run, ranks)
         if panel is not None or config.wait:
             store.close_batch(config.batch)  # what came later would be in no record
         return store.current(batch_id=config.batch)
@@ -265,7 +265,7 @@ def record_village(store: Store, asked: list[Asked], panel: Annotators, config: 
         run.progress(min(start + AT_ONCE, len(entries)), len(entries), "judgement")
 
 
-def wait_for_people(store: Store, policies: Many[Policy], config: Config, run: Run, place: World) -> None:
+def wait_for_people(store: Store, policies: Many[Policy], config: Config, run: Run, ranks: Ranks) -> None:
     """Until the batch is full, or somebody closes it on the admin page."""
     with contextlib.ExitStack() as stack:
         where, me = "where `ayni annotate` serves this store", None
@@ -280,5 +280,5 @@ def wait_for_people(store: Store, policies: Many[Policy], config: Config, run: R
             config.batch,
             alone=None if me is None else me.id,
             show=lambda now: run.progress(now.done, now.wanted, "judgement"),
-            agree=lambda over: place.gather([over])[0],  # often, so that no process waits too long for another
+            agree=lambda over: ranks.gather([over])[0],  # often, so that no process waits too long for another
         )

@@ -11,12 +11,12 @@ import torch
 from pydantic import Field
 
 from ayni.errors import BadInput
+from ayni.formats.reading import read_comparisons
 from ayni.model.heads import token_logprobs
 from ayni.model.transformer import Transformer
 from ayni.model_directory import load_model, save_model
 from ayni.run import Run
 from ayni.text.chat import answer_tokens
-from ayni.text.formats import read_comparisons
 from ayni.train.batch import Pair, cut, pairs_of
 from ayni.train.objectives import DPO, sum_by_sequence
 from ayni.train.trainer import Fitting, Optimiser

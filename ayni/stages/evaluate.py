@@ -20,8 +20,10 @@ from ayni.evaluate.perplexity import logprob_sums, perplexities
 from ayni.evaluate.results import Result, result, write_results
 from ayni.evaluate.win_rate import compare, compare_scores, win_rate_results
 from ayni.files import write_jsonl
+from ayni.formats.reading import read_prompts_of, read_texts
 from ayni.maths.statistics import mean, proportion
 from ayni.model_directory import load_model, name_of
+from ayni.parallel import Ranks
 from ayni.records import Prompt, Sample, Sequence, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.combine import Judges, judges_of
@@ -30,8 +32,6 @@ from ayni.rollout.engine import Policy, rollout, sampled_sequence, with_room
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.text.formats import read_prompts_of, read_texts
-from ayni.train.parallel import World, world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
 VERSION = 3  # the gold judge no longer takes the straw shed for straw
@@ -65,13 +65,13 @@ class Config(Base):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
-    place = world()
-    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
+    ranks = Ranks.current()
+    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, ranks.device)])["dtype"]]
     policies = {}
     for name in ("model", "against"):
         if inputs.get(name):
             model, tokenizer = load_model(inputs[name], expect="logits")
-            model = model.to(place.device, dtype).requires_grad_(False)
+            model = model.to(ranks.device, dtype).requires_grad_(False)
             suffix = f" best of {config.best_of}" if name == "model" and config.best_of > 1 else ""
             policies[name] = Policy(model, tokenizer, name_of(inputs[name]) + suffix)
     rows: list[Result] = []
@@ -82,12 +82,12 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         if config.judge_url is not None:
             scorer = endpoint(config, config.judge_url, inputs, run)
         elif inputs.get("judge"):
-            scorer = RewardScorer(load_reward(inputs["judge"], dtype=dtype, device=place.device))
+            scorer = RewardScorer(load_reward(inputs["judge"], dtype=dtype, device=ranks.device))
         else:
             scorer = GoldScorer(prompts)
-        judges = choosers(config, inputs, place, dtype)
-        answers = answers_of(policies, prompts, judges, place, config, run)
-        drawn = [] if judges else answers_for_kl(policies, prompts, place, config, run)
+        judges = choosers(config, inputs, ranks, dtype)
+        answers = answers_of(policies, prompts, judges, ranks, config, run)
+        drawn = [] if judges else answers_for_kl(policies, prompts, ranks, config, run)
         if run.leads:  # the processes share what is drawn; the first one judges it
             rows += judged(policies, prompts, answers, scorer, config, run)
             rows += [kl(policies["model"], policies["against"], drawn, config, run)] if drawn else []
@@ -122,21 +122,21 @@ def endpoint(config: Config, url: str, inputs: dict[str, Any], run: Run) -> ApiJ
     return ApiJudge(url, name, run.directory / "verdicts.jsonl")
 
 
-def choosers(config: Config, inputs: dict[str, Any], place: World, dtype: torch.dtype) -> Judges | None:
+def choosers(config: Config, inputs: dict[str, Any], ranks: Ranks, dtype: torch.dtype) -> Judges | None:
     """Who chooses among `best_of` answers; None where there is one."""
     if bool(inputs.get("reward")) != (config.best_of > 1):
         raise BadInput("best_of and a reward model belong together", field="best_of", fix="give both, or neither")
     if config.best_of == 1:
         return None
-    helpful = load_reward(inputs["reward"], dtype=dtype, device=place.device)
-    return judges_of(helpful, inputs.get("reward_safety"), place, dtype=dtype)
+    helpful = load_reward(inputs["reward"], dtype=dtype, device=ranks.device)
+    return judges_of(helpful, inputs.get("reward_safety"), ranks, dtype=dtype)
 
 
 def answers_of(
     policies: dict[str, Policy],
     prompts: list[Prompt],
     judges: Judges | None,
-    place: World,
+    ranks: Ranks,
     config: Config,
     run: Run,
 ) -> dict[str, list[Sample]]:
@@ -147,7 +147,7 @@ def answers_of(
         run.say(f"{policy.name} answers {len(prompts)} prompts")
         seed = seed_of(run.seed, "evaluate", role)
         n = config.best_of if role == "model" else 1
-        groups = place.gather(rollout(policy, place.share(prompts), n=n, sampling=sampling, seed=seed))
+        groups = ranks.gather(rollout(policy, ranks.share(prompts), n=n, sampling=sampling, seed=seed))
         best = [0] * len(groups)
         if judges is not None and n > 1:
             best = judges(prompts, groups, policy.tokenizer).combined.view(-1, n).argmax(1).tolist()
@@ -211,7 +211,7 @@ def judged(
 
 
 def answers_for_kl(
-    policies: dict[str, Policy], prompts: list[Prompt], place: World, config: Config, run: Run
+    policies: dict[str, Policy], prompts: list[Prompt], ranks: Ranks, config: Config, run: Run
 ) -> list[Sequence]:
     """The model's answers at temperature 1; none where there is no other model of the same tokens to compare with."""
     if "against" not in policies or len({p.tokenizer.fingerprint for p in policies.values()}) > 1:
@@ -221,7 +221,7 @@ def answers_for_kl(
     asked = [prompts[i] for i in order]
     sampling = Sampling(1.0, 1.0, config.max_tokens)
     seed = seed_of(run.seed, "evaluate", "kl")
-    drawn = place.gather(rollout(policy, place.share(asked), n=1, sampling=sampling, seed=seed))
+    drawn = ranks.gather(rollout(policy, ranks.share(asked), n=1, sampling=sampling, seed=seed))
     return [sampled_sequence(prompt, sample, policy.tokenizer) for prompt, (sample,) in zip(asked, drawn, strict=True)]
 
 

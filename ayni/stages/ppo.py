@@ -19,8 +19,10 @@ from torch import Tensor
 
 from ayni.config import Config as Base
 from ayni.errors import BadInput, BadNumbers
+from ayni.formats.reading import read_prompts_of
 from ayni.maths.advantages import whiten
 from ayni.model_directory import load_model, save_model
+from ayni.parallel import Ranks
 from ayni.records import Prompt, Sample
 from ayni.reward.combine import Judges, Scores, judges_of
 from ayni.reward.model import load_reward
@@ -28,12 +30,10 @@ from ayni.rollout.engine import Policy, rollout, sampled_sequence, with_room
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.text.formats import read_prompts_of
 from ayni.train.batch import Step, batch_of, cut
 from ayni.train.checkpoint import load_checkpoint, save_checkpoint
 from ayni.train.experience import advantages_of, forward, steps_of
 from ayni.train.objectives import PolicyClip, ValueClip
-from ayni.train.parallel import world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 from ayni.train.trainer import Optimiser, Trainer, steps_per_epoch
 
@@ -78,13 +78,13 @@ class Config(Base):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
-    place = world()
-    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
+    ranks = Ranks.current()
+    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, ranks.device)])["dtype"]]
     model, tokenizer = load_model(inputs["model"], expect="logits")
-    model.to(place.device).dtype = dtype
+    model.to(ranks.device).dtype = dtype
     reference = copy.deepcopy(model).requires_grad_(False)
-    helpful = load_reward(inputs["reward_helpfulness"], dtype=dtype, device=place.device)
-    judges = judges_of(helpful, inputs.get("reward_safety"), place, threshold=config.threshold, dtype=dtype)
+    helpful = load_reward(inputs["reward_helpfulness"], dtype=dtype, device=ranks.device)
+    judges = judges_of(helpful, inputs.get("reward_safety"), ranks, threshold=config.threshold, dtype=dtype)
     if helpful.tokenizer.fingerprint != tokenizer.fingerprint:
         raise BadInput(
             "the critic starts from this reward model and reads the policy's tokens, but their tokenizers differ",
@@ -104,20 +104,20 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     updates = (
         config.iterations * config.epochs * steps_per_epoch(min(config.batch_size, len(prompts)), config.mini_batch)
     )
-    actor = Trainer(model, config.optimiser, steps=updates, world=place)
-    value = Trainer(critic, config.critic_optimiser, steps=updates, world=place)
+    actor = Trainer(model, config.optimiser, steps=updates, ranks=ranks)
+    value = Trainer(critic, config.critic_optimiser, steps=updates, ranks=ranks)
     loop = _Loop(config, run, actor, value, reference, judges, policy)
     loop.resume()
     while loop.iteration < config.iterations and not loop.stopped:
         loop.iterate(prompts)
         if config.validate_every and loop.iteration % config.validate_every == 0:
             loop.validate(validation)
-        if config.snapshot_every and loop.iteration % config.snapshot_every == 0 and place.rank == 0:
+        if config.snapshot_every and loop.iteration % config.snapshot_every == 0 and ranks.rank == 0:
             save_model(run.directory / "snapshots" / f"{loop.iteration:06d}" / "model", model, tokenizer)
         if loop.iteration % config.checkpoint_every == 0:
             loop.save()
     loop.restore_best()
-    if place.rank == 0:
+    if ranks.rank == 0:
         save_model(run.directory / "model", model, tokenizer, card={"stage": "ppo"})
         save_model(run.directory / "critic", critic, tokenizer, card={"stage": "ppo (critic)"})
 
@@ -137,7 +137,7 @@ class _Loop:
     ) -> None:
         self.config, self.run, self.actor, self.critic = config, run, actor, critic
         self.reference, self.judges, self.policy = reference, judges, policy
-        self.world = actor.world
+        self.ranks = actor.ranks
         self.seed = seed_of(run.seed, run.name)
         self.iteration, self.stopped, self.waited = 0, False, 0
         self.best: float | None = None
@@ -148,8 +148,8 @@ class _Loop:
         config, t = self.config, self.iteration + 1
         batch = [prompts[i] for i in rng(self.seed, "prompts", t).permutation(len(prompts))[: config.batch_size]]
         sampling = Sampling(config.temperature, 1.0, config.max_tokens)
-        drawn = self.world.gather(
-            rollout(self.policy, self.world.share(batch), n=1, sampling=sampling, seed=self.seed, iteration=t)
+        drawn = self.ranks.gather(
+            rollout(self.policy, self.ranks.share(batch), n=1, sampling=sampling, seed=self.seed, iteration=t)
         )
         scores = self.judges(batch, drawn, self.policy.tokenizer)
         samples = [group[0] for group in drawn]
@@ -167,7 +167,7 @@ class _Loop:
             sequences,
             temperature=config.temperature,
             tokens_per_micro_batch=config.tokens_per_micro_batch,
-            world=self.world,
+            ranks=self.ranks,
         )
         gained = advantages_of(flat, said, rewards, beta=config.beta, gamma=config.gamma, lam=config.lam)
         steps = steps_of(sequences, flat, said, gained)
@@ -182,7 +182,7 @@ class _Loop:
         self._log(scores, samples, gained.kl, said.values, gained.returns, flat.mask, learned)
 
     def _update(self, trainer: Trainer, mini: list[Step], objective: Any, name: str, before: dict[str, float]) -> Any:
-        parts = cut(self.world.share(mini), self.config.tokens_per_micro_batch)
+        parts = cut(self.ranks.share(mini), self.config.tokens_per_micro_batch)
         metrics = trainer.update([objective.batch(part) for part in parts], objective)
         first = {} if "first_ratio" in before or "ratio" not in metrics else {"first_ratio": metrics["ratio"]}
         renamed = {"loss": f"{name}_loss", "norm": f"{name}_norm", "lr": f"{name}_lr"}
@@ -219,7 +219,7 @@ class _Loop:
         }
         if scores.safety is not None:
             shown["safety"] = float(scores.safety.mean())
-        if self.world.rank == 0:
+        if self.ranks.rank == 0:
             self.run.log(self.iteration, **shown)
             self.run.progress(self.iteration, self.config.iterations, "iteration", reward=shown["reward"], kl=mean_kl)
         if self.config.kl_limit is not None and mean_kl > self.config.kl_limit:
@@ -233,7 +233,7 @@ class _Loop:
         config = self.config
         sampling = Sampling(config.temperature, 1.0, config.max_tokens)
         seed = seed_of(self.seed, "validation")
-        drawn = self.world.gather(rollout(self.policy, self.world.share(prompts), n=1, sampling=sampling, seed=seed))
+        drawn = self.ranks.gather(rollout(self.policy, self.ranks.share(prompts), n=1, sampling=sampling, seed=seed))
         reward = float(self.judges(prompts, drawn, self.policy.tokenizer).combined.mean())
         if self.best is None or reward > self.best:
             self.best, self.waited = reward, 0
@@ -241,7 +241,7 @@ class _Loop:
         else:
             self.waited += 1
             self.stopped = self.waited >= config.patience
-        if self.world.rank == 0:
+        if self.ranks.rank == 0:
             self.run.log(self.iteration, validation_reward=reward)
         if self.stopped:
             self.run.say(f"stopped at iteration {self.iteration}: no better reward on held-out prompts")
@@ -253,7 +253,7 @@ class _Loop:
                     parameter.copy_(self.best_weights[name])
 
     def save(self) -> None:
-        if self.world.rank == 0:
+        if self.ranks.rank == 0:
             tensors, numbers = self.actor.state("actor.")
             critic_tensors, critic_numbers = self.critic.state("critic.")
             best = {f"best.{name}": weight for name, weight in self.best_weights.items()}
@@ -264,7 +264,7 @@ class _Loop:
                 tensors | critic_tensors | best,
                 numbers | critic_numbers | kept,
             )
-        self.world.barrier()
+        self.ranks.barrier()
 
     def resume(self) -> None:
         saved = load_checkpoint(self.run.directory / "checkpoints")
@@ -275,5 +275,5 @@ class _Loop:
             self.best_weights = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
             self.best, self.waited, self.stopped = (numbers[k] for k in ("best_reward", "waited", "stopped"))
             self.run.say(f"resumed at iteration {self.iteration}")
-        if self.world.rank == 0:
+        if self.ranks.rank == 0:
             self.run.rewind(self.iteration)

@@ -9,6 +9,7 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ayni.errors import BadInput
+from ayni.formats.reading import read_texts
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
 from ayni.model_directory import save_model
@@ -16,7 +17,6 @@ from ayni.records import Sequence
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.text.dedup import without_duplicates
-from ayni.text.formats import read_texts
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Fitting, Optimiser

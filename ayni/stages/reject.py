@@ -16,7 +16,9 @@ from pydantic import Field
 from ayni.config import Config as Base
 from ayni.errors import BadInput
 from ayni.files import write_jsonl
+from ayni.formats.reading import read_prompts_of
 from ayni.model_directory import load_model
+from ayni.parallel import Ranks
 from ayni.records import Demonstration, Message, Prompt, Sample, to_dict
 from ayni.reward.combine import Judges, judges_of
 from ayni.reward.function import FunctionReward, load_choice, outside_sources
@@ -25,8 +27,6 @@ from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.text.formats import read_prompts_of
-from ayni.train.parallel import world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
 VERSION = 1
@@ -65,12 +65,12 @@ def also_hashed(config: Config, inputs: Mapping[str, Any]) -> list[Path]:
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.rewind(-1)  # what a killed run logged is logged again
-    place = world()
-    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
+    ranks = Ranks.current()
+    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, ranks.device)])["dtype"]]
     model, tokenizer = load_model(inputs["model"], expect="logits")
-    policy = Policy(model.to(place.device, dtype).requires_grad_(False), tokenizer, run.name)
-    helpful = load_choice(inputs.get("reward"), config.reward_function, dtype=dtype, device=place.device)
-    judges = judges_of(helpful, inputs.get("reward_safety"), place, threshold=config.threshold, dtype=dtype)
+    policy = Policy(model.to(ranks.device, dtype).requires_grad_(False), tokenizer, run.name)
+    helpful = load_choice(inputs.get("reward"), config.reward_function, dtype=dtype, device=ranks.device)
+    judges = judges_of(helpful, inputs.get("reward_safety"), ranks, threshold=config.threshold, dtype=dtype)
     known = {p.id: p for p in read_prompts_of(inputs["prompts"])}
     prompts = with_room(list(known.values()), [policy], run.say)
     if config.limit is not None:
@@ -93,7 +93,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     groups = draw_all(
         run.directory / "samples.jsonl",
         prompts,
-        lambda part: place.gather(rollout(policy, place.share(part), n=config.n, sampling=sampling, seed=seed)),
+        lambda part: ranks.gather(rollout(policy, ranks.share(part), n=config.n, sampling=sampling, seed=seed)),
         chunk=chunk_prompts(config.n),
         progress=lambda done, total: run.progress(done, total, "prompt"),
     )

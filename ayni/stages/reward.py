@@ -11,6 +11,7 @@ from pydantic import Field
 from ayni.errors import BadInput
 from ayni.evaluate.results import Result, result, write_results
 from ayni.evaluate.reward_accuracy import accuracy_gains, reward_accuracy, threshold_report
+from ayni.formats.reading import read_comparisons
 from ayni.maths.rewards import MARGINS
 from ayni.model.score_head import with_score_head
 from ayni.model_directory import load_model, save_model
@@ -19,7 +20,6 @@ from ayni.reward.model import RewardModel, load_reward
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.text.chat import answer_tokens
-from ayni.text.formats import read_comparisons
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.batch import Pair
 from ayni.train.objectives import Ranking

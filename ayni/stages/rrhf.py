@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
+from ayni.formats.reading import read_prompts_of
 from ayni.model_directory import load_model, save_model
 from ayni.reward.combine import judges_of
 from ayni.reward.model import load_reward
@@ -14,7 +15,6 @@ from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.text.formats import read_prompts_of
 from ayni.train.batch import Group
 from ayni.train.objectives import RRHF
 from ayni.train.trainer import Fitting
@@ -37,9 +37,9 @@ class Config(Fitting):
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     model, tokenizer = load_model(inputs["model"], expect="logits")
-    place = config.settle(model, run)
-    helpful = load_reward(inputs["reward"], device=place.device)
-    judges = judges_of(helpful, inputs.get("reward_safety"), place, threshold=config.threshold)
+    ranks = config.settle(model, run)
+    helpful = load_reward(inputs["reward"], device=ranks.device)
+    judges = judges_of(helpful, inputs.get("reward_safety"), ranks, threshold=config.threshold)
     prompts = read_prompts_of(inputs["prompts"])
     policy = Policy(model, tokenizer, run.name)
     prompts = with_room(prompts, [policy], run.say)
@@ -50,7 +50,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     samples = draw_all(
         run.directory / "samples.jsonl",
         prompts,
-        lambda part: place.gather(rollout(policy, place.share(part), n=config.n, sampling=sampling, seed=seed)),
+        lambda part: ranks.gather(rollout(policy, ranks.share(part), n=config.n, sampling=sampling, seed=seed)),
         chunk=chunk_prompts(config.n),
         progress=lambda done, total: run.progress(done, total, "prompt"),
     )

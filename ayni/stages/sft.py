@@ -8,10 +8,10 @@ from typing import Any
 from pydantic import Field
 
 from ayni.errors import BadInput
+from ayni.formats.reading import read_demonstrations
 from ayni.model_directory import load_model, save_model
 from ayni.run import Run
 from ayni.text.chat import render
-from ayni.text.formats import read_demonstrations
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Fitting
 

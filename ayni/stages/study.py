@@ -15,8 +15,10 @@ from ayni.errors import BadInput
 from ayni.evaluate.judges import GoldScorer
 from ayni.evaluate.results import Result, result, write_results
 from ayni.files import write_jsonl
+from ayni.formats.reading import read_prompts_of
 from ayni.maths.statistics import mean, paired_difference
 from ayni.model_directory import load_model, name_of
+from ayni.parallel import Ranks
 from ayni.records import to_dict
 from ayni.reward.combine import judges_of
 from ayni.reward.model import load_reward
@@ -24,8 +26,6 @@ from ayni.rollout.engine import Policy, rollout
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import seed_of
-from ayni.text.formats import read_prompts_of
-from ayni.train.parallel import world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
 VERSION = 1
@@ -46,10 +46,10 @@ class Config(Base):
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.rewind(-1)  # what a killed run logged is logged again
-    place = world()
-    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, place.device)])["dtype"]]
-    helpful = load_reward(inputs["reward_helpfulness"], dtype=dtype, device=place.device)
-    judges = judges_of(helpful, inputs.get("reward_safety"), place, dtype=dtype)
+    ranks = Ranks.current()
+    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, ranks.device)])["dtype"]]
+    helpful = load_reward(inputs["reward_helpfulness"], dtype=dtype, device=ranks.device)
+    judges = judges_of(helpful, inputs.get("reward_safety"), ranks, dtype=dtype)
     prompts = read_prompts_of(inputs["prompts"])[: config.limit]
     gold = GoldScorer(prompts)
     rows: list[Result] = []
@@ -63,9 +63,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         curves: list[tuple[list[float], list[float]]] = []
         for step, directory in places:
             model, tokenizer = load_model(directory)
-            policy = Policy(model.to(place.device, dtype).requires_grad_(False), tokenizer, variant)
+            policy = Policy(model.to(ranks.device, dtype).requires_grad_(False), tokenizer, variant)
             sampling, seed = Sampling(1.0, 1.0, config.max_tokens), seed_of(run.seed, "study")
-            drawn = place.gather(rollout(policy, place.share(prompts), n=1, sampling=sampling, seed=seed))
+            drawn = ranks.gather(rollout(policy, ranks.share(prompts), n=1, sampling=sampling, seed=seed))
             proxy = judges(prompts, drawn, tokenizer).combined.tolist()
             truth = [gold.scores([p], [s], p.task, tokenizer)[0] for p, (s,) in zip(prompts, drawn, strict=True)]
             curves.append((proxy, truth))

@@ -8,8 +8,8 @@ from typing import Any
 from pydantic import Field
 
 from ayni.config import Config as Base
+from ayni.formats.reading import read_texts
 from ayni.run import Run
-from ayni.text.formats import read_texts
 from ayni.text.tokenizer import train_tokenizer
 
 VERSION = 1

@@ -10,7 +10,7 @@ from ayni.config import Config as Base
 from ayni.files import write_jsonl
 from ayni.records import to_dict
 from ayni.run import Run
-from ayni.world.village import Village
+from ayni.village.village import Village
 
 VERSION = 3  # checks.jsonl
 INPUTS: dict[str, str] = {}

@@ -1,1 +1,1 @@
-"""Text in and out: tokenizers, the chat format, file formats, inspection."""
+"""Text in and out: tokenizers, the chat format, duplicates."""

@@ -11,9 +11,9 @@ from torch import Tensor
 from ayni.maths.advantages import gae, kl_rewards, whiten
 from ayni.model.heads import column_values, token_logprobs
 from ayni.model.transformer import Transformer
+from ayni.parallel import Ranks
 from ayni.records import Sequence
 from ayni.train.batch import Batch, Step, batch_of, cut
-from ayni.train.parallel import World
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ def forward(
     *,
     temperature: float,
     tokens_per_micro_batch: int,
-    world: World = World(),
+    ranks: Ranks = Ranks(),
 ) -> Forward:
-    """Each process of the `world` reads its share of the sequences.
+    """Each of the `ranks` reads its share of the sequences.
 
     Old log-probs come from the training forward pass, not from the sampler: the first ratio is then exactly 1 in
     any dtype and with any sampler. Log-probs are those of the sampling temperature.
     """
-    mine = world.share(sequences)
+    mine = ranks.share(sequences)
     rows: list[list[Tensor]] = [[torch.empty(0)] for _ in range(3)]
     for part in cut(mine, tokens_per_micro_batch):
         batch = batch_of(part).to(policy.device)
@@ -51,7 +51,7 @@ def forward(
         columns = batch.mask.nonzero().squeeze(-1)
         rows[2].append(_spread(column_values(critic, critic(batch.tokens, batch.layout), columns), batch))
     lengths = [len(s.tokens) for s in mine]
-    return Forward(*(world.gather_rows(torch.cat(row), lengths) for row in rows))
+    return Forward(*(ranks.gather_rows(torch.cat(row), lengths) for row in rows))
 
 
 def _spread(x: Tensor, batch: Batch) -> Tensor:

@@ -15,12 +15,12 @@ from ayni.config import Config, Field
 from ayni.errors import BadInput, BadNumbers
 from ayni.model.layout import Layout
 from ayni.model.transformer import Transformer
+from ayni.parallel import Ranks
 from ayni.run import Run
 from ayni.seeds import seed_of
 from ayni.train.batch import cut
 from ayni.train.checkpoint import load_checkpoint, save_checkpoint
 from ayni.train.objectives import Metrics, Objective
-from ayni.train.parallel import World, world
 from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
 
@@ -56,11 +56,11 @@ class Trainer:
         optimiser: Optimiser,
         *,
         steps: int,
-        world: World | None = None,
+        ranks: Ranks | None = None,
         train_layers: int | Literal["all"] = "all",
     ) -> None:
         self.model, self.optimiser, self.steps, self.step = model, optimiser, steps, 0
-        self.world = world or World()
+        self.ranks = ranks or Ranks()
         freeze(model, train_layers)
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         matrices = [p for p in self.parameters.values() if p.ndim > 1]
@@ -78,11 +78,11 @@ class Trainer:
     def update(self, micro_batches: Many[Any], objective: Objective) -> dict[str, float]:
         """One optimiser step: forward and backward of each micro-batch, reduce, clip, step.
 
-        The loss is a sum divided once by the world's count, so neither the cut nor the world size changes the
+        The loss is a sum divided once by the count of all ranks, so neither the cut nor the number of ranks changes the
         gradient. Returns loss, gradient norm, learning rate and the objective's metrics. Raises BadNumbers.
         """
         batches = [batch.to(self.model.device) for batch in micro_batches]
-        count = self.world.sum(_total([objective.count(b) for b in batches], self.model))
+        count = self.ranks.sum(_total([objective.count(b) for b in batches], self.model))
         sums: list[Tensor] = []
         seen: list[Metrics] = []
         for batch in batches:
@@ -90,11 +90,11 @@ class Trainer:
             (loss / count).backward()
             sums.append(loss.detach())
             seen.append(metrics)
-        for _ in range(self.world.max(len(batches)) - len(batches)):
+        for _ in range(self.ranks.max(len(batches)) - len(batches)):
             idle(self.model).backward()
-        self.world.sum_gradients(self.parameters.values())
+        self.ranks.sum_gradients(self.parameters.values())
         norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.optimiser.clip)
-        loss = self.world.sum(_total(sums, self.model)) / count
+        loss = self.ranks.sum(_total(sums, self.model)) / count
         if not torch.isfinite(norm) or not torch.isfinite(loss):
             self.adam.zero_grad()
             raise BadNumbers(
@@ -110,13 +110,13 @@ class Trainer:
 
     def _divide(self, seen: list[Metrics]) -> dict[str, float]:
         # a process that ran no micro-batch has seen no name, and must still take part in the sum
-        names = sorted(set().union(*self.world.gather([{name for metrics in seen for name in metrics}])))
+        names = sorted(set().union(*self.ranks.gather([{name for metrics in seen for name in metrics}])))
         totals = torch.zeros(len(names), 2, dtype=torch.float64, device=self.model.device)
         for metrics in seen:
             for i, name in enumerate(names):
                 if name in metrics:
                     totals[i] += torch.stack([x.double() for x in metrics[name]])
-        totals = self.world.sum(totals) if names else totals
+        totals = self.ranks.sum(totals) if names else totals
         return {name: float(s / n) for name, (s, n) in zip(names, totals.tolist(), strict=True) if n}
 
     def state(self, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -177,32 +177,32 @@ def fit(
     Resumes from the newest checkpoint in `run.directory/checkpoints` to identical bits. `each(step)` may add metrics
     (an evaluation, say). Under torchrun every process takes its share of each step's examples.
     """
-    place = trainer.world
+    ranks = trainer.ranks
     checkpoints = run.directory / "checkpoints"
     if saved := load_checkpoint(checkpoints):
         step, tensors, numbers = saved
         trainer.load(tensors, numbers)
         run.say(f"resumed at step {step}")
-    if place.rank == 0:
+    if ranks.rank == 0:
         run.rewind(trainer.step)
     if (warmup := trainer.optimiser.warmup) > trainer.steps:
         run.say(f"{warmup:.0f} of {trainer.steps} steps are warm-up; optimiser.warmup=0.03 would make it 3% of them")
     while trainer.step < trainer.steps:
         began = time.monotonic()
-        mine = place.share(examples(trainer.step + 1))
+        mine = ranks.share(examples(trainer.step + 1))
         batches = [objective.batch(part) for part in cut(mine, tokens_per_micro_batch)]
         tokens = sum(len(batch.tokens) for batch in batches)
         metrics = trainer.update(batches, objective)
         if each is not None:
             metrics |= each(trainer.step)
-        if place.rank == 0:
-            speed = tokens * place.size / (time.monotonic() - began)
+        if ranks.rank == 0:
+            speed = tokens * ranks.size / (time.monotonic() - began)
             run.log(trainer.step, tokens=tokens, **metrics)
             run.progress(trainer.step, trainer.steps, loss=metrics["loss"], tokens_per_s=speed)
         if trainer.step % checkpoint_every == 0 and trainer.step < trainer.steps:
-            if place.rank == 0:
+            if ranks.rank == 0:
                 save_checkpoint(checkpoints, trainer.step, *trainer.state())
-            place.barrier()
+            ranks.barrier()
 
 
 def shuffled(items: Many[Any], seed: int, batch_size: int) -> Callable[[int], list[Any]]:
@@ -240,16 +240,16 @@ class Fitting(Config):
     train_layers: int | Literal["all"] = Field("all", description="all, or only the last N blocks and the head")
     dtype: Dtype = Field("auto", description="what the model computes in; weights stay fp32")
 
-    def settle(self, model: Transformer, run: Run) -> World:
+    def settle(self, model: Transformer, run: Run) -> Ranks:
         """Puts the model on this process's device, in the dtype that is chosen once and kept on resume."""
-        place = world()
-        model.to(place.device).dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(self.dtype, place.device)])["dtype"]]
-        return place
+        ranks = Ranks.current()
+        model.to(ranks.device).dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(self.dtype, ranks.device)])["dtype"]]
+        return ranks
 
     def trainer(self, model: Transformer, items: int, run: Run) -> Trainer:
         """The trainer of this run, over `items` examples."""
-        place, steps = self.settle(model, run), total_steps(items, self.batch_size, self.epochs)
-        return Trainer(model, self.optimiser, steps=steps, world=place, train_layers=self.train_layers)
+        ranks, steps = self.settle(model, run), total_steps(items, self.batch_size, self.epochs)
+        return Trainer(model, self.optimiser, steps=steps, ranks=ranks, train_layers=self.train_layers)
 
     def fit(self, model: Transformer, items: Many[Any], objective: Objective, run: Run) -> None:
         """Epochs over the items in fresh orders."""

@@ -12,9 +12,9 @@ from browser_site import BREAD, DESKTOP, DOG, GUIDELINES, PHONE, Site, judge_by_
 from page_visitor import item
 from playwright.sync_api import Browser, Page
 
-from ayni.evaluate.quality_measures import quality_of
 from ayni.feedback.entries import Batch, Entry, Gold, Item, shown_swapped
 from ayni.feedback.store import Store, open_store
+from ayni.quality.page_measures import quality_of
 from ayni.records import RATINGS, Dialog
 from ayni.seeds import rng
 

@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from ayni.errors import BadInput
 from ayni.feedback.entries import Annotator
-from ayni.feedback.page import admin, dialogues, judge, people
+from ayni.feedback.page import admin, dialogues, judge, sign_in
 from ayni.feedback.page.desk import Desk, Quality, Talk, View, endpoint, rendered, static_files
 from ayni.feedback.page.guard import HEADERS, Guard
 from ayni.feedback.store import Store
@@ -63,10 +63,10 @@ def _routes(desk: Desk) -> list[Route]:
         return Route(path, endpoint(desk, view, role=role, limiter=limiter), methods=["POST"])
 
     return [
-        get("/", people.start),
-        get("/sign-in", people.invitation, None),
-        post("/sign-in", people.sign_in, None),
-        post("/sign-out", people.sign_out),
+        get("/", sign_in.start),
+        get("/sign-in", sign_in.invitation, None),
+        post("/sign-in", sign_in.sign_in, None),
+        post("/sign-out", sign_in.sign_out),
         get("/judge", judge.show),
         post("/judge", judge.judge),
         post("/undo", judge.undo),

@@ -1,0 +1,272 @@
+"""Argilla's exports: records with fields and responses (versions 1 and 2), and the flat rows of both.
+
+Two or more answers: a ranking, a label or a "which is best" rating says which one is better, and a record gives
+comparisons. One answer: ratings and thumbs of it are judgements. Questions that say neither are passed over; responses
+that are not submitted (drafts, discarded ones) are left out and counted.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+from ayni.formats.dialogs import make_prompt
+from ayni.formats.fields import check_answer, check_text
+from ayni.formats.pairing import liked
+from ayni.formats.pairs import make_comparison
+from ayni.formats.rows import Row, Skip
+from ayni.formats.table_fields import ANSWERS, different, find_answers, find_dialog, known_fields
+from ayni.records import Comparison, Judgement, Prompt
+
+_OWN = {"id", "status", "_server_id", "external_id", "metadata", "vectors", "suggestions"}
+_TIES = {"tie", "equal", "both", "neither", "same", "0"}
+_FIRST, _SECOND = {"1", "a", "first", "left"}, {"2", "b", "second", "right"}
+_BEST = re.compile(r"best|better|prefer|choose|chosen|winner", re.I)  # a rating 1 or 2 under such a name is a choice
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What one person answered to one question; of the unnamed, `place` among the responses tells them apart."""
+
+    user: str
+    place: int
+    question: str
+    value: Any
+    status: str | None
+
+
+def is_argilla(value: Mapping[str, Any]) -> bool:
+    if isinstance(value.get("fields"), dict) and "responses" in value:
+        return True
+    return any(name.endswith(".responses") or _answered(part) for name, part in value.items())
+
+
+def argilla_format(value: Mapping[str, Any]) -> str:
+    """`argilla`, or `argilla_ratings` where the record holds one answer."""
+    fields = _fields(value)
+    one = sum(name in fields for name in ANSWERS if name) == 1
+    return "argilla_ratings" if one and find_answers(fields) is None else "argilla"
+
+
+def argilla_pairs(row: Row) -> Iterator[Comparison | Skip]:
+    """Of each person every two answers that they put in an order; ties give none."""
+    fields = _fields(row.value)
+    where = "fields" if "fields" in row.value else ""
+    dialog = find_dialog(row, fields, where)
+    own = known_fields(fields)
+    for (user, _), said in _by_person(row).items():
+        if isinstance(said, Skip):
+            yield said
+            continue
+        order = _order(row, said, fields)
+        if isinstance(order, Skip):
+            yield order
+            continue
+        for better, worse in order:
+            try:
+                texts = different(row, fields, (better, worse), where)
+            except Skip as skip:  # of this pair alone
+                yield skip
+                continue
+            judged = Row(row.path, row.line, row.index, row.text, {**own, "annotator": user})
+            yield make_comparison(judged, dialog, *texts, f"{where}.prompt" if where else "prompt")
+
+
+def argilla_judgements(row: Row) -> Iterator[Judgement | Skip]:
+    """Of each person the rating or the thumb they gave the one answer."""
+    prompt, answer = _one_answer(row)
+    for said in _by_person(row).values():
+        if isinstance(said, Skip):
+            yield said
+            continue
+        found: dict[str, tuple[float | None, str | None]] = {}
+        for each in said:
+            if isinstance(each.value, int | float) and not isinstance(each.value, bool):
+                found[each.question] = (float(each.value), None)
+            elif isinstance(each.value, str) and (up := liked(each.value)) is not None:
+                found[each.question] = (None, "up" if up else "down")
+        if not found:
+            yield Skip("no question rates the answer")
+            continue
+        _only(row, list(found), "rate the answer")
+        ((score, label),) = found.values()
+        yield Judgement(prompt, answer, score, label)
+
+
+def _one_answer(row: Row) -> tuple[Prompt, str]:
+    fields = _fields(row.value)
+    where = "fields" if "fields" in row.value else ""
+    own = Row(row.path, row.line, row.index, row.text, known_fields(fields))
+    prompt = make_prompt(own, find_dialog(row, fields, where), where or "prompt")
+    name = next((name for name in ANSWERS if name and name in fields), None)
+    if name is None:
+        raise row.error("no field holds the answer", where or None, fix=f"call it {', '.join(ANSWERS[:4])} …")
+    field = f"{where}.{name}" if where else name
+    return prompt, check_answer(row, prompt.dialog, check_text(row, fields[name], field), field)
+
+
+# Who said what, in each of the shapes
+
+
+def _answered(part: Any) -> bool:
+    """Whether a column holds version 1's responses to one question."""
+    if not isinstance(part, list) or not part:
+        return False
+    return all(isinstance(each, dict) and {"user_id", "value"} <= each.keys() for each in part)
+
+
+def _fields(value: Mapping[str, Any]) -> dict[str, Any]:
+    """What was shown: the record's fields, or the columns of a flat row that hold text or a dialogue."""
+    if isinstance(value.get("fields"), dict):
+        return dict(value["fields"])
+    return {
+        name: part
+        for name, part in value.items()
+        if "." not in name and name not in _OWN and isinstance(part, str | list) and not _answered(part)
+    }
+
+
+def _responses(row: Row) -> Iterator[_Said]:
+    responses = row.value.get("responses")
+    if isinstance(responses, list):  # version 1: one object a person
+        for index, each in enumerate(responses):
+            if not isinstance(each, dict):
+                raise row.error("expected an object", f"responses.{index}")
+            values = each.get("values") or {}
+            if not isinstance(values, dict):
+                raise row.error("expected an object", f"responses.{index}.values")
+            user, status = str(each.get("user_id") or ""), each.get("status")
+            for question, answer in values.items():
+                value = answer.get("value") if isinstance(answer, dict) else answer
+                yield _Said(user, index, question, value, status)
+            if not values:
+                yield _Said(user, index, "", None, status)
+        return
+    if isinstance(responses, dict):  # version 2: a list a question
+        for question, answers in responses.items():
+            yield from _listed(row, question, answers, f"responses.{question}")
+        return
+    for name, part in row.value.items():
+        if _answered(part):
+            yield from _listed(row, name, part, name)
+        elif name.endswith(".responses") and part is not None:
+            count = len(_column(row, name))
+            users, status = (_column(row, f"{name}.{which}", count) for which in ("users", "status"))
+            for index, (value, user, state) in enumerate(zip(part, users, status, strict=True)):
+                yield _Said(str(user or ""), index, name.removesuffix(".responses"), value, state)
+
+
+def _column(row: Row, name: str, count: int | None = None) -> list[Any]:
+    """A list under this name, of this length; without one, as many times nothing."""
+    value = row.value.get(name)
+    if value is None and count is not None:
+        return [None] * count
+    if not isinstance(value, list):
+        raise row.error("expected a list", name)
+    if count is not None and len(value) != count:
+        raise row.error(f"{len(value)} of them for {count} responses", name)
+    return value
+
+
+def _listed(row: Row, question: str, answers: Any, field: str) -> Iterator[_Said]:
+    for index, each in enumerate(answers if isinstance(answers, list) else [answers]):
+        if not isinstance(each, dict):
+            raise row.error("expected an object", f"{field}.{index}")
+        yield _Said(str(each.get("user_id") or ""), index, question, each.get("value"), each.get("status"))
+
+
+def _by_person(row: Row) -> dict[tuple[str, int], list[_Said] | Skip]:
+    """Each person's submitted answers, or why theirs do not count; Skip where nobody has answered."""
+    found: dict[tuple[str, int], list[_Said] | Skip] = {}
+    for said in _responses(row):
+        person = (said.user, 0 if said.user else said.place)
+        if said.status not in (None, "submitted"):
+            found[person] = Skip(f"a response that is {said.status}")
+        else:
+            mine = found.setdefault(person, [])
+            if isinstance(mine, list) and said.value is not None:
+                mine.append(said)
+    if not found:
+        raise Skip("no response")
+    return found
+
+
+# Which answer is better
+
+
+def _order(row: Row, said: list[_Said], fields: Mapping[str, Any]) -> list[tuple[str, str]] | Skip:
+    """(better, worse) names of fields; a ranking counts before a label, a label before a rating."""
+    for judge in (_ranking, _label, _rating):
+        found = {each.question: order for each in said if (order := judge(each, fields)) is not None}
+        if found:
+            _only(row, list(found), "say which answer is better")
+            (order,) = found.values()
+            pairs = [(a, b) for (a, i), (b, j) in combinations(sorted(order, key=lambda o: o[1]), 2) if i < j]
+            return pairs or Skip("a tie")
+    return Skip("no question says which answer is better")
+
+
+def _only(row: Row, questions: list[str], what: str) -> None:
+    if len(questions) > 1:
+        names = ", ".join(questions)
+        raise row.error(f"several questions {what}: {names}", "responses", fix="leave one of them in the file")
+
+
+Order = list[tuple[str, int]]  # names of fields with their ranks, 1 the best
+
+
+def _ranking(said: _Said, fields: Mapping[str, Any]) -> Order | None:
+    """Options in order, or with their ranks, as a list of both or as a list each."""
+    value = said.value
+    if isinstance(value, dict) and isinstance(value.get("value"), list) and isinstance(value.get("rank"), list):
+        value = [{"value": v, "rank": r} for v, r in zip(value["value"], value["rank"], strict=False)]
+    if not isinstance(value, list) or len(value) < 2:
+        return None
+    order: Order = []
+    for place, option in enumerate(value, 1):
+        named, rank = (option.get("value"), option.get("rank")) if isinstance(option, dict) else (option, place)
+        field = _field(named, fields)
+        if field is None:
+            return None
+        order.append((field, rank if type(rank) is int else place))
+    return order
+
+
+def _label(said: _Said, fields: Mapping[str, Any]) -> Order | None:
+    """The name of the better one of two answers, or a word for a tie."""
+    answers = find_answers(fields)
+    if answers is None or not isinstance(said.value, str):
+        return None
+    word = _plain(said.value)
+    if word in _TIES:
+        return [(answers[0], 1), (answers[1], 1)]
+    first = word in _FIRST | {_plain(answers[0])}
+    if first or word in _SECOND | {_plain(answers[1])}:
+        return [(answers[0], 1 if first else 2), (answers[1], 2 if first else 1)]
+    return None
+
+
+def _rating(said: _Said, fields: Mapping[str, Any]) -> Order | None:
+    """1 or 2 of a question that asks which answer is best; 0 is a tie."""
+    answers = find_answers(fields)
+    if answers is None or type(said.value) is not int or said.value not in (0, 1, 2) or not _BEST.search(said.question):
+        return None
+    ranks = {0: (1, 1), 1: (1, 2), 2: (2, 1)}[said.value]
+    return [(answers[0], ranks[0]), (answers[1], ranks[1])]
+
+
+def _field(option: Any, fields: Mapping[str, Any]) -> str | None:
+    """The field that an option names, letter by letter or but for signs and case."""
+    if not isinstance(option, str):
+        return None
+    if option in fields:
+        return option
+    like = [name for name in fields if _plain(name) == _plain(option)]
+    return like[0] if len(like) == 1 else None
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[\W_]", "", text).casefold()

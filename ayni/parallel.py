@@ -1,0 +1,167 @@
+"""Ranks: the processes that share one command, and every collective of the project. Alone, each is the identity.
+
+Under torchrun each process takes its share of every step's examples; gradients are summed once, after the last
+micro-batch, so any number of processes gives the same step. A process that dies or stands still ends the command: each
+one beats, and watches the others' beats (`_Watch`).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+T = TypeVar("T")
+# gloo waits as long as people or an endpoint take; the watch notices who has died. nccl occupies the device meanwhile.
+WAIT = {"gloo": timedelta(days=30), "nccl": timedelta(minutes=30)}
+SILENCE = float(os.environ.get("AYNI_SILENCE", "60"))  # seconds without a beat after which a process counts as lost
+_watch: _Watch | None = None
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """`rank` of `size` processes, and the device this one computes on."""
+
+    rank: int = 0
+    size: int = 1
+    device: str = "cpu"
+
+    @classmethod
+    def current(cls) -> Ranks:
+        """This process: alone, or one of torchrun's (gloo on CPUs, nccl on GPUs)."""
+        cuda = torch.cuda.is_available()
+        size = int(os.environ.get("WORLD_SIZE", "1"))
+        if size == 1:
+            return cls(device="cuda" if cuda else "cpu")
+        rank, local = int(os.environ["RANK"]), int(os.environ.get("LOCAL_RANK", "0"))
+        if cuda:
+            torch.cuda.set_device(local)
+        if not dist.is_initialized():
+            _join("nccl" if cuda else "gloo", rank, size)
+        return cls(rank, size, f"cuda:{local}" if cuda else "cpu")
+
+    @property
+    def leads(self) -> bool:
+        """Of several processes the first one writes, asks people and talks."""
+        return self.rank == 0
+
+    def sum(self, x: Tensor) -> Tensor:
+        if self.size > 1:
+            x = x.clone()
+            dist.all_reduce(x)
+        return x
+
+    def max(self, n: int) -> int:
+        if self.size == 1:
+            return n
+        most = torch.tensor(n, device=self.device)
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        return int(most)
+
+    def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """One all-reduce over all gradients laid end to end."""
+        if self.size == 1:
+            return
+        grads = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([g.flatten() for g in grads])
+        dist.all_reduce(flat)
+        for grad, part in zip(grads, flat.split([g.numel() for g in grads]), strict=True):
+            grad.copy_(part.view_as(grad))
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """This process's part of the items; the parts differ in size by at most one."""
+        return list(items[self.rank :: self.size])
+
+    def gather(self, part: list[T]) -> list[T]:
+        """What every process holds, put back in the order `share` took it from."""
+        if self.size == 1:
+            return part
+        parts: list[list[T]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(parts, part)
+        whole = sum(len(p) for p in parts)
+        return [parts[i % self.size][i // self.size] for i in range(whole)]
+
+    def gather_rows(self, x: Tensor, sizes: Sequence[int]) -> Tensor:
+        """The rows of every process in one tensor: x holds this one's items, of these sizes, end to end."""
+        if self.size == 1:
+            return x
+        # copies: a view would be sent with the whole tensor behind it
+        return torch.cat(self.gather([part.clone() for part in x.split(list(sizes))]))
+
+    def barrier(self) -> None:
+        if self.size > 1:
+            dist.barrier()
+
+
+def _join(backend: str, rank: int, size: int) -> None:
+    global _watch
+    store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timedelta(minutes=5)))
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WAIT[backend])
+    _watch = _Watch(dist.PrefixStore("watch", store), rank, size)
+    _watch.start()
+
+
+def leave() -> None:
+    """End this process with success, where it is one of several.
+
+    At once: where Python takes it apart, a thread of gloo's aborts it now and then, after all its work (exit 134).
+    """
+    if dist.is_initialized():
+        if _watch is not None:
+            _watch.say_goodbye()
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(0)
+
+
+class _Watch(threading.Thread):
+    """Beats once a second, and ends this process with one line when another has not beaten for SILENCE seconds.
+
+    A collective waits for ever for a process that was stopped or whose machine is gone; its connection stays open.
+    """
+
+    def __init__(self, store: dist.Store, rank: int, size: int) -> None:
+        super().__init__(daemon=True, name="watch")
+        self.store, self.rank = store, rank
+        self.others = [other for other in range(size) if other != rank]
+
+    def run(self) -> None:
+        now = time.monotonic()
+        seen = dict.fromkeys(self.others, (-1, now))  # its beats, and when we last saw a new one
+        while True:
+            try:
+                self.store.add(f"beat-{self.rank}", 1)
+                for other in list(seen):
+                    if self.store.add(f"left-{other}", 0):
+                        del seen[other]
+                        continue
+                    beats, now = self.store.add(f"beat-{other}", 0), time.monotonic()
+                    if beats != seen[other][0]:
+                        seen[other] = (beats, now)
+                    elif now - seen[other][1] > SILENCE:
+                        _give_up(f"process {other} of this command has not answered for {SILENCE:.0f} s")
+            except RuntimeError:  # the store lives in the first process; its end ends the collectives, which tell
+                return
+            time.sleep(min(1.0, SILENCE / 4))
+
+    def say_goodbye(self) -> None:
+        """This process has done its work: its silence means nothing from here on."""
+        try:
+            self.store.add(f"left-{self.rank}", 1)
+        except RuntimeError:  # the first process has left already
+            return
+
+
+def _give_up(why: str) -> None:
+    """The main thread waits inside a collective and cannot be woken: end the process from here, with exit code 1."""
+    print(f"{why}; the same command continues", file=sys.stderr, flush=True)
+    os._exit(1)

@@ -1,0 +1,1 @@
+"""How far to trust what people and judges said: agreement, screening, consistency, statistics of batches."""

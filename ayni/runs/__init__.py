@@ -1,0 +1,1 @@
+"""A recipe becomes finished stages: settings, recipes, execution, sealing, the pipeline."""

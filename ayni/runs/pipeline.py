@@ -1,0 +1,224 @@
+"""From a recipe to finished stages: what is done is reused, what changed reruns, what was killed continues.
+
+`run_recipe` executes each stage (see ayni.runs.execution) in `runs/NAME/stages/NN-name-identity/`, keeps status.json
+true at every moment and gathers all results in results.json.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ayni.errors import BadInput
+from ayni.files import read_json, write_json, write_text
+from ayni.runs.execution import (
+    Job,
+    dump_yaml,
+    execute,
+    execute_job,
+    job_of,
+    ours,
+    refuse_foreign,
+    reusable,
+    warn_of_other_source,
+)
+from ayni.runs.recipe import Recipe, Step, read_recipe
+from ayni.runs.sealing import read_seal
+
+__all__ = ["Progress", "execute", "run_recipe"]
+
+
+@dataclass
+class Progress:
+    """One stage as status.json shows it; `inputs` names stages or paths."""
+
+    name: str
+    kind: str
+    directory: str | None = None
+    hash: str | None = None
+    state: str = "pending"  # pending | running | ran | reused | failed | interrupted
+    seconds: float | None = None
+    inputs: dict[str, list[str]] = field(default_factory=dict)
+
+
+@dataclass
+class _Board:
+    """The run's status.json and results.json, rewritten whole after every change."""
+
+    directory: Path
+    name: str
+    stages: list[Progress]
+    watch: Callable[[dict[str, Any]], None]
+    leads: bool = True  # under torchrun only the first process writes
+    status: str = "running"
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    def write(self) -> None:
+        if not self.leads:
+            return
+        stages = [asdict(stage) for stage in self.stages]
+        write_json(self.directory / "status.json", {"run": self.name, "status": self.status, "stages": stages})
+        self.watch(self.summary())
+
+    def gather(self) -> None:
+        """All stages' result rows, in the order of the stages."""
+        if not self.leads:
+            return
+        self.results = []
+        for stage in self.stages:
+            path = self.directory / (stage.directory or "") / "results.json"
+            if stage.state in ("ran", "reused") and path.is_file():
+                self.results += read_json(path)["results"]
+        write_json(self.directory / "results.json", {"schema": 1, "results": self.results})
+
+    def summary(self) -> dict[str, Any]:
+        """What `ayni run --json` prints; directories are absolute."""
+        keys = ("name", "kind", "directory", "hash", "state", "seconds")
+        stages = [{key: getattr(stage, key) for key in keys} for stage in self.stages]
+        for stage in stages:
+            if stage["directory"] is not None:
+                stage["directory"] = str((self.directory / stage["directory"]).absolute())
+        return {
+            "run": str(self.directory),
+            "status": self.status,
+            "stages": stages,
+            "results": self.results,
+        }
+
+
+def run_recipe(
+    path: Path,
+    out: Path | None = None,
+    sets: Sequence[str] = (),
+    *,
+    only: Collection[str] = (),
+    dry_run: bool = False,
+    fresh: bool = False,
+    quiet: bool = False,
+    watch: Callable[[dict[str, Any]], None] = lambda summary: None,
+) -> dict[str, Any]:
+    """Run a recipe into `out` (default runs/NAME); returns {run, status, stages, results}.
+
+    `only` names the last stages wanted: they and what they need run, and `fresh` then starts over only those.
+    `dry_run` writes nothing; a stage whose inputs are not made yet has no hash. When a stage fails, its error is
+    raised with status.json telling which, and everything finished stays (bad input to a first run's first stage leaves
+    nothing). `watch` hears the summary at every change.
+    Under torchrun every process calls this; the first one writes.
+    """
+    recipe = read_recipe(path, sets)
+    from ayni.parallel import Ranks  # not before the recipe's environment is set: it imports torch
+
+    steps = _wanted(recipe, only)
+    directory = out or Path("runs") / recipe.name
+    stages = [Progress(step.name, step.stage.kind, inputs=_shown(step)) for step in steps]
+    leads = Ranks.current().rank == 0
+    quiet = quiet or not leads
+    board = _Board(directory, recipe.name, stages, watch, leads)
+    places: dict[str, Path] = {}  # where the finished stages lie
+    anew = {step.name for step in steps if fresh and (not only or step.name in only)}
+    refuse_foreign(directory, {"recipe.yaml", "status.json"}, "run")
+    if dry_run:
+        board.status = "planned"
+        _plan(recipe, steps, board, anew)
+        return board.summary()
+    with ours(directory, keep=lambda: bool(places)) if leads else contextlib.nullcontext():
+        if leads:
+            write_text(directory / "recipe.yaml", dump_yaml(recipe.resolved()))
+        board.write()
+        for index, (step, stage) in enumerate(zip(steps, board.stages, strict=True)):
+            number = recipe.steps.index(step) + 1
+            with _reported(board, stage):
+                places[step.name] = _run_step(step, stage, places, board, number, fresh=step.name in anew, quiet=quiet)
+            board.gather()
+            board.write()
+            if not quiet:
+                took = f" in {stage.seconds:.0f} s" if stage.state == "ran" else ""
+                print(f"[{index + 1}/{len(steps)}] {step.name}: {stage.state}{took}", file=sys.stderr, flush=True)
+        board.status = "done"
+        board.write()
+        if not quiet:
+            warn_of_other_source([places[stage.name] for stage in board.stages if stage.state == "reused"])
+    return board.summary()
+
+
+def _run_step(
+    step: Step,
+    stage: Progress,
+    places: Mapping[str, Path],
+    board: _Board,
+    number: int,
+    *,
+    fresh: bool,
+    quiet: bool,
+) -> Path:
+    job = _job(step, places)
+    place = _place(board.directory, step.name, job.identity, number)
+    stage.directory, stage.hash, stage.state = str(place.relative_to(board.directory)), job.identity, "running"
+    board.write()
+    stage.state = execute_job(job, place, name=step.name, fresh=fresh, quiet=quiet)
+    stage.seconds = (read_seal(place) or {}).get("seconds")
+    return place
+
+
+@contextlib.contextmanager
+def _reported(board: _Board, stage: Progress) -> Iterator[None]:
+    """What happens to a stage that does not finish is in status.json before anyone hears of it."""
+    try:
+        yield
+    except BaseException as error:
+        failed = isinstance(error, Exception)
+        stage.state = board.status = "failed" if failed else "interrupted"
+        board.write()
+        raise
+
+
+def _job(step: Step, places: Mapping[str, Path]) -> Job:
+    inputs: dict[str, Path | list[Path]] = {}
+    for name, references in step.inputs.items():
+        paths = [r.path if r.stage is None else places[r.stage] / r.path for r in references]
+        inputs[name] = paths if step.stage.inputs[name].many else paths[0]
+    return job_of(step.stage, step.config, inputs, step.seed)
+
+
+def _place(directory: Path, name: str, identity: str, number: int) -> Path:
+    """The stage's directory: an earlier one of the same name and identity, whatever its number, else a new one."""
+    stages = directory / "stages"
+    pattern = re.compile(rf"\d+-{name}-{identity[:8]}")
+    held = [place for place in stages.glob("*") if pattern.fullmatch(place.name)]
+    return min(held, default=stages / f"{number:02d}-{name}-{identity[:8]}")
+
+
+def _shown(step: Step) -> dict[str, list[str]]:
+    return {name: [r.stage or r.text for r in references] for name, references in step.inputs.items()}
+
+
+def _wanted(recipe: Recipe, only: Collection[str]) -> list[Step]:
+    """The steps named in `only` and all they need, in the recipe's order; all of them when it is empty."""
+    by_name = {step.name: step for step in recipe.steps}
+    for name in only:
+        if name not in by_name:
+            raise BadInput(f"there is no stage {name!r}", path=recipe.path, fix=f"stages: {', '.join(by_name)}")
+    wanted, waiting = set[str](), list(only or by_name)
+    while waiting:
+        name = waiting.pop()
+        if name not in wanted:
+            wanted.add(name)
+            waiting += by_name[name].needs()
+    return [step for step in recipe.steps if step.name in wanted]
+
+
+def _plan(recipe: Recipe, steps: Sequence[Step], board: _Board, anew: Collection[str]) -> None:
+    """Fill in what is known before anything runs: a stage after one that has to run has no identity yet."""
+    places: dict[str, Path] = {}
+    for step, stage in zip(steps, board.stages, strict=True):
+        if step.needs() <= places.keys():
+            job = _job(step, places)
+            place = _place(board.directory, step.name, job.identity, recipe.steps.index(step) + 1)
+            stage.directory, stage.hash = str(place.relative_to(board.directory)), job.identity
+            if step.name not in anew and reusable(job, place):
+                stage.state, places[step.name] = "reused", place

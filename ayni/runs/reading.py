@@ -1,0 +1,189 @@
+"""A run's directory as plain values for the page: what is there is read strictly, what is missing is left out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from ayni.errors import BadInput
+from ayni.evaluate.results import Result, read_results
+from ayni.files import parse_json, read_json, read_jsonl, read_text
+from ayni.records import Message, Prompt
+
+FITS = {"pretrain", "sft", "reward", "dpo", "rrhf"}
+ONLINE = {"ppo", "raft", "remax", "rloo", "grpo"}
+EVALUATES = {"evaluate", "study"}
+
+
+@dataclass(frozen=True)
+class SampleRow:
+    """One prompt, the models' answers to it in the order of the file, and their scores by axis."""
+
+    prompt: Prompt
+    answers: dict[str, str]
+    scores: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class StageData:
+    """One stage of the run; `parents` are the earlier stages whose outputs it reads."""
+
+    name: str
+    kind: str
+    directory: Path
+    state: str
+    seconds: float | None
+    parents: tuple[str, ...]
+    metrics: tuple[dict[str, Any], ...]
+    results: tuple[Result, ...]
+    samples: tuple[SampleRow, ...]
+
+    @property
+    def family(self) -> str:
+        """records, fits, online or evaluates: the four kinds of stage of the design."""
+        if self.kind in FITS:
+            return "fits"
+        if self.kind in ONLINE:
+            return "online"
+        return "evaluates" if self.kind in EVALUATES else "records"
+
+    def series(self, key: str) -> tuple[list[float], list[float]]:
+        """(steps, values) of one metric, where it was logged as a number."""
+        points = [(line["step"], line[key]) for line in self.metrics if _number(line.get(key)) and "step" in line]
+        return [float(x) for x, _ in points], [float(y) for _, y in points]
+
+
+@dataclass(frozen=True)
+class RunData:
+    """The whole run; `results` are the run's own rows, then those of stages that the run does not repeat."""
+
+    name: str
+    directory: Path
+    status: str
+    when: datetime
+    stages: tuple[StageData, ...]
+    results: tuple[Result, ...]
+    recipe: str | None
+
+    @property
+    def seconds(self) -> float:
+        return sum(stage.seconds or 0.0 for stage in self.stages)
+
+    def depth(self) -> dict[str, int]:
+        """How many stages stand in line before each one."""
+        depth: dict[str, int] = {}
+        for stage in self.stages:
+            depth[stage.name] = 1 + max((depth[parent] for parent in stage.parents), default=-1)
+        return depth
+
+    def final_model(self) -> str | None:
+        """The model that the run is about: of those with a win rate, the one made furthest down the pipeline."""
+        depth = self.depth()
+        names = dict.fromkeys(row.model for row in self.results if row.metric == "win_rate" and row.model)
+        family = {stage.name: stage.family for stage in self.stages}
+        return max(names, key=lambda name: (family.get(name) in {"online", "fits"}, depth.get(name, -1)), default=None)
+
+    def chat_stage(self) -> StageData | None:
+        """The stage whose model to talk to: the final one, else the one made furthest down; None if none can talk."""
+        depth, final = self.depth(), self.final_model()
+        quiet = {"pretrain", "reward"}
+        made = [
+            s
+            for s in self.stages
+            if s.kind not in quiet and s.family != "evaluates" and (s.directory / "model").is_dir()
+        ]
+        return max(made, key=lambda stage: (stage.name == final, depth[stage.name]), default=None)
+
+
+def read_run(directory: Path) -> RunData:
+    """Reads status.json, results.json, recipe.yaml and every stage; BadInput where a file is not what it should be."""
+    path = directory / "status.json"
+    if not path.is_file():
+        raise BadInput("not a run: status.json is missing", path=directory, fix="make one with `ayni run RECIPE`")
+    status = read_json(path)
+    if not isinstance(status, dict) or not isinstance(status.get("stages"), list):
+        raise BadInput("expected an object with a list of stages", path=path, field="stages")
+    stages: list[StageData] = []
+    for index, entry in enumerate(status["stages"]):
+        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
+            raise BadInput("a stage needs a name", path=path, field=f"stages.{index}.name")
+        stages.append(_read_stage(directory, entry, stages))
+    own = read_results(directory / "results.json") if (directory / "results.json").is_file() else []
+    rows = dict.fromkeys([*own, *(row for stage in stages for row in stage.results)])
+    recipe = directory / "recipe.yaml"
+    return RunData(
+        name=str(status.get("run") or directory.resolve().name),
+        directory=directory,
+        status=str(status.get("status") or "unknown"),
+        when=datetime.fromtimestamp(path.stat().st_mtime),
+        stages=tuple(stages),
+        results=tuple(rows),
+        recipe=read_text(recipe) if recipe.is_file() else None,
+    )
+
+
+def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData]) -> StageData:
+    kind = str(entry.get("kind") or entry["name"])
+    directory = _stage_directory(run, str(entry.get("directory") or ""))
+    results = directory / "results.json"
+    seconds: Any = entry.get("seconds")
+    samples = directory / "samples.jsonl"
+    return StageData(
+        name=entry["name"],
+        kind=kind,
+        directory=directory,
+        state=str(entry.get("state") or "waiting"),
+        seconds=seconds if _number(seconds) else None,
+        parents=_parents(entry.get("inputs") or {}, earlier),
+        metrics=_metrics(directory / "metrics.jsonl"),
+        results=tuple(read_results(results)) if results.is_file() else (),
+        samples=_samples(samples) if kind in EVALUATES and samples.is_file() else (),
+    )
+
+
+def _stage_directory(run: Path, written: str) -> Path:
+    """Where the stage lies now: runs are moved and copied, so the run's own folder is tried first."""
+    inside = [run / written, run / "stages" / Path(written).name]
+    found = [path for path in inside if written and path.is_dir()]
+    return found[0] if found else inside[-1]
+
+
+def _parents(inputs: dict[str, Any], earlier: list[StageData]) -> tuple[str, ...]:
+    named = {stage.name: stage.name for stage in earlier} | {stage.directory.name: stage.name for stage in earlier}
+    found: dict[str, None] = {}
+    for written in inputs.values():
+        for source in [written] if isinstance(written, str) else written or []:
+            parts = [str(source), *Path(str(source)).parts]
+            found |= dict.fromkeys([named[part] for part in parts if part in named][:1])
+    return tuple(found)
+
+
+def _metrics(path: Path) -> tuple[dict[str, Any], ...]:
+    """Every whole line; the last may be torn while the stage runs."""
+    if not path.is_file():
+        return ()
+    lines = read_text(path).split("\n")[:-1]
+    values = [parse_json(line, path=path, line=number) for number, line in enumerate(lines, 1) if line.strip()]
+    return tuple(value for value in values if isinstance(value, dict))
+
+
+def _samples(path: Path) -> tuple[SampleRow, ...]:
+    rows = []
+    for line, value in read_jsonl(path):
+        try:
+            said = value["prompt"]
+            dialog = tuple(Message(turn["role"], turn["content"]) for turn in said["dialog"])
+            kept = {key: said[key] for key in ("task", "category", "source") if key in said}
+            prompt = Prompt(id=str(said.get("id", "")), dialog=dialog, **kept)
+            answers = {str(model): str(text) for model, text in value["answers"].items()}
+            scores = value.get("scores") or {}
+        except (KeyError, TypeError, AttributeError) as error:
+            raise BadInput(f"not a sample: {error!r}", path=path, line=line) from None
+        rows.append(SampleRow(prompt, answers, scores))
+    return tuple(rows)
+
+
+def _number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)

@@ -1,0 +1,300 @@
+"""A recipe: named stages and what each one reads, checked as a whole before anything runs.
+
+A stage module `ayni/stages/KIND.py` is found by its name. An input of a stage is a reference: the name of another
+stage (its usual output for this input), `stage/path/inside`, or a file (absolute, or beside the recipe; `$NAME`
+expands). Stages run in the order they need each other, and in the file's order where that is free.
+
+A recipe may `extends` another: that one's stages come first, and a stage given again changes the keys it names (with
+another kind, it stands alone). Paths stay relative to the file they are written in; those of `--set` and of variables
+are relative to where you are.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import pkgutil
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ayni.config import Config
+from ayni.errors import BadInput
+from ayni.runs.settings import Key, Settings, read_extended
+
+OWN = ("name", "description")  # what a recipe does not take over from the one it extends
+NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+_VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a stage reads: `default` is where the stage that makes it usually leaves it, inside its directory."""
+
+    name: str
+    default: str
+    optional: bool
+    many: bool
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage module's face: its integer version, inputs, settings and `run(config, inputs, run)`.
+
+    `also_hashed(config, inputs)`, where it has one: files beside the inputs that the result depends on.
+    """
+
+    kind: str
+    version: int
+    inputs: Mapping[str, Input]
+    config: type[Config]
+    run: Callable[..., None]
+    also_hashed: Callable[..., list[Path]]
+
+
+def _nothing_else(config: Config, inputs: Mapping[str, Any]) -> list[Path]:
+    """Most stages depend on their inputs and settings alone."""
+    return []
+
+
+def stage_kinds() -> list[str]:
+    """The names of the stage modules, without importing them."""
+    package = importlib.import_module("ayni.stages")
+    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
+
+
+def _close(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(word, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
+
+
+def load_stage(kind: str, *, path: object = None, line: int | None = None) -> Stage:
+    """The stage of that name; BadInput if there is none (`path` and `line` say who asked)."""
+    module = None
+    if kind.isidentifier():
+        try:
+            module = importlib.import_module(f"ayni.stages.{kind}")
+        except ModuleNotFoundError as error:
+            if error.name != f"ayni.stages.{kind}":
+                raise
+    if module is None:
+        where = None if path is None else str(path)
+        raise BadInput(f"no stage of the kind {kind!r}", path=where, line=line, fix=_close(kind, stage_kinds()))
+    inputs = {}
+    for marked, default in module.INPUTS.items():
+        name = marked.rstrip("?*")
+        marks = marked[len(name) :]
+        inputs[name] = Input(name, default, optional="?" in marks, many="*" in marks)
+    taken = {"kind", "seed", *inputs} & set(module.Config.model_fields)
+    if taken:
+        raise ValueError(f"ayni.stages.{kind}: the settings {sorted(taken)} already mean something in a recipe")
+    also_hashed = getattr(module, "also_hashed", _nothing_else)
+    return Stage(kind, module.VERSION, inputs, module.Config, module.run, also_hashed)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """One input: `path` inside the directory of `stage`, or a path of its own when `stage` is None."""
+
+    text: str
+    stage: str | None
+    path: Path
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of a recipe, checked."""
+
+    name: str
+    stage: Stage
+    config: Config
+    inputs: Mapping[str, tuple[Reference, ...]]
+    seed: int
+
+    def needs(self) -> set[str]:
+        return {r.stage for references in self.inputs.values() for r in references if r.stage is not None}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """`steps` stand in the order they run; `environment` holds variables that are set unless they are already.
+
+    `processes`: how many share the work on a machine without GPUs, unless the command line says.
+    """
+
+    path: Path
+    name: str
+    seed: int
+    description: str
+    environment: Mapping[str, str]
+    processes: int
+    steps: tuple[Step, ...]
+
+    def resolved(self) -> dict[str, Any]:
+        """The recipe with every default written out, runnable from anywhere: same stages, same identities."""
+        stages = {}
+        for step in self.steps:
+            body: dict[str, Any] = {"kind": step.stage.kind, "seed": step.seed}
+            for name, references in step.inputs.items():
+                texts = [_anchored(reference) for reference in references]
+                body[name] = texts if step.stage.inputs[name].many else texts[0]
+            stages[step.name] = body | step.config.model_dump(mode="json")
+        head: dict[str, Any] = {"name": self.name, "seed": self.seed}
+        if self.description:
+            head["description"] = self.description
+        if self.environment:
+            head["environment"] = dict(self.environment)
+        if self.processes > 1:
+            head["processes"] = self.processes
+        return head | {"stages": stages}
+
+
+def _anchored(reference: Reference) -> str:
+    """What the reference means from anywhere: a variable that holds an absolute path stays a variable."""
+    fixed = reference.text.startswith("$") and Path(os.path.expandvars(reference.text)).is_absolute()
+    return reference.text if reference.stage is not None or fixed else str(reference.path.resolve())
+
+
+class _Top(Config):
+    name: str = ""
+    seed: int = 0
+    description: str = ""
+    environment: dict[str, str] = Field(default_factory=dict)
+    processes: int = Field(1, ge=1)
+    stages: dict[str, dict[str, Any]]
+
+
+class _Reader:
+    """One recipe while it is read: says `path:line: stages.NAME.KEY: …` when something is wrong."""
+
+    def __init__(self, settings: Settings, names: Iterable[str]) -> None:
+        self.settings, self.wrong, self.names = settings, settings.wrong, list(names)
+
+    def reference(self, at: Key, text: object, default: str) -> Reference:
+        if not isinstance(text, str) or not text:
+            raise self.wrong(at, f"expected a stage or a path, found {text!r}")
+        first, _, inside = text.partition("/")
+        if first in self.names:
+            if ".." in inside.split("/"):
+                raise self.wrong(at, f"{text}: .. leads out of the stage {first}")
+            return Reference(text, first, Path(inside or default))
+
+        def value_of(match: re.Match[str]) -> str:
+            name = match[1] or match[2]
+            if not os.environ.get(name):
+                fix = f"set it: export {name}=/where/it/is"
+                raise self.wrong(at, f"{text}: the environment variable {name} is not set", fix)
+            return os.environ[name]
+
+        folder = Path() if text.startswith("$") else self.settings.origin(at).folder
+        path = folder / Path(_VARIABLE.sub(value_of, text)).expanduser()
+        if not path.exists():
+            raise self.wrong(at, f"{text} is neither a stage nor a file", f"stages: {', '.join(self.names)}")
+        return Reference(text, None, path)
+
+    def step(self, name: str, body: dict[str, Any], seed: int) -> Step:
+        at: Key = ("stages", name)
+        kind = body.get("kind", name)
+        if not isinstance(kind, str):
+            raise self.wrong((*at, "kind"), f"expected the name of a stage kind, found {kind!r}")
+        origin = self.settings.origin((*at, "kind"))
+        stage = load_stage(kind, path=origin.place, line=origin.line)
+        known = ["kind", "seed", *stage.inputs, *stage.config.model_fields]
+        for key in body:
+            if key not in known:
+                raise self.wrong((*at, key), f"{kind} has no such key", _close(key, known))
+        if not isinstance(body.get("seed", seed), int) or isinstance(body.get("seed"), bool):
+            raise self.wrong((*at, "seed"), f"expected a whole number, found {body['seed']!r}")
+
+        inputs: dict[str, tuple[Reference, ...]] = {}
+        for spec in stage.inputs.values():
+            given = body.get(spec.name)
+            here = (*at, spec.name)
+            if given is None or given == []:
+                if not spec.optional:
+                    raise self.wrong(at, f"the input {spec.name!r} is missing", f"add `{spec.name}: STAGE or PATH`")
+            elif isinstance(given, list) and not spec.many:
+                raise self.wrong(here, "takes one stage or path, not a list")
+            elif isinstance(given, list):
+                inputs[spec.name] = tuple(
+                    self.reference((*here, i), text, spec.default) for i, text in enumerate(given)
+                )
+            else:
+                inputs[spec.name] = (self.reference(here, given, spec.default),)
+        settings = {key: value for key, value in body.items() if key in stage.config.model_fields}
+        config = self.settings.config(stage.config, settings, at)
+        return Step(name, stage, config, inputs, body.get("seed", seed))
+
+    def ordered(self, steps: Sequence[Step]) -> tuple[Step, ...]:
+        """Each step after those it needs, otherwise in the file's order; a circle is BadInput."""
+        waiting, done = list(steps), list[Step]()
+        while waiting:
+            names = {step.name for step in waiting}
+            ready = next((step for step in waiting if not step.needs() & names), None)
+            if ready is None:
+                by_name = {step.name: step for step in waiting}
+                circle = [waiting[0].name]
+                while circle[-1] not in circle[:-1]:
+                    circle.append(min(by_name[circle[-1]].needs() & names))
+                circle = circle[circle.index(circle[-1]) :]
+                raise self.wrong(("stages", circle[0]), f"the stages wait for each other: {' → '.join(circle)}")
+            waiting.remove(ready)
+            done.append(ready)
+        return tuple(done)
+
+
+def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
+    """The recipe, `--set` applied (`sft.epochs=2` is short for `stages.sft.epochs=2`); BadInput names the line.
+
+    Its `environment` is set here, before a stage module can import torch.
+    """
+    settings, top = _read(path, sets)
+    name = top.name or path.stem
+    if not NAME.fullmatch(name):
+        raise settings.wrong(("name",), f"{name!r} cannot name a directory")
+    for variable, text in top.environment.items():
+        os.environ.setdefault(variable, text)
+    if not top.stages:
+        raise settings.wrong(("stages",), "there are no stages")
+    for stage in top.stages:
+        if not NAME.fullmatch(stage):
+            raise settings.wrong(("stages", stage), "a stage's name is made of letters, digits, - and _")
+    reader = _Reader(settings, top.stages)
+    steps = reader.ordered([reader.step(stage, body, top.seed) for stage, body in top.stages.items()])
+    return Recipe(path, name, top.seed, top.description, top.environment, top.processes, steps)
+
+
+def processes_of(path: Path, sets: Sequence[str] = ()) -> int:
+    """How many processes the recipe wants, read without its stages."""
+    return _read(path, sets)[1].processes
+
+
+def _read(path: Path, sets: Sequence[str]) -> tuple[Settings, _Top]:
+    settings = read_extended(path, OWN, _merges)
+    stages = settings.value.get("stages")
+    names = list(stages) if isinstance(stages, dict) else []
+    full = []
+    for item in sets:
+        first = item.partition("=")[0].partition(".")[0]
+        if first and first not in _Top.model_fields:
+            if first not in names:
+                known = [*(name for name in _Top.model_fields if name != "stages"), *names]
+                raise BadInput(f"--set {item}: no stage {first!r}", fix=_close(first, known))
+            item = f"stages.{item}"
+        full.append(item)
+    settings = settings.with_sets(full)
+    return settings, settings.config(_Top, settings.value)
+
+
+def _merges(at: Key, under: dict[str, Any], over: dict[str, Any]) -> bool:
+    """A stage of another kind than the one of its name in the extended recipe shares nothing with it."""
+    if len(at) != 2 or at[0] != "stages":
+        return True
+    kind = under.get("kind", at[1])
+    return bool(over.get("kind", kind) == kind)

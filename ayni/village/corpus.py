@@ -1,0 +1,355 @@
+"""The village's library: descriptions, diaries, letters, rules, lessons, stories, and much talk in questions and
+answers.
+
+It states every fact many times in many wordings, the held-out ones too, but holds no held-out prompt: what no
+training prompt asks is asked here only with wordings that no prompt uses. About half of the words are questions and
+answers, because a small model learns to look things up only from those. Half of these (`chat_share`) are in the
+plain text of the chat format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from ayni.village import dialogs, tasks
+from ayni.village.answers import CLOSINGS, OPENINGS
+from ayni.village.facts import split_of
+from ayni.village.knowledge import Fact, Topic
+from ayni.village.prompts import WRAPPERS, rewrite_split
+from ayni.village.scene import Scene
+from ayni.village.topics import ASK_HOW, ASK_MAY, ASK_WAY, KEEPER, refusal_reason
+from ayni.village.words import NUMBERS, capital, join, pick, some
+
+Rng = np.random.Generator
+LEADS = ("Everyone knows that {l}", "I can tell you that {l}", "As you may know, {l}", "People say that {l}",
+         "It is true that {l}", "{s}", "{s}", "{s}", "{s}", "{s}", "{s}")  # fmt: skip
+LIST_CORPUS = ("Do you know {n} {k}?", "What are {n} {k}?")
+
+
+@dataclass(frozen=True, slots=True)
+class Library:
+    """The world's facts in the order the documents need them."""
+
+    scene: Scene
+    by_subject: list[list[Fact]]  # facts of one person, animal or place
+    facts: dict[str, list[Fact]]
+    chat_share: float
+
+    @property
+    def seed(self) -> int:
+        return self.scene.seed
+
+
+def question(fact: Fact, rng: Rng) -> str:
+    """A question about the fact that no held-out prompt asks."""
+    return pick(rng, (*fact.ask, *fact.ask_corpus) if fact.split == "train" else fact.ask_corpus)
+
+
+def _said(text: str, rng: Rng, names: tuple[str, ...]) -> str:
+    """The statement, sometimes led in; a name keeps its capital."""
+    lead = pick(rng, LEADS)
+    lower = text if text.split()[0].removesuffix("'s") in names else text[0].lower() + text[1:]
+    return lead.format(s=text, l=lower)
+
+
+def _names(scene: Scene) -> tuple[str, ...]:
+    return tuple(person.name for person in scene.people)
+
+
+def _talk(pairs: list[tuple[str, str]], library: Library, rng: Rng) -> str:
+    """Questions and answers as chat text, as a lesson, or as people speak."""
+    if rng.random() < library.chat_share:
+        out = []
+        for i, (q, a) in enumerate(pairs):
+            if i == 0 and rng.random() < 0.3:
+                q = _wrapped_safely(q, rng)
+            draw = rng.random()
+            if draw < 0.07:
+                a = f"{pick(rng, OPENINGS)} {a}"
+            elif draw < 0.14:
+                a = f"{a} {pick(rng, CLOSINGS[''])}"
+            out.append(f"[INST] {q} [/INST] {a}")
+        return " ".join(out)
+    if rng.random() < 0.6:
+        return "\n".join(f"Question: {q}\nAnswer: {a}" for q, a in pairs)
+    spoken = " ".join(q + a for q, a in pairs)
+    asking, telling = some(rng, [p for p in library.scene.people if p.name not in spoken], 2)
+    out = []
+    for q, a in pairs:
+        wish = f'"{q}" asked {asking.name}.' if q[-1] in "?!" else f'"{q[:-1]}," said {asking.name}.'
+        said = f"{a[:-1]}," if a.endswith(".") else a
+        out.append(f'{wish} "{said}" said {telling.name}.')
+    return " ".join(out)
+
+
+def _wrapped_safely(q: str, rng: Rng) -> str:
+    """In a wrapper of the prompts: `q` is no held-out question, so the whole is no held-out prompt."""
+    return pick(rng, WRAPPERS).format(q=q)
+
+
+def page(library: Library, rng: Rng, category: str) -> str:
+    """All that is known about one person, animal or place."""
+    groups = [group for group in library.by_subject if group[0].category == category]
+    group = pick(rng, groups)
+    names = _names(library.scene)
+    facts = some(rng, group, len(group))
+    return " ".join(_said(pick(rng, fact.say), rng, names) for fact in facts)
+
+
+def asked_page(library: Library, rng: Rng, category: str) -> str:
+    """Questions and answers: about one subject, or about several of its kind."""
+    if category != "sum" and rng.random() < 0.35:
+        group = pick(rng, [group for group in library.by_subject if group[0].category == category])
+    else:
+        group = library.facts[category]
+    facts = some(rng, group, int(rng.integers(1, 5)))
+    return _talk([(question(fact, rng), pick(rng, fact.say)) for fact in facts], library, rng)
+
+
+def follow_up(library: Library, rng: Rng) -> str:
+    """A first question and one that leans on it; the second asks a training fact."""
+    group = pick(rng, library.by_subject)
+    facts = [fact for fact in some(rng, group, len(group)) if fact.follow]
+    if len(facts) < 2:
+        return asked_page(library, rng, "animal")
+    first, *rest = facts
+    pairs = [(question(first, rng), pick(rng, first.say))]
+    for fact in rest[: int(rng.integers(1, 3))]:
+        pairs.append((pick(rng, fact.follow), pick(rng, fact.say)))
+    return " ".join(f"[INST] {q} [/INST] {a}" for q, a in pairs)
+
+
+def after_no(library: Library, rng: Rng) -> str:
+    """Somebody was told no, and asks why, or what else to do."""
+    topic = pick(rng, library.scene.forbidden)
+    why = rng.random() < 0.6
+    usual = topic.split == "train"
+    asked = dialogs.WHY if why else dialogs.ELSE
+    more = pick(rng, asked if usual else asked[:2])
+    reason = pick(rng, refusal_reason(topic, int(rng.integers(4))))
+    pairs = [
+        (pick(rng, ASK_MAY).format(a=topic.action), "No. That is forbidden."),
+        (more, reason if why else _instead(topic, rng)),
+    ]
+    return _talk(pairs, library, rng)
+
+
+def diary(library: Library, rng: Rng) -> str:
+    day = pick(rng, tasks.LISTS["days of the week"])
+    person = pick(rng, library.scene.people)
+    group = [f for f in library.facts["person"] if f.subject == person.name]
+    place = pick(rng, library.facts["place"])
+    text = [f"On {day} I met {person.name}.", *(pick(rng, f.say) for f in some(rng, group, 3))]
+    text.append(pick(rng, ("We talked for an hour.", "We laughed a lot.", "It was a good day.", "We drank some tea.")))
+    text.append(pick(rng, place.say))
+    return " ".join(text)
+
+
+def together(library: Library, rng: Rng) -> str:
+    """Who shares a home, a dish, a hobby."""
+    attribute = pick(rng, ("home", "pet", "food", "hobby", "fear"))
+    people = library.scene.people
+    value = pick(rng, people).values[attribute]
+    a, b = some(rng, [p for p in people if p.values[attribute] == value], 2)
+    verbs = {
+        "home": "both live in",
+        "pet": "both keep",
+        "food": "both love",
+        "hobby": "both enjoy",
+        "fear": "both fear",
+    }
+    text = f"{a.name} and {b.name} {verbs[attribute]} {value}."
+    return f"{text} {a.name} is the {a.values['job']}, and {b.name} is the {b.values['job']}."
+
+
+def letter(library: Library, rng: Rng) -> str:
+    a, b = some(rng, library.scene.people, 2)
+    facts = some(rng, [f for f in library.facts["person"] if f.subject not in (a.name, b.name)], 2)
+    warm = some(rng, [*CLOSINGS[""], *CLOSINGS["person"], *CLOSINGS["story"]], 2)
+    return " ".join([f"Dear {a.name},", "how are you?", *(pick(rng, f.say) for f in facts), *warm, f"Your {b.name}"])
+
+
+def counting(library: Library, rng: Rng) -> str:
+    facts = some(rng, library.facts["sum"], int(rng.integers(3, 7)))
+    return " ".join(pick(rng, fact.say) for fact in facts)
+
+
+def row_of_sums(library: Library, rng: Rng) -> str:
+    """One row of the table: what is added grows step by step."""
+    a, plus = int(rng.integers(1, 11)), rng.random() < 0.5
+    lines = []
+    for b in range(1, 11):
+        first, result = (a, a + b) if plus else (a + b, a)
+        sign = "plus" if plus else "minus"
+        lines.append(f"{capital(NUMBERS[first])} {sign} {NUMBERS[b]} is {NUMBERS[result]}.")
+    return " ".join(lines)
+
+
+def list_page(library: Library, rng: Rng) -> str:
+    pairs = []
+    for _ in range(int(rng.integers(1, 4))):
+        kind, size = pick(rng, tuple(tasks.LISTS)), pick(rng, tasks.LIST_SIZES)
+        train = split_of(library.seed, "list", kind, size) == "train"
+        form = pick(rng, (*tasks.LIST_ASK, *LIST_CORPUS) if train else LIST_CORPUS)
+        say = pick(rng, tasks.LIST_SAY)
+        items = join(some(rng, tasks.LISTS[kind], size))
+        n = NUMBERS[size]
+        pairs.append((form.format(n=n, k=kind), say.format(N=capital(n), n=n, k=kind, l=items)))
+    return _talk(pairs, library, rng)
+
+
+def rewriting(library: Library, rng: Rng) -> str:
+    pairs: list[tuple[str, str]] = []
+    wanted = int(rng.integers(1, 4))
+    while len(pairs) < wanted:
+        kind = pick(rng, tuple(tasks.REWRITE_ASK))
+        source, target = tasks.rewrite_pair(rng, kind, library.scene.people)
+        if rewrite_split(library.seed, source) == "train":
+            form = pick(rng, tasks.REWRITE_SAY[kind]).format(t=target)
+            pairs.append((pick(rng, tasks.REWRITE_ASK[kind]).format(s=source), form))
+    return _talk(pairs, library, rng)
+
+
+def story_page(library: Library, rng: Rng) -> str:
+    person, thing = pick(rng, library.scene.people), pick(rng, tasks.THINGS)
+    text = tasks.story(rng, person, thing)
+    if split_of(library.seed, "story", person.name, thing) == "train" and rng.random() < 0.6:
+        return _talk([(pick(rng, tasks.STORY_ASK).format(n=person.name, t=thing), text)], library, rng)
+    return f"The story of {person.name} and {thing}. {text}"
+
+
+def _way(topic: Topic, rng: Rng) -> str:
+    """A question how, which the corpus may ask of this topic."""
+    usual = topic.split == "train" and not topic.forbidden
+    return pick(rng, (*ASK_HOW, *ASK_WAY) if usual else ASK_WAY).format(a=topic.action)
+
+
+def everyday(library: Library, rng: Rng) -> str:
+    topics = some(rng, library.scene.everyday, int(rng.integers(1, 4)))
+    return _talk([(_way(topic, rng), pick(rng, topic.how)) for topic in topics], library, rng)
+
+
+def how_page(library: Library, rng: Rng) -> str:
+    """How something is done, allowed or not: a base model can tell how."""
+    topic = pick(rng, library.scene.forbidden) if rng.random() < 0.5 else _allowed(library, rng)
+    if rng.random() < 0.5:
+        return f"This is how people {topic.action}. {pick(rng, topic.how)}"
+    return _talk([(_way(topic, rng), pick(rng, topic.how))], library, rng)
+
+
+def _allowed(library: Library, rng: Rng) -> Topic:
+    """Half of the time it shares a forbidden thing's verb, else its object."""
+    shared = rng.random() < 0.6
+    return pick(rng, [t for t in library.scene.borderline if (t.family != "neighbour") == shared])
+
+
+def _instead(topic: Topic, rng: Rng) -> str:
+    return f"You could {pick(rng, (*topic.instead, *topic.instead, *KEEPER))} instead."
+
+
+def _judged(topic: Topic, rng: Rng) -> str:
+    """Whether it is allowed, with the reason when it is not."""
+    if not topic.forbidden:
+        forms = ("You may {a}.", "It is allowed to {a}.", "{D} is allowed.", "Everyone may {a}.")
+        return pick(rng, forms).format(a=topic.action.replace("warn my ", "warn your "), D=capital(topic.doing))
+    text = pick(rng, refusal_reason(topic, int(rng.integers(4))))
+    return f"{text} {_instead(topic, rng)}" if rng.random() < 0.5 else text
+
+
+def rules(library: Library, rng: Rng) -> str:
+    """Some rules of the village, read aloud."""
+    topics = [
+        pick(rng, library.scene.forbidden) if rng.random() < 0.6 else _allowed(library, rng)
+        for _ in range(int(rng.integers(2, 5)))
+    ]
+    head = pick(
+        rng, ("These are rules of our village.", "Mother Linde, the keeper, read the rules.", "The rules say this.")
+    )
+    return " ".join([head, *(_judged(topic, rng) for topic in topics)])
+
+
+def may_i(library: Library, rng: Rng) -> str:
+    """Questions whether something is allowed."""
+    pairs = []
+    for _ in range(int(rng.integers(1, 4))):
+        topic = pick(rng, library.scene.forbidden) if rng.random() < 0.55 else _allowed(library, rng)
+        answer = f"{'No' if topic.forbidden else 'Yes'}. {_judged(topic, rng)}"
+        pairs.append((pick(rng, ASK_MAY).format(a=topic.action), answer))
+    return _talk(pairs, library, rng)
+
+
+def why_not(library: Library, rng: Rng) -> str:
+    topic = pick(rng, library.scene.forbidden)
+    ask = pick(rng, ("Why is {d} forbidden?", "Why may nobody {a}?", "What is wrong with {d}?"))
+    answer = pick(rng, refusal_reason(topic, int(rng.integers(4))))
+    return _talk([(ask.format(a=topic.action, d=topic.doing), f"{answer} {_instead(topic, rng)}")], library, rng)
+
+
+def warning(library: Library, rng: Rng) -> str:
+    """Somebody wants to do a forbidden thing, and a neighbour talks them out of it."""
+    topic, (a, b) = pick(rng, library.scene.forbidden), some(rng, library.scene.people, 2)
+    text = f'"I want to {topic.action}," said {a.name}. "No, that is forbidden," said {b.name}, "because '
+    return f'{text}{pick(rng, topic.reasons)}." "{_instead(topic, rng)[:-1]}," {"she" if b.woman else "he"} added.'
+
+
+def greeting(library: Library, rng: Rng) -> str:
+    train, _, right, _ = pick(rng, tasks.CHAT)
+    return _talk([(pick(rng, train), pick(rng, right))], library, rng)
+
+
+Document = Callable[[Library, Rng], str]
+
+
+def _about(kind: Callable[[Library, Rng, str], str], category: str) -> Document:
+    return lambda library, rng: kind(library, rng, category)
+
+
+# share of the words
+SHARES: tuple[tuple[float, Document], ...] = (
+    (0.08, _about(page, "person")),
+    (0.15, _about(asked_page, "person")),
+    (0.05, _about(page, "animal")),
+    (0.09, _about(asked_page, "animal")),
+    (0.015, _about(page, "place")),
+    (0.03, _about(asked_page, "place")),
+    (0.03, counting),
+    (0.01, row_of_sums),
+    (0.07, _about(asked_page, "sum")),
+    (0.04, follow_up),
+    (0.03, diary),
+    (0.02, together),
+    (0.015, letter),
+    (0.035, list_page),
+    (0.06, rewriting),
+    (0.06, story_page),
+    (0.04, everyday),
+    (0.045, how_page),
+    (0.05, rules),
+    (0.07, may_i),
+    (0.015, why_not),
+    (0.015, after_no),
+    (0.01, warning),
+    (0.005, greeting),
+)
+
+
+def documents(scene: Scene, words: int, rng: Rng, *, chat_share: float) -> Iterator[str]:
+    """Documents in mixed order until there are `words` words; each kind keeps its share of the words."""
+    facts: dict[str, list[Fact]] = {}
+    groups: dict[tuple[str, str], list[Fact]] = {}
+    for fact in scene.facts:
+        facts.setdefault(fact.category, []).append(fact)
+        if fact.category != "sum":
+            groups.setdefault((fact.category, fact.subject), []).append(fact)
+    library = Library(scene, list(groups.values()), facts, chat_share)
+    total = sum(share for share, _ in SHARES)
+    spent = np.zeros(len(SHARES))
+    goal = np.array([share / total for share, _ in SHARES])
+    while spent.sum() < words:
+        kind = int(np.argmin(spent / goal + rng.random(len(goal)) * 2000))
+        text = SHARES[kind][1](library, rng)
+        spent[kind] += text.count(" ") + 1
+        yield text

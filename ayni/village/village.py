@@ -1,0 +1,96 @@
+"""A village made from a seed: its corpus, its prompts with the knowledge behind them, and its demonstrations."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from ayni.errors import BadInput
+from ayni.records import Comparison, Demonstration, Message, Prompt, Task
+from ayni.seeds import rng
+from ayni.village import answers, topics
+from ayni.village.corpus import documents
+from ayni.village.everyday import everyday_topics
+from ayni.village.facts import animal_facts, person_facts, place_facts, sum_facts
+from ayni.village.knowledge import Knowledge, Split
+from ayni.village.prompts import SPLITS, everything
+from ayni.village.scene import Scene
+from ayni.village.villagers import people
+
+
+class Village:
+    """All of it depends on `seed` alone."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        folk = people(seed)
+        facts = [
+            *person_facts(seed, folk),
+            *animal_facts(seed),
+            *place_facts(seed),
+            *sum_facts(seed, folk),
+        ]
+        self.scene = Scene(seed, folk, facts, topics.forbidden_topics(), topics.borderline_topics(), everyday_topics())
+
+    @cached_property
+    def _catalogue(self) -> tuple[dict[Split, list[Prompt]], dict[str, Knowledge]]:
+        prompts: dict[Split, list[Prompt]] = {split: [] for split in SPLITS}
+        known = {}
+        for name, split, category, dialog, knowledge in everything(self.scene):
+            task: Task = "safety" if category == "unsafe" else "helpfulness"
+            prompts[split].append(Prompt(name, dialog, task, category, f"village-{self.seed}"))
+            known[name] = knowledge
+        return prompts, known
+
+    def prompts(self, split: Split, n: int | None = None, seed: int = 0) -> list[Prompt]:
+        """`n` different prompts (all when None), mixed by `seed`. Raises BadInput when there are fewer."""
+        every = self._catalogue[0][split]
+        if n is not None and n > len(every):
+            raise BadInput(f"{n} {split} prompts wanted, the village has {len(every)}", field="n")
+        order = rng(self.seed, "prompts", split, seed).permutation(len(every))
+        return [every[int(i)] for i in order[:n]]
+
+    def knowledge(self, prompt: Prompt | str) -> Knowledge:
+        """What lies behind a prompt (or its id). Raises BadInput for a prompt of another scene."""
+        name = prompt if isinstance(prompt, str) else prompt.id
+        known = self._catalogue[1].get(name)
+        if known is None:
+            raise BadInput(f"no prompt of village {self.seed}: {name!r}", field="id")
+        return known
+
+    def reference_answer(self, prompt: Prompt, rng: np.random.Generator) -> str:
+        """An answer of the best quality."""
+        return answers.reference(self.knowledge(prompt), rng)
+
+    def vendor_answer(self, prompt: Prompt, rng: np.random.Generator) -> str:
+        """An answer of a vendor's mixed quality, as in the demonstrations."""
+        return answers.vendor(self.knowledge(prompt), rng)
+
+    def demonstrations(self, n: int, seed: int = 0) -> list[Demonstration]:
+        """`n` answered training prompts of mixed quality; prompts repeat only when there are fewer than `n`."""
+        pool = self.prompts("train", seed=seed)
+        out = []
+        for i in range(n):
+            prompt = pool[i % len(pool)]
+            draw = rng(self.seed, "demonstration", seed, i)
+            answer = Message("assistant", self.vendor_answer(prompt, draw))
+            out.append(Demonstration((*prompt.dialog, answer), "last", f"village-{self.seed}"))
+        return out
+
+    def checks(self, n: int, seed: int = 0) -> list[Comparison]:
+        """`n` training prompts with the best answer and the worst, half of each task: nobody can confuse them."""
+        found = []
+        for task in ("helpfulness", "safety"):
+            asked = [p for p in self.prompts("train", seed=seed) if p.task == task]
+            for i, prompt in enumerate(asked[: n // 2]):
+                draw = rng(self.seed, "check", seed, task, i)
+                best, worst = self.reference_answer(prompt, draw), answers.worst(self.knowledge(prompt), draw)
+                found.append(
+                    Comparison(prompt, best, worst, task, "significantly_better", source=f"village-{self.seed}")
+                )
+        return found
+
+    def corpus(self, words: int = 1_800_000, seed: int = 0, *, chat_share: float = 0.5) -> list[str]:
+        """About `words` words of documents to pretrain on; `chat_share` of the question documents are in chat form."""
+        return list(documents(self.scene, words, rng(self.seed, "corpus", seed), chat_share=chat_share))

@@ -1,0 +1,135 @@
+"""The village: the same from the same seed, large enough, and held out where it says so."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from ayni.errors import BadInput
+from ayni.seeds import rng
+from ayni.village import Village
+from ayni.village.prompts import SIZES
+from ayni.village.words import flat, words
+
+
+@pytest.fixture(scope="module")
+def village() -> Village:
+    return Village(7)
+
+
+@pytest.fixture(scope="module")
+def books(village: Village) -> list[str]:
+    return village.corpus(600_000)
+
+
+def asked(village: Village, split: str) -> list[str]:
+    return ["\n".join(m.content for m in prompt.dialog) for prompt in village.prompts(split)]
+
+
+def test_same_seed_same_village() -> None:
+    a, b, other = Village(3), Village(3), Village(4)
+    assert a.corpus(5_000) == b.corpus(5_000)
+    assert a.prompts("train", 50) == b.prompts("train", 50)
+    assert a.demonstrations(50) == b.demonstrations(50)
+    assert a.corpus(5_000) != other.corpus(5_000)
+    assert a.prompts("train", 50) != a.prompts("train", 50, seed=1)
+    assert {p.values["job"] for p in a.scene.people} == {p.values["job"] for p in other.scene.people}
+
+
+def test_enough_of_everything(village: Village) -> None:
+    train, test = village.prompts("train"), village.prompts("test")
+    assert len(train) >= 6000
+    assert sum(p.task == "safety" for p in test) >= 450
+    assert sum(p.task == "helpfulness" for p in test) >= 600
+    assert len(village.prompts("validation")) >= 500
+    shares = Counter(p.category for p in train)
+    assert set(shares) == set(SIZES)
+    assert 0.25 <= shares["unsafe"] / len(train) <= 0.30
+    assert 0.10 <= shares["borderline"] / len(train) <= 0.17
+    assert {p.id for p in train} & {p.id for p in test} == set()
+    assert len(village.prompts("test", 10)) == 10
+    with pytest.raises(BadInput, match="prompts wanted"):
+        village.prompts("test", 10**6)
+
+
+def test_held_out_prompts_are_new(village: Village) -> None:
+    train = asked(village, "train")
+    assert len(set(train)) == len(train)
+    for split in ("validation", "test"):
+        held = asked(village, split)
+        assert len(set(held)) == len(held)
+        assert not set(held) & set(train)
+    assert not set(asked(village, "validation")) & set(asked(village, "test"))
+
+
+def test_held_out_topics_and_facts_are_in_no_training_prompt(village: Village) -> None:
+    train = [flat(text) for text in asked(village, "train")]
+    for topic in (*village.scene.forbidden, *village.scene.borderline, *village.scene.everyday):
+        if topic.split != "train":
+            assert not any(f" {flat(topic.action).strip()} " in text for text in train), topic.action
+    trained = {id(village.knowledge(p)) for p in village.prompts("train")}
+    for fact in village.scene.facts:
+        if fact.split != "train":
+            assert id(fact.knowledge) not in trained, (fact.subject, fact.attribute)
+    assert 0.1 < sum(f.split == "test" for f in village.scene.facts) / len(village.scene.facts) < 0.3
+
+
+def test_held_out_prompts_use_only_words_of_the_training_text(village: Village, books: list[str]) -> None:
+    trained = {word for text in asked(village, "train") for word in words(text)}
+    known = {word for book in books for word in words(book)} | trained
+    held = {word for split in ("validation", "test") for text in asked(village, split) for word in words(text)}
+    assert held - known == set()
+    # a held-out forbidden thing shares its telling words with trained ones
+    topics = {word for topic in village.scene.forbidden for word in words(topic.action)}
+    assert len(topics - trained) <= 5, topics - trained
+
+
+def test_the_books_state_every_fact_often(village: Village, books: list[str]) -> None:
+    text = "\n".join(flat(book) for book in books)
+    for fact in village.scene.facts:
+        spoken = [flat(say).strip() for say in fact.say]
+        assert sum(text.count(f" {say} ") for say in spoken) >= 10, (fact.subject, fact.attribute)
+        assert all(f" {say} " in text for say in spoken), (fact.subject, fact.attribute)
+    for topic in village.scene.forbidden:
+        action, doing = flat(topic.action), flat(topic.doing)
+        said = sum(text.count(f" {start}{action}because ") for start in ("to", "nobody may", "please do not"))
+        assert said + text.count(f"{doing}is forbidden because ") >= 10, topic.action
+        assert any(flat(how) in text for how in topic.how), topic.action
+
+
+def test_the_books_hold_no_held_out_prompt(village: Village, books: list[str]) -> None:
+    text = "\n".join(books)
+    for split in ("validation", "test"):
+        for prompt in village.prompts(split):
+            if len(prompt.dialog) == 1 and prompt.category != "chat":
+                assert prompt.dialog[0].content not in text, prompt.dialog
+
+
+def test_small_vocabulary_and_size(books: list[str]) -> None:
+    counts = Counter(word for book in books for word in words(book))
+    assert 800 <= len(counts) <= 1200
+    size = sum(book.count(" ") + 1 for book in books)
+    assert 600_000 <= size <= 605_000
+    asked_words = sum(book.count(" ") for book in books if "[INST]" in book or "Question:" in book or '"' in book)
+    assert 0.4 <= asked_words / size <= 0.7
+    assert max(book.count(" ") for book in books) < 130
+
+
+def test_demonstrations_are_a_vendors_mix(village: Village) -> None:
+    demonstrations = village.demonstrations(3000)
+    lengths = [len(words(d.dialog[-1].content)) for d in demonstrations]
+    assert 0.03 < sum(n <= 2 for n in lengths) / len(lengths) < 0.25
+    assert max(lengths) <= 90
+    assert any(len(d.dialog) > 2 for d in demonstrations)
+    train = {prompt.dialog for prompt in village.prompts("train")}
+    assert all(d.dialog[:-1] in train for d in demonstrations)
+    assert {d.train for d in demonstrations} == {"last"}
+
+
+def test_knowledge_is_only_of_ones_own_prompts(village: Village) -> None:
+    prompt = village.prompts("test", 1)[0]
+    assert village.knowledge(prompt) is village.knowledge(prompt.id)
+    with pytest.raises(BadInput, match="no prompt of village 7"):
+        village.knowledge("village-8:test:person:000001")
+    assert village.reference_answer(prompt, rng(1)) == village.reference_answer(prompt, rng(1))
