@@ -412,7 +412,7 @@ def test_other_processes_do_what_the_first_one_does_and_write_nothing(
 
     def follow(word: str) -> str:
         RAN.clear()
-        monkeypatch.setattr("ayni.parallel.scene", lambda: Follower(word))
+        monkeypatch.setattr(Ranks, "current", lambda: Follower(word))
         return execute("fakerecords", stage.config(times=2), {}, out, name="n", seed=0, quiet=True)
 
     def body(config: Config, inputs: dict[str, Path], run: Run) -> None:
