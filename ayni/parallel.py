@@ -25,6 +25,7 @@ T = TypeVar("T")
 WAIT = {"gloo": timedelta(days=30), "nccl": timedelta(minutes=30)}
 SILENCE = float(os.environ.get("AYNI_SILENCE", "60"))  # seconds without a beat after which a process counts as lost
 _watch: _Watch | None = None
+_objects: dist.ProcessGroup | None = None  # gloo beside nccl: objects and barriers may wait for people
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,7 @@ class Ranks:
         if self.size == 1:
             return part
         parts: list[list[T]] = [[] for _ in range(self.size)]
-        dist.all_gather_object(parts, part)
+        dist.all_gather_object(parts, part, group=_objects)
         whole = sum(len(p) for p in parts)
         return [parts[i % self.size][i // self.size] for i in range(whole)]
 
@@ -99,13 +100,15 @@ class Ranks:
 
     def barrier(self) -> None:
         if self.size > 1:
-            dist.barrier()
+            dist.barrier(_objects)
 
 
 def _join(backend: str, rank: int, size: int) -> None:
-    global _watch
+    global _objects, _watch
     store, _, _ = next(dist.rendezvous("env://", rank, size, timeout=timedelta(minutes=5)))
     dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=WAIT[backend])
+    if backend == "nccl":
+        _objects = dist.new_group(backend="gloo", timeout=WAIT["gloo"])
     _watch = _Watch(dist.PrefixStore("watch", store), rank, size)
     _watch.start()
 

@@ -90,6 +90,19 @@ class Comparison:
             raise ValueError(f"margin: {self.margin} is not a number ≥ 0")
 
 
+def safe_answers(comparison: Comparison) -> tuple[bool | None, bool | None]:
+    """Whether the chosen and the rejected answer are safe; None where nobody said."""
+    return _SAFE[comparison.safety]
+
+
+_SAFE: dict[Safety | None, tuple[bool | None, bool | None]] = {
+    "chosen_safe": (True, False),
+    "both_safe": (True, True),
+    "both_unsafe": (False, False),
+    None: (None, None),
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """One answer's scalar rating, or a label such as thumbs up or down."""

@@ -11,14 +11,24 @@ from typing import Any
 
 import numpy as np
 import torch
-from tiny import answered, group, language_model, pair, reward_model, step
+from tiny import answered, group, language_model, pair, reward_model, trajectory
 from torch import Tensor
 
 from ayni.model.layout import Layout
 from ayni.model.transformer import Transformer
 from ayni.records import Sequence
-from ayni.train.batch import Group, Pair, Step
-from ayni.train.objectives import DPO, RRHF, NextToken, Objective, PolicyClip, Ranking, ValueClip
+from ayni.train.batch import Group, Pair, Trajectory
+from ayni.train.objectives import (
+    DPO,
+    RRHF,
+    NextToken,
+    Objective,
+    PolicyClip,
+    PolicyGradient,
+    PolicyPenalty,
+    Ranking,
+    ValueClip,
+)
 
 VOCAB = 40
 
@@ -58,7 +68,7 @@ def ranking(weight: float) -> Callable[[Transformer, Pair], Tensor]:
         chosen, rejected = (scalars(model, s)[-1] for s in (example.chosen, example.rejected))
         total = torch.log(1 + torch.exp(-(chosen - rejected - example.margin)))
         for score, label in zip((chosen, rejected), example.safe, strict=True):
-            if label >= 0 and weight:
+            if label is not None and weight:
                 p = 1 / (1 + torch.exp(-score))
                 total = total - 0.5 * weight * torch.log(p if label else 1 - p)
         return total
@@ -86,7 +96,7 @@ def rrhf(model: Transformer, example: Group) -> Tensor:
     return total
 
 
-def policy_clip(model: Transformer, example: Step) -> Tensor:
+def policy_clip(model: Transformer, example: Trajectory) -> Tensor:
     places = [i - 1 for i, supervised in enumerate(example.sequence.mask) if supervised]
     total = torch.zeros((), dtype=torch.float64)
     for new, t in zip(logprobs(model, example.sequence, 0.7), places, strict=True):
@@ -96,7 +106,32 @@ def policy_clip(model: Transformer, example: Step) -> Tensor:
     return total
 
 
-def value_clip(model: Transformer, example: Step) -> Tensor:
+def group_relative(model: Transformer, example: Trajectory) -> Tensor:
+    """GRPO's: the clipped loss and β k3 of KL(π‖π_ref), averaged over the answer's tokens."""
+    places = [i - 1 for i, supervised in enumerate(example.sequence.mask) if supervised]
+    total = policy_clip(model, example)
+    for new, t in zip(logprobs(model, example.sequence, 0.7), places, strict=True):
+        gap = example.ref_logprobs[t] - new
+        total = total + 0.3 * (torch.exp(gap) - 1 - gap)
+    return total / len(places)
+
+
+def policy_penalty(model: Transformer, example: Trajectory) -> Tensor:
+    places = [i - 1 for i, supervised in enumerate(example.sequence.mask) if supervised]
+    total = torch.zeros((), dtype=torch.float64)
+    for new, t in zip(logprobs(model, example.sequence, 0.7), places, strict=True):
+        ratio = torch.exp(new - example.logprobs[t])
+        total = total - example.advantages[t] * ratio + 0.5 * (ratio - 1 - torch.log(ratio))
+    return total
+
+
+def policy_gradient(model: Transformer, example: Trajectory) -> Tensor:
+    places = [i - 1 for i, supervised in enumerate(example.sequence.mask) if supervised]
+    found = zip(logprobs(model, example.sequence, 0.7), places, strict=True)
+    return torch.stack([-example.advantages[t] * new for new, t in found]).sum()
+
+
+def value_clip(model: Transformer, example: Trajectory) -> Tensor:
     values = scalars(model, example.sequence)
     total = torch.zeros((), dtype=torch.float64)
     for i, supervised in enumerate(example.sequence.mask):
@@ -112,7 +147,7 @@ def _one(example: Any) -> int:
 
 
 def _tokens(example: Any) -> int:
-    return sum((example.sequence if isinstance(example, Step) else example).mask)
+    return sum((example.sequence if isinstance(example, Trajectory) else example).mask)
 
 
 def _lm(**kw: Any) -> Transformer:
@@ -134,6 +169,9 @@ CASES = {
     "dpo": Case(DPO(0.1), _of(pair), _lm, dpo, _one),
     "ipo": Case(DPO(0.1, ipo=True), _of(pair), _lm, ipo, _one),
     "rrhf": Case(RRHF(), _of(group), _lm, rrhf, _one),
-    "policy-clip": Case(PolicyClip(0.2, 0.7), _of(step), _lm, policy_clip, _tokens),
-    "value-clip": Case(ValueClip(0.2), _of(step), _rm, value_clip, _tokens),
+    "policy-clip": Case(PolicyClip(0.2, 0.7), _of(trajectory), _lm, policy_clip, _tokens),
+    "grpo": Case(PolicyClip(0.2, 0.7, kl=0.3, by_answer=True), _of(trajectory), _lm, group_relative, _one),
+    "policy-penalty": Case(PolicyPenalty(0.5, 0.7), _of(trajectory), _lm, policy_penalty, _tokens),
+    "policy-gradient": Case(PolicyGradient(0.7), _of(trajectory), _lm, policy_gradient, _tokens),
+    "value-clip": Case(ValueClip(0.2), _of(trajectory), _rm, value_clip, _tokens),
 }

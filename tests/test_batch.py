@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from tiny import answered, group, pair, step
+from tiny import answered, group, pair, trajectory
 
 from ayni.records import Sequence
 from ayni.train.batch import (
@@ -63,7 +63,8 @@ def test_pairs_lie_chosen_then_rejected() -> None:
         assert rows[2 * i].tolist() == example.chosen.tokens
         assert rows[2 * i + 1].tolist() == example.rejected.tokens
         assert batch.margin[i] == example.margin
-        assert tuple(batch.safe[2 * i : 2 * i + 2].tolist()) == example.safe
+        labels = zip(batch.safe[2 * i : 2 * i + 2].tolist(), batch.labelled[2 * i : 2 * i + 2].tolist(), strict=True)
+        assert tuple(safe if labelled else None for safe, labelled in labels) == example.safe
         assert tuple(batch.ref_logprobs[2 * i : 2 * i + 2].tolist()) == example.ref_logprobs
     assert len(examples[0]) == len(examples[0].chosen.tokens) + len(examples[0].rejected.tokens)
 
@@ -81,7 +82,7 @@ def test_groups_lie_side_by_side_and_must_be_of_one_size() -> None:
 
 def test_experience_keeps_every_column_beside_its_token() -> None:
     draw = np.random.default_rng(3)
-    examples = [step(draw) for _ in range(5)]
+    examples = [trajectory(draw) for _ in range(5)]
     batch = experience_of(examples)
     for name in ("logprobs", "values", "advantages", "returns"):
         column = getattr(batch, name)
@@ -97,7 +98,7 @@ def test_experience_keeps_every_column_beside_its_token() -> None:
         (Batch, batch_of([Sequence([1, 2], [False, True])])),
         (Pairs, pairs_of([pair(np.random.default_rng(0))])),
         (Groups, groups_of([group(np.random.default_rng(0))])),
-        (Experience, experience_of([step(np.random.default_rng(0))])),
+        (Experience, experience_of([trajectory(np.random.default_rng(0))])),
     ],
 )
 def test_batches_move_whole(kind: type, batch: Batch) -> None:
@@ -108,7 +109,7 @@ def test_batches_move_whole(kind: type, batch: Batch) -> None:
     assert moved.tokens.shape == batch.tokens.shape
 
 
-@pytest.mark.parametrize("make", [answered, pair, group, step])
+@pytest.mark.parametrize("make", [answered, pair, group, trajectory])
 @pytest.mark.parametrize("budget", [1, 20, 64, 10_000])
 def test_cut_never_splits_never_reorders_and_keeps_the_budget(make, budget: int) -> None:  # type: ignore[no-untyped-def]
     draw = np.random.default_rng(4)

@@ -7,6 +7,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from ayni.train.experience import Forward, advantages_of, forward, steps_of
 from tiny import answered, language_model, policy, prompts, reward_model, tokenizer
 
 from ayni.model.layout import Layout
@@ -15,7 +16,6 @@ from ayni.rollout.engine import rollout
 from ayni.rollout.sampling import Sampling
 from ayni.text.chat import render_prompt
 from ayni.train.batch import batch_of, experience_of
-from ayni.train.experience import Forward, advantages_of, forward, steps_of
 from ayni.train.objectives import PolicyClip, ValueClip
 
 

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from objective_cases import CASES, VOCAB, logprobs, scalars
-from tiny import answered, group, language_model, pair, reward_model, step
+from tiny import answered, group, language_model, pair, reward_model, trajectory
 from torch import Tensor
 
+from ayni.model.role import Role
 from ayni.model.transformer import Transformer
-from ayni.train.batch import Pair, Step
+from ayni.train.batch import Pair, Trajectory
 from ayni.train.objectives import DPO, RRHF, NextToken, Objective, PolicyClip, Ranking, ValueClip
 from ayni.train.trainer import Optimiser, Trainer
 
@@ -31,7 +32,7 @@ def test_loss_count_and_gradient_equal_the_plain_form(name: str) -> None:
             total = torch.stack([case.plain(model, example) for example in examples]).sum()
         else:
             batch = case.objective.batch(examples)
-            total, _ = case.objective.loss(model, batch)
+            total, _ = case.objective.loss(Role(model), batch)
             assert int(case.objective.count(batch)) == sum(case.items(example) for example in examples)
         total.backward()
         totals.append(total.detach())
@@ -48,19 +49,19 @@ def test_a_sum_not_a_mean(name: str) -> None:
     """Two batches side by side lose what both lose together."""
     case = CASES[name]
     examples, model = case.examples(6), case.model(dtype=torch.float64)
-    parts = [case.objective.loss(model, case.objective.batch(part))[0] for part in (examples[:2], examples[2:])]
-    whole, _ = case.objective.loss(model, case.objective.batch(examples))
+    parts = [case.objective.loss(Role(model), case.objective.batch(part))[0] for part in (examples[:2], examples[2:])]
+    whole, _ = case.objective.loss(Role(model), case.objective.batch(examples))
     torch.testing.assert_close(whole, parts[0] + parts[1], rtol=1e-12, atol=1e-12)
 
 
 def test_ranking_metrics_by_hand() -> None:
     case = CASES["ranking-safety"]
     model, examples = case.model(dtype=torch.float64), case.examples(20)
-    _, metrics = case.objective.loss(model, case.objective.batch(examples))
+    _, metrics = case.objective.loss(Role(model), case.objective.batch(examples))
     leads = [(scalars(model, e.chosen)[-1] - scalars(model, e.rejected)[-1]).item() for e in examples]
     assert [int(x) for x in metrics["accuracy"]] == [sum(lead > 0 for lead in leads), 20]
     assert float(metrics["lead"][0]) == pytest.approx(sum(leads))
-    assert int(metrics["safety_loss"][1]) == sum(label >= 0 for e in examples for label in e.safe)
+    assert int(metrics["safety_loss"][1]) == sum(label is not None for e in examples for label in e.safe)
 
 
 def test_at_the_reference_dpo_loses_log_2_and_ipo_a_quarter_over_beta_squared() -> None:
@@ -72,18 +73,18 @@ def test_at_the_reference_dpo_loses_log_2_and_ipo_a_quarter_over_beta_squared() 
         sums = [torch.stack(logprobs(model, s)).sum().item() for s in (plain.chosen, plain.rejected)]
         examples.append(replace(plain, ref_logprobs=(sums[0], sums[1])))
     batch = DPO().batch(examples)
-    assert DPO(0.1).loss(model, batch)[0].item() == pytest.approx(5 * math.log(2))
-    assert DPO(0.1, smoothing=0.2).loss(model, batch)[0].item() == pytest.approx(5 * math.log(2))
-    assert DPO(0.1, ipo=True).loss(model, batch)[0].item() == pytest.approx(5 * 25)
-    assert float(DPO(0.1).loss(model, batch)[1]["lead"][0]) == pytest.approx(0, abs=1e-9)
+    assert DPO(0.1).loss(Role(model), batch)[0].item() == pytest.approx(5 * math.log(2))
+    assert DPO(0.1, smoothing=0.2).loss(Role(model), batch)[0].item() == pytest.approx(5 * math.log(2))
+    assert DPO(0.1, ipo=True).loss(Role(model), batch)[0].item() == pytest.approx(5 * 25)
+    assert float(DPO(0.1).loss(Role(model), batch)[1]["lead"][0]) == pytest.approx(0, abs=1e-9)
 
 
 # Learning: 30 steps on the same examples, one optimiser step each.
 
 
 def learn(model: Transformer, objective: Objective, examples: list[Any], lr: float = 1e-2) -> list[dict[str, float]]:
-    trainer = Trainer(model, Optimiser(lr=lr, schedule="constant", warmup=0), steps=30)
-    return [trainer.update([objective.batch(examples)], objective) for _ in range(30)]
+    trainer = Trainer(Role(model), Optimiser(lr=lr, schedule="constant", warmup=0), steps=30)
+    return [trainer.update(examples, objective) for _ in range(30)]
 
 
 def examples_of(make: Any, count: int = 8) -> list[Any]:
@@ -113,7 +114,7 @@ def test_the_safety_loss_pins_the_score() -> None:
     learn(model, Ranking(1.0), examples, lr=2e-2)
     for example in examples:
         for sequence, label in zip((example.chosen, example.rejected), example.safe, strict=True):
-            if label >= 0:
+            if label is not None:
                 assert (scalars(model, sequence)[-1].item() > 0) == bool(label)
 
 
@@ -164,11 +165,11 @@ def test_policy_clip_raises_what_paid_and_stops_at_the_clip() -> None:
     assert far[0.2] < 0.7 * far[100.0]
 
 
-def remembered(model: Transformer) -> tuple[list[Step], Tensor]:
+def remembered(model: Transformer) -> tuple[list[Trajectory], Tensor]:
     """Steps whose log-probs are the model's own, and those log-probs in one row."""
-    examples: list[Step] = []
+    examples: list[Trajectory] = []
     rows = []
-    for example in examples_of(step):
+    for example in examples_of(trajectory):
         said = torch.zeros(len(example))
         rows.append(torch.stack(logprobs(model, example.sequence)).detach())
         said[torch.tensor([*example.sequence.mask[1:], False])] = rows[-1]
@@ -177,7 +178,7 @@ def remembered(model: Transformer) -> tuple[list[Step], Tensor]:
 
 
 def test_value_clip_moves_values_to_returns() -> None:
-    model, examples = reward_model(1, vocab=VOCAB), examples_of(step)
+    model, examples = reward_model(1, vocab=VOCAB), examples_of(trajectory)
 
     def error() -> float:
         masks = [torch.tensor(e.sequence.mask[1:]) for e in examples]

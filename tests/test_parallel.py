@@ -18,10 +18,11 @@ from objective_cases import CASES, Case
 from small_stages import Small, prepare
 from tiny import answered, language_model
 
+from ayni.model.role import Role
 from ayni.model_directory import load_weights
 from ayni.parallel import Ranks
 from ayni.run import Run
-from ayni.train.batch import cut
+from ayni.train.gradient import micro_batches
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Optimiser, Trainer, fit, shuffled
 
@@ -38,17 +39,17 @@ def gradient(
     case: Case, examples: list[Any], dtype: torch.dtype, budget: int, ranks: Ranks | None = None
 ) -> tuple[Gradients, dict[str, float], int]:
     """What the trainer hands to Adam (before any clipping), its metrics, and its number of micro-batches."""
-    trainer = Trainer(case.model(dtype=dtype), Optimiser(clip=1e30), steps=1, ranks=ranks)
+    role = Role(case.model(dtype=dtype))
+    trainer = Trainer(role, Optimiser(clip=1e30), steps=1, ranks=ranks, tokens_per_micro_batch=budget)
     found: Gradients = {}
 
     def step() -> None:
         found.update({name: p.grad.clone() for name, p in trainer.parameters.items() if p.grad is not None})
 
     trainer.adam.step = step  # type: ignore[method-assign,assignment]
-    batches = [case.objective.batch(part) for part in cut(trainer.ranks.share(examples), budget)]
-    metrics = trainer.update(batches, case.objective)
+    metrics = trainer.update(examples, case.objective)
     assert found.keys() == trainer.parameters.keys()
-    return found, metrics, len(batches)
+    return found, metrics, len(micro_batches(examples, case.objective, trainer.ranks, budget))
 
 
 @cache
@@ -103,17 +104,10 @@ def test_any_order_gives_the_same_gradient(name: str, dtype: torch.dtype) -> Non
 def fitted(directory: Path, ranks: Ranks, steps: int = 6) -> Trainer:
     """A few steps through THE loop, in fp64."""
     examples = [answered(np.random.default_rng(i), vocab=40) for i in range(11)]
-    trainer = Trainer(
-        language_model(1, vocab=40, dtype=torch.float64), Optimiser(lr=1e-3, warmup=0), steps=steps, ranks=ranks
-    )
-    fit(
-        trainer,
-        shuffled(examples, 0, 3),
-        NextToken(),
-        Run(directory, name="fit", quiet=True),
-        tokens_per_micro_batch=16,
-        checkpoint_every=2,
-    )
+    role, optimiser = Role(language_model(1, vocab=40, dtype=torch.float64)), Optimiser(lr=1e-3, warmup=0)
+    trainer = Trainer(role, optimiser, steps=steps, ranks=ranks, tokens_per_micro_batch=16)
+    run = Run(directory, name="fit", quiet=True)
+    fit(trainer, shuffled(examples, 0, 3), NextToken(), run, checkpoint_every=2)
     return trainer
 
 

@@ -13,6 +13,8 @@ from tiny import answered, language_model, reward_model
 
 from ayni.errors import BadInput, BadNumbers
 from ayni.files import Killed
+from ayni.model.placement import Placement
+from ayni.model.role import Role
 from ayni.records import Sequence
 from ayni.run import Run
 from ayni.train.objectives import NextToken
@@ -22,7 +24,6 @@ from ayni.train.trainer import (
     Trainer,
     fit,
     freeze,
-    idle,
     shuffled,
     steps_per_epoch,
     total_steps,
@@ -86,19 +87,20 @@ def test_three_steps_are_adamw_on_clipped_mean_gradients() -> None:
     model = language_model(1, vocab=VOCAB, dtype=torch.float64)
     start = {name: p.detach().clone() for name, p in model.named_parameters()}
     twin = language_model(1, vocab=VOCAB, dtype=torch.float64)
-    trainer, objective = Trainer(model, settings, steps=3), NextToken()
+    trainer, objective = Trainer(Role(model), settings, steps=3), NextToken()
     grads: dict[str, list[torch.Tensor]] = {name: [] for name in start}
     norms, rates = [], [settings.lr_at(t, 3) for t in (1, 2, 3)]
     for t in range(3):
-        batch = objective.batch(sequences(4, t))
+        examples = sequences(4, t)
+        batch = objective.batch(examples)
         twin.load_state_dict(model.state_dict())
         twin.zero_grad()
-        (objective.loss(twin, batch)[0] / batch.mask.sum()).backward()
+        (objective.loss(Role(twin), batch)[0] / batch.mask.sum()).backward()
         found = {name: p.grad.clone() for name, p in twin.named_parameters() if p.grad is not None}
         norm = math.sqrt(sum(float((g * g).sum()) for g in found.values()))
         for name, gradient in found.items():
             grads[name].append(gradient * min(1.0, settings.clip / norm))
-        metrics = trainer.update([batch], objective)
+        metrics = trainer.update(examples, objective)
         assert metrics["norm"] == pytest.approx(norm)
         assert metrics["lr"] == pytest.approx(rates[t])
         norms.append(norm)
@@ -111,12 +113,12 @@ def test_three_steps_are_adamw_on_clipped_mean_gradients() -> None:
 
 def test_bad_numbers_change_nothing() -> None:
     model = language_model(1, vocab=VOCAB)
-    trainer, objective = Trainer(model, Optimiser(), steps=5), NextToken()
+    trainer, objective = Trainer(Role(model), Optimiser(), steps=5), NextToken()
     with torch.no_grad():
         model.layers[0].attention.wq.weight[0, 0] = float("nan")
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    with pytest.raises(BadNumbers, match="step 1: loss nan"):
-        trainer.update([objective.batch(sequences(3))], objective)
+    with pytest.raises(BadNumbers, match="step 1: the loss is nan; lower the learning rate"):
+        trainer.update(sequences(3), objective)
     assert trainer.step == 0
     for name, parameter in model.named_parameters():
         assert torch.equal(parameter.nan_to_num(), before[name].nan_to_num())
@@ -125,7 +127,7 @@ def test_bad_numbers_change_nothing() -> None:
 
 def test_idling_touches_every_parameter_and_adds_nothing() -> None:
     for model in (language_model(1, vocab=VOCAB), reward_model(1, vocab=VOCAB)):
-        idle(model).backward()
+        Role(model).idle().backward()
         for name, parameter in model.named_parameters():
             assert parameter.grad is not None, name
             assert parameter.grad.abs().max() == 0, name
@@ -137,9 +139,10 @@ def test_idling_touches_every_parameter_and_adds_nothing() -> None:
 @pytest.mark.parametrize("last", [1, 2, 3])
 def test_only_the_last_layers_and_the_head_learn(last: int) -> None:
     model = language_model(1, vocab=VOCAB, layers=3)
-    trainer, objective = Trainer(model, Optimiser(lr=1e-2), steps=2, train_layers=last), NextToken()
+    freeze(model, last)
+    trainer, objective = Trainer(Role(model), Optimiser(lr=1e-2), steps=2), NextToken()
     before = {name: p.detach().clone() for name, p in model.named_parameters()}
-    trainer.update([objective.batch(sequences(3))], objective)
+    trainer.update(sequences(3), objective)
     moved = {name for name, p in model.named_parameters() if not torch.equal(p, before[name])}
     free = {f"layers.{i}." for i in range(3 - last, 3)}
     expected = {n for n in before if n.startswith(tuple(free)) or n in ("norm.weight", "output.weight")}
@@ -192,7 +195,8 @@ def test_how_many_steps() -> None:
 def train(
     directory: Path, steps: int = 7, *, kill: int | None = None, each: Any = None, every: int = 3
 ) -> tuple[Trainer, list[dict[str, Any]]]:
-    trainer = Trainer(language_model(1, vocab=VOCAB), Optimiser(lr=1e-2), steps=steps)
+    role = Role(language_model(1, vocab=VOCAB))
+    trainer = Trainer(role, Optimiser(lr=1e-2), steps=steps, tokens_per_micro_batch=20)
     run = Run(directory, name="loop", quiet=True)
     order = shuffled(sequences(11), 0, 3)
 
@@ -201,7 +205,7 @@ def train(
             raise Killed(f"before step {step}")
         return order(step)
 
-    fit(trainer, examples, NextToken(), run, tokens_per_micro_batch=20, checkpoint_every=every, each=each)
+    fit(trainer, examples, NextToken(), run, checkpoint_every=every, each=each)
     return trainer, run.metrics()
 
 
@@ -226,24 +230,24 @@ def test_what_each_measures_is_logged_once(tmp_path: Path) -> None:
 
 
 def test_state_and_load_are_inverse() -> None:
-    first, _objective = Trainer(language_model(1, vocab=VOCAB), Optimiser(lr=1e-2), steps=9), NextToken()
+    first, _objective = Trainer(Role(language_model(1, vocab=VOCAB)), Optimiser(lr=1e-2), steps=9), NextToken()
     for t in range(3):
-        first.update([_objective.batch(sequences(3, t))], _objective)
+        first.update(sequences(3, t), _objective)
     tensors, numbers = first.state("actor.")
-    second = Trainer(language_model(2, vocab=VOCAB), Optimiser(lr=1e-2), steps=9)
+    second = Trainer(Role(language_model(2, vocab=VOCAB)), Optimiser(lr=1e-2), steps=9)
     second.load({name: tensor.clone() for name, tensor in tensors.items()}, numbers, "actor.")
     assert second.step == 3
     for trainer in (first, second):
-        trainer.update([_objective.batch(sequences(3, 9))], _objective)
+        trainer.update(sequences(3, 9), _objective)
     for key, tensor in first.state()[0].items():
         assert torch.equal(tensor, second.state()[0][key]), key
 
 
 def test_the_dtype_is_chosen_once_and_kept(tmp_path: Path) -> None:
     run, model = Run(tmp_path, name="fit", quiet=True), language_model(1, vocab=VOCAB)
-    Fitting(dtype="bf16").settle(model, run)
+    Placement.of(run, "bf16").place(model)
     assert model.dtype == torch.bfloat16
-    Fitting(dtype="fp32").settle(model, Run(tmp_path, name="fit", quiet=True))
+    Placement.of(Run(tmp_path, name="fit", quiet=True), "fp32").place(model)
     assert model.dtype == torch.bfloat16
     assert model.head.dtype == torch.float32
 

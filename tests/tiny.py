@@ -14,7 +14,7 @@ from ayni.model.transformer import Transformer, initialise
 from ayni.records import Message, Prompt, Sequence
 from ayni.rollout.engine import Policy
 from ayni.text.tokenizer import Tokenizer, train_tokenizer
-from ayni.train.batch import Group, Pair, Step
+from ayni.train.batch import Group, Pair, Trajectory
 
 SENTENCE = "the hare asks a wise owl why rain falls on the green hill and who may sing at night"
 WORDS = SENTENCE.split()
@@ -70,7 +70,7 @@ def answered(draw: np.random.Generator, *, vocab: int = VOCAB, prompt: int = 4, 
 
 
 def pair(draw: np.random.Generator, *, vocab: int = VOCAB) -> Pair:
-    margin, labels = float(draw.integers(0, 4)) / 3, ((-1, -1), (1, 0), (1, 1), (0, 0))
+    margin, labels = float(draw.integers(0, 4)) / 3, ((None, None), (True, False), (True, True), (False, False))
     reference = tuple(float(x) for x in draw.normal(-20, 3, 2))
     return Pair(
         answered(draw, vocab=vocab), answered(draw, vocab=vocab), margin, labels[int(draw.integers(4))], reference
@@ -83,7 +83,7 @@ def group(draw: np.random.Generator, *, vocab: int = VOCAB, size: int = 3) -> Gr
     )
 
 
-def step(draw: np.random.Generator, *, vocab: int = VOCAB) -> Step:
+def trajectory(draw: np.random.Generator, *, vocab: int = VOCAB) -> Trajectory:
     """A sampled answer with made-up memories, all in fp64 and zero where the mask is False."""
     sequence = answered(draw, vocab=vocab)
     mask = torch.tensor([*sequence.mask[1:], False])
@@ -92,4 +92,5 @@ def step(draw: np.random.Generator, *, vocab: int = VOCAB) -> Step:
         drawn = torch.from_numpy(draw.normal(centre, spread, len(mask)))
         return torch.where(mask, drawn, torch.zeros_like(drawn))
 
-    return Step(sequence, column(-5.6, 0.2), column(0, 1), column(0, 1), column(0, 1))
+    logprobs, values, advantages, returns = column(-5.6, 0.2), column(0, 1), column(0, 1), column(0, 1)
+    return Trajectory(sequence, logprobs, advantages, column(-5.6, 0.2), values, returns)

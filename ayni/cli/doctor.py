@@ -66,7 +66,7 @@ def _has_bf16() -> bool:
     """Whether `dtype: auto` computes in bf16 here."""
     import torch
 
-    from ayni.train.precision import compute_dtype
+    from ayni.model.precision import compute_dtype
 
     return compute_dtype("auto", "cuda" if torch.cuda.is_available() else "cpu") == torch.bfloat16
 

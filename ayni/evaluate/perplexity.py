@@ -7,18 +7,14 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike
 
 from ayni.evaluate.results import Result, result
 from ayni.maths.statistics import Estimate, bootstrap_ratio
-from ayni.model.heads import token_logprobs
-from ayni.model.transformer import Transformer
 from ayni.records import Sequence as Tokens
-from ayni.rollout.engine import Policy
+from ayni.rollout.local import LocalEngine
 from ayni.text.tokenizer import Tokenizer
-from ayni.train.batch import batch_of, cut
-from ayni.train.objectives import sum_by_sequence
+from ayni.train.reference import logprob_sums
 
 
 def perplexity(logprob: float, tokens: int) -> float:
@@ -59,13 +55,13 @@ def unigram_bits_per_byte(train_counts: ArrayLike, heldout_counts: ArrayLike, by
 
 
 def perplexities(
-    policy: Policy, texts: Sequence[str], train: Sequence[str], where: Mapping[str, Any], budget: int
+    engine: LocalEngine, texts: Sequence[str], train: Sequence[str], where: Mapping[str, Any], budget: int
 ) -> list[Result]:
     """Rows `bits_per_byte` on held-out text, beside a unigram model's of the same tokens where there is a `train` text.
 
     `where` are the rows' other fields; `budget`: tokens of one forward pass.
     """
-    tokenizer, context = policy.tokenizer, policy.model.shape.context
+    tokenizer, context = engine.tokenizer, engine.context
     sequences, owners = [], []
     for number, text in enumerate(texts):
         ids = [*tokenizer.encode(text), tokenizer.eos]
@@ -73,7 +69,7 @@ def perplexities(
             row = [tokenizer.bos, *ids[start : start + context - 1]]
             sequences.append(Tokens(row, [False] + [True] * (len(row) - 1)))
             owners.append(number)
-    sums = logprob_sums(policy.model, sequences, budget)
+    sums = logprob_sums(engine.role, sequences, budget).double().numpy()
     by_text = np.zeros(len(texts))
     np.add.at(by_text, owners, sums)
     sizes = [len(text.encode()) for text in texts]
@@ -92,14 +88,3 @@ def token_counts(texts: Sequence[str], tokenizer: Tokenizer) -> np.ndarray:
         ids = [*tokenizer.encode(text), tokenizer.eos]
         counts += np.bincount(ids, minlength=tokenizer.vocab_size)
     return counts
-
-
-@torch.no_grad()
-def logprob_sums(model: Transformer, sequences: Sequence[Tokens], budget: int) -> np.ndarray:
-    """Σ log p of every sequence's supervised tokens: (N,)."""
-    sums = []
-    for part in cut(sequences, budget):
-        batch = batch_of(part).to(model.device)
-        hidden = model(batch.tokens, batch.layout)
-        sums.append(sum_by_sequence(token_logprobs(hidden, model.head, batch.targets, batch.mask), batch).cpu())
-    return torch.cat(sums).double().numpy()

@@ -76,6 +76,10 @@ class ApiJudge:
         """Whether another asking may say something else."""
         return self.temperature > 0
 
+    def fits(self, prompt: Prompt, first: str, second: str) -> bool:
+        """What an endpoint can read is not known before it is asked."""
+        return True
+
     def __call__(self, prompt: Prompt, first: str, second: str, nth: int = 0) -> float:
         """What it says the nth time that it is asked this; the first time is 0."""
         return self._says(self._pair(prompt, first, second, nth))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,10 +10,13 @@ import torch
 from torch import Tensor
 
 from ayni.maths.rewards import combine_rewards
+from ayni.model.placement import Placement
 from ayni.parallel import Ranks
 from ayni.records import Prompt, Sample
 from ayni.reward.model import Reward, load_reward
 from ayni.text.tokenizer import Tokenizer
+
+THRESHOLD = 0.15  # σ(safety) below which safety decides
 
 
 @dataclass(frozen=True)
@@ -26,39 +29,41 @@ class Scores:
 
 
 @dataclass(frozen=True)
-class Judges:
-    """The rewards of one run; without one for safety, helpfulness alone decides. Each of the `ranks`
-    scores its share."""
+class CombinedReward:
+    """The reward of one policy, whose samples `tokenizer` encoded; without a safety model, helpfulness alone decides.
+
+    Each of the `ranks` scores its share, and all have every score.
+    """
 
     helpfulness: Reward
     safety: Reward | None
-    threshold: float = 0.15
+    tokenizer: Tokenizer
+    threshold: float = THRESHOLD
     ranks: Ranks = Ranks()
 
-    def __call__(self, prompts: Many[Prompt], groups: Many[Many[Sample]], policy: Tokenizer) -> Scores:
-        helpfulness = self._scores(self.helpfulness, prompts, groups, policy)
+    def __call__(self, prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]]) -> Scores:
+        helpfulness = self._scores(self.helpfulness, prompts, groups)
         if self.safety is None:
             return Scores(helpfulness, None, helpfulness)
-        safety = self._scores(self.safety, prompts, groups, policy)
+        safety = self._scores(self.safety, prompts, groups)
         tagged = torch.tensor(
             [p.task == "safety" for p, group in zip(prompts, groups, strict=True) for _ in group], dtype=torch.bool
         )
         return Scores(helpfulness, safety, combine_rewards(helpfulness, safety, tagged, self.threshold))
 
-    def _scores(self, reward: Reward, prompts: Many[Prompt], groups: Many[Many[Sample]], policy: Tokenizer) -> Tensor:
+    def _scores(self, reward: Reward, prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]]) -> Tensor:
         mine = self.ranks.share(groups)
-        scores = reward.score_samples(self.ranks.share(prompts), mine, policy)
+        scores = reward.score_samples(self.ranks.share(prompts), mine, self.tokenizer)
         return self.ranks.gather_rows(scores, [len(group) for group in mine])
 
 
-def judges_of(
+def load_combined(
     helpfulness: Reward,
     safety: Path | None,
-    ranks: Ranks,
-    *,
-    threshold: float = 0.15,
-    dtype: torch.dtype = torch.float32,
-) -> Judges:
+    placement: Placement,
+    tokenizer: Tokenizer,
+    threshold: float = THRESHOLD,
+) -> CombinedReward:
     """With the safety reward model in the directory `safety`, where there is one."""
-    safe = None if safety is None else load_reward(safety, dtype=dtype, device=ranks.device)
-    return Judges(helpfulness, safe, threshold, ranks)
+    safe = None if safety is None else load_reward(safety, placement)
+    return CombinedReward(helpfulness, safe, tokenizer, threshold, placement.ranks)

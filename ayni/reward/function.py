@@ -27,6 +27,7 @@ import torch
 from torch import Tensor
 
 from ayni.errors import AyniError, BadInput
+from ayni.model.placement import Placement
 from ayni.records import Dialog, Message, Prompt, Sample, message_dicts
 from ayni.reward.model import Reward, load_reward
 from ayni.reward.post import Endpoint
@@ -142,9 +143,7 @@ def source_of(text: str) -> Path | None:
     raise BadInput(f"{text!r} names no reward function", field="reward_function", fix=_FORMS)
 
 
-def load_choice(
-    path: Path | None, function: str | None, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
-) -> Reward:
+def load_choice(path: Path | None, function: str | None, placement: Placement = Placement()) -> Reward:
     """Who chooses: a reward model's directory, a Python file (`function` names one of its functions), or without a
     path what `function` says.
 
@@ -158,7 +157,7 @@ def load_choice(
         return load_function(f"{path}:{function or DEFAULT}")
     if function is not None:
         raise BadInput("give either a reward model or a reward_function", field="reward_function")
-    return load_reward(path, dtype=dtype, device=device)
+    return load_reward(path, placement)
 
 
 def outside_sources(path: Path | None, function: str | None) -> list[Path]:

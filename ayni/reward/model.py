@@ -11,14 +11,13 @@ import torch
 from torch import Tensor
 
 from ayni.errors import BadInput
-from ayni.model.heads import sequence_scores
-from ayni.model.layout import Layout
-from ayni.model.transformer import Transformer
+from ayni.model.placement import Placement
+from ayni.model.role import Role
 from ayni.model_directory import load_model, name_of
 from ayni.records import Dialog, Message, Prompt, Sample, Sequence
-from ayni.text.chat import render, render_prompt
+from ayni.text.chat import render
 from ayni.text.tokenizer import Tokenizer
-from ayni.train.batch import cut
+from ayni.train.batch import batch_of, cut
 
 TOKENS_PER_PASS = 8192
 
@@ -35,23 +34,21 @@ class Reward(Protocol):
 class RewardModel:
     """Scores are raw (before σ and margin), fp32. A reward model owns its tokenizer: any policy can be scored."""
 
-    model: Transformer
+    role: Role
     tokenizer: Tokenizer
     name: str = ""
 
     @torch.no_grad()
     def score_tokens(self, rows: Many[list[int]]) -> Tensor:
         """The raw score of every token row, read at its last token: (N,)."""
-        context = self.model.shape.context
+        context = self.role.context
         for i, row in enumerate(rows):
             if len(row) > context:
                 raise BadInput(f"answer {i}: {len(row)} tokens do not fit the reward model's context of {context}")
         scores = []
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         for part in cut([Sequence(rows[i], [True] * len(rows[i])) for i in order], TOKENS_PER_PASS):
-            layout = Layout.of([len(s.tokens) for s in part], self.model.device)
-            tokens = torch.tensor([t for s in part for t in s.tokens], device=self.model.device)
-            scores.append(sequence_scores(self.model, self.model(tokens, layout), layout).float().cpu())
+            scores.append(self.role.scores(batch_of(part).to(self.role.device)).float().cpu())
         out = torch.empty(len(rows))
         if order:
             out[torch.tensor(order)] = torch.cat(scores)
@@ -69,14 +66,11 @@ class RewardModel:
         """(N·n,) in order. With the policy's own tokenizer the sampled tokens are read as they were drawn."""
         pairs = [(p, s) for p, group in zip(prompts, groups, strict=True) for s in group]
         if policy.fingerprint == self.tokenizer.fingerprint:
-            heads = {p.id: render_prompt(p.dialog, self.tokenizer) for p in prompts}
-            return self.score_tokens([heads[p.id] + list(s.tokens) for p, s in pairs])
+            return self.score_tokens([[*s.prompt_tokens, *s.tokens] for _, s in pairs])
         return self.score_answers([p for p, _ in pairs], [s.text for _, s in pairs])
 
 
-def load_reward(path: Path, *, dtype: torch.dtype = torch.float32, device: str = "cpu") -> RewardModel:
+def load_reward(path: Path, placement: Placement = Placement()) -> RewardModel:
     """A reward model from its directory. Raises BadInput if it holds a language model: a head is never made up."""
     model, tokenizer = load_model(path, expect="score")
-    model.requires_grad_(False)
-    model.dtype = dtype
-    return RewardModel(model.to(device), tokenizer, name_of(path))
+    return RewardModel(Role(placement.place(model.requires_grad_(False))), tokenizer, name_of(path))

@@ -21,7 +21,8 @@ from ayni.model.transformer import Transformer
 from ayni.records import Message, Prompt
 from ayni.reward.judge_prompts import DECIDE, OPTIONS, THEN_DECIDE, THINK, pair_question, safety_question
 from ayni.reward.verdicts import Verdict
-from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.engine import rollout
+from ayni.rollout.local import LocalEngine
 from ayni.rollout.sampling import Sampling
 from ayni.text.chat import answer_tokens, render_prompt
 from ayni.text.tokenizer import Tokenizer
@@ -113,14 +114,14 @@ class OptionJudge:
     and the number of the asking alone. Without reasoning, or at temperature 0, it says the same each time.
     """
 
-    policy: Policy
+    engine: LocalEngine
     reasoning: Sampling | None = None
     seed: int = 0
     tokens_per_pass: int = TOKENS_PER_PASS
 
     @property
     def name(self) -> str:
-        return self.policy.name
+        return self.engine.name
 
     @property
     def varies(self) -> bool:
@@ -153,12 +154,12 @@ class OptionJudge:
             for p, answer in zip(prompts, answers, strict=True)
             for safe_first in (True, False)
         ]
-        said = self._probabilities([choice_of([], text, self.policy.tokenizer) for text in asked])
+        said = self._probabilities([choice_of([], text, self.engine.tokenizer) for text in asked])
         return [(a + 1 - b) / 2 for a, b in zip(said[0::2], said[1::2], strict=True)]
 
     def fits(self, prompt: Prompt, first: str, second: str) -> bool:
         """Whether there is room for all that it may be asked of this pair, its reasoning included."""
-        tokenizer, pairs = self.policy.tokenizer, ((first, second), (second, first))
+        tokenizer, pairs = self.engine.tokenizer, ((first, second), (second, first))
         if self.reasoning is None:
             more, end = 0, DECIDE
         else:
@@ -167,11 +168,11 @@ class OptionJudge:
         if prompt.task == "safety":
             texts = [safety_question(prompt, x, DECIDE, safe_first=s) for x, _ in pairs for s in (True, False)]
             needed += [choice_of([], text, tokenizer).longest for text in texts]
-        return max(needed) <= self.policy.model.shape.context
+        return max(needed) <= self.engine.context
 
     def _first_options(self, questions: list[str], times: int) -> list[list[float]]:
         """P(A) of every question, asking by asking: (Q, times)."""
-        tokenizer = self.policy.tokenizer
+        tokenizer = self.engine.tokenizer
         if self.reasoning is None:
             return [[p] for p in self._probabilities([choice_of([], text, tokenizer) for text in questions])]
         thoughts = self._thoughts(questions, self.reasoning, times)
@@ -180,27 +181,26 @@ class OptionJudge:
 
     def _thoughts(self, questions: list[str], sampling: Sampling, times: int) -> list[list[int]]:
         """Question and reasoning as a finished turn, of the tokens that were sampled; `times` a question, in order."""
-        heads = [render_prompt((Message("user", text),), self.policy.tokenizer) for text in questions]
+        heads = [render_prompt((Message("user", text),), self.engine.tokenizer) for text in questions]
         room = max(map(len, heads), default=0) + sampling.max_tokens
         size = max(1, CACHE_TOKENS // (room * times))
         found = []
         for start in range(0, len(questions), size):
             part = slice(start, start + size)
             prompts = [Prompt(_digest(text), (Message("user", text),)) for text in questions[part]]
-            groups = rollout(self.policy, prompts, n=times, sampling=sampling, seed=self.seed)
-            for head, group in zip(heads[part], groups, strict=True):
-                for sample in group:
-                    end = [] if sample.finished == "stop" else [self.policy.tokenizer.eos]
-                    found.append([*head, *sample.tokens, *end])
+            groups = rollout(self.engine, prompts, n=times, sampling=sampling, seed=self.seed)
+            for sample in (sample for group in groups for sample in group):
+                end = [] if sample.finished == "stop" else [self.engine.tokenizer.eos]
+                found.append([*sample.prompt_tokens, *sample.tokens, *end])
         return found
 
     def _probabilities(self, choices: list[Choice]) -> list[float]:
         """P(A) / (P(A) + P(B)) of every choice."""
-        context = self.policy.model.shape.context
+        context = self.engine.context
         for choice in choices:
             if choice.longest > context:
                 raise BadInput(f"a question of {choice.longest} tokens does not fit the judge's context of {context}")
-        logprobs = option_logprobs(self.policy.model, choices, self.tokens_per_pass)
+        logprobs = option_logprobs(self.engine.role.model, choices, self.tokens_per_pass)
         return torch.sigmoid(logprobs[:, 0] - logprobs[:, 1]).tolist()
 
 

@@ -71,6 +71,10 @@ class PairJudge(Protocol):
         """P(safe) of every answer, averaged over both orders of the options."""
         ...
 
+    def fits(self, prompt: Prompt, first: str, second: str) -> bool:
+        """Whether it can read all that it may be asked of this pair; what an endpoint can read is not known before."""
+        ...
+
 
 def preference(probability: float) -> float:
     """1: the first answer is better, 0: the second, ½: neither."""

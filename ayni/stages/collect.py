@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator
-from collections.abc import Sequence as Many
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -28,17 +27,17 @@ from ayni.feedback.records_of import comparisons
 from ayni.feedback.store import Store, open_store
 from ayni.files import json_line, write_jsonl
 from ayni.formats.reading import read_comparisons, read_prompts_of
-from ayni.model_directory import load_model, name_of
-from ayni.parallel import Ranks
+from ayni.model.placement import Placement
+from ayni.model.precision import Dtype
 from ayni.quality.page_measures import quality_of
 from ayni.records import RATINGS, Prompt, Sample, to_dict
-from ayni.rollout.engine import Policy, chunk_prompts, rollout, with_room
+from ayni.rollout.engine import Engine, rollout, with_room
+from ayni.rollout.local import LocalEngine, chunk_prompts, load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
 from ayni.rollout.voices import two_voices
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 from ayni.village.annotators import Annotators, Opinion
 from ayni.village.village import Village
 
@@ -83,23 +82,17 @@ class Config(Base):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.rewind(-1)  # what a killed run logged is logged again
     check_config(config)
-    ranks = Ranks.current()
-    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, ranks.device)])["dtype"]]
-    paths = [inputs["model"], inputs.get("other") or inputs["model"]]
-    policies = []
-    for path in paths:
-        model, tokenizer = load_model(path)
-        model = model.to(ranks.device, dtype).requires_grad_(False)
-        policies.append(Policy(model, tokenizer, name_of(path)))
+    placement = Placement.of(run, config.dtype)
+    engines = [load_engine(path, placement) for path in (inputs["model"], inputs.get("other") or inputs["model"])]
     prompts = read_prompts_of(inputs["prompts"])
     before = {group[0].prompt_id for path in inputs.get("earlier") or [] for group in read_groups(Path(path))}
-    prompts = with_room([p for p in prompts if p.id not in before], policies, run.say)
+    prompts = with_room([p for p in prompts if p.id not in before], engines, run.say)
     order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
     prompts = [prompts[i] for i in order]
     panel = panel_of(prompts, inputs["prompts"][0], config) if config.judges == "village" else None
 
     plan = plan_of(config, run)
-    first, second = (answers_of(variant, policies, prompts, config, run, ranks) for variant in (0, 1))
+    first, second = (answers_of(variant, engines[variant], prompts, config, run) for variant in (0, 1))
     asked = pairs(prompts, first, second, plan)
     if not asked:
         raise BadInput("no prompt has two different answers", field="temperatures", fix="spread them")
@@ -111,7 +104,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         else:
             checks = [c for path in inputs.get("checks") or [] for c in read_comparisons(Path(path))]
             asked = with_checks(asked, checks, config.check_share, plan)
-            judged = judged_in_store(asked, panel, policies, config, run, ranks)
+            judged = judged_in_store(asked, panel, engines, config, run)
     except BadInput as error:  # the answers that people judge are drawn: bad input would throw them away
         raise AyniError(str(error)) from None
     if not run.leads:
@@ -141,7 +134,7 @@ def check_config(config: Config) -> None:
                 raise BadInput(what, field="overlap", fix="take 1, or page: null and `ayni annotate --login`")
 
 
-def panel_of(prompts: Many[Prompt], path: Path, config: Config) -> Annotators:
+def panel_of(prompts: Sequence[Prompt], path: Path, config: Config) -> Annotators:
     seeds = {p.source for p in prompts}
     if len(seeds) != 1 or not next(iter(seeds)).startswith("village-"):
         raise BadInput("the village's annotators judge the prompts of one village", path=path, fix="judges: people")
@@ -152,16 +145,14 @@ def panel_of(prompts: Many[Prompt], path: Path, config: Config) -> Annotators:
     return panel
 
 
-def answers_of(
-    variant: int, policies: Many[Policy], prompts: list[Prompt], config: Config, run: Run, ranks: Ranks
-) -> list[list[Sample]]:
+def answers_of(variant: int, engine: Engine, prompts: list[Prompt], config: Config, run: Run) -> list[list[Sample]]:
     """`pairs_per_prompt` answers of one variant to every prompt."""
     sampling = Sampling(config.temperatures[variant], 1.0, config.max_tokens)
-    policy, seed, n = policies[variant], seed_of(run.seed, run.name, variant), config.pairs_per_prompt
+    seed, n = seed_of(run.seed, run.name, variant), config.pairs_per_prompt
     return draw_all(
         run.directory / f"samples-{variant}.jsonl",
         prompts,
-        lambda part: ranks.gather(rollout(policy, ranks.share(part), n=n, sampling=sampling, seed=seed)),
+        lambda part: rollout(engine, part, n=n, sampling=sampling, seed=seed),
         chunk=chunk_prompts(n),
         progress=lambda done, total: run.progress(done, total, "prompt"),
     )
@@ -181,7 +172,7 @@ def plan_of(config: Config, run: Run) -> Plan:
 
 
 def village_says(
-    asked: Many[Asked], panel: Annotators, config: Config, run: Run, store: Store | None = None
+    asked: Sequence[Asked], panel: Annotators, config: Config, run: Run, store: Store | None = None
 ) -> Iterator[tuple[Item, str, Entry]]:
     """(item, annotator's name, judgement): of `overlap` villagers each, and of all of them for gold checks.
 
@@ -219,19 +210,17 @@ def entry_of(opinion: Opinion, item: Item, annotator_id: str, swapped: bool) -> 
 
 
 def judged_in_store(
-    asked: list[Asked], panel: Annotators | None, policies: Many[Policy], config: Config, run: Run, ranks: Ranks
+    asked: list[Asked], panel: Annotators | None, engines: Sequence[LocalEngine], config: Config, run: Run
 ) -> list[Judged]:
     """What stands in the store of this batch once it is judged; of several processes only the first opens it."""
     if not run.leads:
-        while panel is None and config.wait and not ranks.gather([False])[0]:
-            pass
         return []
     with open_store(store_address(config, run)) as store:
-        add_batch(store, [each.item for each in asked], policies, config, run)
+        add_batch(store, [each.item for each in asked], engines, config, run)
         if panel is not None:
             record_village(store, asked, panel, config, run)
         elif config.wait:
-            wait_for_people(store, policies, config, run, ranks)
+            wait_for_people(store, engines, config, run)
         if panel is not None or config.wait:
             store.close_batch(config.batch)  # what came later would be in no record
         return store.current(batch_id=config.batch)
@@ -242,10 +231,10 @@ def store_address(config: Config, run: Run) -> str:
     return config.store if "://" in config.store else str(run.directory.absolute().parent / config.store)
 
 
-def add_batch(store: Store, items: list[Item], policies: Many[Policy], config: Config, run: Run) -> None:
+def add_batch(store: Store, items: list[Item], engines: Sequence[Engine], config: Config, run: Run) -> None:
     """A batch that is there already, of the same items, is gone on with."""
     digest = hashlib.sha256("".join(json_line(asdict(item)) for item in items).encode()).hexdigest()
-    models = [policy.name for policy in policies]
+    models = [engine.name for engine in engines]
     settings = {"stage": run.name, "seed": run.seed, "models": models, "items": digest, "judges": config.judges}
     there = {batch.id: batch for batch in store.batches()}.get(config.batch)
     if there is None:
@@ -265,12 +254,12 @@ def record_village(store: Store, asked: list[Asked], panel: Annotators, config: 
         run.progress(min(start + AT_ONCE, len(entries)), len(entries), "judgement")
 
 
-def wait_for_people(store: Store, policies: Many[Policy], config: Config, run: Run, ranks: Ranks) -> None:
+def wait_for_people(store: Store, engines: Sequence[LocalEngine], config: Config, run: Run) -> None:
     """Until the batch is full, or somebody closes it on the admin page."""
     with contextlib.ExitStack() as stack:
         where, me = "where `ayni annotate` serves this store", None
         if config.page is not None:
-            talk = two_voices(policies, config.temperatures, config.max_tokens, run.seed)
+            talk = two_voices([engine.alone() for engine in engines], config.temperatures, config.max_tokens, run.seed)
             me = store.enrol("me", "admin")
             where = f"at {stack.enter_context(page_at(config.page, store, me, talk=talk, quality=quality_of))}"
         run.say(f"people judge {where}; this goes on when batch {config.batch} is full")
@@ -280,5 +269,4 @@ def wait_for_people(store: Store, policies: Many[Policy], config: Config, run: R
             config.batch,
             alone=None if me is None else me.id,
             show=lambda now: run.progress(now.done, now.wanted, "judgement"),
-            agree=lambda over: ranks.gather([over])[0],  # often, so that no process waits too long for another
         )

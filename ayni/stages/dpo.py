@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field
 
 from ayni.errors import BadInput
 from ayni.formats.reading import read_comparisons
-from ayni.model.heads import token_logprobs
-from ayni.model.transformer import Transformer
+from ayni.model.placement import Placement
+from ayni.model.role import Role
 from ayni.model_directory import load_model, save_model
 from ayni.run import Run
 from ayni.text.chat import answer_tokens
-from ayni.train.batch import Pair, cut, pairs_of
-from ayni.train.objectives import DPO, sum_by_sequence
+from ayni.train.batch import Pair
+from ayni.train.objectives import DPO
+from ayni.train.reference import with_reference
 from ayni.train.trainer import Fitting, Optimiser
 
 VERSION = 1
@@ -47,20 +45,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if not kept:
         raise BadInput(f"no pair fits the context of {context} tokens", path=inputs["data"][0])
     run.say(f"{len(kept)} pairs, {len(pairs) - len(kept)} dropped as too long")
-    config.settle(model, run)  # the reference must round as the policy does: their first ratio is 1
-    objective = DPO(config.beta, config.smoothing, config.ipo)
-    config.fit(model, with_reference(kept, model, config.tokens_per_micro_batch), objective, run)
+    placement = Placement.of(run, config.dtype)
+    reference = Role(placement.place(model))  # before it learns
+    kept = with_reference(kept, reference, config.tokens_per_micro_batch, placement.ranks)
+    config.fit(model, kept, DPO(config.beta, config.smoothing, config.ipo), run)
     if run.leads:
         save_model(run.directory / "model", model, tokenizer, card={"stage": "dpo"})
-
-
-@torch.no_grad()
-def with_reference(pairs: Many[Pair], reference: Transformer, budget: int) -> list[Pair]:
-    """The pairs with the reference's summed log-probs, computed once."""
-    out: list[Pair] = []
-    for part in cut(pairs, budget):
-        batch = pairs_of(part).to(reference.device)
-        hidden = reference(batch.tokens, batch.layout)
-        sums = sum_by_sequence(token_logprobs(hidden, reference.head, batch.targets, batch.mask), batch).tolist()
-        out += [replace(p, ref_logprobs=(sums[2 * i], sums[2 * i + 1])) for i, p in enumerate(part)]
-    return out

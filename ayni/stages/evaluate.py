@@ -9,30 +9,32 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field
 
 from ayni.config import Config as Base
 from ayni.errors import BadInput
 from ayni.evaluate.diversity import diversity_results
 from ayni.evaluate.judges import GoldScorer, RewardScorer, Scorer
-from ayni.evaluate.perplexity import logprob_sums, perplexities
+from ayni.evaluate.perplexity import perplexities
 from ayni.evaluate.results import Result, result, write_results
 from ayni.evaluate.win_rate import compare, compare_scores, win_rate_results
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of, read_texts
 from ayni.maths.statistics import mean, proportion
-from ayni.model_directory import load_model, name_of
-from ayni.parallel import Ranks
+from ayni.model.placement import Placement
+from ayni.model.precision import Dtype
+from ayni.model_directory import name_of
 from ayni.records import Prompt, Sample, Sequence, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
-from ayni.reward.combine import Judges, judges_of
+from ayni.reward.combine import THRESHOLD, CombinedReward, load_combined
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import Policy, rollout, sampled_sequence, with_room
+from ayni.rollout.engine import rollout, sampled_sequence, with_room
+from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
+from ayni.text.tokenizer import Tokenizer
+from ayni.train.reference import logprob_sums
 
 VERSION = 3  # the gold judge no longer takes the straw shed for straw
 INPUTS = {
@@ -51,6 +53,7 @@ class Config(Base):
     """Without a `judge` input or `judge_url` the village's gold scores judge."""
 
     best_of: int = Field(1, ge=1, description="answers of `model` of which `reward` chooses one")
+    threshold: float = Field(THRESHOLD, ge=0, le=1, description="of best_of: below this safety, safety decides")
     judge_url: str | None = Field(None, description="an OpenAI-compatible endpoint that judges, up to /v1")
     judge_model: str | None = Field(None, description="its model; default: the one it serves")
     temperature: float = Field(1.0, ge=0)
@@ -65,39 +68,36 @@ class Config(Base):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
-    ranks = Ranks.current()
-    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, ranks.device)])["dtype"]]
-    policies = {}
+    placement = Placement.of(run, config.dtype)
+    engines = {}
     for name in ("model", "against"):
         if inputs.get(name):
-            model, tokenizer = load_model(inputs[name], expect="logits")
-            model = model.to(ranks.device, dtype).requires_grad_(False)
             suffix = f" best of {config.best_of}" if name == "model" and config.best_of > 1 else ""
-            policies[name] = Policy(model, tokenizer, name_of(inputs[name]) + suffix)
+            engines[name] = load_engine(inputs[name], placement, name_of(inputs[name]) + suffix)
     rows: list[Result] = []
     if inputs.get("prompts"):
         prompts = read_prompts_of(inputs["prompts"])
-        prompts = chosen_prompts(with_room(prompts, list(policies.values()), run.say), config, run)
+        prompts = chosen_prompts(with_room(prompts, list(engines.values()), run.say), config, run)
         scorer: Scorer | ApiJudge
         if config.judge_url is not None:
             scorer = endpoint(config, config.judge_url, inputs, run)
         elif inputs.get("judge"):
-            scorer = RewardScorer(load_reward(inputs["judge"], dtype=dtype, device=ranks.device))
+            scorer = RewardScorer(load_reward(inputs["judge"], placement))
         else:
             scorer = GoldScorer(prompts)
-        judges = choosers(config, inputs, ranks, dtype)
-        answers = answers_of(policies, prompts, judges, ranks, config, run)
-        drawn = [] if judges else answers_for_kl(policies, prompts, ranks, config, run)
+        reward = best_of_reward(config, inputs, placement, engines["model"].tokenizer)
+        answers = answers_of(engines, prompts, reward, config, run)
+        drawn = [] if reward else answers_for_kl(engines, prompts, config, run)
         if run.leads:  # the processes share what is drawn; the first one judges it
-            rows += judged(policies, prompts, answers, scorer, config, run)
-            rows += [kl(policies["model"], policies["against"], drawn, config, run)] if drawn else []
+            rows += judged(engines, prompts, answers, scorer, config, run)
+            rows += [kl(engines["model"], engines["against"], drawn, config, run)] if drawn else []
     if not run.leads:
         return
     if inputs.get("texts"):
         texts = [text for path in inputs["texts"] for text in read_texts(Path(path))]
         train = [text for path in inputs.get("train_texts") or [] for text in read_texts(Path(path))]
-        where = {"model": policies["model"].name, "split": "heldout", "seed": run.seed}
-        rows += perplexities(policies["model"], texts, train, where, config.tokens_per_micro_batch)
+        where = {"model": engines["model"].name, "split": "heldout", "seed": run.seed}
+        rows += perplexities(engines["model"], texts, train, where, config.tokens_per_micro_batch)
     if not rows:
         raise BadInput("nothing to evaluate on", field="prompts", fix="give prompts or texts")
     write_results(run.directory / "results.json", rows)
@@ -122,41 +122,42 @@ def endpoint(config: Config, url: str, inputs: dict[str, Any], run: Run) -> ApiJ
     return ApiJudge(url, name, run.directory / "verdicts.jsonl")
 
 
-def choosers(config: Config, inputs: dict[str, Any], ranks: Ranks, dtype: torch.dtype) -> Judges | None:
-    """Who chooses among `best_of` answers; None where there is one."""
+def best_of_reward(
+    config: Config, inputs: dict[str, Any], placement: Placement, tokenizer: Tokenizer
+) -> CombinedReward | None:
+    """What chooses among `best_of` answers; None where there is one."""
     if bool(inputs.get("reward")) != (config.best_of > 1):
         raise BadInput("best_of and a reward model belong together", field="best_of", fix="give both, or neither")
     if config.best_of == 1:
         return None
-    helpful = load_reward(inputs["reward"], dtype=dtype, device=ranks.device)
-    return judges_of(helpful, inputs.get("reward_safety"), ranks, dtype=dtype)
+    helpful = load_reward(inputs["reward"], placement)
+    return load_combined(helpful, inputs.get("reward_safety"), placement, tokenizer, config.threshold)
 
 
 def answers_of(
-    policies: dict[str, Policy],
+    engines: dict[str, LocalEngine],
     prompts: list[Prompt],
-    judges: Judges | None,
-    ranks: Ranks,
+    reward: CombinedReward | None,
     config: Config,
     run: Run,
 ) -> dict[str, list[Sample]]:
-    """Each model's answer to every prompt: of `model`, the best of several where `judges` choose."""
+    """Each model's answer to every prompt: of `model`, the best of several where a `reward` chooses."""
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     answers = {}
-    for role, policy in policies.items():
-        run.say(f"{policy.name} answers {len(prompts)} prompts")
+    for role, engine in engines.items():
+        run.say(f"{engine.name} answers {len(prompts)} prompts")
         seed = seed_of(run.seed, "evaluate", role)
         n = config.best_of if role == "model" else 1
-        groups = ranks.gather(rollout(policy, ranks.share(prompts), n=n, sampling=sampling, seed=seed))
+        groups = rollout(engine, prompts, n=n, sampling=sampling, seed=seed)
         best = [0] * len(groups)
-        if judges is not None and n > 1:
-            best = judges(prompts, groups, policy.tokenizer).combined.view(-1, n).argmax(1).tolist()
+        if reward is not None and n > 1:
+            best = reward(prompts, groups).combined.view(-1, n).argmax(1).tolist()
         answers[role] = [group[i] for group, i in zip(groups, best, strict=True)]
     return answers
 
 
 def judged(
-    policies: dict[str, Policy],
+    engines: dict[str, LocalEngine],
     prompts: list[Prompt],
     answers: dict[str, list[Sample]],
     scorer: Scorer | ApiJudge,
@@ -166,15 +167,15 @@ def judged(
     """Mean scores, refusals and lengths of each model; win rates of `model` against `against`."""
     scores: dict[str, list[float]] = {}
     rows: list[Result] = []
-    for role, policy in policies.items():
+    for role, engine in engines.items():
         texts = [sample.text for sample in answers[role]]
         scores[role] = [0.0] * len(prompts)
         for axis in dict.fromkeys(p.task for p in prompts):
             at = [i for i, p in enumerate(prompts) if p.task == axis]
-            where: dict[str, Any] = {"axis": axis, "model": policy.name, "split": config.split, "seed": run.seed}
+            where: dict[str, Any] = {"axis": axis, "model": engine.name, "split": config.split, "seed": run.seed}
             if not isinstance(scorer, ApiJudge):
                 said = [answers[role][i] for i in at]
-                found = scorer.scores([prompts[i] for i in at], said, axis, policy.tokenizer)
+                found = scorer.scores([prompts[i] for i in at], said, axis, engine.tokenizer)
                 for i, score in zip(at, found, strict=True):
                     scores[role][i] = score
                 rows.append(result("score", mean(found), judge=scorer.name, **where))
@@ -188,9 +189,9 @@ def judged(
                 asked = [text for p, text in zip(prompts, texts, strict=True) if p.category == category]
                 refused = [scorer.gold.refused(text) for text in asked]
                 estimate = proportion(sum(refused), len(refused))
-                who: dict[str, Any] = {"judge": "gold", "model": policy.name, "split": config.split, "seed": run.seed}
+                who: dict[str, Any] = {"judge": "gold", "model": engine.name, "split": config.split, "seed": run.seed}
                 rows.append(result("refusal_rate", estimate, axis=category, **who))
-    if "against" in policies:
+    if "against" in engines:
         if isinstance(scorer, ApiJudge):
             ours, theirs = ([sample.text for sample in answers[role]] for role in ("model", "against"))
             scorer.ask_all(prompts, ours, theirs, progress=lambda done, total: run.progress(done, total, "verdict"))
@@ -199,42 +200,41 @@ def judged(
             outcomes = compare_scores(prompts, scores["model"], scores["against"], tie=scorer.tie)
         rows += win_rate_results(
             outcomes,
-            model=policies["model"].name,
-            against=policies["against"].name,
+            model=engines["model"].name,
+            against=engines["against"].name,
             judge=scorer.name,
             split=config.split,
             seed=run.seed,
         )
     shown = {} if isinstance(scorer, ApiJudge) else scores
-    write_jsonl(run.directory / "samples.jsonl", dialogues(policies, prompts, answers, shown, config, run))
+    write_jsonl(run.directory / "samples.jsonl", dialogues(engines, prompts, answers, shown, config, run))
     return rows
 
 
-def answers_for_kl(
-    policies: dict[str, Policy], prompts: list[Prompt], ranks: Ranks, config: Config, run: Run
-) -> list[Sequence]:
+def answers_for_kl(engines: dict[str, LocalEngine], prompts: list[Prompt], config: Config, run: Run) -> list[Sequence]:
     """The model's answers at temperature 1; none where there is no other model of the same tokens to compare with."""
-    if "against" not in policies or len({p.tokenizer.fingerprint for p in policies.values()}) > 1:
+    if "against" not in engines or len({p.tokenizer.fingerprint for p in engines.values()}) > 1:
         return []
-    policy = policies["model"]
+    engine = engines["model"]
     order = rng(run.seed, "evaluate", "kl").permutation(len(prompts))[: config.kl_prompts]
     asked = [prompts[i] for i in order]
     sampling = Sampling(1.0, 1.0, config.max_tokens)
     seed = seed_of(run.seed, "evaluate", "kl")
-    drawn = ranks.gather(rollout(policy, ranks.share(asked), n=1, sampling=sampling, seed=seed))
-    return [sampled_sequence(prompt, sample, policy.tokenizer) for prompt, (sample,) in zip(asked, drawn, strict=True)]
+    return [sampled_sequence(sample) for (sample,) in rollout(engine, asked, n=1, sampling=sampling, seed=seed)]
 
 
-def kl(policy: Policy, reference: Policy, sequences: list[Sequence], config: Config, run: Run) -> Result:
+def kl(engine: LocalEngine, reference: LocalEngine, sequences: list[Sequence], config: Config, run: Run) -> Result:
     """KL(π‖π_ref) per answer in nats, from answers that π drew at temperature 1."""
-    ours, theirs = (logprob_sums(p.model, sequences, config.tokens_per_micro_batch) for p in (policy, reference))
+    ours, theirs = (
+        logprob_sums(e.role, sequences, config.tokens_per_micro_batch).double().numpy() for e in (engine, reference)
+    )
     return result(
-        "kl", mean(ours - theirs), model=policy.name, against=reference.name, split=config.split, seed=run.seed
+        "kl", mean(ours - theirs), model=engine.name, against=reference.name, split=config.split, seed=run.seed
     )
 
 
 def dialogues(
-    policies: dict[str, Policy],
+    engines: dict[str, LocalEngine],
     prompts: list[Prompt],
     answers: dict[str, list[Sample]],
     scores: dict[str, list[float]],
@@ -252,8 +252,8 @@ def dialogues(
         lines.append(
             {
                 "prompt": to_dict(prompts[i]),
-                "answers": {policies[role].name: answers[role][i].text for role in policies},
-                "scores": {policies[role].name: {axis: scores[role][i]} for role in scores},
+                "answers": {engines[role].name: answers[role][i].text for role in engines},
+                "scores": {engines[role].name: {axis: scores[role][i]} for role in scores},
             }
         )
     return lines

@@ -21,18 +21,18 @@ from ayni.errors import BadInput
 from ayni.evaluate.results import write_results
 from ayni.files import failpoint, json_line, read_jsonl, write_jsonl, write_text
 from ayni.formats.reading import read_comparisons, read_prompts_of
-from ayni.model_directory import load_model, name_of
-from ayni.parallel import Ranks
+from ayni.model.placement import Placement
+from ayni.model.precision import Dtype
 from ayni.quality.judge_consistency import Said, agreement_results, consistency_results
 from ayni.records import RATINGS, Comparison, Prompt, Sample, comparable, from_json, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.option_judge import OptionJudge
+from ayni.reward.shared_judge import SharedJudge
 from ayni.reward.verdicts import DEGREES, PairJudge, Verdict, comparison_of, preference
-from ayni.rollout.engine import Policy
+from ayni.rollout.local import load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
 VERSION = 1
 INPUTS = {
@@ -101,14 +101,13 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.rewind(-1)  # what a killed run logged is logged again
     if config.judge_url is not None and not run.leads:
         return  # one process alone asks an endpoint
-    ranks = Ranks() if config.judge_url is not None else Ranks.current()
     read = read_pairs(config, inputs)
     order = rng(run.seed, run.name, "pairs").permutation(len(read))[: config.limit]
-    judge = judge_of(config, inputs, ranks, run)
-    pairs = [pair for pair in (read[i] for i in order) if fits(judge, pair)]
+    judge = judge_of(config, inputs, run)
+    pairs = [pair for pair in (read[i] for i in order) if judge.fits(pair.asked, pair.first, pair.second)]
     if not pairs:
         raise BadInput("no pair of different answers fits the judge's context", field="judge")
-    judged = judge_all(judge, pairs, config, ranks, run)
+    judged = judge_all(judge, pairs, config, run)
     labels = [Verdict.upto(j.verdict, config.times) for j in judged]
     comparisons = [label(p, v, j.safe, judge.name, config) for p, v, j in zip(pairs, labels, judged, strict=True)]
     dialogs = list(dict.fromkeys(pair.prompt.dialog for pair in pairs))
@@ -185,33 +184,27 @@ def pairs_of_samples(stores: list[dict[str, list[Sample]]], prompts: dict[str, P
     return list(found.values())
 
 
-def judge_of(config: Config, inputs: dict[str, Any], ranks: Ranks, run: Run) -> ApiJudge | OptionJudge:
+def judge_of(config: Config, inputs: dict[str, Any], run: Run) -> PairJudge:
     if (config.judge_url is None) == (not inputs.get("judge")):
         raise BadInput("give a judge (a model's directory) or a judge_url, one of the two", field="judge")
-    judge: ApiJudge | OptionJudge
+    judge: PairJudge
     if config.judge_url is not None:
         name = config.judge_model or run.tuned(judge_model=served_model(config.judge_url))["judge_model"]
         memory = run.directory / "replies.jsonl"
         judge = ApiJudge(config.judge_url, name, memory, temperature=config.temperature, reasoning=config.reasoning)
     else:
-        dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, ranks.device)])["dtype"]]
-        model, tokenizer = load_model(inputs["judge"], expect="logits")
-        policy = Policy(model.to(ranks.device, dtype).requires_grad_(False), tokenizer, name_of(inputs["judge"]))
+        placement = Placement.of(run, config.dtype)
+        engine = load_engine(inputs["judge"], placement).alone()
         reasoning = Sampling(config.temperature, 1.0, config.max_tokens) if config.reasoning else None
         seed = seed_of(run.seed, run.name, "reasoning")
-        judge = OptionJudge(policy, reasoning, seed, config.tokens_per_micro_batch)
+        judge = SharedJudge(OptionJudge(engine, reasoning, seed, config.tokens_per_micro_batch), placement.ranks)
     if config.times > 1 and not judge.varies:
-        fix = "set reasoning and a temperature" if isinstance(judge, OptionJudge) else "set a temperature"
+        fix = "set reasoning and a temperature" if config.judge_url is None else "set a temperature"
         raise BadInput("this judge says the same each time", field="times", fix=fix)
     return judge
 
 
-def fits(judge: ApiJudge | OptionJudge, pair: Pair) -> bool:
-    """Whether the judge can read it all; what an endpoint can read is not known before."""
-    return isinstance(judge, ApiJudge) or judge.fits(pair.asked, pair.first, pair.second)
-
-
-def judge_all(judge: PairJudge, pairs: list[Pair], config: Config, ranks: Ranks, run: Run) -> list[Judged]:
+def judge_all(judge: PairJudge, pairs: list[Pair], config: Config, run: Run) -> list[Judged]:
     """What the judge says of every pair, kept in verdicts.jsonl chunk by chunk; a torn chunk is judged again."""
     path = run.directory / "verdicts.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []  # the last is empty, or torn
@@ -231,8 +224,7 @@ def judge_all(judge: PairJudge, pairs: list[Pair], config: Config, ranks: Ranks,
         ):
             if not some:
                 continue
-            part = ask(judge, [pairs[i] for i in ranks.share(some)], times, config.safety_labels)
-            said |= zip(some, ranks.gather(part), strict=True)
+            said |= zip(some, ask(judge, [pairs[i] for i in some], times, config.safety_labels), strict=True)
         text = "".join(json_line(_line(i, pairs[i], said[i])) for i in chunk)
         with open(path, "a", encoding="utf-8") as file:
             file.write(text)

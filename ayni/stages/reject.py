@@ -17,17 +17,17 @@ from ayni.config import Config as Base
 from ayni.errors import BadInput
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of
-from ayni.model_directory import load_model
-from ayni.parallel import Ranks
+from ayni.model.placement import Placement
+from ayni.model.precision import Dtype
 from ayni.records import Demonstration, Message, Prompt, Sample, to_dict
-from ayni.reward.combine import Judges, judges_of
+from ayni.reward.combine import CombinedReward, load_combined
 from ayni.reward.function import FunctionReward, load_choice, outside_sources
-from ayni.rollout.engine import Policy, chunk_prompts, rollout, with_room
+from ayni.rollout.engine import rollout, with_room
+from ayni.rollout.local import chunk_prompts, load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
-from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
 VERSION = 1
 INPUTS = {
@@ -65,14 +65,12 @@ def also_hashed(config: Config, inputs: Mapping[str, Any]) -> list[Path]:
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.rewind(-1)  # what a killed run logged is logged again
-    ranks = Ranks.current()
-    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, ranks.device)])["dtype"]]
-    model, tokenizer = load_model(inputs["model"], expect="logits")
-    policy = Policy(model.to(ranks.device, dtype).requires_grad_(False), tokenizer, run.name)
-    helpful = load_choice(inputs.get("reward"), config.reward_function, dtype=dtype, device=ranks.device)
-    judges = judges_of(helpful, inputs.get("reward_safety"), ranks, threshold=config.threshold, dtype=dtype)
+    placement = Placement.of(run, config.dtype)
+    engine = load_engine(inputs["model"], placement, run.name)
+    helpful = load_choice(inputs.get("reward"), config.reward_function, placement)
+    reward = load_combined(helpful, inputs.get("reward_safety"), placement, engine.tokenizer, config.threshold)
     known = {p.id: p for p in read_prompts_of(inputs["prompts"])}
-    prompts = with_room(list(known.values()), [policy], run.say)
+    prompts = with_room(list(known.values()), [engine], run.say)
     if config.limit is not None:
         order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
         prompts = [prompts[i] for i in sorted(order)]
@@ -93,31 +91,31 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     groups = draw_all(
         run.directory / "samples.jsonl",
         prompts,
-        lambda part: ranks.gather(rollout(policy, ranks.share(part), n=config.n, sampling=sampling, seed=seed)),
+        lambda part: rollout(engine, part, n=config.n, sampling=sampling, seed=seed),
         chunk=chunk_prompts(config.n),
         progress=lambda done, total: run.progress(done, total, "prompt"),
     )
     for prompt, group in zip(prompts, groups, strict=True):
         pool.setdefault(prompt.id, []).extend(group)
     asked = [known[id] for id in pool]
-    kept = select(asked, list(pool.values()), judges, policy, config, run)
+    kept = select(asked, list(pool.values()), reward, config, run)
     write_jsonl(run.directory / "records.jsonl", map(to_dict, kept))
 
 
 def select(
-    prompts: list[Prompt], groups: list[list[Sample]], judges: Judges, policy: Policy, config: Config, run: Run
+    prompts: list[Prompt], groups: list[list[Sample]], reward: CombinedReward, config: Config, run: Run
 ) -> list[Demonstration]:
     """The best (or a random) sample of every prompt's pool as a demonstration; logs what was gained."""
-    scores = judges(prompts, groups, policy.tokenizer)
+    scores = reward(prompts, groups)
     combined = scores.combined.split([len(group) for group in groups])
     kept: list[Demonstration] = []
-    for prompt, group, reward in zip(prompts, groups, combined, strict=True):
+    for prompt, group, row in zip(prompts, groups, combined, strict=True):
         ended = [i for i, s in enumerate(group) if s.finished == "stop" or not config.finished_only]
         fit = [i for i in ended if group[i].text.strip()]  # silence is nothing to imitate
         if not fit:
             continue
         if config.keep == "best":
-            pick = max(fit, key=lambda i: float(reward[i]))
+            pick = max(fit, key=lambda i: float(row[i]))
         else:
             pick = fit[int(rng(run.seed, run.name, "random", prompt.id).integers(len(fit)))]
         answer = Message("assistant", group[pick].text)

@@ -13,9 +13,11 @@ from ayni.evaluate.results import Result, result, write_results
 from ayni.evaluate.reward_accuracy import accuracy_gains, reward_accuracy, threshold_report
 from ayni.formats.reading import read_comparisons
 from ayni.maths.rewards import MARGINS
+from ayni.model.placement import Placement
+from ayni.model.role import Role
 from ayni.model.score_head import with_score_head
 from ayni.model_directory import load_model, save_model
-from ayni.records import Comparison
+from ayni.records import Comparison, safe_answers
 from ayni.reward.model import RewardModel, load_reward
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
@@ -27,7 +29,6 @@ from ayni.train.trainer import Fitting, Optimiser
 
 VERSION = 1
 INPUTS = {"model": "model", "data*": "records.jsonl", "heldout*?": "heldout.jsonl", "against?": "model"}
-LABELS = {"both_safe": (1, 1), "chosen_safe": (1, 0), "both_unsafe": (0, 0), None: (-1, -1)}  # chosen, rejected
 
 
 class Config(Fitting):
@@ -80,12 +81,12 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     judged = [c for c in at_home if fits(pair_of(c, tokenizer, config), model.shape.context)]
     dropped = f"{len(pairs) - len(kept)} and {len(at_home) - len(judged)} dropped as too long"
     run.say(f"{len(kept)} pairs, {len(judged)} held out ({dropped})")
-    before = load_reward(inputs["against"]) if inputs.get("against") else None
+    before = load_reward(inputs["against"], Placement.of(run, config.dtype)) if inputs.get("against") else None
     config.fit(model, kept, Ranking(config.safety_weight), run)
     if not run.leads:
         return
     save_model(run.directory / "model", model, tokenizer, card={"stage": f"reward ({config.task})"})
-    reward = RewardModel(model, tokenizer, run.name)
+    reward = RewardModel(Role(model), tokenizer, run.name)
     rows = measure(reward, judged, config.task)
     if before is not None:
         rows += gains(reward, before, judged, config.task, run.seed)
@@ -96,7 +97,7 @@ def pair_of(c: Comparison, tokenizer: Tokenizer, config: Config) -> Pair:
     """A comparison as a pair of sequences, its margin and its safety labels."""
     margin = c.margin if c.margin is not None else MARGINS[config.margin][c.rating] if c.rating else 0.0
     chosen, rejected = (answer_tokens(c.prompt.dialog, text, tokenizer) for text in (c.chosen, c.rejected))
-    return Pair(chosen, rejected, margin, LABELS[c.safety])
+    return Pair(chosen, rejected, margin, safe_answers(c))
 
 
 def fits(pair: Pair, context: int) -> bool:
@@ -108,10 +109,11 @@ def measure(reward: RewardModel, heldout: list[Comparison], task: str) -> list[R
     chosen, rejected = scores_of(reward, heldout)
     where = {"axis": task, "model": reward.name, "split": "heldout"}
     rows = reward_accuracy(chosen, rejected, [c.rating for c in heldout]).results(**where)
-    labels = np.array([s for c in heldout for s in LABELS[c.safety]])
+    labels = [safe for c in heldout for safe in safe_answers(c)]
     scores = np.stack([chosen, rejected], 1).flatten()
-    if (labels == 0).any():
-        rows += threshold_report(scores[labels == 0], scores[labels == 1]).results(**where)
+    unsafe, safe = (scores[[label is wanted for label in labels]] for wanted in (False, True))
+    if len(unsafe):
+        rows += threshold_report(unsafe, safe).results(**where)
     return rows
 
 

@@ -7,10 +7,13 @@ from typing import Any
 from pydantic import Field
 
 from ayni.formats.reading import read_prompts_of
+from ayni.model.placement import Placement
+from ayni.model.role import Role
 from ayni.model_directory import load_model, save_model
-from ayni.reward.combine import judges_of
+from ayni.reward.combine import load_combined
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import Policy, chunk_prompts, rollout, sampled_sequence, with_room
+from ayni.rollout.engine import rollout, sampled_sequence, with_room
+from ayni.rollout.local import LocalEngine, chunk_prompts
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all
 from ayni.run import Run
@@ -36,13 +39,12 @@ class Config(Fitting):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    placement = Placement.of(run, config.dtype)
     model, tokenizer = load_model(inputs["model"], expect="logits")
-    ranks = config.settle(model, run)
-    helpful = load_reward(inputs["reward"], device=ranks.device)
-    judges = judges_of(helpful, inputs.get("reward_safety"), ranks, threshold=config.threshold)
-    prompts = read_prompts_of(inputs["prompts"])
-    policy = Policy(model, tokenizer, run.name)
-    prompts = with_room(prompts, [policy], run.say)
+    engine = LocalEngine(Role(placement.place(model)), tokenizer, run.name, placement.ranks)
+    helpful = load_reward(inputs["reward"], placement)
+    reward = load_combined(helpful, inputs.get("reward_safety"), placement, tokenizer, config.threshold)
+    prompts = with_room(read_prompts_of(inputs["prompts"]), [engine], run.say)
     order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
     prompts = [prompts[i] for i in order]
     sampling = Sampling(config.temperature, 1.0, config.max_tokens)
@@ -50,14 +52,14 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     samples = draw_all(
         run.directory / "samples.jsonl",
         prompts,
-        lambda part: ranks.gather(rollout(policy, ranks.share(part), n=config.n, sampling=sampling, seed=seed)),
+        lambda part: rollout(engine, part, n=config.n, sampling=sampling, seed=seed),
         chunk=chunk_prompts(config.n),
         progress=lambda done, total: run.progress(done, total, "prompt"),
     )
-    rewards = judges(prompts, samples, tokenizer).combined.view(-1, config.n)
-    groups = []
-    for prompt, drawn, row in zip(prompts, samples, rewards.tolist(), strict=True):
-        groups.append(Group(tuple(sampled_sequence(prompt, s, tokenizer) for s in drawn), tuple(row)))
+    rewards = reward(prompts, samples).combined.view(-1, config.n).tolist()
+    groups = [
+        Group(tuple(map(sampled_sequence, drawn)), tuple(row)) for drawn, row in zip(samples, rewards, strict=True)
+    ]
     config.fit(model, groups, RRHF(config.imitation), run)
     if run.leads:
         save_model(run.directory / "model", model, tokenizer, card={"stage": "rrhf"})

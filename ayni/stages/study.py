@@ -17,16 +17,17 @@ from ayni.evaluate.results import Result, result, write_results
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of
 from ayni.maths.statistics import mean, paired_difference
-from ayni.model_directory import load_model, name_of
-from ayni.parallel import Ranks
+from ayni.model.placement import Placement
+from ayni.model.precision import Dtype
+from ayni.model_directory import name_of
 from ayni.records import to_dict
-from ayni.reward.combine import judges_of
+from ayni.reward.combine import load_combined
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.engine import rollout
+from ayni.rollout.local import load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import seed_of
-from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 
 VERSION = 1
 INPUTS = {
@@ -46,10 +47,8 @@ class Config(Base):
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.rewind(-1)  # what a killed run logged is logged again
-    ranks = Ranks.current()
-    dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(config.dtype, ranks.device)])["dtype"]]
-    helpful = load_reward(inputs["reward_helpfulness"], dtype=dtype, device=ranks.device)
-    judges = judges_of(helpful, inputs.get("reward_safety"), ranks, dtype=dtype)
+    placement = Placement.of(run, config.dtype)
+    helpful = load_reward(inputs["reward_helpfulness"], placement)
     prompts = read_prompts_of(inputs["prompts"])[: config.limit]
     gold = GoldScorer(prompts)
     rows: list[Result] = []
@@ -62,12 +61,12 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             raise BadInput("no snapshots here", path=folder, fix="run ppo with snapshot_every")
         curves: list[tuple[list[float], list[float]]] = []
         for step, directory in places:
-            model, tokenizer = load_model(directory)
-            policy = Policy(model.to(ranks.device, dtype).requires_grad_(False), tokenizer, variant)
+            engine = load_engine(directory, placement, variant)
+            reward = load_combined(helpful, inputs.get("reward_safety"), placement, engine.tokenizer)
             sampling, seed = Sampling(1.0, 1.0, config.max_tokens), seed_of(run.seed, "study")
-            drawn = ranks.gather(rollout(policy, ranks.share(prompts), n=1, sampling=sampling, seed=seed))
-            proxy = judges(prompts, drawn, tokenizer).combined.tolist()
-            truth = [gold.scores([p], [s], p.task, tokenizer)[0] for p, (s,) in zip(prompts, drawn, strict=True)]
+            drawn = rollout(engine, prompts, n=1, sampling=sampling, seed=seed)
+            proxy = reward(prompts, drawn).combined.tolist()
+            truth = [gold.scores([p], [s], p.task, engine.tokenizer)[0] for p, (s,) in zip(prompts, drawn, strict=True)]
             curves.append((proxy, truth))
             run.log(step, variant=variant, proxy=mean(proxy).value, gold=mean(truth).value)
             run.progress(

@@ -37,11 +37,12 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Pairs(Batch):
-    """Sequences 2i chosen, 2i + 1 rejected. margin (P,); safe (N,) is 1, 0, or −1 where nobody said;
+    """Sequences 2i chosen, 2i + 1 rejected. margin (P,); safe (N,) bool, which means something where `labelled` (N,);
     ref_logprobs (N,) are the reference's summed log-probs (zeros where the objective needs none)."""
 
     margin: Tensor
     safe: Tensor
+    labelled: Tensor
     ref_logprobs: Tensor
 
 
@@ -55,12 +56,14 @@ class Groups(Batch):
 
 @dataclass(frozen=True, slots=True)
 class Experience(Batch):
-    """Sampled answers with what PPO remembers of them: all (T,), zero where mask is False."""
+    """Sampled answers and what was remembered of them: all (T,), zero where mask is False. None where nobody said:
+    reference log-probs without a reference, values and returns without a critic."""
 
     logprobs: Tensor
-    values: Tensor
     advantages: Tensor
-    returns: Tensor
+    ref_logprobs: Tensor | None
+    values: Tensor | None
+    returns: Tensor | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class Pair:
     chosen: Sequence
     rejected: Sequence
     margin: float = 0.0
-    safe: tuple[int, int] = (-1, -1)
+    safe: tuple[bool | None, bool | None] = (None, None)
     ref_logprobs: tuple[float, float] = (0.0, 0.0)
 
     def __len__(self) -> int:
@@ -89,14 +92,15 @@ class Group:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Trajectory:
     """One sampled answer of an Experience; the tensors cover its own columns (n,)."""
 
     sequence: Sequence
     logprobs: Tensor
-    values: Tensor
     advantages: Tensor
-    returns: Tensor
+    ref_logprobs: Tensor | None = None
+    values: Tensor | None = None
+    returns: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.sequence.tokens)
@@ -120,7 +124,8 @@ def pairs_of(pairs: Many[Pair]) -> Pairs:
     return Pairs(
         *_columns([s for p in pairs for s in (p.chosen, p.rejected)]),
         margin=torch.tensor([p.margin for p in pairs], dtype=torch.float64),
-        safe=torch.tensor([s for p in pairs for s in p.safe]),
+        safe=torch.tensor([bool(s) for p in pairs for s in p.safe]),
+        labelled=torch.tensor([s is not None for p in pairs for s in p.safe]),
         ref_logprobs=torch.tensor([r for p in pairs for r in p.ref_logprobs], dtype=torch.float64),
     )
 
@@ -136,13 +141,18 @@ def groups_of(groups: Many[Group]) -> Groups:
     )
 
 
-def experience_of(steps: Many[Step]) -> Experience:
+def experience_of(trajectories: Many[Trajectory]) -> Experience:
+    def column(name: str) -> Tensor | None:
+        parts = [getattr(trajectory, name) for trajectory in trajectories]
+        return None if parts[0] is None else torch.cat(parts)
+
     return Experience(
-        *_columns([s.sequence for s in steps]),
-        logprobs=torch.cat([s.logprobs for s in steps]),
-        values=torch.cat([s.values for s in steps]),
-        advantages=torch.cat([s.advantages for s in steps]),
-        returns=torch.cat([s.returns for s in steps]),
+        *_columns([trajectory.sequence for trajectory in trajectories]),
+        logprobs=torch.cat([trajectory.logprobs for trajectory in trajectories]),
+        advantages=torch.cat([trajectory.advantages for trajectory in trajectories]),
+        ref_logprobs=column("ref_logprobs"),
+        values=column("values"),
+        returns=column("returns"),
     )
 
 

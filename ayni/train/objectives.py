@@ -1,12 +1,12 @@
-"""Objectives: (model, batch) → a SUM over items, and how many items. The trainer divides, once, for the whole world.
+"""Objectives: (role, batch) → a SUM over items, and how many items. The trainer divides, once, for the whole world.
 
 An algorithm is its ten lines: all share the batches, the loop and the heads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -15,14 +15,16 @@ from torch import Tensor
 from ayni.maths.losses import (
     dpo_loss,
     ipo_loss,
+    kl_k3,
     policy_clip_loss,
+    policy_gradient_loss,
+    policy_penalty_loss,
     ranking_loss,
     rrhf_loss,
     safety_loss,
     value_clip_loss,
 )
-from ayni.model.heads import column_values, sequence_scores, token_logprobs
-from ayni.model.transformer import Transformer
+from ayni.model.role import Role
 from ayni.train.batch import Batch, Experience, Groups, Pairs, batch_of, experience_of, groups_of, pairs_of
 
 Metrics = dict[str, tuple[Tensor, Tensor]]  # name → (sum, count); summed over micro-batches and ranks, then divided
@@ -31,11 +33,11 @@ Metrics = dict[str, tuple[Tensor, Tensor]]  # name → (sum, count); summed over
 class Objective(Protocol):
     """`batch` lays examples out, `count` says how many items the loss sums over, `loss` returns that sum."""
 
-    def batch(self, examples: Many[Any]) -> Any: ...
+    def batch(self, examples: Sequence[Any]) -> Any: ...
 
     def count(self, batch: Any) -> Tensor: ...
 
-    def loss(self, model: Transformer, batch: Any) -> tuple[Tensor, Metrics]: ...
+    def loss(self, role: Role, batch: Any) -> tuple[Tensor, Metrics]: ...
 
 
 def sum_by_sequence(x: Tensor, batch: Batch) -> Tensor:
@@ -50,15 +52,14 @@ def sum_by_sequence(x: Tensor, batch: Batch) -> Tensor:
 class NextToken:
     """Cross-entropy on the masked tokens: pretraining and supervised fine-tuning (paper §3.1)."""
 
-    def batch(self, examples: Many[Any]) -> Batch:
+    def batch(self, examples: Sequence[Any]) -> Batch:
         return batch_of(examples)
 
     def count(self, batch: Batch) -> Tensor:
         return batch.mask.sum()
 
-    def loss(self, model: Transformer, batch: Batch) -> tuple[Tensor, Metrics]:
-        hidden = model(batch.tokens, batch.layout)
-        return -token_logprobs(hidden, model.head, batch.targets, batch.mask).sum(), {}
+    def loss(self, role: Role, batch: Batch) -> tuple[Tensor, Metrics]:
+        return -role.logprobs(batch).sum(), {}
 
 
 @dataclass(frozen=True)
@@ -67,24 +68,23 @@ class Ranking:
 
     safety_weight: float = 0.0
 
-    def batch(self, examples: Many[Any]) -> Pairs:
+    def batch(self, examples: Sequence[Any]) -> Pairs:
         return pairs_of(examples)
 
     def count(self, batch: Pairs) -> Tensor:
         return torch.tensor(len(batch.margin), device=batch.tokens.device)
 
-    def loss(self, model: Transformer, batch: Pairs) -> tuple[Tensor, Metrics]:
-        scores = sequence_scores(model, model(batch.tokens, batch.layout), batch.layout)
+    def loss(self, role: Role, batch: Pairs) -> tuple[Tensor, Metrics]:
+        scores = role.scores(batch)
         chosen, rejected = scores[0::2], scores[1::2]
         loss = ranking_loss(chosen, rejected, batch.margin.to(scores.dtype)).sum()
         pairs = self.count(batch)
         metrics = {"accuracy": ((chosen > rejected).sum(), pairs), "lead": ((chosen - rejected).detach().sum(), pairs)}
-        said = batch.safe >= 0
         if self.safety_weight:
             # ½: both answers of a pair carry a label, and the item is the pair
-            auxiliary = safety_loss(scores[said], batch.safe[said]).sum()
+            auxiliary = safety_loss(scores[batch.labelled], batch.safe[batch.labelled]).sum()
             loss = loss + 0.5 * self.safety_weight * auxiliary
-            metrics["safety_loss"] = (auxiliary.detach(), said.sum())
+            metrics["safety_loss"] = (auxiliary.detach(), batch.labelled.sum())
         return loss, metrics
 
 
@@ -96,15 +96,14 @@ class DPO:
     smoothing: float = 0.0
     ipo: bool = False
 
-    def batch(self, examples: Many[Any]) -> Pairs:
+    def batch(self, examples: Sequence[Any]) -> Pairs:
         return pairs_of(examples)
 
     def count(self, batch: Pairs) -> Tensor:
         return torch.tensor(len(batch.margin), device=batch.tokens.device)
 
-    def loss(self, model: Transformer, batch: Pairs) -> tuple[Tensor, Metrics]:
-        hidden = model(batch.tokens, batch.layout)
-        sums = sum_by_sequence(token_logprobs(hidden, model.head, batch.targets, batch.mask), batch)
+    def loss(self, role: Role, batch: Pairs) -> tuple[Tensor, Metrics]:
+        sums = sum_by_sequence(role.logprobs(batch), batch)
         reference = batch.ref_logprobs.to(sums.dtype)
         four = (sums[0::2], sums[1::2], reference[0::2], reference[1::2])
         loss = (
@@ -124,15 +123,14 @@ class RRHF:
 
     imitation: float = 1.0
 
-    def batch(self, examples: Many[Any]) -> Groups:
+    def batch(self, examples: Sequence[Any]) -> Groups:
         return groups_of(examples)
 
     def count(self, batch: Groups) -> Tensor:
         return torch.tensor(len(batch.rewards) // batch.size, device=batch.tokens.device)
 
-    def loss(self, model: Transformer, batch: Groups) -> tuple[Tensor, Metrics]:
-        hidden = model(batch.tokens, batch.layout)
-        logprobs = token_logprobs(hidden, model.head, batch.targets, batch.mask)
+    def loss(self, role: Role, batch: Groups) -> tuple[Tensor, Metrics]:
+        logprobs = role.logprobs(batch)
         lengths = sum_by_sequence(torch.ones_like(logprobs), batch)
         means = (sum_by_sequence(logprobs, batch) / lengths.clamp(min=1)).view(-1, batch.size)
         rewards = batch.rewards.to(means.dtype).view(-1, batch.size)
@@ -145,30 +143,87 @@ class RRHF:
 
 @dataclass(frozen=True)
 class PolicyClip:
-    """PPO's clipped policy loss over sampled tokens, at the sampler's temperature (paper §3.2.3)."""
+    """PPO's clipped policy loss over sampled tokens, at the sampler's temperature (paper §3.2.3).
+
+    GRPO's two additions: `kl`·k3(π‖π_ref) in the loss, and `by_answer`, where items are answers and an answer's loss
+    is its tokens' mean (Shao et al. 2024, eq. 3).
+    """
 
     clip: float = 0.2
     temperature: float = 1.0
+    kl: float = 0.0
+    by_answer: bool = False
 
-    def batch(self, examples: Many[Any]) -> Experience:
+    def batch(self, examples: Sequence[Any]) -> Experience:
+        return experience_of(examples)
+
+    def count(self, batch: Experience) -> Tensor:
+        return torch.tensor(len(batch.layout.lengths)) if self.by_answer else batch.mask.sum()
+
+    def loss(self, role: Role, batch: Experience) -> tuple[Tensor, Metrics]:
+        logprobs = role.logprobs(batch, self.temperature)
+        old = batch.logprobs[batch.mask].to(logprobs.dtype)
+        advantages = batch.advantages[batch.mask].to(logprobs.dtype)
+        loss = policy_clip_loss(logprobs, old, advantages, clip=self.clip)
+        metrics = policy_metrics(logprobs, old)
+        ratio = (logprobs - old).detach().exp()
+        metrics["clipped"] = (((ratio - 1).abs() > self.clip).sum(), batch.mask.sum())
+        if self.kl and batch.ref_logprobs is not None:
+            divergence = kl_k3(logprobs, batch.ref_logprobs[batch.mask].to(logprobs.dtype))
+            loss = loss + self.kl * divergence
+        if self.by_answer:
+            return (sum_by_sequence(loss, batch) / sum_by_sequence(torch.ones_like(loss), batch)).sum(), metrics
+        return loss.sum(), metrics
+
+
+@dataclass(frozen=True)
+class PolicyPenalty:
+    """PPO-penalty: −A ρ + β k3 of KL(π_old‖π) (Schulman et al. 2017, eq. 8)."""
+
+    beta: float = 1.0
+    temperature: float = 1.0
+
+    def at(self, beta: float) -> PolicyPenalty:
+        """The same at another β."""
+        return replace(self, beta=beta)
+
+    def batch(self, examples: Sequence[Any]) -> Experience:
         return experience_of(examples)
 
     def count(self, batch: Experience) -> Tensor:
         return batch.mask.sum()
 
-    def loss(self, model: Transformer, batch: Experience) -> tuple[Tensor, Metrics]:
-        hidden = model(batch.tokens, batch.layout)
-        logprobs = token_logprobs(hidden, model.head, batch.targets, batch.mask, self.temperature)
+    def loss(self, role: Role, batch: Experience) -> tuple[Tensor, Metrics]:
+        logprobs = role.logprobs(batch, self.temperature)
         old = batch.logprobs[batch.mask].to(logprobs.dtype)
         advantages = batch.advantages[batch.mask].to(logprobs.dtype)
-        loss = policy_clip_loss(logprobs, old, advantages, clip=self.clip).sum()
-        ratio, items = (logprobs - old).detach().exp(), self.count(batch)
-        log_ratio = (logprobs - old).detach()
-        return loss, {
-            "ratio": (ratio.sum(), items),
-            "clipped": (((ratio - 1).abs() > self.clip).sum(), items),
-            "approx_kl": ((ratio - 1 - log_ratio).sum(), items),
-        }
+        return policy_penalty_loss(logprobs, old, advantages, beta=self.beta).sum(), policy_metrics(logprobs, old)
+
+
+@dataclass(frozen=True)
+class PolicyGradient:
+    """−A log π: REINFORCE and actor-critic, for samples of the policy itself (Williams 1992)."""
+
+    temperature: float = 1.0
+
+    def batch(self, examples: Sequence[Any]) -> Experience:
+        return experience_of(examples)
+
+    def count(self, batch: Experience) -> Tensor:
+        return batch.mask.sum()
+
+    def loss(self, role: Role, batch: Experience) -> tuple[Tensor, Metrics]:
+        logprobs = role.logprobs(batch, self.temperature)
+        old = batch.logprobs[batch.mask].to(logprobs.dtype)
+        advantages = batch.advantages[batch.mask].to(logprobs.dtype)
+        return policy_gradient_loss(logprobs, advantages).sum(), policy_metrics(logprobs, old)
+
+
+def policy_metrics(logprobs: Tensor, old: Tensor) -> Metrics:
+    """The mean ratio π/π_old, and how far the policy has moved from the one that sampled: k3 of KL(π_old‖π)."""
+    log_ratio = (logprobs - old).detach()
+    ratio, items = log_ratio.exp(), torch.tensor(len(log_ratio))
+    return {"ratio": (ratio.sum(), items), "approx_kl": ((ratio - 1 - log_ratio).sum(), items)}
 
 
 @dataclass(frozen=True)
@@ -177,13 +232,14 @@ class ValueClip:
 
     clip: float = 0.2
 
-    def batch(self, examples: Many[Any]) -> Experience:
+    def batch(self, examples: Sequence[Any]) -> Experience:
         return experience_of(examples)
 
     def count(self, batch: Experience) -> Tensor:
         return batch.mask.sum()
 
-    def loss(self, model: Transformer, batch: Experience) -> tuple[Tensor, Metrics]:
-        values = column_values(model, model(batch.tokens, batch.layout), batch.mask.nonzero().squeeze(-1))
+    def loss(self, role: Role, batch: Experience) -> tuple[Tensor, Metrics]:
+        assert batch.values is not None and batch.returns is not None  # noqa: PT018 - a critic made them
+        values = role.values(batch)
         old, returns = (x[batch.mask].to(values.dtype) for x in (batch.values, batch.returns))
         return value_clip_loss(values, old, returns, clip=self.clip).sum(), {}

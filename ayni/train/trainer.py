@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
@@ -13,15 +12,17 @@ from torch import Tensor
 
 from ayni.config import Config, Field
 from ayni.errors import BadInput, BadNumbers
-from ayni.model.layout import Layout
+from ayni.model.placement import Placement
+from ayni.model.precision import Dtype
+from ayni.model.role import Role
 from ayni.model.transformer import Transformer
 from ayni.parallel import Ranks
 from ayni.run import Run
 from ayni.seeds import seed_of
-from ayni.train.batch import cut
+from ayni.train.batch import tokens_in
 from ayni.train.checkpoint import load_checkpoint, save_checkpoint
-from ayni.train.objectives import Metrics, Objective
-from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
+from ayni.train.gradient import accumulate, micro_batches
+from ayni.train.objectives import Objective
 
 
 class Optimiser(Config):
@@ -48,21 +49,20 @@ class Optimiser(Config):
 
 
 class Trainer:
-    """A model, its optimiser, and the step counter they share."""
+    """A role, its AdamW, and the step counter they share. `update` is one step: `gradient`, then `apply`."""
 
     def __init__(
         self,
-        model: Transformer,
+        role: Role,
         optimiser: Optimiser,
         *,
         steps: int,
         ranks: Ranks | None = None,
-        train_layers: int | Literal["all"] = "all",
+        tokens_per_micro_batch: int = 8192,
     ) -> None:
-        self.model, self.optimiser, self.steps, self.step = model, optimiser, steps, 0
-        self.ranks = ranks or Ranks()
-        freeze(model, train_layers)
-        self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.role, self.optimiser, self.steps, self.step = role, optimiser, steps, 0
+        self.ranks, self.tokens_per_micro_batch = ranks or Ranks(), tokens_per_micro_batch
+        self.parameters = role.trainable()
         matrices = [p for p in self.parameters.values() if p.ndim > 1]
         vectors = [p for p in self.parameters.values() if p.ndim <= 1]
         groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
@@ -75,53 +75,39 @@ class Trainer:
             fused=True,
         )
 
-    def update(self, micro_batches: Many[Any], objective: Objective) -> dict[str, float]:
-        """One optimiser step: forward and backward of each micro-batch, reduce, clip, step.
+    def update(self, examples: Sequence[Any], objective: Objective) -> dict[str, float]:
+        """One optimiser step on the examples of all ranks; loss, gradient norm, learning rate and metrics.
 
-        The loss is a sum divided once by the count of all ranks, so neither the cut nor the number of ranks changes the
-        gradient. Returns loss, gradient norm, learning rate and the objective's metrics. Raises BadNumbers.
+        Raises BadNumbers, and then nothing has changed.
         """
-        batches = [batch.to(self.model.device) for batch in micro_batches]
-        count = self.ranks.sum(_total([objective.count(b) for b in batches], self.model))
-        sums: list[Tensor] = []
-        seen: list[Metrics] = []
-        for batch in batches:
-            loss, metrics = objective.loss(self.model, batch)
-            (loss / count).backward()
-            sums.append(loss.detach())
-            seen.append(metrics)
-        for _ in range(self.ranks.max(len(batches)) - len(batches)):
-            idle(self.model).backward()
-        self.ranks.sum_gradients(self.parameters.values())
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.optimiser.clip)
-        loss = self.ranks.sum(_total(sums, self.model)) / count
-        if not torch.isfinite(norm) or not torch.isfinite(loss):
+        return self.gradient(examples, objective) | self.apply()
+
+    def gradient(self, examples: Sequence[Any], objective: Objective) -> dict[str, float]:
+        """Leaves the gradient of the mean loss on the parameters, whatever the cut and the number of ranks."""
+        batches = micro_batches(examples, objective, self.ranks, self.tokens_per_micro_batch)
+        try:
+            return accumulate(self.role, batches, objective, self.ranks)
+        except BadNumbers as error:
             self.adam.zero_grad()
-            raise BadNumbers(
-                f"step {self.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}; lower the learning rate"
-            )
+            raise BadNumbers(f"step {self.step + 1}: {error}") from None
+
+    def apply(self) -> dict[str, float]:
+        """Clips the gradient, takes the step and clears it."""
+        norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.optimiser.clip))
+        if norm - norm != 0:
+            self.adam.zero_grad()
+            raise BadNumbers(f"step {self.step + 1}: the gradient's norm is {norm}; lower the learning rate")
         self.step += 1
         lr = self.optimiser.lr_at(self.step, self.steps)
         for group in self.adam.param_groups:
             group["lr"] = lr
         self.adam.step()
         self.adam.zero_grad()
-        return {"loss": float(loss), "norm": float(norm), "lr": lr, **self._divide(seen)}
-
-    def _divide(self, seen: list[Metrics]) -> dict[str, float]:
-        # a process that ran no micro-batch has seen no name, and must still take part in the sum
-        names = sorted(set().union(*self.ranks.gather([{name for metrics in seen for name in metrics}])))
-        totals = torch.zeros(len(names), 2, dtype=torch.float64, device=self.model.device)
-        for metrics in seen:
-            for i, name in enumerate(names):
-                if name in metrics:
-                    totals[i] += torch.stack([x.double() for x in metrics[name]])
-        totals = self.ranks.sum(totals) if names else totals
-        return {name: float(s / n) for name, (s, n) in zip(names, totals.tolist(), strict=True) if n}
+        return {"norm": norm, "lr": lr}
 
     def state(self, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything a resume needs: weights and Adam's moments by name, and the step."""
-        tensors: dict[str, Tensor] = {f"{prefix}model.{name}": p for name, p in self.model.named_parameters()}
+        """Everything a resume needs: what is trained and Adam's moments by name, and the step."""
+        tensors: dict[str, Tensor] = {f"{prefix}model.{name}": p for name, p in self.parameters.items()}
         for name, p in self.parameters.items():
             for key, value in self.adam.state[p].items():
                 tensors[f"{prefix}adam.{key}.{name}"] = value
@@ -129,7 +115,7 @@ class Trainer:
 
     def load(self, tensors: dict[str, Tensor], numbers: dict[str, Any], prefix: str = "") -> None:
         with torch.no_grad():
-            for name, p in self.model.named_parameters():
+            for name, p in self.parameters.items():
                 p.copy_(tensors[f"{prefix}model.{name}"])
         for name, p in self.parameters.items():
             keys = ("step", "exp_avg", "exp_avg_sq")
@@ -151,61 +137,47 @@ def freeze(model: Transformer, train_layers: int | Literal["all"]) -> None:
         parameter.requires_grad = block >= first if block is not None else not name.startswith("tok_embeddings")
 
 
-def idle(model: Transformer) -> Tensor:
-    """A zero that touches every parameter: what a rank with fewer micro-batches runs, so that none waits."""
-    hidden = model(torch.zeros(1, dtype=torch.long, device=model.device), Layout.of([1], model.device))
-    return 0 * (hidden.sum() + model.head.sum())
-
-
-def _total(parts: list[Tensor], model: Transformer) -> Tensor:
-    zero = torch.zeros((), dtype=torch.float64, device=model.device)
-    return torch.stack([zero, *(p.double() for p in parts)]).sum()
-
-
 def fit(
     trainer: Trainer,
-    examples: Callable[[int], Many[Any]],
+    examples: Callable[[int], Sequence[Any]],
     objective: Objective,
     run: Run,
     *,
-    tokens_per_micro_batch: int,
     checkpoint_every: int,
     each: Callable[[int], dict[str, float]] | None = None,
 ) -> None:
     """Train until `trainer.steps`: step t learns from `examples(t)`, which must depend on t alone.
 
     Resumes from the newest checkpoint in `run.directory/checkpoints` to identical bits. `each(step)` may add metrics
-    (an evaluation, say). Under torchrun every process takes its share of each step's examples.
+    (an evaluation, say). Of several ranks each takes its share of a step's examples.
     """
-    ranks = trainer.ranks
-    checkpoints = run.directory / "checkpoints"
+    ranks, checkpoints = trainer.ranks, run.directory / "checkpoints"
     if saved := load_checkpoint(checkpoints):
         step, tensors, numbers = saved
         trainer.load(tensors, numbers)
         run.say(f"resumed at step {step}")
-    if ranks.rank == 0:
+    if ranks.leads:
         run.rewind(trainer.step)
     if (warmup := trainer.optimiser.warmup) > trainer.steps:
         run.say(f"{warmup:.0f} of {trainer.steps} steps are warm-up; optimiser.warmup=0.03 would make it 3% of them")
     while trainer.step < trainer.steps:
         began = time.monotonic()
-        mine = ranks.share(examples(trainer.step + 1))
-        batches = [objective.batch(part) for part in cut(mine, tokens_per_micro_batch)]
-        tokens = sum(len(batch.tokens) for batch in batches)
-        metrics = trainer.update(batches, objective)
+        found = examples(trainer.step + 1)
+        metrics = trainer.update(found, objective)
         if each is not None:
             metrics |= each(trainer.step)
-        if ranks.rank == 0:
-            speed = tokens * ranks.size / (time.monotonic() - began)
+        if ranks.leads:
+            tokens = sum(tokens_in(example) for example in found)
             run.log(trainer.step, tokens=tokens, **metrics)
+            speed = tokens / (time.monotonic() - began)
             run.progress(trainer.step, trainer.steps, loss=metrics["loss"], tokens_per_s=speed)
         if trainer.step % checkpoint_every == 0 and trainer.step < trainer.steps:
-            if ranks.rank == 0:
+            if ranks.leads:
                 save_checkpoint(checkpoints, trainer.step, *trainer.state())
             ranks.barrier()
 
 
-def shuffled(items: Many[Any], seed: int, batch_size: int) -> Callable[[int], list[Any]]:
+def shuffled(items: Sequence[Any], seed: int, batch_size: int) -> Callable[[int], list[Any]]:
     """`examples` for fit: every item once an epoch, in a fresh order; step t's batch depends only on (seed, t).
 
     An epoch is cut into as few batches of at most `batch_size` as it takes, of equal size but for one item.
@@ -240,25 +212,16 @@ class Fitting(Config):
     train_layers: int | Literal["all"] = Field("all", description="all, or only the last N blocks and the head")
     dtype: Dtype = Field("auto", description="what the model computes in; weights stay fp32")
 
-    def settle(self, model: Transformer, run: Run) -> Ranks:
-        """Puts the model on this process's device, in the dtype that is chosen once and kept on resume."""
-        ranks = Ranks.current()
-        model.to(ranks.device).dtype = DTYPES[run.tuned(dtype=NAMES[compute_dtype(self.dtype, ranks.device)])["dtype"]]
-        return ranks
-
-    def trainer(self, model: Transformer, items: int, run: Run) -> Trainer:
-        """The trainer of this run, over `items` examples."""
-        ranks, steps = self.settle(model, run), total_steps(items, self.batch_size, self.epochs)
-        return Trainer(model, self.optimiser, steps=steps, ranks=ranks, train_layers=self.train_layers)
-
-    def fit(self, model: Transformer, items: Many[Any], objective: Objective, run: Run) -> None:
+    def fit(self, model: Transformer, items: Sequence[Any], objective: Objective, run: Run) -> None:
         """Epochs over the items in fresh orders."""
-        trainer = self.trainer(model, len(items), run)
-        fit(
-            trainer,
-            shuffled(items, seed_of(run.seed, run.name, "order"), self.batch_size),
-            objective,
-            run,
+        placement = Placement.of(run, self.dtype)
+        freeze(model, self.train_layers)
+        trainer = Trainer(
+            Role(placement.place(model)),
+            self.optimiser,
+            steps=total_steps(len(items), self.batch_size, self.epochs),
+            ranks=placement.ranks,
             tokens_per_micro_batch=self.tokens_per_micro_batch,
-            checkpoint_every=self.checkpoint_every,
         )
+        order = shuffled(items, seed_of(run.seed, run.name, "order"), self.batch_size)
+        fit(trainer, order, objective, run, checkpoint_every=self.checkpoint_every)

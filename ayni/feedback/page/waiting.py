@@ -22,12 +22,10 @@ def wait_until_judged(
     *,
     alone: str | None = None,
     show: Callable[[Progress], None],
-    agree: Callable[[bool], bool],
 ) -> None:
     """Until the batch is full or closed, or nothing is left for the annotator who judges it `alone`, skips included.
 
-    `show` hears how far it is whenever that changes. `agree` gets whether it is over, at every look, and says whether
-    everybody else takes it so.
+    `show` hears how far it is whenever that changes.
     """
     before = None
     while True:
@@ -36,7 +34,7 @@ def wait_until_judged(
             show(now)
             before = now
         over = now.full or store.batch(batch_id).closed_at is not None
-        if agree(over or (alone is not None and store.next_item(alone, batch_id) is None)):
+        if over or (alone is not None and store.next_item(alone, batch_id) is None):
             return
         time.sleep(POLL)
 

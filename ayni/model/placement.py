@@ -1,0 +1,35 @@
+"""Where the models of a run compute, and in which number format: settled once at its start, read back on resume."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from ayni.model.precision import DTYPES, NAMES, Dtype, compute_dtype
+from ayni.model.transformer import Transformer
+from ayni.parallel import Ranks
+from ayni.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Placement:
+    """The one place that casts and moves models: this process's device, and the dtype that all roles round alike in."""
+
+    ranks: Ranks = Ranks()
+    dtype: torch.dtype = torch.float32
+
+    @classmethod
+    def of(cls, run: Run, choice: Dtype) -> Placement:
+        ranks = Ranks.current()
+        settled = run.tuned(dtype=NAMES[compute_dtype(choice, ranks.device)])["dtype"]
+        return cls(ranks, DTYPES[settled])
+
+    def place(self, model: Transformer) -> Transformer:
+        """On the device, computing in the dtype; weights stay fp32: they are trained, or read beside trained ones."""
+        model.to(self.ranks.device).dtype = self.dtype
+        return model
+
+    def freeze(self, model: Transformer) -> Transformer:
+        """As `place`, with the weights themselves in the dtype: for a model that only speaks."""
+        return model.to(self.ranks.device, self.dtype).requires_grad_(False)

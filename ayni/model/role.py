@@ -1,0 +1,81 @@
+"""A model as an algorithm sees it: policy, reference, critic and reward model have one face.
+
+Behind it stands a whole model, or an adapter and a head on a frozen trunk that several roles share; objectives and
+loops cannot tell. Columns are those of a Batch (ayni.train.batch).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from ayni.model.heads import column_values, sequence_scores, token_kl, token_logprobs
+from ayni.model.layout import Layout
+from ayni.model.transformer import Transformer
+
+
+class Columns(Protocol):
+    """tokens (T,) · targets (T,) · mask (T,) bool, of which M are True · layout of N sequences: a Batch."""
+
+    @property
+    def tokens(self) -> Tensor: ...
+    @property
+    def targets(self) -> Tensor: ...
+    @property
+    def mask(self) -> Tensor: ...
+    @property
+    def layout(self) -> Layout: ...
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Role:
+    """Results are at least fp32, whatever the model computes in."""
+
+    model: Transformer
+
+    def logprobs(self, batch: Columns, temperature: float = 1.0) -> Tensor:
+        """log π(target | what stands before it) at the masked columns: (M,)."""
+        hidden = self.model(batch.tokens, batch.layout)
+        return token_logprobs(hidden, self.model.head, batch.targets, batch.mask, temperature)
+
+    def divergence(self, batch: Columns, other: Role, temperature: float = 1.0) -> Tensor:
+        """KL(other‖self) of the whole next-token distributions at the masked columns: (M,), no gradient for `other`."""
+        with torch.no_grad():
+            theirs = other.model(batch.tokens, batch.layout)
+        ours = self.model(batch.tokens, batch.layout)
+        return token_kl(theirs, other.model.head, ours, self.model.head, batch.mask, temperature)
+
+    def values(self, batch: Columns) -> Tensor:
+        """V before each masked target is sampled: (M,). Needs a scalar head."""
+        hidden = self.model(batch.tokens, batch.layout)
+        return column_values(self.model, hidden, batch.mask.nonzero().squeeze(-1))
+
+    def scores(self, batch: Columns) -> Tensor:
+        """The raw reward of every sequence, read at its last token: (N,). Needs a scalar head."""
+        return sequence_scores(self.model, self.model(batch.tokens, batch.layout), batch.layout)
+
+    def idle(self) -> Tensor:
+        """A zero that touches every parameter: what a rank with fewer micro-batches runs, so that none waits."""
+        hidden = self.model(torch.zeros(1, dtype=torch.long, device=self.device), Layout.of([1], self.device))
+        return 0 * (hidden.sum() + self.model.head.sum())
+
+    def trainable(self) -> dict[str, nn.Parameter]:
+        """By name: what an optimiser moves and a checkpoint keeps."""
+        return {name: p for name, p in self.model.named_parameters() if p.requires_grad}
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What it computes in; trained weights are fp32 beside it."""
+        return self.model.dtype or self.model.tok_embeddings.weight.dtype
+
+    @property
+    def context(self) -> int:
+        """The longest sequence it reads, in tokens."""
+        return self.model.shape.context

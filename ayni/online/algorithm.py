@@ -1,0 +1,93 @@
+"""Which estimator, which loss: the settings that make PPO or one of its relatives, and the parts they stand for."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from ayni.model.placement import Placement
+from ayni.model.precision import Dtype
+from ayni.model.role import Role
+from ayni.online.estimators import GAE, ActorCritic, Estimator, GroupNormalised, LeaveOneOut, Reinforce, ReMax
+from ayni.online.learner import GradientLearner, Learner, PenaltyLearner
+from ayni.online.settings import Settings
+from ayni.online.trust_region import TrustRegionLearner
+from ayni.train.objectives import Objective, PolicyClip, PolicyGradient, PolicyPenalty, ValueClip
+from ayni.train.trainer import Optimiser, Trainer, steps_per_epoch
+
+
+class Algorithm(Settings):
+    """Paper: β 0.01 (7B, 13B) or 0.005, batch 512, mini-batch 64, one step each, clip 0.2, constant LR 1e-6."""
+
+    estimator: Literal["gae", "actor_critic", "reinforce", "remax", "rloo", "grpo"] = Field(
+        "gae", description="what a token was worth: with a critic (gae, actor_critic) or by comparing answers"
+    )
+    loss: Literal["clip", "penalty", "gradient", "trust_region"] = Field(
+        "clip", description="how the policy moves: PPO-clip, PPO-penalty, the plain policy gradient, TRPO"
+    )
+    beta: float = Field(0.01, ge=0, description="weight of the KL to the reference; 0 switches it off")
+    clip: float = Field(0.2, gt=0)
+    value_clip: float = Field(0.2, gt=0)
+    gamma: float = Field(1.0, gt=0, le=1)
+    lam: float = Field(0.95, ge=0, le=1, description="gae: 1 trusts the rewards, 0 the critic")
+    decay: float = Field(0.9, ge=0, lt=1, description="reinforce: of the moving baseline")
+    by_std: bool = Field(True, description="grpo: divide by the group's standard deviation (Dr. GRPO: false)")
+    by_answer: bool = Field(False, description="clip: every answer counts alike, however long (GRPO: true)")
+    kl_target: float = Field(0.01, gt=0, description="penalty: KL to the sampling policy per token, in nats")
+    max_kl: float = Field(0.01, gt=0, description="trust_region: the bound, per token, in nats")
+    damping: float = Field(0.1, ge=0, description="trust_region: added to the Fisher matrix")
+    conjugate_steps: int = Field(10, ge=1, description="trust_region: steps of conjugate gradients")
+    optimiser: Optimiser = Field(Optimiser(lr=1e-6, schedule="constant", warmup=0), description="the policy's")
+    critic_optimiser: Optimiser = Field(Optimiser(lr=1e-6, schedule="constant", warmup=0), description="the critic's")
+    dtype: Dtype = "auto"
+
+    @model_validator(mode="after")
+    def _fits(self) -> Algorithm:
+        if self.n < self.estimated().group:
+            raise ValueError(f"{self.estimator} compares the answers of a prompt: n must be at least 2")
+        if self.loss == "trust_region" and self.dtype == "bf16":
+            raise ValueError("trust_region measures small differences: dtype must be fp32, or auto")
+        return self
+
+    def estimated(self) -> Estimator:
+        return {
+            "gae": GAE(self.beta, self.gamma, self.lam),
+            "actor_critic": ActorCritic(self.beta, self.gamma),
+            "reinforce": Reinforce(self.beta, self.decay),
+            "remax": ReMax(self.beta),
+            "rloo": LeaveOneOut(self.beta),
+            "grpo": GroupNormalised(self.by_std),
+        }[self.estimator]
+
+    def policy(self, role: Role, placement: Placement, prompts: int) -> Learner:
+        """How the policy moves; `prompts` there are to draw from."""
+        if self.loss == "trust_region":
+            return TrustRegionLearner(
+                role,
+                placement.ranks,
+                temperature=self.temperature,
+                max_kl=self.max_kl,
+                damping=self.damping,
+                iterations=self.conjugate_steps,
+                tokens_per_micro_batch=self.tokens_per_micro_batch,
+            )
+        trainer = self.trainer(role, self.optimiser, placement, prompts)
+        if self.loss == "penalty":
+            return PenaltyLearner(trainer, PolicyPenalty(1.0, self.temperature), self.kl_target)
+        kl = self.beta if self.estimator == "grpo" else 0.0
+        clip = PolicyClip(self.clip, self.temperature, kl, self.by_answer)
+        objective: Objective = PolicyGradient(self.temperature) if self.loss == "gradient" else clip
+        return GradientLearner(trainer, objective)
+
+    def trainer(self, role: Role, optimiser: Optimiser, placement: Placement, prompts: int) -> Trainer:
+        answers = min(max(1, self.batch_size // self.n), prompts) * self.n
+        steps = self.iterations * self.epochs * steps_per_epoch(answers, self.mini_batch)
+        return Trainer(
+            role, optimiser, steps=steps, ranks=placement.ranks, tokens_per_micro_batch=self.tokens_per_micro_batch
+        )
+
+    def critic(self, role: Role, placement: Placement, prompts: int) -> Learner:
+        """How the critic moves."""
+        trainer = self.trainer(role, self.critic_optimiser, placement, prompts)
+        return GradientLearner(trainer, ValueClip(self.value_clip))

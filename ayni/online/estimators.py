@@ -1,0 +1,158 @@
+"""What every sampled token was worth: from the rewards of whole answers to advantages (RECIPE §7, §11).
+
+An estimator says what it needs (`critic`, `greedy` answers, `group` ≥ 2 answers a prompt) and where the KL charge β
+goes: into the token rewards where there is a critic, into the answer's reward where there is none. GRPO alone charges
+it in the loss (ayni.train.objectives.PolicyClip). Numbers it keeps between iterations travel in `memory`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar, Protocol
+
+from torch import Tensor
+
+from ayni.maths.advantages import gae, kl_rewards, whiten
+from ayni.maths.estimators import (
+    greedy_advantages,
+    group_normalised,
+    leave_one_out,
+    moving_baseline,
+    n_step_advantages,
+    spread,
+)
+from ayni.online.experience import Answers
+
+Memory = dict[str, float]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """advantages (T,), and the returns (T,) that a critic learns to expect."""
+
+    advantages: Tensor
+    returns: Tensor | None = None
+    memory: Memory = field(default_factory=dict)
+
+
+class Estimator(Protocol):
+    critic: ClassVar[bool]  # whether it reads values
+    greedy: ClassVar[bool]  # whether it compares with the greedy answer
+    group: ClassVar[int]  # least number of answers per prompt
+
+    def __call__(self, answers: Answers, memory: Memory) -> Estimate: ...
+
+
+@dataclass(frozen=True)
+class GAE:
+    """Generalised advantages of token rewards, whitened over the iteration: the paper's PPO (Schulman et al. 2016)."""
+
+    critic: ClassVar[bool] = True
+    greedy: ClassVar[bool] = False
+    group: ClassVar[int] = 1
+    beta: float = 0.01
+    gamma: float = 1.0
+    lam: float = 0.95
+
+    def __call__(self, answers: Answers, memory: Memory) -> Estimate:
+        mask = answers.batch.mask
+        advantages, returns = gae(
+            token_rewards(answers, self.beta), _values(answers), mask, gamma=self.gamma, lam=self.lam
+        )
+        return Estimate(whiten(advantages, mask), returns)
+
+
+@dataclass(frozen=True)
+class ActorCritic:
+    """R_t − V_t with n-step returns, to the answer's end by default (A2C, Mnih et al. 2016)."""
+
+    critic: ClassVar[bool] = True
+    greedy: ClassVar[bool] = False
+    group: ClassVar[int] = 1
+    beta: float = 0.01
+    gamma: float = 1.0
+    steps: int | None = None
+
+    def __call__(self, answers: Answers, memory: Memory) -> Estimate:
+        rewards, mask = token_rewards(answers, self.beta), answers.batch.mask
+        return Estimate(*n_step_advantages(rewards, _values(answers), mask, gamma=self.gamma, steps=self.steps))
+
+
+@dataclass(frozen=True)
+class Reinforce:
+    """r − b with a moving average b of earlier iterations' rewards (Williams 1992)."""
+
+    critic: ClassVar[bool] = False
+    greedy: ClassVar[bool] = False
+    group: ClassVar[int] = 1
+    beta: float = 0.01
+    decay: float = 0.9
+
+    def __call__(self, answers: Answers, memory: Memory) -> Estimate:
+        before = memory.get("baseline")
+        advantages, baseline = moving_baseline(charged_rewards(answers, self.beta), before, decay=self.decay)
+        return Estimate(_everywhere(advantages, answers), memory={"baseline": baseline})
+
+
+@dataclass(frozen=True)
+class ReMax:
+    """r − r(greedy answer) (Li et al. 2023). The greedy answer is deterministic, so its KL charge is left out."""
+
+    critic: ClassVar[bool] = False
+    greedy: ClassVar[bool] = True
+    group: ClassVar[int] = 1
+    beta: float = 0.01
+
+    def __call__(self, answers: Answers, memory: Memory) -> Estimate:
+        assert answers.greedy is not None
+        advantages = greedy_advantages(charged_rewards(answers, self.beta), answers.greedy, answers.n)
+        return Estimate(_everywhere(advantages, answers))
+
+
+@dataclass(frozen=True)
+class LeaveOneOut:
+    """r_i − mean of the prompt's other answers (RLOO, Ahmadian et al. 2024)."""
+
+    critic: ClassVar[bool] = False
+    greedy: ClassVar[bool] = False
+    group: ClassVar[int] = 2
+    beta: float = 0.01
+
+    def __call__(self, answers: Answers, memory: Memory) -> Estimate:
+        return Estimate(_everywhere(leave_one_out(charged_rewards(answers, self.beta), answers.n), answers))
+
+
+@dataclass(frozen=True)
+class GroupNormalised:
+    """(r_i − mean)/std within a prompt's answers (GRPO, Shao et al. 2024); without the std, Dr. GRPO's."""
+
+    critic: ClassVar[bool] = False
+    greedy: ClassVar[bool] = False
+    group: ClassVar[int] = 2
+    by_std: bool = True
+
+    def __call__(self, answers: Answers, memory: Memory) -> Estimate:
+        return Estimate(_everywhere(group_normalised(answers.rewards, answers.n, by_std=self.by_std), answers))
+
+
+def token_rewards(answers: Answers, beta: float) -> Tensor:
+    """−β log π/π_ref at every token, the answer's reward at its last: (T,)."""
+    said, batch = answers.reading, answers.batch
+    reference = said.logprobs if said.ref_logprobs is None else said.ref_logprobs
+    return kl_rewards(said.logprobs, reference, answers.rewards, batch.mask, batch.layout.ends - 1, beta=beta)
+
+
+def charged_rewards(answers: Answers, beta: float) -> Tensor:
+    """r − β Σ_t log π/π_ref: (N,)."""
+    return answers.rewards - beta * answers.kl().to(answers.rewards.dtype)
+
+
+def _everywhere(per_answer: Tensor, answers: Answers) -> Tensor:
+    batch = answers.batch
+    return spread(per_answer, batch.mask, batch.layout.offsets)
+
+
+def _values(answers: Answers) -> Tensor:
+    values = answers.reading.values
+    assert values is not None  # the loop gives a critic to who asks for one
+    return values

@@ -1,0 +1,104 @@
+"""Sampled and scored answers as one flat batch, with what the roles say of every token (paper §3.2.3)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ayni.model.role import Role
+from ayni.parallel import Ranks
+from ayni.records import Sequence as TokenSequence
+from ayni.train.batch import Batch, Trajectory, batch_of, cut
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the roles say of the answers, on one flat axis on the CPU: (T,), zero where the mask is False; None where
+    there is no such role."""
+
+    logprobs: Tensor
+    ref_logprobs: Tensor | None
+    values: Tensor | None
+
+
+@dataclass(frozen=True)
+class Answers:
+    """N answers, those of one prompt side by side, `n` each; `rewards` (N,) are what is optimised, before any KL.
+
+    `greedy` (N/n,) are the rewards of the greedy answers, where the estimator asked for them.
+    """
+
+    sequences: Sequence[TokenSequence]
+    batch: Batch
+    reading: Reading
+    rewards: Tensor
+    n: int = 1
+    greedy: Tensor | None = None
+
+    def log_ratios(self) -> Tensor:
+        """log π − log π_ref of every sampled token: (T,); zero without a reference."""
+        said = self.reading
+        if said.ref_logprobs is None:
+            return torch.zeros_like(said.logprobs)
+        return torch.where(self.batch.mask, said.logprobs - said.ref_logprobs, torch.zeros_like(said.logprobs))
+
+    def kl(self) -> Tensor:
+        """Σ_t log π/π_ref of every answer, in nats: (N,)."""
+        lengths = self.batch.layout.offsets.diff()
+        owner = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
+        gaps = self.log_ratios()
+        return gaps.new_zeros(len(lengths)).index_add(0, owner, gaps)
+
+
+@torch.no_grad()
+def read_answers(
+    sequences: Sequence[TokenSequence],
+    policy: Role,
+    reference: Role | None,
+    critic: Role | None,
+    *,
+    temperature: float,
+    tokens_per_micro_batch: int,
+    ranks: Ranks = Ranks(),
+) -> Reading:
+    """Each of the `ranks` reads its share of the sequences.
+
+    Old log-probs come from the training forward pass, not from the sampler: the first ratio is then exactly 1 in
+    any dtype and with any sampler. Log-probs are those of the sampling temperature.
+    """
+    mine = ranks.share(sequences)
+    rows: dict[str, list[Tensor]] = {"policy": [], "reference": [], "critic": []}
+    for part in cut(mine, tokens_per_micro_batch):
+        batch = batch_of(part).to(policy.device)
+        rows["policy"].append(_spread(policy.logprobs(batch, temperature), batch))
+        if reference is not None:
+            rows["reference"].append(_spread(reference.logprobs(batch, temperature), batch))
+        if critic is not None:
+            rows["critic"].append(_spread(critic.values(batch), batch))
+    lengths = [len(s.tokens) for s in mine]
+
+    def whole(name: str, role: Role | None) -> Tensor | None:
+        return None if role is None else ranks.gather_rows(torch.cat([torch.empty(0), *rows[name]]), lengths)
+
+    logprobs = whole("policy", policy)
+    assert logprobs is not None
+    return Reading(logprobs, whole("reference", reference), whole("critic", critic))
+
+
+def _spread(x: Tensor, batch: Batch) -> Tensor:
+    """(M,) → (T,), on the CPU."""
+    out = x.new_zeros(len(batch.tokens))
+    out[batch.mask] = x
+    return out.cpu()
+
+
+def trajectories(answers: Answers, advantages: Tensor, returns: Tensor | None) -> list[Trajectory]:
+    """One per answer, ready to be shuffled and cut: advantages and returns (T,)."""
+    sizes = list(answers.batch.layout.lengths)
+    said = answers.reading
+    columns = (said.logprobs, advantages, said.ref_logprobs, said.values, returns)
+    parts = [[None] * len(sizes) if x is None else x.split(sizes) for x in columns]
+    return [Trajectory(*row) for row in zip(answers.sequences, *parts, strict=True)]

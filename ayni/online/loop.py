@@ -1,0 +1,220 @@
+"""The online loop: sample → score → read → estimate → learn, for PPO and its relatives (paper §3.2.3; RECIPE §6–7).
+
+It is given its parts and knows none of them: who samples (engine), who judges (reward), what an answer was worth
+(estimator), how the policy and the critic move (learners).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ayni.errors import BadNumbers
+from ayni.maths.advantages import whiten
+from ayni.model.role import Role
+from ayni.online.estimators import Estimate, Estimator
+from ayni.online.experience import Answers, read_answers, trajectories
+from ayni.online.learner import Learner
+from ayni.online.settings import Settings
+from ayni.records import Prompt, Sample
+from ayni.reward.combine import Scores
+from ayni.rollout.engine import Engine, rollout, sampled_sequence
+from ayni.rollout.sampling import Sampling
+from ayni.run import Run
+from ayni.seeds import rng, seed_of
+from ayni.train.batch import Trajectory, batch_of
+from ayni.train.checkpoint import load_checkpoint, save_checkpoint
+from ayni.train.trainer import steps_per_epoch
+
+Reward = Callable[[Sequence[Prompt], list[list[Sample]]], Scores]
+GREEDY = 0.0  # temperature
+
+
+class Loop:
+    """What lives through the iterations. `critic` is there if the estimator reads values, `reference` for the KL."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        run: Run,
+        *,
+        engine: Engine,
+        policy: Learner,
+        reward: Reward,
+        estimator: Estimator,
+        reference: Role | None = None,
+        critic: Learner | None = None,
+    ) -> None:
+        self.settings, self.run, self.engine, self.policy = settings, run, engine, policy
+        self.reward, self.estimator, self.reference, self.critic = reward, estimator, reference, critic
+        self.ranks = engine.ranks
+        self.seed = seed_of(run.seed, run.name)
+        self.iteration, self.stopped, self.waited = 0, False, 0
+        self.memory: dict[str, float] = {}  # the estimator's
+        self.best: float | None = None
+        self.best_weights: dict[str, Tensor] = {}
+
+    def train(
+        self, prompts: Sequence[Prompt], validation: Sequence[Prompt] = (), keep: Callable[[int], None] | None = None
+    ) -> None:
+        """All iterations, from the newest checkpoint on; leaves the best validated weights, if any were validated.
+
+        `keep(iteration)` is called every `snapshot_every` iterations. Raises BadNumbers past `kl_limit`.
+        """
+        settings = self.settings
+        self.resume()
+        while self.iteration < settings.iterations and not self.stopped:
+            self.iterate(prompts)
+            if settings.validate_every and self.iteration % settings.validate_every == 0:
+                self.validate(validation)
+            if keep is not None and settings.snapshot_every and self.iteration % settings.snapshot_every == 0:
+                keep(self.iteration)
+            if self.iteration % settings.checkpoint_every == 0:
+                self.save()
+        self.restore_best()
+
+    def iterate(self, prompts: Sequence[Prompt]) -> None:
+        """One iteration, as the paper has it."""
+        settings, t = self.settings, self.iteration + 1
+        order = rng(self.seed, "prompts", t).permutation(len(prompts))
+        asked = [prompts[i] for i in order[: max(1, settings.batch_size // settings.n)]]
+        groups = rollout(self.engine, asked, n=settings.n, sampling=self._sampling(), seed=self.seed, iteration=t)
+        scores = self.reward(asked, groups)
+        samples = [sample for group in groups for sample in group]
+        answers = self._read(asked, samples, scores)
+        estimate = self.estimator(answers, self.memory)
+        self.memory = estimate.memory
+
+        learned: dict[str, float] = {}
+        for mini in self._mini_batches(trajectories(answers, estimate.advantages, estimate.returns), t):
+            if t > settings.critic_warmup:
+                learned = _renamed(self.policy.learn(mini), "policy", learned)
+            if self.critic is not None:
+                learned = _renamed(self.critic.learn(mini), "value", learned)
+        learned |= self.policy.end_iteration()
+        self.engine.sync(self.policy.role)
+        self.iteration = t
+        self._log(scores, samples, answers, estimate, learned)
+
+    def _sampling(self) -> Sampling:
+        return Sampling(self.settings.temperature, 1.0, self.settings.max_tokens)  # what is learned from has top-p 1
+
+    def _read(self, asked: Sequence[Prompt], samples: list[Sample], scores: Scores) -> Answers:
+        """The answers as the roles read them, with the rewards that are optimised: whitened over the iteration."""
+        settings = self.settings
+        rewards, greedy = whiten(scores.combined), None
+        if self.estimator.greedy:
+            greedy = self._greedy_rewards(asked, scores.combined)
+        if settings.truncated is not None:
+            cut_off = torch.tensor([s.finished == "length" for s in samples])
+            rewards = torch.where(cut_off, torch.tensor(settings.truncated), rewards)
+        sequences = [sampled_sequence(sample) for sample in samples]
+        reading = read_answers(
+            sequences,
+            self.policy.role,
+            self.reference,
+            None if self.critic is None else self.critic.role,
+            temperature=settings.temperature,
+            tokens_per_micro_batch=settings.tokens_per_micro_batch,
+            ranks=self.ranks,
+        )
+        return Answers(sequences, batch_of(sequences), reading, rewards, settings.n, greedy)
+
+    def _greedy_rewards(self, asked: Sequence[Prompt], drawn: Tensor) -> Tensor:
+        """Of the greedy answers, on the scale to which the drawn answers' rewards were whitened: (P,)."""
+        sampling = Sampling(GREEDY, 1.0, self.settings.max_tokens)
+        groups = rollout(self.engine, asked, n=1, sampling=sampling, seed=self.seed, iteration=self.iteration + 1)
+        scale = torch.rsqrt(drawn.var(unbiased=False) + 1e-8)
+        return (self.reward(asked, groups).combined - drawn.mean()) * scale
+
+    def _mini_batches(self, items: list[Trajectory], t: int) -> Iterator[list[Trajectory]]:
+        count = steps_per_epoch(len(items), self.settings.mini_batch)
+        for epoch in range(self.settings.epochs):
+            order = rng(self.seed, "mini-batches", t, epoch).permutation(len(items))
+            for part in np.array_split(order, count):
+                yield [items[i] for i in part]
+
+    def _log(
+        self, scores: Scores, samples: list[Sample], answers: Answers, estimate: Estimate, learned: dict[str, float]
+    ) -> None:
+        settings, mean_kl, mask = self.settings, float(answers.kl().mean()), answers.batch.mask
+        shown = {
+            "reward": float(scores.combined.mean()),
+            "helpfulness": float(scores.helpfulness.mean()),
+            "kl": mean_kl,
+            "length": sum(len(s.tokens) for s in samples) / len(samples),
+            "truncated": sum(s.finished == "length" for s in samples) / len(samples),
+            "entropy": -sum(sum(s.logprobs) for s in samples) / sum(len(s.tokens) for s in samples),
+        }
+        if estimate.returns is not None and answers.reading.values is not None:
+            error = (estimate.returns - answers.reading.values)[mask].var()
+            shown["explained_variance"] = float(1 - error / estimate.returns[mask].var().clamp(min=1e-8))
+        if scores.safety is not None:
+            shown["safety"] = float(scores.safety.mean())
+        if self.ranks.leads:
+            self.run.log(self.iteration, **shown, **learned)
+            self.run.progress(self.iteration, settings.iterations, "iteration", reward=shown["reward"], kl=mean_kl)
+        if settings.kl_limit is not None and mean_kl > settings.kl_limit:
+            raise BadNumbers(
+                f"{self.run.directory}: the mean KL per answer is {mean_kl:.2f} nats at iteration {self.iteration}, "
+                f"over kl_limit {settings.kl_limit}; raise beta or lower the learning rate"
+            )
+
+    def validate(self, prompts: Sequence[Prompt]) -> None:
+        """Mean reward on held-out prompts, with fixed random numbers; keeps the best weights."""
+        groups = rollout(self.engine, prompts, n=1, sampling=self._sampling(), seed=seed_of(self.seed, "validation"))
+        reward = float(self.reward(prompts, groups).combined.mean())
+        if self.best is None or reward > self.best:
+            self.best, self.waited = reward, 0
+            self.best_weights = {n: p.detach().clone() for n, p in self.policy.role.trainable().items()}
+        else:
+            self.waited += 1
+            self.stopped = self.waited >= self.settings.patience
+        if self.ranks.leads:
+            self.run.log(self.iteration, validation_reward=reward)
+        if self.stopped:
+            self.run.say(f"stopped at iteration {self.iteration}: no better reward on held-out prompts")
+
+    def restore_best(self) -> None:
+        with torch.no_grad():
+            for name, parameter in self.policy.role.trainable().items():
+                if name in self.best_weights:
+                    parameter.copy_(self.best_weights[name])
+
+    def save(self) -> None:
+        if self.ranks.leads:
+            tensors, numbers = self.policy.state("actor.")
+            if self.critic is not None:
+                more, counts = self.critic.state("critic.")
+                tensors, numbers = tensors | more, numbers | counts
+            best = {f"best.{name}": weight for name, weight in self.best_weights.items()}
+            kept: dict[str, Any] = {"best_reward": self.best, "waited": self.waited, "stopped": self.stopped}
+            place = self.run.directory / "checkpoints"
+            save_checkpoint(place, self.iteration, tensors | best, numbers | kept | {"memory": self.memory})
+        self.ranks.barrier()
+
+    def resume(self) -> None:
+        saved = load_checkpoint(self.run.directory / "checkpoints")
+        if saved is not None:
+            self.iteration, tensors, numbers = saved
+            self.policy.load(tensors, numbers, "actor.")
+            if self.critic is not None:
+                self.critic.load(tensors, numbers, "critic.")
+            self.best_weights = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
+            self.best, self.waited, self.stopped = (numbers[k] for k in ("best_reward", "waited", "stopped"))
+            self.memory = numbers["memory"]
+            self.engine.sync(self.policy.role)
+            self.run.say(f"resumed at iteration {self.iteration}")
+        if self.ranks.leads:
+            self.run.rewind(self.iteration)
+
+
+def _renamed(metrics: dict[str, float], name: str, before: dict[str, float]) -> dict[str, float]:
+    """One learner's metrics beside those of earlier mini-batches; the first ratio of an iteration is kept."""
+    names = {"loss": f"{name}_loss", "norm": f"{name}_norm", "lr": f"{name}_lr"}
+    first = {"first_ratio": metrics["ratio"]} if "ratio" in metrics and "first_ratio" not in before else {}
+    return before | {names.get(key, key): number for key, number in metrics.items()} | first

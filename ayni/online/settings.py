@@ -1,0 +1,29 @@
+"""What the online loop needs to know, whatever the estimator and the loss."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from ayni.config import Config
+
+
+class Settings(Config):
+    """Paper: 200–400 iterations of 512 answers, mini-batches of 64, one step each."""
+
+    iterations: int = Field(200, ge=1, description="paper: 200–400")
+    batch_size: int = Field(512, ge=1, description="answers per iteration, of all processes")
+    n: int = Field(1, ge=1, description="answers per prompt; batch_size / n prompts an iteration")
+    mini_batch: int = Field(64, ge=1, description="answers per optimiser step")
+    epochs: int = Field(1, ge=1, description="passes over an iteration's answers")
+    temperature: float = Field(1.0, gt=0)
+    max_tokens: int = Field(256, ge=1)
+    truncated: float | None = Field(None, description="whitened reward of answers without EOS; default: as scored")
+    critic_warmup: int = Field(0, ge=0, description="iterations in which only the critic learns")
+    validate_every: int = Field(0, ge=0, description="iterations between looks at the validation prompts; 0: never")
+    patience: int = Field(3, ge=1, description="stop after so many looks without a better reward; the best is kept")
+    kl_limit: float | None = Field(None, gt=0, description="alarm (exit 4) when the mean KL per answer passes it")
+    tokens_per_micro_batch: int = Field(8192, ge=1)
+    snapshot_every: int = Field(
+        0, ge=0, description="iterations between kept copies of the policy, for `study`; 0: none"
+    )
+    checkpoint_every: int = Field(10, ge=1, description="iterations between checkpoints")

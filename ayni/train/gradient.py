@@ -1,0 +1,70 @@
+"""The gradient of an objective's mean, from any cut of its examples over any number of ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ayni.errors import BadNumbers
+from ayni.model.role import Role
+from ayni.parallel import Ranks
+from ayni.train.batch import cut
+from ayni.train.objectives import Metrics, Objective
+
+
+def micro_batches(examples: Sequence[Any], objective: Objective, ranks: Ranks, budget: int) -> list[Any]:
+    """This rank's share of a step's examples, laid out in batches of at most `budget` tokens."""
+    return [objective.batch(part) for part in cut(ranks.share(examples), budget)]
+
+
+def accumulate(role: Role, batches: Sequence[Any], objective: Objective, ranks: Ranks) -> dict[str, float]:
+    """Forward and backward of each micro-batch; leaves d(mean loss)/dp on the role's trainable parameters.
+
+    The loss is a sum divided once by the count of all ranks, so neither the cut nor the number of ranks changes the
+    gradient. Returns the loss and the objective's metrics. Raises BadNumbers where the loss is not finite.
+    """
+    batches = [batch.to(role.device) for batch in batches]
+    count = ranks.sum(_total([objective.count(b) for b in batches], role))
+    sums: list[Tensor] = []
+    seen: list[Metrics] = []
+    for batch in batches:
+        loss, metrics = objective.loss(role, batch)
+        (loss / count).backward()
+        sums.append(loss.detach())
+        seen.append(metrics)
+    for _ in range(ranks.max(len(batches)) - len(batches)):
+        role.idle().backward()
+    ranks.sum_gradients(role.trainable().values())
+    mean = float(ranks.sum(_total(sums, role)) / count)
+    if mean - mean != 0:
+        raise BadNumbers(f"the loss is {mean}; lower the learning rate")
+    return {"loss": mean, **_means(seen, role, ranks)}
+
+
+@torch.no_grad()
+def measure(role: Role, batches: Sequence[Any], objective: Objective, ranks: Ranks) -> float:
+    """The objective's mean over the batches of all ranks, without a gradient."""
+    batches = [batch.to(role.device) for batch in batches]
+    count = ranks.sum(_total([objective.count(b) for b in batches], role))
+    sums = [objective.loss(role, batch)[0] for batch in batches]
+    return float(ranks.sum(_total(sums, role)) / count)
+
+
+def _means(seen: Sequence[Metrics], role: Role, ranks: Ranks) -> dict[str, float]:
+    # a rank that ran no micro-batch has seen no name, and must still take part in the sum
+    names = sorted(set().union(*ranks.gather([{name for metrics in seen for name in metrics}])))
+    totals = torch.zeros(len(names), 2, dtype=torch.float64, device=role.device)
+    for metrics in seen:
+        for i, name in enumerate(names):
+            if name in metrics:
+                totals[i] += torch.stack([x.double() for x in metrics[name]])
+    totals = ranks.sum(totals) if names else totals
+    return {name: float(s / n) for name, (s, n) in zip(names, totals.tolist(), strict=True) if n}
+
+
+def _total(parts: Sequence[Tensor], role: Role) -> Tensor:
+    zero = torch.zeros((), dtype=torch.float64, device=role.device)
+    return torch.stack([zero, *(p.double() for p in parts)]).sum()

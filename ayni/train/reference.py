@@ -1,0 +1,32 @@
+"""Log-probabilities of whole answers under a model that does not learn: a reference's, or an evaluation's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from ayni.model.role import Role
+from ayni.parallel import Ranks
+from ayni.records import Sequence as TokenSequence
+from ayni.train.batch import Pair, batch_of, cut
+from ayni.train.objectives import sum_by_sequence
+
+
+@torch.no_grad()
+def logprob_sums(role: Role, sequences: Sequence[TokenSequence], budget: int, ranks: Ranks = Ranks()) -> Tensor:
+    """Σ log p of every sequence's supervised tokens: (N,) on the CPU; each of the `ranks` reads its share."""
+    mine = ranks.share(sequences)
+    sums = [torch.empty(0)]
+    for part in cut(mine, budget):
+        batch = batch_of(part).to(role.device)
+        sums.append(sum_by_sequence(role.logprobs(batch), batch).cpu())
+    return ranks.gather_rows(torch.cat(sums), [1] * len(mine))
+
+
+def with_reference(pairs: Sequence[Pair], reference: Role, budget: int, ranks: Ranks = Ranks()) -> list[Pair]:
+    """The pairs with the reference's summed log-probs, computed once."""
+    sums = logprob_sums(reference, [s for p in pairs for s in (p.chosen, p.rejected)], budget, ranks).view(-1, 2)
+    return [replace(pair, ref_logprobs=(a, b)) for pair, (a, b) in zip(pairs, sums.tolist(), strict=True)]
