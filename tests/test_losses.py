@@ -10,9 +10,16 @@ import torch
 from torch import Tensor
 
 from ayni.maths.losses import (
+    adapted_beta,
     dpo_loss,
     ipo_loss,
+    kl_k1,
+    kl_k2,
+    kl_k3,
+    kto_loss,
     policy_clip_loss,
+    policy_gradient_loss,
+    policy_penalty_loss,
     ranking_loss,
     rrhf_loss,
     safety_loss,
@@ -182,6 +189,138 @@ def test_value_clip_by_hand(value: float, old: float, target: float, loss: float
     assert_close(values.grad, [slope])
 
 
+def categorical(seed: int, spread: float = 1.5) -> Tensor:
+    """log-probs of a categorical over 6 (6,)."""
+    return torch.log_softmax(random(6, seed, spread), 0)
+
+
+def divergence(p: Tensor, q: Tensor) -> Tensor:
+    """KL(p‖q), exactly."""
+    return (p.exp() * (p - q)).sum()
+
+
+def test_policy_gradient_by_hand() -> None:
+    logprobs = f64(-1, -2).requires_grad_()
+    out = policy_gradient_loss(logprobs, f64(3, -0.5))
+    assert_close(out, [3, -1])
+    out.sum().backward()
+    assert logprobs.grad is not None
+    assert_close(logprobs.grad, [-3, 0.5])
+
+
+def test_policy_penalty_by_hand() -> None:
+    # ρ = 1: −A; ρ = 2, A = 1, β = 3: −2 + 3 (2 − 1 − log 2); ρ = ½, A = −1: ½ + 3 (log 2 − ½)
+    new, old = f64(-1, -1 + math.log(2), -1 - math.log(2)), f64(-1, -1, -1)
+    loss = policy_penalty_loss(new, old, f64(4, 1, -1), beta=3.0)
+    assert_close(loss, [-4, 1 - 3 * math.log(2), -1 + 3 * math.log(2)])
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_penalty_is_the_kl_from_the_old_policy_to_the_new(seed: int) -> None:
+    """Over samples of π_old, value and gradient are those of β KL(π_old‖π), not of its reverse."""
+    old, logits = categorical(seed), random(6, seed + 50).requires_grad_()
+    new = torch.log_softmax(logits, 0)
+    nothing = torch.zeros(6, dtype=torch.float64)
+    penalty = (old.exp() * policy_penalty_loss(new, old, nothing, beta=0.7)).sum()
+    exact = 0.7 * divergence(old, new)
+    assert_close(penalty, exact.detach())
+    assert (exact - 0.7 * divergence(new, old)).abs() > 0.01
+    ours, theirs = (torch.autograd.grad(x, logits, retain_graph=True)[0] for x in (penalty, exact))
+    assert_close(ours, theirs)
+
+
+def test_beta_is_doubled_and_halved_outside_the_target() -> None:
+    found = [adapted_beta(0.4, kl, 0.03) for kl in (0.0, 0.019, 0.0201, 0.03, 0.0449, 0.046, 1.0)]
+    assert found == [0.2, 0.2, 0.4, 0.4, 0.4, 0.8, 0.8]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_k1_and_k3_are_unbiased_and_k3_is_never_negative(seed: int) -> None:
+    p, q = categorical(seed), categorical(seed + 50)
+    exact = divergence(p, q)
+    assert_close((p.exp() * kl_k1(p, q)).sum(), exact)
+    assert_close((p.exp() * kl_k3(p, q)).sum(), exact)
+    assert (kl_k3(p, q) >= 0).all()
+    assert (kl_k2(p, q) >= 0).all()
+    assert (kl_k1(p, q) < 0).any()
+
+
+def test_k3_varies_less_and_k2_errs_in_the_third_order() -> None:
+    p, towards = categorical(1), f64(3, 0, 0, -1, 0, 0)
+    errors = []
+    for size in (0.1, 0.01):
+        q = torch.log_softmax(p + size * towards, 0)
+        exact = divergence(p, q)
+        k1, k3 = (float((p.exp() * (k - exact) ** 2).sum()) for k in (kl_k1(p, q), kl_k3(p, q)))
+        assert k3 < 0.1 * k1
+        errors.append(abs(float((p.exp() * kl_k2(p, q)).sum() - exact)))
+    assert 800 < errors[0] / errors[1] < 1250
+
+
+def test_k3_of_nearly_equal_policies_is_exact_and_not_negative() -> None:
+    apart = torch.logspace(-9, 0, 200)
+    for log_ratio in (apart, -apart):
+        found = kl_k3(torch.zeros(200), log_ratio)  # fp32
+        assert (found >= 0).all()
+        exact = torch.expm1(log_ratio.double()) - log_ratio.double()
+        torch.testing.assert_close(found.double(), exact, rtol=1e-2, atol=1e-10)
+
+
+def test_the_gradients_of_the_estimators_as_losses() -> None:
+    """For samples of p and a loss of p: k1 teaches nothing, k2 descends KL(p‖q), k3 descends KL(q‖p)."""
+    logits, q = random(6, 1).requires_grad_(), categorical(2)
+    p = torch.log_softmax(logits, 0)
+    samples = p.detach().exp()
+    k1, k2, k3, forward, reverse = (
+        torch.autograd.grad(loss, logits, retain_graph=True)[0]
+        for loss in (
+            (samples * kl_k1(p, q)).sum(),
+            (samples * kl_k2(p, q)).sum(),
+            (samples * kl_k3(p, q)).sum(),
+            divergence(p, q),
+            divergence(q, p),
+        )
+    )
+    assert_close(k1, torch.zeros(6))
+    assert_close(k2, forward)
+    assert_close(k3, reverse)
+    assert (forward - reverse).abs().max() > 0.1
+
+
+def test_kto_by_hand() -> None:
+    # z_0 = 2, β = ½. desirable, h = 2 + 2 log 3: 1 − σ(log 3) = ¼; undesirable, the same h: 1 − σ(−log 3) = ¾
+    h = 2 + 2 * math.log(3)
+    desirable = torch.tensor([True, False, True, False])
+    loss = kto_loss(f64(h - 5, h, -4, 2), f64(-5, 0, -6, 0), desirable, f64(2)[0], beta=0.5)
+    assert_close(loss, [1 / 4, 3 / 4, 1 / 2, 1 / 2])
+    knobs = {"beta": 0.5, "desirable_weight": 2.0, "undesirable_weight": 4.0}
+    weighed = kto_loss(f64(h - 5, h, -4, 2), f64(-5, 0, -6, 0), desirable, f64(2)[0], **knobs)
+    assert_close(weighed, [1 / 2, 3, 1, 2])
+    # a negative estimate of the KL counts as 0: h = 2 log 3
+    assert_close(kto_loss(f64(2 * math.log(3)), f64(0), torch.tensor([True]), f64(-7)[0], beta=0.5), [1 / 4])
+
+
+def test_kto_equals_trl() -> None:
+    """TRL 1.16.0: the lines of KTOTrainer from `kl` to `losses`, run on these numbers with loss_type "kto"."""
+    policy, reference = f64(-10, -12, -20, -8), f64(-13, -11, -15, -9.5)
+    kl = (f64(-30, -31, -29, -40) - f64(-32, -30, -30, -44)).mean()
+    loss = kto_loss(
+        policy, reference, torch.tensor([1, 1, 0, 0]) > 0, kl, beta=0.1, desirable_weight=1.0, undesirable_weight=1.33
+    )
+    np.testing.assert_allclose(loss.numpy(), [0.462570154656, 0.562176500886, 0.456176084644, 0.665], rtol=1e-11)
+
+
+def test_the_gradient_of_kto_is_beta_sigma_one_minus_sigma() -> None:
+    policy, reference, kl = random(30, 1).requires_grad_(), random(30, 2), f64(0.4)[0].requires_grad_()
+    desirable = torch.arange(30) % 3 > 0
+    kto_loss(policy, reference, desirable, kl, beta=0.3, undesirable_weight=1.5).sum().backward()
+    s = sigmoid(0.3 * (policy - reference - 0.4).detach().numpy())
+    expected = np.where(desirable.numpy(), -0.3, 0.3 * 1.5) * s * (1 - s)
+    assert policy.grad is not None
+    assert_close(policy.grad, expected)
+    assert kl.grad is None
+
+
 def test_losses_keep_their_precision() -> None:
     for dtype in (torch.float32, torch.float64):
         a, b = random(3, 1).to(dtype), random(3, 2).to(dtype)
@@ -192,6 +331,12 @@ def test_losses_keep_their_precision() -> None:
             ipo_loss(a, b, a, b, beta=0.1),
             policy_clip_loss(a, b, b, clip=0.2),
             value_clip_loss(a, b, b, clip=0.2),
+            policy_gradient_loss(a, b),
+            policy_penalty_loss(a, b, b, beta=0.1),
+            kl_k1(a, b),
+            kl_k2(a, b),
+            kl_k3(a, b),
+            kto_loss(a, b, a > 0, b[0], beta=0.1),
         )
         assert {loss.dtype for loss in found} == {dtype}
         assert {loss.shape for loss in found} == {(3,)}

@@ -56,3 +56,71 @@ def value_clip_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, clip
     """½ max((V − G)², (clip(V, V_old ± ε) − G)²), per column (M,)."""
     clipped = torch.minimum(torch.maximum(values, old_values - clip), old_values + clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
+
+
+def policy_gradient_loss(logprobs: Tensor, advantages: Tensor) -> Tensor:
+    """−A log π, per column (M,): its gradient is REINFORCE's, −A ∇log π. Williams 1992.
+
+    For samples of π itself: they serve one step. Advantages carry no gradient.
+    """
+    return -advantages * logprobs
+
+
+def policy_penalty_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, beta: float) -> Tensor:
+    """−A ρ + β (ρ − 1 − log ρ), ρ = π/π_old, per column (M,). Schulman et al. 2017, eq. 8.
+
+    The second term is k3 of KL(π_old‖π), whose samples are those of π_old: value and gradient are unbiased.
+    """
+    ratio = (logprobs - old_logprobs).exp()
+    return -advantages * ratio + beta * kl_k3(old_logprobs, logprobs)
+
+
+def adapted_beta(beta: float, kl: float, target: float) -> float:
+    """β/2 where kl < target/1.5, 2β where kl > 1.5·target, else β. Schulman et al. 2017, §4."""
+    if kl < target / 1.5:
+        return beta / 2
+    return beta * 2 if kl > target * 1.5 else beta
+
+
+def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """log p − log q for x ~ p, per column (M,): KL(p‖q) without bias, of either sign. Schulman 2020.
+
+    As a loss of p it teaches nothing: its expected gradient is 0. It belongs into the reward.
+    """
+    return logprobs - ref_logprobs
+
+
+def kl_k2(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """½ (log p − log q)² for x ~ p, per column (M,): KL(p‖q) with a bias of third order. Schulman 2020.
+
+    As a loss of p its expected gradient is that of KL(p‖q), without bias.
+    """
+    return 0.5 * (logprobs - ref_logprobs) ** 2
+
+
+def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
+    """q/p − 1 − log q/p for x ~ p, per column (M,): KL(p‖q) without bias, never negative. Schulman 2020.
+
+    As a loss of p (GRPO's) its expected gradient is that of KL(q‖p); as a loss of q, that of KL(p‖q).
+    """
+    log_ratio = ref_logprobs - logprobs
+    return torch.expm1(log_ratio) - log_ratio
+
+
+def kto_loss(
+    logprobs: Tensor,
+    ref_logprobs: Tensor,
+    desirable: Tensor,
+    kl: Tensor,
+    *,
+    beta: float,
+    desirable_weight: float = 1.0,
+    undesirable_weight: float = 1.0,
+) -> Tensor:
+    """λ_D (1 − σ(β(h − z_0))) of desirable answers, λ_U (1 − σ(β(z_0 − h))) of the others; all (N,) → (N,).
+
+    h = log π(y|x)/π_ref(y|x), of summed log-probs; `desirable` (N,) bool. z_0 = max(0, `kl`), without gradient; `kl` ()
+    is the batch's mean of h over prompts with the answers of other prompts. Ethayarajh et al. 2024.
+    """
+    above = beta * (logprobs - ref_logprobs - kl.detach().clamp(min=0))
+    return torch.where(desirable, desirable_weight * torch.sigmoid(-above), undesirable_weight * torch.sigmoid(above))

@@ -92,3 +92,61 @@ def column_values(model: Transformer, hidden: Tensor, columns: Tensor) -> Tensor
     """The scalar head at these columns: (M,), at least fp32. The head runs in fp32 whatever the trunk's dtype."""
     rows = Rows.apply(hidden, columns)
     return (at_least_fp32(rows) @ at_least_fp32(model.head).t()).squeeze(-1)
+
+
+def token_kl(
+    hidden_p: Tensor, head_p: Tensor, hidden_q: Tensor, head_q: Tensor, mask: Tensor, temperature: float = 1.0
+) -> Tensor:
+    """KL(p‖q) over the whole vocabulary at the M columns where mask is True, exactly: (M,), in nats, at least fp32.
+
+    hidden (T, D), head (V, D); D of p and q may differ. Both logits are divided by `temperature`. Only q learns: p is
+    taken as it is. Logits live a chunk at a time and are computed again in the backward pass. Differentiated twice, as
+    for the Fisher matrix of a small model, all of them are kept.
+    """
+    columns = mask.nonzero().squeeze(-1)
+    if len(columns) == 0:
+        return at_least_fp32(hidden_q.sum() * 0 + head_q.sum() * 0).expand(0)
+    p, q = hidden_p.detach().index_select(0, columns), Rows.apply(hidden_q, columns)
+    filled = max(rounded(len(columns), x.dtype, x.device) for x in (p, q))
+    return _TokenKL.apply(resize(p, filled), head_p.detach(), resize(q, filled), head_q, temperature)[: len(columns)]
+
+
+class _TokenKL(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden_p: Tensor, head_p: Tensor, hidden_q: Tensor, head_q: Tensor, temperature: float
+    ) -> Tensor:
+        ctx.chunk, ctx.temperature = max(1, CHUNK_ELEMENTS // (2 * len(head_q))), temperature
+        out = []
+        for start in range(0, len(hidden_q), ctx.chunk):
+            rows = slice(start, start + ctx.chunk)
+            p, q = _both_logprobs(hidden_p[rows], head_p, hidden_q[rows], head_q, temperature)
+            out.append((p.exp() * (p - q)).sum(-1))
+        ctx.save_for_backward(hidden_p, head_p, hidden_q, head_q)  # inputs alone: the second derivative needs that
+        return torch.cat(out)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor, Tensor, None]:
+        hidden_p, head_p, hidden_q, head_q = ctx.saved_tensors
+        weight = head_q.to(hidden_q.dtype)
+        grad_hidden, grad_head = torch.empty_like(hidden_q), torch.zeros_like(head_q)
+        scaled = grads[0] / ctx.temperature
+        for start in range(0, len(hidden_q), ctx.chunk):
+            rows = slice(start, start + ctx.chunk)
+            p, q = _both_logprobs(hidden_p[rows], head_p, hidden_q[rows], head_q, ctx.temperature)
+            # d KL / d logits of q = (softmax q − softmax p) / temperature
+            grad = ((q.exp() - p.exp()) * scaled[rows, None]).to(hidden_q.dtype)
+            grad_hidden[rows] = grad @ weight
+            grad_head += (grad.t() @ hidden_q[rows]).to(head_q.dtype)
+        return None, None, grad_hidden, grad_head, None
+
+
+def _both_logprobs(
+    hidden_p: Tensor, head_p: Tensor, hidden_q: Tensor, head_q: Tensor, temperature: float
+) -> tuple[Tensor, Tensor]:
+    """log softmax of p and of q, in one dtype: (rows, V) each."""
+    p, q = (
+        (at_least_fp32(hidden @ head.to(hidden.dtype).t()) / temperature).log_softmax(-1)
+        for hidden, head in ((hidden_p, head_p), (hidden_q, head_q))
+    )
+    return p.to(q.dtype), q
