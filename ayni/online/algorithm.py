@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
+from ayni.model.adapters import Lora
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.model.role import Role
@@ -40,6 +41,7 @@ class Algorithm(Settings):
     conjugate_steps: int = Field(10, ge=1, description="trust_region: steps of conjugate gradients")
     optimiser: Optimiser = Field(Optimiser(lr=1e-6, schedule="constant", warmup=0), description="the policy's")
     critic_optimiser: Optimiser = Field(Optimiser(lr=1e-6, schedule="constant", warmup=0), description="the critic's")
+    lora: Lora | None = Field(None, description="policy and critic learn adapters: {rank, alpha, layers, targets}")
     dtype: Dtype = "auto"
 
     @model_validator(mode="after")
@@ -51,14 +53,15 @@ class Algorithm(Settings):
         return self
 
     def estimated(self) -> Estimator:
-        return {
+        choices: dict[str, Estimator] = {
             "gae": GAE(self.beta, self.gamma, self.lam),
             "actor_critic": ActorCritic(self.beta, self.gamma),
             "reinforce": Reinforce(self.beta, self.decay),
             "remax": ReMax(self.beta),
             "rloo": LeaveOneOut(self.beta),
             "grpo": GroupNormalised(self.by_std),
-        }[self.estimator]
+        }
+        return choices[self.estimator]
 
     def policy(self, role: Role, placement: Placement, prompts: int) -> Learner:
         """How the policy moves; `prompts` there are to draw from."""

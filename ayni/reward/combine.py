@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ayni.maths.rewards import combine_rewards
 from ayni.model.placement import Placement
+from ayni.model_directory import Trunks
 from ayni.parallel import Ranks
 from ayni.records import Prompt, Sample
 from ayni.reward.model import Reward, load_reward
@@ -63,7 +64,8 @@ def load_combined(
     placement: Placement,
     tokenizer: Tokenizer,
     threshold: float = THRESHOLD,
+    trunks: Trunks | None = None,
 ) -> CombinedReward:
     """With the safety reward model in the directory `safety`, where there is one."""
-    safe = None if safety is None else load_reward(safety, placement)
+    safe = None if safety is None else load_reward(safety, placement, trunks)
     return CombinedReward(helpfulness, safe, tokenizer, threshold, placement.ranks)

@@ -13,7 +13,7 @@ from torch import Tensor
 from ayni.errors import BadInput
 from ayni.model.placement import Placement
 from ayni.model.role import Role
-from ayni.model_directory import load_model, name_of
+from ayni.model_directory import Trunks, load_model, name_of
 from ayni.records import Dialog, Message, Prompt, Sample, Sequence
 from ayni.text.chat import render
 from ayni.text.tokenizer import Tokenizer
@@ -70,7 +70,10 @@ class RewardModel:
         return self.score_answers([p for p, _ in pairs], [s.text for _, s in pairs])
 
 
-def load_reward(path: Path, placement: Placement = Placement()) -> RewardModel:
-    """A reward model from its directory. Raises BadInput if it holds a language model: a head is never made up."""
-    model, tokenizer = load_model(path, expect="score")
+def load_reward(path: Path, placement: Placement = Placement(), trunks: Trunks | None = None) -> RewardModel:
+    """A reward model from its directory; with `trunks`, adapters of one base share it.
+
+    Raises BadInput if it holds a language model: a head is never made up.
+    """
+    model, tokenizer = load_model(path, expect="score", trunks=trunks)
     return RewardModel(Role(placement.place(model.requires_grad_(False))), tokenizer, name_of(path))

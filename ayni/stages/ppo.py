@@ -6,7 +6,6 @@ values), the reference (the policy it starts from, frozen) and the reward models
 
 from __future__ import annotations
 
-import copy
 from typing import Any
 
 from pydantic import Field
@@ -15,7 +14,8 @@ from ayni.errors import BadInput
 from ayni.formats.reading import read_prompts_of
 from ayni.model.placement import Placement
 from ayni.model.role import Role
-from ayni.model_directory import load_model, save_model
+from ayni.model.trainable import to_train
+from ayni.model_directory import Trunks, load_model, save_model
 from ayni.online.algorithm import Algorithm
 from ayni.online.loop import Loop
 from ayni.reward.combine import load_combined
@@ -23,6 +23,8 @@ from ayni.reward.model import RewardModel, load_reward
 from ayni.rollout.engine import with_room
 from ayni.rollout.local import LocalEngine
 from ayni.run import Run
+from ayni.seeds import seed_of
+from ayni.text.tokenizer import Tokenizer
 
 VERSION = 1
 INPUTS = {
@@ -42,13 +44,13 @@ class Config(Algorithm):
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     placement = Placement.of(run, "fp32" if config.loss == "trust_region" else config.dtype)
-    estimator = config.estimated()
-    model, tokenizer = load_model(inputs["model"], expect="logits")
-    policy = Role(placement.place(model))
-    reference = Role(copy.deepcopy(model).requires_grad_(False))
-    engine = LocalEngine(model, tokenizer, run.name, placement.ranks)
-    helpful = load_reward(inputs["reward_helpfulness"], placement)
-    reward = load_combined(helpful, inputs.get("reward_safety"), placement, tokenizer, config.threshold)
+    trunks = Trunks() if config.lora else None  # all roles that are adapters of one trunk share it
+    start, tokenizer = load_model(inputs["model"], expect="logits", trunks=trunks)
+    model = to_train(start, config.lora, seed_of(run.seed, run.name, "policy"), keep=True)
+    policy, reference = (Role(placement.place(each)) for each in (model, start.requires_grad_(False)))
+    engine = LocalEngine(policy, tokenizer, run.name, placement.ranks)
+    helpful = load_reward(inputs["reward_helpfulness"], placement, trunks)
+    reward = load_combined(helpful, inputs.get("reward_safety"), placement, tokenizer, config.threshold, trunks)
     prompts = read_prompts_of(inputs["prompts"])
     validation = read_prompts_of(inputs.get("validation") or [])
     if not prompts:
@@ -56,15 +58,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     prompts, validation = (with_room(given, [engine], run.say) for given in (prompts, validation))
     if config.validate_every and not validation:
         raise BadInput("validate_every needs validation prompts", field="validation")
-    critic = None
+    estimator, critic = config.estimated(), None
     if estimator.critic:
-        if helpful.tokenizer.fingerprint != tokenizer.fingerprint:
-            raise BadInput(
-                "the critic starts from this reward model and reads the policy's tokens, but their tokenizers differ",
-                path=inputs["reward_helpfulness"],
-                fix="train the reward model from a checkpoint of the policy's family",
-            )
-        critic = config.critic(critic_of(helpful), placement, len(prompts))
+        critic = config.critic(critic_of(helpful, tokenizer, config, inputs, run), placement, len(prompts))
     loop = Loop(
         config,
         run,
@@ -87,5 +83,12 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             save_model(run.directory / "critic", critic.role.model, tokenizer, card={"stage": "ppo (critic)"})
 
 
-def critic_of(reward: RewardModel) -> Role:
-    return Role(copy.deepcopy(reward.role.model).requires_grad_(True))
+def critic_of(reward: RewardModel, tokenizer: Tokenizer, config: Config, inputs: dict[str, Any], run: Run) -> Role:
+    """The critic starts as the reward model, and reads the policy's tokens: BadInput if the reward model cannot."""
+    if reward.tokenizer.fingerprint != tokenizer.fingerprint:
+        raise BadInput(
+            "the critic starts from this reward model and reads the policy's tokens, but their tokenizers differ",
+            path=inputs["reward_helpfulness"],
+            fix="train the reward model from a checkpoint of the policy's family",
+        )
+    return Role(to_train(reward.role.model, config.lora, seed_of(run.seed, run.name, "critic"), keep=True))

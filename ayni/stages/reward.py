@@ -49,7 +49,7 @@ class Config(Fitting):
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     language_model, tokenizer = load_model(inputs["model"], expect="logits")
-    model = with_score_head(language_model, seed_of(run.seed, run.name, "head"))
+    model = with_score_head(config.to_train(language_model, run), seed_of(run.seed, run.name, "head"))
     comparisons = [c for path in inputs["data"] for c in read_comparisons(Path(path), task=config.data_task)]
     heldout = [c for path in inputs.get("heldout") or [] for c in read_comparisons(Path(path), task=config.data_task)]
     home = [c for c in comparisons if c.task == config.task]

@@ -9,7 +9,7 @@ from pydantic import Field
 from ayni.formats.reading import read_prompts_of
 from ayni.model.placement import Placement
 from ayni.model.role import Role
-from ayni.model_directory import load_model, save_model
+from ayni.model_directory import Trunks, load_model, save_model
 from ayni.reward.combine import load_combined
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import rollout, sampled_sequence, with_room
@@ -40,10 +40,12 @@ class Config(Fitting):
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     placement = Placement.of(run, config.dtype)
-    model, tokenizer = load_model(inputs["model"], expect="logits")
+    trunks = Trunks() if config.lora else None  # the policy and reward models that are adapters of one trunk share it
+    start, tokenizer = load_model(inputs["model"], expect="logits", trunks=trunks)
+    model = config.to_train(start, run)
     engine = LocalEngine(Role(placement.place(model)), tokenizer, run.name, placement.ranks)
-    helpful = load_reward(inputs["reward"], placement)
-    reward = load_combined(helpful, inputs.get("reward_safety"), placement, tokenizer, config.threshold)
+    helpful = load_reward(inputs["reward"], placement, trunks)
+    reward = load_combined(helpful, inputs.get("reward_safety"), placement, tokenizer, config.threshold, trunks)
     prompts = with_room(read_prompts_of(inputs["prompts"]), [engine], run.say)
     order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
     prompts = [prompts[i] for i in order]

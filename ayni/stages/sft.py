@@ -25,7 +25,8 @@ class Config(Fitting):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
-    model, tokenizer = load_model(inputs["model"], expect="logits")
+    start, tokenizer = load_model(inputs["model"], expect="logits")
+    model = config.to_train(start, run)
     longest = min(config.max_tokens or model.shape.context, model.shape.context)
     demonstrations = [d for path in inputs["data"] for d in read_demonstrations(Path(path))][: config.limit]
     rendered = [render(d.dialog, tokenizer, d.train) for d in demonstrations]

@@ -8,13 +8,16 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
+from pydantic import model_validator
 from torch import Tensor
 
 from ayni.config import Config, Field
 from ayni.errors import BadInput, BadNumbers
+from ayni.model.adapters import Lora
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.model.role import Role
+from ayni.model.trainable import to_train
 from ayni.model.transformer import Transformer
 from ayni.parallel import Ranks
 from ayni.run import Run
@@ -210,7 +213,18 @@ class Fitting(Config):
     tokens_per_micro_batch: int = Field(8192, ge=1, description="tokens of one forward pass on one device")
     checkpoint_every: int = Field(200, ge=1, description="optimiser steps between checkpoints")
     train_layers: int | Literal["all"] = Field("all", description="all, or only the last N blocks and the head")
+    lora: Lora | None = Field(None, description="train an adapter of this rank instead: {rank, alpha, layers, targets}")
     dtype: Dtype = Field("auto", description="what the model computes in; weights stay fp32")
+
+    @model_validator(mode="after")
+    def _one_way_to_train_less(self) -> Fitting:
+        if self.lora is not None and self.train_layers != "all":
+            raise ValueError("train_layers and lora exclude each other; lora.layers says which blocks it adapts")
+        return self
+
+    def to_train(self, model: Transformer, run: Run) -> Transformer:
+        """The model as this run trains it: whole, or an adapter on its frozen trunk."""
+        return to_train(model, self.lora, seed_of(run.seed, run.name, "adapter"))
 
     def fit(self, model: Transformer, items: Sequence[Any], objective: Objective, run: Run) -> None:
         """Epochs over the items in fresh orders."""

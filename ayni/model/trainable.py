@@ -1,0 +1,32 @@
+"""What of a model a stage trains: all of it, or an adapter over its frozen trunk."""
+
+from __future__ import annotations
+
+import copy
+
+from ayni.errors import BadInput
+from ayni.model.adapters import Lora, adapter_of, copy_adapter, merged, with_adapter
+from ayni.model.transformer import Transformer
+
+
+def to_train(model: Transformer, lora: Lora | None, seed: int, *, keep: bool = False) -> Transformer:
+    """A model whose trainable parameters are what `lora` says: None trains all of it, an adapter merged first.
+
+    A plain model gets a fresh adapter, seeded by `seed`; one with such an adapter goes on with it. `keep`: the model
+    itself is left as it is, for a reference or a reward model beside what is trained from it. Raises BadInput for an
+    adapter of other sizes.
+    """
+    before = adapter_of(model)
+    if lora is None:
+        if before is not None:
+            return merged(model).requires_grad_(True)
+        return (copy.deepcopy(model) if keep else model).requires_grad_(True)
+    if before is None:
+        return with_adapter(model, lora, seed)
+    if before != lora:
+        what = (
+            f"the model has an adapter of rank {before.rank} and alpha {before.alpha:g} on {', '.join(before.targets)}"
+        )
+        fix = "give the same lora settings to go on with it, or merge it first: ayni export"
+        raise BadInput(what, field="lora", fix=fix)
+    return copy_adapter(model) if keep else model
