@@ -24,9 +24,8 @@ def to_train(model: Transformer, lora: Lora | None, seed: int, *, keep: bool = F
     if before is None:
         return with_adapter(model, lora, seed)
     if before != lora:
-        what = (
-            f"the model has an adapter of rank {before.rank} and alpha {before.alpha:g} on {', '.join(before.targets)}"
-        )
+        targets = ", ".join(before.targets)
+        what = f"the model has an adapter of rank {before.rank} and alpha {before.alpha:g} on {targets}"
         fix = "give the same lora settings to go on with it, or merge it first: ayni export"
         raise BadInput(what, field="lora", fix=fix)
     return copy_adapter(model) if keep else model

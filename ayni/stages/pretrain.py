@@ -47,6 +47,8 @@ class Config(Fitting):
     def _fits(self) -> Config:
         if any(weight < 0 for weight in self.weights or ()):
             raise ValueError(f"weights {list(self.weights or ())} must not be negative")
+        if self.lora is not None:
+            raise ValueError("an adapter needs a trained trunk: lora is for the stages after this one")
         self.shape(vocab=1)  # raises where heads or sizes do not go together
         if self.row_tokens > self.context:
             raise ValueError(f"row_tokens {self.row_tokens} is more than the context {self.context}")

@@ -1,0 +1,270 @@
+"""The online loop, given its parts: scripted ones, tiny local ones, adapters; and every estimator and loss learns."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from online_parts import LIKED, PROMPTS, ScriptedEngine, likes_token, loop_of
+from tiny import tokenizer
+
+from ayni.errors import BadInput, BadNumbers
+from ayni.config import parse_config
+from ayni.files import Killed
+from ayni.model.adapters import Lora
+from ayni.online.algorithm import Algorithm
+from ayni.records import Prompt, Sample
+
+LORA = Lora(rank=4, alpha=8)
+EOS = tokenizer().eos
+
+
+def metrics(directory: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(loop: Any) -> dict[str, torch.Tensor]:
+    return {name: p.detach().clone() for name, p in loop.policy.role.trainable().items()}
+
+
+# Scripted: nothing is sampled, every number can be followed
+
+
+SCRIPT = [[LIKED, LIKED, EOS], [40, 41], [LIKED, EOS], [40, 41, 42, EOS]]
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["whole", "lora"])
+def test_one_iteration_of_a_scripted_engine_and_reward(tmp_path: Path, lora: Lora | None) -> None:
+    """Liked answers become likelier than they were, disliked ones rarer; the engine hears of the new weights."""
+    engine = ScriptedEngine(SCRIPT)
+    settings = {"iterations": 3, "batch_size": 4, "mini_batch": 4, "beta": 0.0}
+    loop = loop_of(tmp_path, engine=engine, lora=lora, **settings)
+    loop.iterate(PROMPTS[:4])
+    (line,) = metrics(tmp_path)
+    assert line["reward"] == pytest.approx((2 + 0 + 1 + 0) / 4)
+    assert line["length"] == pytest.approx((3 + 2 + 2 + 4) / 4)
+    assert line["truncated"] == 0.25
+    assert line["kl"] == 0
+    assert line["first_ratio"] == pytest.approx(1, abs=1e-6)
+    assert (engine.asked, engine.synced) == (4, 1)
+    for _ in range(2):
+        loop.iterate(PROMPTS[:4])
+    assert [entry["step"] for entry in metrics(tmp_path)] == [1, 2, 3]
+    assert metrics(tmp_path)[-1]["kl"] != 0
+
+
+def test_answers_cut_off_get_the_reward_they_are_given(tmp_path: Path) -> None:
+    seen: list[torch.Tensor] = []
+    loop = loop_of(tmp_path, engine=ScriptedEngine(SCRIPT), batch_size=4, truncated=-7.0)
+    estimator = loop.estimator
+
+    def spying(answers: Any, memory: Any) -> Any:
+        seen.append(answers.rewards)
+        return estimator(answers, memory)
+
+    spying.greedy = False  # type: ignore[attr-defined]
+    loop.estimator = spying  # type: ignore[assignment]
+    loop.iterate(PROMPTS[:4])
+    assert [float(r) == -7.0 for r in seen[0]] == [False, True, False, False]
+
+
+def test_greedy_answers_are_rewarded_on_the_scale_of_the_drawn_ones(tmp_path: Path) -> None:
+    """ReMax asks for one more answer a prompt; the same answer as the drawn one has advantage 0."""
+    engine = ScriptedEngine([[LIKED, EOS], [40, EOS]])  # the drawn answers; the greedy ones repeat them
+    loop = loop_of(tmp_path, engine=engine, estimator="remax", loss="gradient", batch_size=2, mini_batch=2, beta=0.0)
+    before = weights(loop)
+    loop.policy.trainer.optimiser = loop.policy.trainer.optimiser.model_copy(update={"weight_decay": 0.0})
+    for group in loop.policy.trainer.adam.param_groups:
+        group["weight_decay"] = 0.0
+    loop.iterate(PROMPTS[:2])
+    assert engine.asked == 4
+    for name, weight in weights(loop).items():
+        torch.testing.assert_close(weight, before[name], rtol=0, atol=1e-7, msg=name)
+
+
+# Local: the policy samples for itself
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["whole", "lora"])
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_the_first_ratio_is_1_and_the_first_kl_is_0(tmp_path: Path, temperature: float, lora: Lora | None) -> None:
+    loop = loop_of(tmp_path, lora=lora, temperature=temperature, iterations=4)
+    loop.train(PROMPTS)
+    lines = metrics(tmp_path)
+    assert lines[0]["kl"] == 0
+    for line in lines:
+        assert line["first_ratio"] == pytest.approx(1, abs=1e-6)
+    assert any(abs(line["ratio"] - 1) > 1e-4 for line in lines)  # the second mini-batch sees a moved policy
+    assert any(line["kl"] != 0 for line in lines[1:])
+
+
+def test_while_only_the_critic_learns_the_policy_stands_still(tmp_path: Path) -> None:
+    loop_of(tmp_path, critic_warmup=3, iterations=5).train(PROMPTS)
+    lines = metrics(tmp_path)
+    assert [line["kl"] for line in lines[:4]] == [0, 0, 0, 0]
+    assert ["policy_loss" in line for line in lines] == [False, False, False, True, True]
+    assert all("value_loss" in line for line in lines)
+    assert lines[4]["kl"] != 0
+
+
+FAMILY = {
+    "ppo": {},
+    "ppo with adapters": {"lora": Lora(rank=8, alpha=32)},
+    "ppo, three answers a prompt": {"n": 3},
+    "ppo-penalty": {"loss": "penalty"},
+    "actor-critic": {"estimator": "actor_critic", "loss": "gradient"},
+    "reinforce": {"estimator": "reinforce", "loss": "gradient"},
+    "remax": {"estimator": "remax", "loss": "gradient"},
+    "rloo": {"estimator": "rloo", "loss": "clip", "n": 4},
+    "grpo": {"estimator": "grpo", "by_answer": True, "n": 4},
+    "dr. grpo": {"estimator": "grpo", "by_std": False, "n": 4},
+    "trpo": {"estimator": "rloo", "loss": "trust_region", "n": 4, "mini_batch": 12, "max_kl": 0.05, "damping": 0.001},
+}
+
+
+@pytest.mark.parametrize("name", FAMILY)
+def test_a_liked_token_becomes_common(name: str, tmp_path: Path) -> None:
+    changed = dict(FAMILY[name])
+    lora = changed.pop("lora", None)
+    loop_of(tmp_path, lora=lora, **changed).train(PROMPTS)
+    rewards = [line["reward"] for line in metrics(tmp_path)]
+    assert sum(rewards[:5]) / 5 < 1.5  # of ten tokens at most
+    assert sum(rewards[-5:]) / 5 > 3
+
+
+def test_kl_holds_the_policy_back(tmp_path: Path) -> None:
+    last = {}
+    for beta in (0.0, 2.0):
+        loop_of(tmp_path / str(beta), beta=beta, iterations=12).train(PROMPTS)
+        last[beta] = metrics(tmp_path / str(beta))[-1]["kl"]
+    assert abs(last[2.0]) < last[0.0] / 3
+
+
+@pytest.mark.parametrize("estimator", ["rloo", "grpo", "reinforce"])
+def test_kl_holds_back_what_has_no_critic_too(estimator: str, tmp_path: Path) -> None:
+    last = {}
+    for beta in (0.0, 2.0):
+        settings = {"estimator": estimator, "n": 1 if estimator == "reinforce" else 4, "iterations": 12}
+        loop_of(tmp_path / str(beta), beta=beta, **settings).train(PROMPTS)
+        last[beta] = metrics(tmp_path / str(beta))[-1]["kl"]
+    assert abs(last[2.0]) < last[0.0] / 2
+
+
+def test_a_penalty_for_answers_cut_off_teaches_to_stop(tmp_path: Path) -> None:
+    loop_of(tmp_path, lambda prompt, sample: 0.0, truncated=-3.0).train(PROMPTS)
+    shares = [line["truncated"] for line in metrics(tmp_path)]
+    assert sum(shares[:3]) / 3 > 0.15
+    assert sum(shares[-10:]) / 10 < 0.05
+
+
+def test_the_critic_learns_what_returns_to_expect(tmp_path: Path) -> None:
+    """Long prompts pay and short ones do not: the value of a prompt can be known."""
+    loop = loop_of(
+        tmp_path,
+        lambda prompt, sample: float(len(prompt.dialog[0].content) > 12),
+        critic_warmup=20,
+        iterations=20,
+        value_clip=5.0,
+    )
+    loop.train(PROMPTS)
+    explained = [line["explained_variance"] for line in metrics(tmp_path)]
+    assert explained[-1] > 0.5 > explained[0]
+
+
+def test_trpo_keeps_its_bound_at_every_step(tmp_path: Path) -> None:
+    settings = {**FAMILY["trpo"], "iterations": 6}
+    loop_of(tmp_path, **settings).train(PROMPTS)
+    for line in metrics(tmp_path):
+        assert 0 <= line["step_kl"] <= 0.05
+        assert line["gain"] >= 0
+    assert any(line["step_kl"] > 0.01 for line in metrics(tmp_path))
+
+
+def test_the_penalty_finds_its_target(tmp_path: Path) -> None:
+    loop_of(tmp_path, loss="penalty", kl_target=1e-9, iterations=4).train(PROMPTS)
+    penalties = [line["penalty"] for line in metrics(tmp_path)]
+    assert penalties == [2.0, 4.0, 8.0, 16.0]  # the policy always moved further than that
+
+
+def test_every_answer_is_learned_from_whatever_the_sizes(tmp_path: Path) -> None:
+    loop = loop_of(tmp_path, iterations=1, batch_size=11, mini_batch=4, epochs=2)
+    sizes: list[int] = []
+    learn = loop.policy.learn
+
+    def counted(trajectories: Any) -> Any:
+        sizes.append(len(trajectories))
+        return learn(trajectories)
+
+    loop.policy.learn = counted  # type: ignore[method-assign]
+    loop.train(PROMPTS)
+    assert sizes == [4, 4, 3] * 2
+
+
+# Looks at held-out prompts, alarms, and kills
+
+
+def two_minded(prompt: Prompt, sample: Sample) -> float:
+    """Validation prompts dislike what training prompts like: the first look is the best one."""
+    return -likes_token(prompt, sample) if prompt in PROMPTS[8:] else likes_token(prompt, sample)
+
+
+STOPPING = {"validate_every": 3, "patience": 2, "iterations": 60, "checkpoint_every": 3}
+
+
+@pytest.mark.parametrize("lora", [None, LORA], ids=["whole", "lora"])
+def test_early_stopping_keeps_the_best_policy(tmp_path: Path, lora: Lora | None) -> None:
+    seen: dict[int, dict[str, torch.Tensor]] = {}
+    loop = loop_of(tmp_path / "whole", two_minded, lora=lora, snapshot_every=3, **STOPPING)
+    loop.train(PROMPTS[:8], PROMPTS[8:], lambda t: seen.update({t: weights(loop)}))
+    looks = {e["step"]: e["validation_reward"] for e in metrics(tmp_path / "whole") if "validation_reward" in e}
+    steps = list(looks)
+    best = max(steps, key=lambda step: looks[step])  # (max takes the first of equals, as the loop does)
+    assert steps == list(range(3, best + 7, 3))  # patience: two looks without a better one
+    assert steps[-1] < 60
+    for name, weight in weights(loop).items():
+        assert torch.equal(weight, seen[best][name])
+    assert not all(torch.equal(weight, seen[steps[-1]][name]) for name, weight in weights(loop).items())
+
+
+@pytest.mark.parametrize("name", ["ppo", "ppo with adapters", "reinforce", "ppo-penalty", "trpo"])
+@pytest.mark.parametrize("kill", [3, 4, 5])
+def test_a_killed_loop_goes_on_to_the_same_bits(name: str, kill: int, tmp_path: Path) -> None:
+    changed = {**FAMILY[name], "iterations": 6, "checkpoint_every": 2}
+    lora = changed.pop("lora", None)
+
+    def killed(prompt: Prompt, sample: Sample) -> float:
+        if sample.iteration == kill:
+            raise Killed(f"in iteration {kill}")
+        return likes_token(prompt, sample)
+
+    whole = loop_of(tmp_path / "whole", lora=lora, **changed)
+    whole.train(PROMPTS)
+    with pytest.raises(Killed):
+        loop_of(tmp_path / "killed", killed, lora=lora, **changed).train(PROMPTS)
+    again = loop_of(tmp_path / "killed", lora=lora, **changed)
+    again.train(PROMPTS)
+    assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
+    for key, weight in weights(whole).items():
+        assert torch.equal(weight, weights(again)[key]), key
+
+
+def test_the_kl_alarm_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(BadNumbers, match=r"mean KL per answer is .* over kl_limit 0.5") as error:
+        loop_of(tmp_path, beta=0.0, kl_limit=0.5).train(PROMPTS)
+    assert error.value.exit_code == 4
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"estimator": "rloo"}, "rloo compares the answers of a prompt: n must be at least 2"),
+        ({"estimator": "grpo", "n": 1}, "n must be at least 2"),
+        ({"loss": "trust_region", "dtype": "bf16"}, "dtype must be fp32, or auto"),
+    ],
+)
+def test_what_cannot_go_together_is_refused(settings: dict[str, Any], what: str) -> None:
+    with pytest.raises(BadInput, match=what):
+        parse_config(Algorithm, settings)
