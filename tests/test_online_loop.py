@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from ayni.model.adapters import Lora
 from online_parts import LIKED, PROMPTS, ScriptedEngine, likes_token, loop_of
 from tiny import tokenizer
 
-from ayni.errors import BadInput, BadNumbers
 from ayni.config import parse_config
+from ayni.errors import BadInput, BadNumbers
 from ayni.files import Killed
-from ayni.model.adapters import Lora
 from ayni.online.algorithm import Algorithm
 from ayni.records import Prompt, Sample
 
@@ -65,14 +65,14 @@ def test_answers_cut_off_get_the_reward_they_are_given(tmp_path: Path) -> None:
         seen.append(answers.rewards)
         return estimator(answers, memory)
 
-    spying.greedy = False  # type: ignore[attr-defined]
+    spying.greedy, spying.whitened = False, True  # type: ignore[attr-defined]
     loop.estimator = spying  # type: ignore[assignment]
     loop.iterate(PROMPTS[:4])
     assert [float(r) == -7.0 for r in seen[0]] == [False, True, False, False]
 
 
-def test_greedy_answers_are_rewarded_on_the_scale_of_the_drawn_ones(tmp_path: Path) -> None:
-    """ReMax asks for one more answer a prompt; the same answer as the drawn one has advantage 0."""
+def test_the_same_answer_as_the_greedy_one_is_worth_nothing(tmp_path: Path) -> None:
+    """ReMax asks for one more answer a prompt, and compares."""
     engine = ScriptedEngine([[LIKED, EOS], [40, EOS]])  # the drawn answers; the greedy ones repeat them
     loop = loop_of(tmp_path, engine=engine, estimator="remax", loss="gradient", batch_size=2, mini_batch=2, beta=0.0)
     before = weights(loop)

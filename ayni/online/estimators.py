@@ -1,14 +1,14 @@
 """What every sampled token was worth: from the rewards of whole answers to advantages (RECIPE §7, §11).
 
-An estimator says what it needs (`critic`, `greedy` answers, `group` ≥ 2 answers a prompt) and where the KL charge β
-goes: into the token rewards where there is a critic, into the answer's reward where there is none. GRPO alone charges
-it in the loss (ayni.train.objectives.PolicyClip). Numbers it keeps between iterations travel in `memory`.
+An estimator says what it needs. The KL charge β goes into the token rewards where there is a critic, into the answer's
+reward where there is none; GRPO alone charges it in the loss (ayni.train.objectives.PolicyClip). Numbers that an
+estimator keeps between iterations travel in `memory`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -35,21 +35,24 @@ class Estimate:
     memory: Memory = field(default_factory=dict)
 
 
-class Estimator(Protocol):
-    critic: ClassVar[bool]  # whether it reads values
-    greedy: ClassVar[bool]  # whether it compares with the greedy answer
-    group: ClassVar[int]  # least number of answers per prompt
+class Estimator:
+    """(answers, memory) → an estimate."""
 
-    def __call__(self, answers: Answers, memory: Memory) -> Estimate: ...
+    critic: ClassVar[bool] = False  # whether it reads values
+    greedy: ClassVar[bool] = False  # whether it compares with the greedy answer
+    group: ClassVar[int] = 1  # least number of answers per prompt
+    whitened: ClassVar[bool] = False  # whether an iteration's rewards are brought to mean 0, deviation 1 first
+
+    def __call__(self, answers: Answers, memory: Memory) -> Estimate:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class GAE:
+class GAE(Estimator):
     """Generalised advantages of token rewards, whitened over the iteration: the paper's PPO (Schulman et al. 2016)."""
 
-    critic: ClassVar[bool] = True
-    greedy: ClassVar[bool] = False
-    group: ClassVar[int] = 1
+    critic = True
+    whitened = True
     beta: float = 0.01
     gamma: float = 1.0
     lam: float = 0.95
@@ -63,12 +66,11 @@ class GAE:
 
 
 @dataclass(frozen=True)
-class ActorCritic:
+class ActorCritic(Estimator):
     """R_t − V_t with n-step returns, to the answer's end by default (A2C, Mnih et al. 2016)."""
 
-    critic: ClassVar[bool] = True
-    greedy: ClassVar[bool] = False
-    group: ClassVar[int] = 1
+    critic = True
+    whitened = True
     beta: float = 0.01
     gamma: float = 1.0
     steps: int | None = None
@@ -79,12 +81,9 @@ class ActorCritic:
 
 
 @dataclass(frozen=True)
-class Reinforce:
+class Reinforce(Estimator):
     """r − b with a moving average b of earlier iterations' rewards (Williams 1992)."""
 
-    critic: ClassVar[bool] = False
-    greedy: ClassVar[bool] = False
-    group: ClassVar[int] = 1
     beta: float = 0.01
     decay: float = 0.9
 
@@ -95,12 +94,10 @@ class Reinforce:
 
 
 @dataclass(frozen=True)
-class ReMax:
+class ReMax(Estimator):
     """r − r(greedy answer) (Li et al. 2023). The greedy answer is deterministic, so its KL charge is left out."""
 
-    critic: ClassVar[bool] = False
-    greedy: ClassVar[bool] = True
-    group: ClassVar[int] = 1
+    greedy = True
     beta: float = 0.01
 
     def __call__(self, answers: Answers, memory: Memory) -> Estimate:
@@ -110,12 +107,10 @@ class ReMax:
 
 
 @dataclass(frozen=True)
-class LeaveOneOut:
+class LeaveOneOut(Estimator):
     """r_i − mean of the prompt's other answers (RLOO, Ahmadian et al. 2024)."""
 
-    critic: ClassVar[bool] = False
-    greedy: ClassVar[bool] = False
-    group: ClassVar[int] = 2
+    group = 2
     beta: float = 0.01
 
     def __call__(self, answers: Answers, memory: Memory) -> Estimate:
@@ -123,12 +118,10 @@ class LeaveOneOut:
 
 
 @dataclass(frozen=True)
-class GroupNormalised:
+class GroupNormalised(Estimator):
     """(r_i − mean)/std within a prompt's answers (GRPO, Shao et al. 2024); without the std, Dr. GRPO's."""
 
-    critic: ClassVar[bool] = False
-    greedy: ClassVar[bool] = False
-    group: ClassVar[int] = 2
+    group = 2
     by_std: bool = True
 
     def __call__(self, answers: Answers, memory: Memory) -> Estimate:

@@ -104,11 +104,10 @@ class Loop:
         return Sampling(self.settings.temperature, 1.0, self.settings.max_tokens)  # what is learned from has top-p 1
 
     def _read(self, asked: Sequence[Prompt], samples: list[Sample], scores: Scores) -> Answers:
-        """The answers as the roles read them, with the rewards that are optimised: whitened over the iteration."""
+        """The answers as the roles read them, with the rewards that are optimised."""
         settings = self.settings
-        rewards, greedy = whiten(scores.combined), None
-        if self.estimator.greedy:
-            greedy = self._greedy_rewards(asked, scores.combined)
+        rewards = whiten(scores.combined) if self.estimator.whitened else scores.combined
+        greedy = self._greedy_rewards(asked) if self.estimator.greedy else None
         if settings.truncated is not None:
             cut_off = torch.tensor([s.finished == "length" for s in samples])
             rewards = torch.where(cut_off, torch.tensor(settings.truncated), rewards)
@@ -124,12 +123,11 @@ class Loop:
         )
         return Answers(sequences, batch_of(sequences), reading, rewards, settings.n, greedy)
 
-    def _greedy_rewards(self, asked: Sequence[Prompt], drawn: Tensor) -> Tensor:
-        """Of the greedy answers, on the scale to which the drawn answers' rewards were whitened: (P,)."""
+    def _greedy_rewards(self, asked: Sequence[Prompt]) -> Tensor:
+        """Of each prompt's greedy answer: (P,)."""
         sampling = Sampling(GREEDY, 1.0, self.settings.max_tokens)
         groups = rollout(self.engine, asked, n=1, sampling=sampling, seed=self.seed, iteration=self.iteration + 1)
-        scale = torch.rsqrt(drawn.var(unbiased=False) + 1e-8)
-        return (self.reward(asked, groups).combined - drawn.mean()) * scale
+        return self.reward(asked, groups).combined
 
     def _mini_batches(self, items: list[Trajectory], t: int) -> Iterator[list[Trajectory]]:
         count = steps_per_epoch(len(items), self.settings.mini_batch)

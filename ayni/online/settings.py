@@ -17,7 +17,9 @@ class Settings(Config):
     epochs: int = Field(1, ge=1, description="passes over an iteration's answers")
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1)
-    truncated: float | None = Field(None, description="whitened reward of answers without EOS; default: as scored")
+    truncated: float | None = Field(
+        None, description="reward of answers without EOS, after any whitening; default: as scored"
+    )
     critic_warmup: int = Field(0, ge=0, description="iterations in which only the critic learns")
     validate_every: int = Field(0, ge=0, description="iterations between looks at the validation prompts; 0: never")
     patience: int = Field(3, ge=1, description="stop after so many looks without a better reward; the best is kept")
