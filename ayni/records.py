@@ -118,12 +118,14 @@ class Judgement:
 class Sample:
     """One sampled answer: `tokens` (n,) after the prompt, EOS included when `finished` is "stop".
 
+    `prompt_tokens` (p,) are the prompt as the model read it: with `tokens` after them, what a training forward reads.
     `logprobs` (n,) are natural logs after temperature and before top-p; at temperature 0, of temperature 1.
     """
 
     __pydantic_config__ = _STRICT
     prompt_id: str
     task: Task
+    prompt_tokens: tuple[int, ...]
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     text: str

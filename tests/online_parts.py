@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from ayni.model.adapters import Lora
-from ayni.rollout.local import LocalEngine
 from tiny import language_model, policy_model, prompts, reward_model, tokenizer
 
 from ayni.config import parse_config
+from ayni.model.adapters import Lora
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model.trainable import to_train
@@ -22,6 +21,7 @@ from ayni.parallel import Ranks
 from ayni.records import Prompt, Sample
 from ayni.reward.combine import Scores
 from ayni.rollout.engine import Drawn, Engine, Request
+from ayni.rollout.local import LocalEngine
 from ayni.run import Run
 
 Taste = Callable[[Prompt, Sample], float]

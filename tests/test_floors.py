@@ -15,9 +15,10 @@ HOUSE = Path(__file__).parent.parent / "ayni"
 FLOORS: list[set[str]] = [
     {"__init__", "errors", "files", "config", "records", "seeds", "run", "parallel"},
     {"text", "formats", "model", "maths", "village", "feedback"},
-    {"train", "rollout", "model_directory", "conversion"},
+    {"model_directory", "conversion"},
+    {"train", "rollout"},
     {"reward"},
-    {"evaluate", "quality"},
+    {"online", "evaluate", "quality"},
     {"stages"},
     {"runs"},
     {"report", "serve", "cli", "__main__"},

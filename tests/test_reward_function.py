@@ -22,9 +22,10 @@ from ayni import cli
 from ayni.config import parse_config
 from ayni.errors import AyniError, BadInput
 from ayni.formats.reading import read_prompts
+from ayni.model.role import Role
 from ayni.model_directory import save_model
 from ayni.records import Message, Sample
-from ayni.reward.combine import Judges
+from ayni.reward.combine import CombinedReward
 from ayni.reward.function import PER_REQUEST, FunctionReward, is_function, load_choice, load_function, source_of
 from ayni.reward.model import RewardModel
 from ayni.reward.post import TRIES
@@ -295,10 +296,11 @@ def samples(*texts: str) -> list[Sample]:
 
 
 def test_it_judges_beside_a_model_for_safety() -> None:
-    safe = RewardModel(reward_model(2), tokenizer())
+    safe = RewardModel(Role(reward_model(2)), tokenizer())
     asked_for = [*prompts(1), *prompts(1, task="safety")]
     groups = [samples("owl", "owl rain"), samples("hill", "hill rain")]
-    scores = Judges(FunctionReward("mine", lambda p, a: [len(x) for x in a]), safe, 0.0)(asked_for, groups, tokenizer())
+    longest = FunctionReward("mine", lambda p, a: [len(x) for x in a])
+    scores = CombinedReward(longest, safe, tokenizer(), 0.0)(asked_for, groups)
     assert scores.helpfulness.tolist() == [3, 8, 4, 9]
     assert scores.safety is not None
     assert scores.combined.tolist() == [3, 8, *scores.safety.tolist()[2:]]

@@ -11,6 +11,7 @@ from tiny import language_model, policy, prompts, reward_model, tokenizer
 
 from ayni.errors import BadInput
 from ayni.model.layout import Layout
+from ayni.model.role import Role
 from ayni.model_directory import save_model
 from ayni.records import Message, Prompt
 from ayni.reward import model as reward_module
@@ -22,8 +23,8 @@ from ayni.text.chat import render, render_prompt
 
 def alone(reward: RewardModel, row: list[int]) -> float:
     """The head at the last token of a plain forward pass over one row."""
-    hidden = reward.model(torch.tensor(row), Layout.of([len(row)]))
-    return (hidden[-1] @ reward.model.head[0]).item()
+    model = reward.role.model
+    return (model(torch.tensor(row), Layout.of([len(row)]))[-1] @ model.head[0]).item()
 
 
 def rows(count: int, seed: int = 0) -> list[list[int]]:
@@ -32,7 +33,7 @@ def rows(count: int, seed: int = 0) -> list[list[int]]:
 
 
 def test_scores_are_read_at_the_last_token_in_the_order_given(monkeypatch: pytest.MonkeyPatch) -> None:
-    reward, asked = RewardModel(reward_model(1), tokenizer()), rows(40)
+    reward, asked = RewardModel(Role(reward_model(1)), tokenizer()), rows(40)
     expected = torch.tensor([alone(reward, row) for row in asked])
     assert expected.std() > 0.1
     for budget in (8192, 50, 1):  # tokens per pass
@@ -41,7 +42,7 @@ def test_scores_are_read_at_the_last_token_in_the_order_given(monkeypatch: pytes
 
 
 def test_neighbours_and_order_do_not_matter() -> None:
-    reward, asked = RewardModel(reward_model(1, dtype=torch.float64), tokenizer()), rows(30)
+    reward, asked = RewardModel(Role(reward_model(1, dtype=torch.float64)), tokenizer()), rows(30)
     scores = reward.score_tokens(asked)
     order = np.random.default_rng(1).permutation(30)
     torch.testing.assert_close(reward.score_tokens([asked[i] for i in order]), scores[order])
@@ -51,7 +52,7 @@ def test_neighbours_and_order_do_not_matter() -> None:
 
 
 def test_every_token_up_to_the_last_counts() -> None:
-    reward = RewardModel(reward_model(1), tokenizer())
+    reward = RewardModel(Role(reward_model(1)), tokenizer())
     row = rows(1)[0]
     changed = [*row[:-1], row[-1] + 1 if row[-1] < 289 else 3]
     scores = reward.score_tokens([row, changed, row[:-1]])
@@ -59,7 +60,7 @@ def test_every_token_up_to_the_last_counts() -> None:
 
 
 def test_an_answer_scores_as_its_finished_dialogue() -> None:
-    reward, asked = RewardModel(reward_model(1), tokenizer()), prompts(3)
+    reward, asked = RewardModel(Role(reward_model(1)), tokenizer()), prompts(3)
     answers = ["the owl sings", "rain", "who may ask"]
     rendered = [
         render((*p.dialog, Message("assistant", a)), tokenizer()).tokens for p, a in zip(asked, answers, strict=True)
@@ -74,7 +75,7 @@ def test_an_answer_scores_as_its_finished_dialogue() -> None:
 
 
 def test_samples_of_the_same_tokenizer_are_read_as_drawn() -> None:
-    reward, asked = RewardModel(reward_model(1), tokenizer()), prompts(5)
+    reward, asked = RewardModel(Role(reward_model(1)), tokenizer()), prompts(5)
     groups = rollout(policy(), asked, n=2, sampling=Sampling(1.0, 1.0, 8), seed=0)
     assert {sample.finished for group in groups for sample in group} == {"stop", "length"}
     scores = reward.score_samples(asked, groups, tokenizer())
@@ -89,7 +90,7 @@ def test_samples_of_the_same_tokenizer_are_read_as_drawn() -> None:
 def test_samples_of_another_tokenizer_are_rendered_anew() -> None:
     other = tokenizer(1)
     assert other.fingerprint != tokenizer().fingerprint
-    reward, asked = RewardModel(reward_model(1), other), prompts(4)
+    reward, asked = RewardModel(Role(reward_model(1)), other), prompts(4)
     groups = rollout(policy(), asked, n=2, sampling=Sampling(1.0, 1.0, 8), seed=0)
     scores = reward.score_samples(asked, groups, tokenizer())
     expected = [
@@ -101,7 +102,7 @@ def test_samples_of_another_tokenizer_are_rendered_anew() -> None:
 
 
 def test_an_answer_that_does_not_fit_is_bad_input() -> None:
-    reward = RewardModel(reward_model(1), tokenizer())
+    reward = RewardModel(Role(reward_model(1)), tokenizer())
     with pytest.raises(BadInput, match="answer 1: 97 tokens do not fit the reward model's context of 96"):
         reward.score_tokens([[5], [5] * 97])
 
@@ -111,8 +112,8 @@ def test_a_saved_reward_model_scores_the_same_and_is_frozen(tmp_path: Path) -> N
     save_model(tmp_path / "rm", model, tokenizer())
     loaded = load_reward(tmp_path / "rm")
     asked = rows(6)
-    assert torch.equal(loaded.score_tokens(asked), RewardModel(model, tokenizer()).score_tokens(asked))
-    assert not any(p.requires_grad for p in loaded.model.parameters())
+    assert torch.equal(loaded.score_tokens(asked), RewardModel(Role(model), tokenizer()).score_tokens(asked))
+    assert not any(p.requires_grad for p in loaded.role.model.parameters())
     assert loaded.name == "rm"
 
 
@@ -127,7 +128,7 @@ def test_a_language_model_is_refused_and_no_head_is_made_up(tmp_path: Path) -> N
 
 
 def test_a_dialogue_of_several_turns_is_scored_at_its_last_answer() -> None:
-    reward = RewardModel(reward_model(1), tokenizer())
+    reward = RewardModel(Role(reward_model(1)), tokenizer())
     first = (Message("user", "owl"), Message("assistant", "yes"))
     longer = (*first, Message("user", "why"), Message("assistant", "rain"))
     scores = reward.scores([first, longer])

@@ -11,8 +11,9 @@ from tiny import policy, prompts, reward_model, tokenizer
 
 from ayni.maths.advantages import whiten
 from ayni.maths.rewards import MARGINS, combine_rewards
+from ayni.model.role import Role
 from ayni.records import RATINGS
-from ayni.reward.combine import Judges
+from ayni.reward.combine import CombinedReward
 from ayni.reward.model import RewardModel
 from ayni.rollout.engine import rollout
 from ayni.rollout.sampling import Sampling
@@ -62,11 +63,11 @@ def test_margins_are_table_27() -> None:
 
 
 def test_judges_tag_by_the_prompts_task_and_keep_order() -> None:
-    helpful, safe = (RewardModel(reward_model(seed), tokenizer()) for seed in (1, 2))
+    helpful, safe = (RewardModel(Role(reward_model(seed)), tokenizer()) for seed in (1, 2))
     asked = [*prompts(3, seed=1), *prompts(2, seed=2, task="safety")]
     groups = rollout(policy(), asked, n=2, sampling=Sampling(1.0, 1.0, 6), seed=0)
-    scores = Judges(helpful, safe)(asked, groups, tokenizer())
-    alone = Judges(helpful, None)(asked, groups, tokenizer())
+    scores = CombinedReward(helpful, safe, tokenizer())(asked, groups)
+    alone = CombinedReward(helpful, None, tokenizer())(asked, groups)
     assert scores.safety is not None
     torch.testing.assert_close(alone.combined, scores.helpfulness)
     assert alone.safety is None

@@ -31,8 +31,8 @@ from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.quality.page_measures import quality_of
 from ayni.records import RATINGS, Prompt, Sample, to_dict
-from ayni.rollout.engine import Engine, rollout, with_room
-from ayni.rollout.local import LocalEngine, chunk_prompts, load_engine
+from ayni.rollout.engine import Engine, chunk_prompts, rollout, with_room
+from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
 from ayni.rollout.voices import two_voices

@@ -22,8 +22,8 @@ from ayni.model.precision import Dtype
 from ayni.records import Demonstration, Message, Prompt, Sample, to_dict
 from ayni.reward.combine import CombinedReward, load_combined
 from ayni.reward.function import FunctionReward, load_choice, outside_sources
-from ayni.rollout.engine import rollout, with_room
-from ayni.rollout.local import chunk_prompts, load_engine
+from ayni.rollout.engine import chunk_prompts, rollout, with_room
+from ayni.rollout.local import load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
 from ayni.run import Run

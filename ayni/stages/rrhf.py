@@ -12,8 +12,8 @@ from ayni.model.role import Role
 from ayni.model_directory import Trunks, load_model, save_model
 from ayni.reward.combine import load_combined
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import rollout, sampled_sequence, with_room
-from ayni.rollout.local import LocalEngine, chunk_prompts
+from ayni.rollout.engine import chunk_prompts, rollout, sampled_sequence, with_room
+from ayni.rollout.local import LocalEngine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all
 from ayni.run import Run
