@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tiny import WORDS, language_model, policy, prompts, reward_model, tokenizer
+from tiny import WORDS, language_model, policy_model, prompts, reward_model, tokenizer
 
 from ayni.config import parse_config
 from ayni.files import write_jsonl
@@ -66,7 +66,7 @@ def prepare(place: Path) -> dict[str, Small]:
     """Writes the inputs into `place`; stage name → how to run it."""
     words, inputs = tokenizer(), {name: place / name for name in ("tokenizer", "policy", "helpful", "safe")}
     words.save(place / "tokenizer")
-    save_model(place / "policy", policy(0).model, words)
+    save_model(place / "policy", policy_model(0), words)
     save_model(place / "helpful", reward_model(1), words)
     save_model(place / "safe", reward_model(2), words)
     save_model(place / "base", language_model(4), words)

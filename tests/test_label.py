@@ -15,7 +15,7 @@ import pytest
 from small_models import refused
 from small_stages import Small, comparisons, contents
 from test_api_judge import Endpoint, prefers, said
-from tiny import policy, prompts, tokenizer
+from tiny import policy, policy_model, prompts, tokenizer
 
 from ayni import cli
 from ayni.errors import AyniError
@@ -39,7 +39,7 @@ PAIRS = 12
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A judge, comparisons, prompts and two models' samples of them."""
     folder = tmp_path_factory.mktemp("inputs")
-    save_model(folder / "judge", policy(0, context=1024).model, tokenizer())
+    save_model(folder / "judge", policy_model(0, context=1024), tokenizer())
     write_jsonl(folder / "pairs.jsonl", map(to_dict, comparisons(PAIRS)))
     asked = prompts(4)
     write_jsonl(folder / "prompts.jsonl", map(to_dict, asked))

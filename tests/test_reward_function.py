@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 from small_stages import Small, prepare
-from tiny import policy, prompts, reward_model, tokenizer
+from tiny import policy_model, prompts, reward_model, tokenizer
 
 from ayni import cli
 from ayni.config import parse_config
@@ -446,7 +446,7 @@ def test_from_the_command_line(
 def test_chat_chooses_by_a_file(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    save_model(tmp_path / "m", policy().model, tokenizer())
+    save_model(tmp_path / "m", policy_model(), tokenizer())
     written(tmp_path, LONGEST, "my_score.py")
     monkeypatch.chdir(tmp_path)
     said = {}
