@@ -192,7 +192,7 @@ def test_doctor_reads_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
 
 @pytest.fixture
 def recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    for name in ("ayni.stages.fakerecords", "ayni.stages.fakefit", "ayni.report"):
+    for name in ("ayni.stages.fakerecords", "ayni.stages.fakefit"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     test_pipeline.install()
     path = tmp_path / "tiny.yaml"

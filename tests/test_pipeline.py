@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 import yaml
 
-from ayni import done, execution
 from ayni.config import Config, parse_yaml, read_yaml
 from ayni.errors import BadInput, NoRoom
 from ayni.files import Killed, failpoint, sha256_of, write_json, write_text
+from ayni.parallel import Ranks
 from ayni.run import Run
+from ayni.runs import execution, sealing
 from ayni.runs.execution import dump_yaml, execute, locked
 from ayni.runs.pipeline import run_recipe
 from ayni.runs.recipe import load_stage, read_recipe, stage_kinds
@@ -68,15 +69,11 @@ def install() -> None:
     sys.modules["ayni.stages.fakefit"] = fake(
         "fakefit", {"data*": "records.jsonl", "model?": "model"}, fit, lr=0.5, note="1e-5"
     )
-    report = types.ModuleType("ayni.report")
-    report.__path__ = [str(Path(done.__file__).parent / "report")]
-    report.build_report = lambda directory: write_text(directory / "report" / "index.html", "report")
-    sys.modules["ayni.report"] = report
 
 
 @pytest.fixture(autouse=True)
 def _stages(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ayni.stages.fakerecords", "ayni.stages.fakefit", "ayni.report"):
+    for name in ("ayni.stages.fakerecords", "ayni.stages.fakefit"):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     install()
     RAN.clear()
@@ -126,7 +123,7 @@ def test_what_a_run_leaves(recipe: Path) -> None:
     summary = run_recipe(recipe, recipe.parent / "run", quiet=True)
     run = recipe.parent / "run"
     assert sorted(path.name for path in run.iterdir()) == [
-        "recipe.yaml", "report", "results.json", "stages", "status.json",
+        "recipe.yaml", "results.json", "stages", "status.json",
     ]  # fmt: skip
     status = json.loads((run / "status.json").read_text())
     assert status["run"] == "tiny"
@@ -304,7 +301,7 @@ def test_a_real_sigkill_then_the_same_command(recipe: Path, tmp_path: Path, plac
 
 def test_a_kill_between_seal_and_clean_up_loses_nothing(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as killed:
-        killed.setattr(done, "remove_checkpoints", lambda directory: None)
+        killed.setattr(sealing, "remove_checkpoints", lambda directory: None)
         go(recipe, only=["make"])
     make = next((recipe.parent / "run" / "stages").glob("*-make-*"))
     assert (make / "checkpoints").is_dir()

@@ -12,10 +12,11 @@ import pytest
 from small_stages import Small, contents, prepare
 
 import ayni
-from ayni import execution, files
+from ayni import files
 from ayni.errors import BadInput
 from ayni.files import Killed
 from ayni.rollout import store
+from ayni.runs import execution
 from ayni.stages import collect
 from ayni.train import checkpoint
 from ayni.village.village import Village
