@@ -59,18 +59,25 @@ _Loader.add_implicit_resolver(
 )
 
 
+_MERGE = "tag:yaml.org,2002:merge"
+
+
 def _build(node: yaml.Node, loader: _Loader, at: tuple[str | int, ...], lines: Lines, path: object) -> Any:
     lines[at] = node.start_mark.line + 1
     if isinstance(node, yaml.MappingNode):
-        loader.flatten_mapping(node)
+        own = sum(key.tag != _MERGE for key, _ in node.value)
+        loader.flatten_mapping(node)  # what `<<` merges comes first, and the mapping's own keys win over it
+        merged, given = len(node.value) - own, set[str]()
         value: dict[Any, Any] = {}
-        for key_node, child in node.value:
+        for number, (key_node, child) in enumerate(node.value):
             key = loader.construct_object(key_node, deep=True)
             line = key_node.start_mark.line + 1
             if not isinstance(key, str):
                 raise BadInput(f"the key {key!r} is not text", path=str(path), line=line, fix="put it in quotes")
-            if key in value:
+            if key in given:
                 raise BadInput("the key stands twice", path=str(path), line=line, field=".".join(map(str, (*at, key))))
+            if number >= merged:
+                given.add(key)
             value[key] = _build(child, loader, (*at, key), lines, path)
             lines[(*at, key)] = line
         return value

@@ -22,12 +22,13 @@ from ayni.errors import AyniError
 from ayni.evaluate.results import Result, read_results
 from ayni.files import Killed, write_jsonl
 from ayni.formats.reading import read_comparisons
-from ayni.model_directory import load_model, save_model
+from ayni.model_directory import save_model
 from ayni.records import Comparison, Message, Prompt, to_dict
 from ayni.reward.api_judge import ApiJudge
 from ayni.reward.judge_prompts import AXES, DECIDE, THINK_THEN_DECIDE, pair_question
 from ayni.reward.option_judge import OptionJudge
-from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.engine import rollout
+from ayni.rollout.local import load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all
 from ayni.stages import label
@@ -80,7 +81,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def test_comparisons_are_judged_again(place: Path, tmp_path: Path) -> None:
     stage(place, heldout_share=0.25, batch="7").execute(tmp_path / "o")
-    model = OptionJudge(Policy(*load_model(place / "judge")))
+    model = OptionJudge(load_engine(place / "judge"))
     found = {(c.prompt, frozenset((c.chosen, c.rejected))): c for c in records(tmp_path / "o")}
     agreed, missing = [], 0
     for c in comparisons(PAIRS):

@@ -13,13 +13,15 @@ from tiny import VOCAB, language_model, policy, prompts, tokenizer
 
 from ayni.errors import BadInput
 from ayni.model.layout import Layout
+from ayni.model.role import Role
 from ayni.model.transformer import Transformer
 from ayni.quality.judge_consistency import Said, agreement_results, consistency_results
 from ayni.records import Message, Prompt
 from ayni.reward.judge_prompts import DECIDE, OPTIONS, THEN_DECIDE, THINK, pair_question, safety_question
 from ayni.reward.option_judge import Choice, OptionJudge, choice_of, option_logprobs
 from ayni.reward.verdicts import Verdict, comparison_of, degree
-from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.engine import rollout
+from ayni.rollout.local import LocalEngine
 from ayni.rollout.sampling import Sampling
 from ayni.text.chat import render, render_prompt
 
@@ -89,7 +91,7 @@ def test_a_verdict_is_the_ratio_of_the_options_averaged_over_the_orders() -> Non
         shares = []
         for first, second in ((a, b), (b, a)):
             choice = choice_of([], pair_question(ask(), first, second, DECIDE), tokenizer())
-            p_a, p_b = (math.exp(reference(model.policy.model, choice.context, o)) for o in choice.options)
+            p_a, p_b = (math.exp(reference(model.engine.role.model, choice.context, o)) for o in choice.options)
             shares.append(p_a / (p_a + p_b))
         assert verdict.orders == pytest.approx((shares[0], 1 - shares[1]), abs=1e-5)
         assert verdict.probability == (verdict.forward[0] + verdict.backward[0]) / 2
@@ -129,7 +131,7 @@ def test_reasoning_comes_between_question_and_options_as_it_was_sampled() -> Non
         assert thought[-1] == tokenizer().eos
         assert 2 <= len(thought) - len(head) <= REASONING.max_tokens + 1
         choice = choice_of(thought, THEN_DECIDE, tokenizer())
-        a, b = (reference(model.policy.model, choice.context, option) for option in choice.options)
+        a, b = (reference(model.engine.role.model, choice.context, option) for option in choice.options)
         assert p == pytest.approx(1 / (1 + math.exp(b - a)), abs=1e-5)
     assert model.verdicts([ask()], ["a wise owl"], ["the hill"])[0].forward == pytest.approx(verdict.forward[:1])
     other = replace(model, seed=6).verdicts([ask()], ["a wise owl"], ["the hill"])
@@ -141,9 +143,9 @@ def test_many_questions_reason_in_parts_and_draw_the_same(monkeypatch: pytest.Mo
     whole = model.verdicts(asked, ["rain"] * 5, ["a hill"] * 5, times=2)
     drawn: list[int] = []
 
-    def counted(policy: Policy, prompts: list[Prompt], **rest: Any) -> Any:
+    def counted(engine: LocalEngine, prompts: list[Prompt], **rest: Any) -> Any:
         drawn.append(len(prompts))
-        return rollout(policy, prompts, **rest)
+        return rollout(engine, prompts, **rest)
 
     monkeypatch.setattr("ayni.reward.option_judge.rollout", counted)
     monkeypatch.setattr("ayni.reward.option_judge.CACHE_TOKENS", 3600)
@@ -187,7 +189,7 @@ def test_safety_is_asked_in_both_orders() -> None:
             text = safety_question(ask("safety"), answer, DECIDE, safe_first=safe_first)
             assert (text.index(": safe") < text.index(": unsafe")) is safe_first
             choice = choice_of([], text, tokenizer())
-            a, b = (reference(model.policy.model, choice.context, option) for option in choice.options)
+            a, b = (reference(model.engine.role.model, choice.context, option) for option in choice.options)
             shares.append(1 / (1 + math.exp(b - a)))
         assert p == pytest.approx((shares[0] + 1 - shares[1]) / 2, abs=1e-5)
 
@@ -294,7 +296,7 @@ def test_a_liking_for_the_first_place_is_built_in_and_reported() -> None:
             model.output.weight[:, 0] = 0
             (tokens, _) = choice_of([], "x", tokenizer()).options
             model.output.weight[tokens[-1], 0] = liking
-        biased = OptionJudge(Policy(model, tokenizer(), "biased"))
+        biased = OptionJudge(LocalEngine(Role(model), tokenizer(), "biased"))
         rows = consistency_results(asked, biased.verdicts(asked, a, b), judge="biased")
         shares[liking] = {row.metric: row for row in rows}
     mass = shares[3.0]["first_option_mass"]

@@ -91,7 +91,7 @@ class Loop:
 
         learned: dict[str, float] = {}
         for mini in self._mini_batches(trajectories(answers, estimate.advantages, estimate.returns), t):
-            if t > settings.critic_warmup:
+            if self.critic is None or t > settings.critic_warmup:
                 learned = _renamed(self.policy.learn(mini), "policy", learned)
             if self.critic is not None:
                 learned = _renamed(self.critic.learn(mini), "value", learned)
