@@ -22,14 +22,14 @@ from ayni.online.learner import State
 from ayni.parallel import Ranks
 from ayni.train.batch import Experience, Trajectory, experience_of
 from ayni.train.gradient import accumulate, measure, micro_batches
-from ayni.train.objectives import Metrics, PolicyPenalty
+from ayni.train.objectives import Metrics, Objective, PolicyPenalty
 
 EPSILON = 1e-2  # ‖θ' − θ‖ of the differences
 SHRINK, TRIES = 0.5, 10
 
 
 @dataclass(frozen=True)
-class Divergence:
+class Divergence(Objective):
     """KL(π_old‖π) over the whole vocabulary at every sampled token."""
 
     old: Role

@@ -25,6 +25,7 @@ from ayni.maths.losses import (
     value_clip_loss,
 )
 from ayni.model.role import Role
+from ayni.parallel import Ranks
 from ayni.train.batch import Batch, Experience, Groups, Pairs, batch_of, experience_of, groups_of, pairs_of
 
 Metrics = dict[str, tuple[Tensor, Tensor]]  # name → (sum, count); summed over micro-batches and ranks, then divided
@@ -39,6 +40,11 @@ class Objective(Protocol):
 
     def loss(self, role: Role, batch: Any) -> tuple[Tensor, Metrics]: ...
 
+    def settled(self, role: Role, examples: Sequence[Any], ranks: Ranks, budget: int) -> Objective:
+        """This objective, knowing what must be known of a whole step before it is cut: a statistic of the examples of
+        all ranks under the model as it is. Most need none."""
+        return self
+
 
 def sum_by_sequence(x: Tensor, batch: Batch) -> Tensor:
     """Sums of masked-column values x (M,) per sequence: (N,)."""
@@ -49,7 +55,7 @@ def sum_by_sequence(x: Tensor, batch: Batch) -> Tensor:
 
 
 @dataclass(frozen=True)
-class NextToken:
+class NextToken(Objective):
     """Cross-entropy on the masked tokens: pretraining and supervised fine-tuning (paper §3.1)."""
 
     def batch(self, examples: Sequence[Any]) -> Batch:
@@ -63,7 +69,7 @@ class NextToken:
 
 
 @dataclass(frozen=True)
-class Ranking:
+class Ranking(Objective):
     """Ranking loss with margins, plus the safety auxiliary loss where labels exist (paper §3.2.2). Items are pairs."""
 
     safety_weight: float = 0.0
@@ -89,7 +95,7 @@ class Ranking:
 
 
 @dataclass(frozen=True)
-class DPO:
+class DPO(Objective):
     """Direct preference optimisation, or IPO: log-probs summed over the answer (Rafailov et al. 2023)."""
 
     beta: float = 0.1
@@ -115,7 +121,7 @@ class DPO:
 
 
 @dataclass(frozen=True)
-class RRHF:
+class RRHF(Objective):
     """Rank candidates by length-normalised log-probability, and imitate the best (Yuan et al. 2023). Items are groups.
 
     The imitation term is the best answer's mean cross-entropy, so that both terms speak per token.
@@ -142,7 +148,7 @@ class RRHF:
 
 
 @dataclass(frozen=True)
-class PolicyClip:
+class PolicyClip(Objective):
     """PPO's clipped policy loss over sampled tokens, at the sampler's temperature (paper §3.2.3).
 
     GRPO's two additions: `kl`·k3(π‖π_ref) in the loss, and `by_answer`, where items are answers and an answer's loss
@@ -177,7 +183,7 @@ class PolicyClip:
 
 
 @dataclass(frozen=True)
-class PolicyPenalty:
+class PolicyPenalty(Objective):
     """PPO-penalty: −A ρ + β k3 of KL(π_old‖π) (Schulman et al. 2017, eq. 8)."""
 
     beta: float = 1.0
@@ -201,7 +207,7 @@ class PolicyPenalty:
 
 
 @dataclass(frozen=True)
-class PolicyGradient:
+class PolicyGradient(Objective):
     """−A log π: REINFORCE and actor-critic, for samples of the policy itself (Williams 1992)."""
 
     temperature: float = 1.0
@@ -227,7 +233,7 @@ def policy_metrics(logprobs: Tensor, old: Tensor) -> Metrics:
 
 
 @dataclass(frozen=True)
-class ValueClip:
+class ValueClip(Objective):
     """The critic's clipped squared error over the same tokens."""
 
     clip: float = 0.2

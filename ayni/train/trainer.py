@@ -87,6 +87,7 @@ class Trainer:
 
     def gradient(self, examples: Sequence[Any], objective: Objective) -> dict[str, float]:
         """Leaves the gradient of the mean loss on the parameters, whatever the cut and the number of ranks."""
+        objective = objective.settled(self.role, examples, self.ranks, self.tokens_per_micro_batch)
         batches = micro_batches(examples, objective, self.ranks, self.tokens_per_micro_batch)
         try:
             return accumulate(self.role, batches, objective, self.ranks)

@@ -1,0 +1,78 @@
+"""KTO: learn from single judgements, thumbs up and down, without pairs; the reference is the model it starts from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ayni.errors import BadInput
+from ayni.formats.pairing import liked
+from ayni.formats.reading import scan
+from ayni.model.placement import Placement
+from ayni.model.role import Role
+from ayni.model_directory import load_model, save_model
+from ayni.records import Comparison, Dialog, Judgement
+from ayni.run import Run
+from ayni.seeds import rng
+from ayni.text.chat import answer_tokens
+from ayni.train.kto import KTO, Thumb, with_references
+from ayni.train.trainer import Fitting, Optimiser
+
+VERSION = 1
+INPUTS = {"model": "model", "data*": "records.jsonl"}
+
+
+class Config(Fitting):
+    """Ethayarajh et al.: β 0.1, LR 5e-7 … 5e-6, one epoch, λ_D n_D ≈ λ_U n_U."""
+
+    optimiser: Optimiser = Field(Optimiser(lr=5e-6), description="AdamW and its schedule")
+    epochs: float = Field(1, gt=0)
+    beta: float = Field(0.1, gt=0)
+    desirable_weight: float = Field(1.0, ge=0, description="λ_D, of answers that are liked")
+    undesirable_weight: float = Field(1.0, ge=0, description="λ_U, of the others")
+    liked_from: float | None = Field(None, description="least score of a liked answer, where answers have scores")
+
+
+def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    start, tokenizer = load_model(inputs["model"], expect="logits")
+    model = config.to_train(start, run)
+    judged = [each for path in inputs["data"] for each in read_thumbs(Path(path), config.liked_from)]
+    if len({up for _, _, up in judged}) < 2:
+        raise BadInput("every answer is judged alike", path=inputs["data"][0], fix="give liked and disliked answers")
+    order = rng(run.seed, run.name, "mismatched").permutation(len(judged))
+    others = {int(i): judged[order[k - 1]][1] for k, i in enumerate(order)}  # everybody gets a neighbour's answer
+    thumbs = [
+        Thumb(answer_tokens(dialog, answer, tokenizer), up, answer_tokens(dialog, others[i], tokenizer))
+        for i, (dialog, answer, up) in enumerate(judged)
+    ]
+    context = model.shape.context
+    kept = [t for t in thumbs if max(len(t.sequence.tokens), len(t.mismatched.tokens)) <= context]
+    if not kept:
+        raise BadInput(f"no answer fits the context of {context} tokens", path=inputs["data"][0])
+    ups = sum(t.desirable for t in kept)
+    run.say(f"{ups} liked, {len(kept) - ups} disliked answers, {len(thumbs) - len(kept)} dropped as too long")
+    placement = Placement.of(run, config.dtype)
+    reference = Role(placement.place(model))  # before it learns
+    kept = with_references(kept, reference, config.tokens_per_micro_batch, placement.ranks)
+    config.fit(model, kept, KTO(config.beta, config.desirable_weight, config.undesirable_weight), run)
+    if run.leads:
+        save_model(run.directory / "model", model, tokenizer, card={"stage": "kto"})
+
+
+def read_thumbs(path: Path, liked_from: float | None) -> Iterator[tuple[Dialog, str, bool]]:
+    """(dialogue, answer, whether it is liked): of judgements, or of comparisons, whose chosen answers are liked."""
+    for record in scan(path).records:
+        if isinstance(record, Comparison):
+            yield record.prompt.dialog, record.chosen, True
+            yield record.prompt.dialog, record.rejected, False
+        elif not isinstance(record, Judgement):
+            raise BadInput("holds neither judgements nor comparisons", path=path)
+        elif record.label is not None:
+            yield record.prompt.dialog, record.response, bool(liked(record.label))
+        elif liked_from is None or record.score is None:
+            raise BadInput("the answers have scores", path=path, field="liked_from", fix="say from which score on")
+        else:
+            yield record.prompt.dialog, record.response, record.score >= liked_from
