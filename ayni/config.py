@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from ayni.errors import BadInput
 from ayni.files import read_text
 
-__all__ = ["Config", "Field", "Lines", "apply_sets", "parse_config", "parse_yaml", "read_yaml"]
+__all__ = ["Config", "Field", "Lines", "apply_sets", "field_validator", "parse_config", "parse_yaml", "read_yaml"]
 
 Lines = dict[tuple[str | int, ...], int]
 

@@ -13,9 +13,9 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ayni.errors import BadInput
-from ayni.files import read_json
 from ayni.model.pickled import load_tensors
 from ayni.model.shape import Shape
+from ayni.model.stored import weight_files
 from ayni.model.transformer import Transformer
 from ayni.model.weights import Weight
 
@@ -70,14 +70,15 @@ def halves_to_pairs(weight: Tensor, heads: int) -> Tensor:
     return weight.unflatten(0, (heads, 2, -1)).transpose(1, 2).flatten(0, 2)
 
 
-def _rotated_heads(name: str, shape: Shape) -> int | None:
+def rotated_heads(name: str, shape: Shape) -> int | None:
+    """How many heads the rows of this weight hold, where they rotate: wq's and wk's."""
     return {"wq": shape.heads, "wk": shape.kv_heads}.get(name.removesuffix(".weight").rpartition(".")[2])
 
 
 def their_tensors(model: Transformer) -> Iterator[tuple[str, Tensor]]:
     """Every weight under its Hugging Face name, rotated as Hugging Face does; a tied head is left out."""
     for name, parameter in model.named_parameters():
-        heads = _rotated_heads(name, model.shape)
+        heads = rotated_heads(name, model.shape)
         tensor = parameter.detach()
         yield their_name(name), tensor if heads is None else pairs_to_halves(tensor, heads)
 
@@ -97,7 +98,7 @@ def our_weights(directory: Path, shape: Shape) -> Iterator[Weight]:
             continue
         if name == "tok_embeddings.weight":
             embedding = tensor
-        heads = _rotated_heads(name, shape)
+        heads = rotated_heads(name, shape)
         fits = heads is not None and tensor.dim() == 2 and len(tensor) == heads * shape.head_dim
         yield Weight(source, name, halves_to_pairs(tensor, heads) if heads is not None and fits else tensor)
     if tied_copy is not None and (embedding is None or not torch.equal(tied_copy, embedding)):
@@ -105,30 +106,13 @@ def our_weights(directory: Path, shape: Shape) -> Iterator[Weight]:
 
 
 def read_tensors(directory: Path) -> Iterator[tuple[str, Tensor]]:
-    """(name, tensor) of model.safetensors or pytorch_model.bin, whole or in shards with an index."""
-    for stem, suffix in (("model", "safetensors"), ("pytorch_model", "bin")):
-        whole, index = directory / f"{stem}.{suffix}", directory / f"{stem}.{suffix}.index.json"
-        if whole.is_file():
-            return _read_file(whole)
-        if index.is_file():
-            return (item for shard in _shards(index) for item in _read_file(shard))
-    raise BadInput("no weights here: neither model.safetensors nor pytorch_model.bin", path=directory)
+    """(name, tensor) of all the directory's weight files."""
+    files = weight_files(directory)
+    return (item for file in files for item in read_file(file))
 
 
-def _shards(index: Path) -> list[Path]:
-    value = read_json(index)
-    places = value.get("weight_map") if isinstance(value, dict) else None
-    if not isinstance(places, dict) or not places:
-        raise BadInput("expected an object", path=index, line=1, field="weight_map")
-    for name, file in places.items():
-        if not isinstance(file, str) or Path(file).name != file:
-            raise BadInput(f"{file!r} is not a file beside this one", path=index, field=name)
-        if not (index.parent / file).is_file():
-            raise BadInput(f"its shard {file} is missing", path=index, field=name)
-    return [index.parent / file for file in sorted(set(places.values()))]
-
-
-def _read_file(path: Path) -> Iterator[tuple[str, Tensor]]:
+def read_file(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """(name, tensor) of one .safetensors or .bin file; BadInput when it is torn."""
     if path.suffix == ".bin":
         yield from load_tensors(path).items()
         return

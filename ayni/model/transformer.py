@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ayni.model.rounding import resize, rounded
 from ayni.model.shape import Shape
+from ayni.model.stored import Base
 
 
 class Context(Protocol):
@@ -102,6 +103,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.shape = shape
         self.dtype: torch.dtype | None = None
+        self.base: Base | None = None  # the directory whose weights these are: what an adapter's file refers to
         self.tok_embeddings = nn.Embedding(shape.vocab, shape.dim)
         self.layers = nn.ModuleList(Block(shape) for _ in range(shape.layers))
         self.norm = RMSNorm(shape.dim, shape.norm_eps)

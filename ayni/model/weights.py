@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -44,6 +44,20 @@ def assemble(
     with torch.device("meta"):
         model = Transformer(shape)
     wanted = {name: tuple(p.shape) for name, p in model.named_parameters()}
+    state = collected(wanted, weights, path=path, dtype=dtype, source_name=source_name)
+    model.load_state_dict(state, assign=True)
+    return model
+
+
+def collected(
+    wanted: Mapping[str, tuple[int, ...]],
+    weights: Iterable[Weight],
+    *,
+    path: Path,
+    dtype: torch.dtype | None = None,
+    source_name: Callable[[str], str] = str,
+) -> dict[str, Tensor]:
+    """The `wanted` tensors by our names, each of its sizes and in memory of its own; BadInput as in `assemble`."""
     state: dict[str, Tensor] = {}
     for source, name, tensor in weights:
         if name not in wanted:
@@ -60,5 +74,4 @@ def assemble(
     if missing:
         more = f", and so are {len(missing) - 1} more" if len(missing) > 1 else ""
         raise BadInput(f"the weight is missing{more}", path=path, field=source_name(missing[0]))
-    model.load_state_dict(state, assign=True)
-    return model
+    return state

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ayni.config import Config, Field
 from ayni.errors import BadInput, BadNumbers
+from ayni.model.adapters import adapter_of
 from ayni.model.layout import Layout
 from ayni.model.transformer import Transformer
 from ayni.run import Run
@@ -62,6 +63,8 @@ class Trainer:
         self.model, self.optimiser, self.steps, self.step = model, optimiser, steps, 0
         self.world = world or World()
         freeze(model, train_layers)
+        if adapter_of(model) is None:
+            model.base = None  # its weights are about to leave what their directory holds
         self.parameters = {name: p for name, p in model.named_parameters() if p.requires_grad}
         matrices = [p for p in self.parameters.values() if p.ndim > 1]
         vectors = [p for p in self.parameters.values() if p.ndim <= 1]
@@ -140,9 +143,14 @@ class Trainer:
 
 
 def freeze(model: Transformer, train_layers: int | Literal["all"]) -> None:
-    """Train everything, or only the last N blocks, the final norm and an untied head; BadInput if there is no N."""
+    """Train everything, or only the last N blocks, the final norm and an untied head; BadInput if there is no N.
+
+    Of a model with an adapter that, and its score head, are everything; BadInput for a part of them.
+    """
     if train_layers == "all":
         return
+    if adapter_of(model) is not None:
+        raise BadInput("an adapter is trained as a whole", field="train_layers", fix="choose its blocks by lora.layers")
     if not 1 <= train_layers <= model.shape.layers:
         raise BadInput(f"{train_layers} of {model.shape.layers} layers cannot be trained", field="train_layers")
     first = model.shape.layers - train_layers
