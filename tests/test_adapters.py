@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from small_models import refused, same
-from tiny import VOCAB, language_model, reward_model
+from tiny import VOCAB, language_model, policy, prompts, reward_model
 from torch import Tensor
 
 from ayni.config import parse_config
@@ -31,6 +31,8 @@ from ayni.model.layout import Layout
 from ayni.model.score_head import with_score_head
 from ayni.model.transformer import Transformer, initialise
 from ayni.records import Sequence
+from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.sampling import Sampling
 from ayni.train.batch import batch_of
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Optimiser, Trainer
@@ -171,6 +173,16 @@ def test_gradients_are_those_of_the_merged_weights(kind: str) -> None:
         torch.testing.assert_close(p.grad, grad, rtol=1e-9, atol=1e-12, msg=name)
 
 
+def test_a_fresh_adapter_draws_the_samples_of_its_trunk() -> None:
+    plain = policy()
+    fresh = Policy(with_adapter(plain.model, Lora(rank=4), seed=0), plain.tokenizer, plain.name)
+    for dtype in (None, torch.bfloat16):
+        plain.model.dtype = fresh.model.dtype = dtype
+        drawn = [rollout(p, prompts(3), n=2, sampling=Sampling(1.0, 1.0, 8), seed=0) for p in (plain, fresh)]
+        assert drawn[0] == drawn[1]
+    assert {p.dtype for p in fresh.model.parameters()} == {torch.float32}  # casting for speed made a copy
+
+
 # what learns
 
 
@@ -204,6 +216,28 @@ def test_training_moves_the_adapter_alone_and_lowers_the_loss() -> None:
     assert "train_layers: an adapter is trained as a whole" in line
 
 
+def test_a_checkpoint_holds_what_learns_alone_and_resumes_to_the_same_bits() -> None:
+    ids = tokens()[0][:20].tolist()
+    batch = batch_of([Sequence(ids, [False] * 4 + [True] * 16)])
+
+    def trainer() -> Trainer:
+        model = with_adapter(language_model(), Lora(rank=4), seed=0)
+        return Trainer(model, Optimiser(lr=1e-2, warmup=0), steps=6)
+
+    straight, first, second = trainer(), trainer(), trainer()
+    for _ in range(6):
+        straight.update([batch], NextToken())
+    for _ in range(3):
+        first.update([batch], NextToken())
+    tensors, numbers = first.state()
+    own = set(adapter_tensors(first.model))
+    assert {name.removeprefix("model.") for name in tensors if name.startswith("model.")} == own
+    second.load({name: tensor.clone() for name, tensor in tensors.items()}, numbers)
+    for _ in range(3):
+        second.update([batch], NextToken())
+    assert same(second.model, straight.model)
+
+
 def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_the_same() -> None:
     ids, layout = tokens()
     mask = torch.ones(len(ids), dtype=torch.bool)
@@ -228,19 +262,19 @@ def trunk_pointers(model: Transformer) -> dict[str, int]:
 
 def test_policy_reference_critic_and_reward_model_share_one_trunk() -> None:
     plain = language_model()
-    policy = stirred(with_adapter(plain, Lora(rank=4), seed=0))
-    reference = copy_adapter(policy).requires_grad_(False)
-    reward = with_score_head(policy, seed=3)
+    actor = stirred(with_adapter(plain, Lora(rank=4), seed=0))
+    reference = copy_adapter(actor).requires_grad_(False)
+    reward = with_score_head(actor, seed=3)
     critic = copy_adapter(reward)
     place = trunk_pointers(plain)
-    for role in (policy, reference, without_adapter(policy)):
+    for role in (actor, reference, without_adapter(actor)):
         assert trunk_pointers(role) == place
     del place["output.weight"]
     for role in (reward, critic):
         assert trunk_pointers(role) == place
-    owned = [{p.data_ptr() for p in adapter_tensors(role).values()} for role in (policy, reference, reward, critic)]
+    owned = [{p.data_ptr() for p in adapter_tensors(role).values()} for role in (actor, reference, reward, critic)]
     assert len(set().union(*owned)) == sum(len(one) for one in owned)
-    for start, copied in ((policy, reference), (policy, reward), (reward, critic)):
+    for start, copied in ((actor, reference), (actor, reward), (reward, critic)):
         for name, tensor in adapter_tensors(start).items():
             assert torch.equal(tensor, adapter_tensors(copied)[name])
     assert all(p.requires_grad for p in adapter_tensors(critic).values())
@@ -248,18 +282,18 @@ def test_policy_reference_critic_and_reward_model_share_one_trunk() -> None:
     assert reward.score.weight.dtype == torch.float32
     ids, layout = tokens()
     with torch.no_grad():
-        assert torch.equal(reference(ids, layout), policy(ids, layout))
-        assert torch.equal(reward(ids, layout), policy(ids, layout))
-        assert torch.equal(without_adapter(policy)(ids, layout), plain(ids, layout))
+        assert torch.equal(reference(ids, layout), actor(ids, layout))
+        assert torch.equal(reward(ids, layout), actor(ids, layout))
+        assert torch.equal(without_adapter(actor)(ids, layout), plain(ids, layout))
         assert sequence_scores(reward, reward(ids, layout), layout).std() > 0.1
 
 
 def test_what_moves_the_trunk_moves_it_for_all() -> None:
     """`.to` of one role must not leave each with a trunk of its own."""
-    policy = with_adapter(language_model(), Lora(rank=4), seed=0)
-    critic = with_score_head(policy, seed=0)
-    policy.to(torch.bfloat16)
-    pointers = trunk_pointers(policy)
+    actor = with_adapter(language_model(), Lora(rank=4), seed=0)
+    critic = with_score_head(actor, seed=0)
+    actor.to(torch.bfloat16)
+    pointers = trunk_pointers(actor)
     assert {name: pointers[name] for name in trunk_pointers(critic)} == trunk_pointers(critic)
     assert critic.tok_embeddings.weight.dtype == torch.bfloat16
     assert critic.score.weight.dtype == torch.float32

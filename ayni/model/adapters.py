@@ -29,7 +29,7 @@ class Lora(Config):
     """What an adapter adapts, and how freely."""
 
     rank: int = Field(16, ge=1, description="columns of B, rows of A")
-    alpha: float = Field(32, gt=0, description="B·A counts alpha / rank times")
+    alpha: float = Field(32.0, gt=0, description="B·A counts alpha / rank times")
     layers: int | Literal["all"] = Field("all", description="all, or only the last N blocks")
     targets: tuple[Target, ...] = Field(TARGETS, strict=False, min_length=1, description="which matrices of a block")
 

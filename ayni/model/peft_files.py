@@ -62,8 +62,8 @@ def our_adapter_name(name: str) -> str | None:
     inner = name.removeprefix(_PREFIX)
     for part in ("lora_A", "lora_B"):
         if inner.endswith(f".{part}.weight"):
-            weight = our_name(inner.removesuffix(f"{part}.weight") + "weight")
-            return None if weight is None else weight.removesuffix("weight") + part
+            linear = (our_name(inner.removesuffix(f"{part}.weight") + "weight") or "").removesuffix(".weight")
+            return f"{linear}.{part}" if linear.rpartition(".")[2] in TARGETS else None
     return SCORE if name == _PREFIX + SCORE else None
 
 

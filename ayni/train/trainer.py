@@ -123,8 +123,8 @@ class Trainer:
         return {name: float(s / n) for name, (s, n) in zip(names, totals.tolist(), strict=True) if n}
 
     def state(self, prefix: str = "") -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Everything a resume needs: weights and Adam's moments by name, and the step."""
-        tensors: dict[str, Tensor] = {f"{prefix}model.{name}": p for name, p in self.model.named_parameters()}
+        """Everything a resume needs: the weights that learn and Adam's moments by name, and the step."""
+        tensors: dict[str, Tensor] = {f"{prefix}model.{name}": p for name, p in self.parameters.items()}
         for name, p in self.parameters.items():
             for key, value in self.adam.state[p].items():
                 tensors[f"{prefix}adam.{key}.{name}"] = value
@@ -132,7 +132,7 @@ class Trainer:
 
     def load(self, tensors: dict[str, Tensor], numbers: dict[str, Any], prefix: str = "") -> None:
         with torch.no_grad():
-            for name, p in self.model.named_parameters():
+            for name, p in self.parameters.items():
                 p.copy_(tensors[f"{prefix}model.{name}"])
         for name, p in self.parameters.items():
             keys = ("step", "exp_avg", "exp_avg_sq")
