@@ -1,4 +1,4 @@
-"""Models of other projects in, ours out: Hugging Face, Meta and llama2.c (`ayni import`, `ayni export`)."""
+"""Models of other projects in, ours out: Hugging Face, PEFT, Meta and llama2.c (`ayni import`, `ayni export`)."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from typing import Literal, get_args
 
 from ayni.errors import BadInput
 from ayni.files import atomic_directory, atomic_file, write_json
+from ayni.model.adapters import adapter_of, merged
 from ayni.model.llama2c import read_llama2c, write_llama2c
 from ayni.model.meta import read_meta, write_meta
+from ayni.model.peft_files import is_adapter
 from ayni.model.transformer import Transformer
-from ayni.model_directory import EXTRA, check_vocabulary, load_model, load_weights, read_extra, save_model
+from ayni.model_directory import EXTRA, check_vocabulary, load_model, load_weights, read_extra, save_model, tokenizer_of
 from ayni.text.sentencepiece_codec import SentencePieceCodec
 from ayni.text.tok_bin import write_tok_bin
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
@@ -22,8 +24,9 @@ _CONTEXT = "context"  # Meta's params.json has no place for it, so it stands in 
 def import_model(src: Path, out: Path, tokenizer: Path | None = None) -> None:
     """Write the model at `src` as a model directory `out`, every weight in the dtype it is stored in.
 
-    `src` is a Hugging Face directory, a Meta directory or a llama2.c `.bin`; its tokenizer is found beside it unless
-    given. Raises BadInput when something is missing or does not fit, or when `out` exists; then nothing is written.
+    `src` is a Hugging Face directory, PEFT's (which stays an adapter of its base, wherever that lies), a Meta directory
+    or a llama2.c `.bin`; its tokenizer is found beside it unless given. Raises BadInput when something is missing or
+    does not fit, or when `out` exists; then nothing is written.
     """
     src, out = Path(src), Path(out)
     _refuse_existing(out)
@@ -38,9 +41,11 @@ def import_model(src: Path, out: Path, tokenizer: Path | None = None) -> None:
     save_model(out, model, chosen, card={"name": name, "stage": "import", "source": f"{name} ({kind})"}, extra=extra)
 
 
-def _read(src: Path) -> tuple[Format, Transformer]:
+def _read(src: Path) -> tuple[str, Transformer]:
     if src.is_file() and src.suffix == ".bin":
         return "llama2c", read_llama2c(src)
+    if is_adapter(src):
+        return "peft", load_weights(src, dtype=None)
     if (src / "config.json").is_file():
         return "hf", load_weights(src, dtype=None)
     if (src / "params.json").is_file():
@@ -50,11 +55,13 @@ def _read(src: Path) -> tuple[Format, Transformer]:
         return "meta", read_meta(src, context=context)
     if not src.exists():
         raise BadInput("no such file or directory", path=src)
-    fix = "give a Hugging Face directory (config.json), a Meta directory (params.json) or a llama2.c .bin"
+    fix = "give a Hugging Face directory (config.json), PEFT's, a Meta directory (params.json) or a llama2.c .bin"
     raise BadInput("not a model", path=src, fix=fix)
 
 
 def _tokenizer_beside(src: Path, vocab: int) -> Path:
+    if is_adapter(src):
+        return tokenizer_of(src)
     if src.is_dir():
         # Meta keeps one tokenizer.model above the directories of its models.
         above = src.parent / "tokenizer.model"
@@ -67,7 +74,7 @@ def _tokenizer_beside(src: Path, vocab: int) -> Path:
 
 
 def export_model(model: Path, out: Path, format: str, *, shards: int = 1) -> None:
-    """Write the model directory `model` as `out` in another format, with its tokenizer.
+    """Write the model directory `model` as `out` in another format, with its tokenizer; an adapter is merged.
 
     hf and meta write a directory (meta in `shards` files, 1 to 8). llama2c writes a file `out` ending in `.bin` with
     tok.bin beside it, or else a directory with model.bin and tok.bin. Raises BadInput when `out` exists, or for
@@ -80,6 +87,8 @@ def export_model(model: Path, out: Path, format: str, *, shards: int = 1) -> Non
         raise BadInput("only the meta format has shards", field="shards")
     _refuse_existing(out)
     transformer, tokenizer = load_model(model, dtype=None)
+    if adapter_of(transformer) is not None:
+        transformer = merged(transformer)
     if format == "hf":
         card = {"name": model.name, "stage": "export"}
         save_model(out, transformer, tokenizer, card=card, extra=read_extra(model))

@@ -170,13 +170,14 @@ def base_of(path: Path) -> Base:
     noted = _noted_base(path)
     named = noted.get("path") or peft.read_adapter_config(path).get("base_model_name_or_path")
     note = f"{BASE}.path" if "path" in noted else f'{{"{BASE}": {{"path": "…"}}}}'
-    fix = f"put it there, or write where it is into {EXTRA}: {note}"
+    fix = f"write where it is into {EXTRA}: {note}"
     if not isinstance(named, str) or not named:
         raise BadInput("does not say which model it is an adapter of", path=path / peft.CONFIG, fix=fix)
     places = [path.resolve() / named] if "path" in noted else [path.resolve() / named, Path(named)]
     place = next((place.resolve() for place in places if place.is_dir()), None)
     if place is None:
-        raise BadInput(f"its base model {named} is not there ({places[0].resolve()})", path=path, fix=fix)
+        what = f"its base model {named} is not there ({places[0].resolve()})"
+        raise BadInput(what, path=path, fix=f"put it there, or {fix}")
     if peft.is_adapter(place):
         raise BadInput(f"its base {place} is an adapter itself", path=path, fix="merge that one: `ayni export` does")
     return Base(place)

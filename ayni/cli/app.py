@@ -233,7 +233,8 @@ def _doctor(
 
 def _import(
     source: Annotated[
-        Path, typer.Argument(help="Records of any known format, a Hugging Face or Meta directory, or a llama2.c .bin.")
+        Path,
+        typer.Argument(help="Records of any known format, a Hugging Face, PEFT or Meta directory, a llama2.c .bin."),
     ],
     out: Annotated[Path, typer.Argument(help="The new .jsonl file, or model directory.")],
     tokenizer: Annotated[Path | None, typer.Option(help="A model's, where it does not lie beside it.")] = None,

@@ -65,11 +65,11 @@ class _TokenLogprobs(torch.autograd.Function):
         return torch.cat(out)[:columns]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, None, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         hidden, head, targets, norms = ctx.saved_tensors
         weight = head.to(hidden.dtype)
         grad_hidden = torch.empty_like(hidden)
-        grad_head = torch.zeros_like(head)
+        grad_head = torch.zeros_like(head) if ctx.needs_input_grad[1] else None  # an adapter's trunk is frozen
         scaled = resize(grads[0] / ctx.temperature, len(hidden))
         for start in range(0, len(hidden), ctx.chunk):
             rows = slice(start, start + ctx.chunk)
@@ -79,7 +79,8 @@ class _TokenLogprobs(torch.autograd.Function):
             grad.scatter_add_(1, targets[rows, None], scaled[rows, None])
             grad = grad.to(hidden.dtype)
             grad_hidden[rows] = grad @ weight
-            grad_head += (grad.t() @ hidden[rows]).to(head.dtype)
+            if grad_head is not None:
+                grad_head += (grad.t() @ hidden[rows]).to(head.dtype)
         return grad_hidden[: ctx.columns], grad_head, None, None
 
 

@@ -20,7 +20,9 @@ def to_train(model: Transformer, lora: Lora | None, seed: int, *, keep: bool = F
     if lora is None:
         if before is not None:
             return merged(model).requires_grad_(True)
-        return (copy.deepcopy(model) if keep else model).requires_grad_(True)
+        whole = (copy.deepcopy(model) if keep else model).requires_grad_(True)
+        whole.base = None  # its weights are about to leave what their directory holds
+        return whole
     if before is None:
         return with_adapter(model, lora, seed)
     if before != lora:

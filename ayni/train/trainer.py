@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ayni.config import Config, Field
 from ayni.errors import BadInput, BadNumbers
-from ayni.model.adapters import Lora
+from ayni.model.adapters import Lora, adapter_of
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.model.role import Role
@@ -130,9 +130,14 @@ class Trainer:
 
 
 def freeze(model: Transformer, train_layers: int | Literal["all"]) -> None:
-    """Train everything, or only the last N blocks, the final norm and an untied head; BadInput if there is no N."""
+    """Train everything, or only the last N blocks, the final norm and an untied head; BadInput if there is no N.
+
+    Of a model with an adapter that, and its score head, are everything; BadInput for a part of them.
+    """
     if train_layers == "all":
         return
+    if adapter_of(model) is not None:
+        raise BadInput("an adapter is trained as a whole", field="train_layers", fix="choose its blocks by lora.layers")
     if not 1 <= train_layers <= model.shape.layers:
         raise BadInput(f"{train_layers} of {model.shape.layers} layers cannot be trained", field="train_layers")
     first = model.shape.layers - train_layers
