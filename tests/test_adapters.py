@@ -32,7 +32,8 @@ from ayni.model.role import Role
 from ayni.model.score_head import with_score_head
 from ayni.model.transformer import Transformer, initialise
 from ayni.records import Sequence
-from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.engine import rollout
+from ayni.rollout.local import LocalEngine
 from ayni.rollout.sampling import Sampling
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Optimiser, Trainer, freeze
@@ -175,7 +176,7 @@ def test_gradients_are_those_of_the_merged_weights(kind: str) -> None:
 
 def test_a_fresh_adapter_draws_the_samples_of_its_trunk() -> None:
     plain = policy()
-    fresh = Policy(with_adapter(plain.model, Lora(rank=4), seed=0), plain.tokenizer, plain.name)
+    fresh = LocalEngine(Role(with_adapter(plain.role.model, Lora(rank=4), seed=0)), plain.tokenizer, plain.name)
     for dtype in (None, torch.bfloat16):
         plain.model.dtype = fresh.model.dtype = dtype
         drawn = [rollout(p, prompts(3), n=2, sampling=Sampling(1.0, 1.0, 8), seed=0) for p in (plain, fresh)]

@@ -108,6 +108,10 @@ def _chat(
     reward: Annotated[
         str | None, typer.Option(help="Who chooses: a reward model, FILE.py:FUNCTION or an http address.")
     ] = None,
+    reward_safety: Annotated[
+        str | None, typer.Option(help="A safety reward model beside it: it decides where an answer is unsafe.")
+    ] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Safety below which an answer is unsafe.")] = 0.15,
     temperature: Temperature = 0.6,
     top_p: TopP = 0.9,
     max_tokens: MaxTokens = 256,
@@ -116,7 +120,7 @@ def _chat(
     """Talk to a model. Ctrl-C stops an answer, Ctrl-D ends; /help lists the commands."""
     from ayni.cli.chat import chat
 
-    chat(model, system, best_of, reward, temperature, top_p, max_tokens, seed)
+    chat(model, system, best_of, reward, reward_safety, threshold, temperature, top_p, max_tokens, seed)
 
 
 def _annotate(

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ayni.cli import say
-from ayni.cli.generate import load_policy
+from ayni.cli.generate import load_engine
 from ayni.cli.stages import reward_at
 from ayni.errors import AyniError, BadInput
 from ayni.records import Dialog, Message, Prompt
-from ayni.reward.model import Reward
-from ayni.rollout.engine import Policy, rollout, stream
+from ayni.reward.combine import CombinedReward
+from ayni.rollout.engine import Engine, rollout, stream
 from ayni.rollout.sampling import Sampling
 from ayni.seeds import seed_of
 from ayni.text.chat import render_prompt
@@ -29,6 +29,8 @@ def chat(
     system: str,
     best_of: int,
     reward: str | Path | None,
+    reward_safety: str | Path | None,
+    threshold: float,
     temperature: float,
     top_p: float,
     max_tokens: int,
@@ -36,9 +38,14 @@ def chat(
 ) -> None:
     if (best_of > 1) != (reward is not None):
         raise BadInput("--best-of N and --reward RM go together")
-    policy = load_policy(model)
-    judge = None if reward is None else reward_at(reward)
-    talk = Conversation(policy, Sampling(temperature, top_p, max_tokens), seed, system, best_of, judge)
+    if reward_safety is not None and reward is None:
+        raise BadInput("--reward-safety RM stands beside --reward RM")
+    engine = load_engine(model)
+    chooser = None
+    if reward is not None:
+        safety = None if reward_safety is None else reward_at(reward_safety)
+        chooser = CombinedReward(reward_at(reward), safety, engine.tokenizer, threshold)
+    talk = Conversation(engine, Sampling(temperature, top_p, max_tokens), seed, system, best_of, chooser)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C stops an answer, not the talk
     try:
         if sys.stdin.isatty():
@@ -70,10 +77,16 @@ class Conversation:
     """The turns so far. `hold` reads lines until there are none; an answer goes to stdout, all else to stderr."""
 
     def __init__(
-        self, policy: Policy, sampling: Sampling, seed: int, system: str, best_of: int, judge: Reward | None
+        self,
+        engine: Engine,
+        sampling: Sampling,
+        seed: int,
+        system: str,
+        best_of: int,
+        reward: CombinedReward | None,
     ) -> None:
-        self.policy, self.sampling, self.seed = policy, sampling, seed
-        self.best_of, self.judge = best_of, judge
+        self.engine, self.sampling, self.seed = engine, sampling, seed
+        self.best_of, self.reward = best_of, reward
         self.system = system
         self.turns: list[Message] = []
         self.count = 0  # answers so far: each has random numbers of its own
@@ -104,7 +117,7 @@ class Conversation:
         said = ""
         try:
             dialog = self.fitting()
-            for piece in self.chosen(dialog) if self.judge is not None else self.streamed(dialog):
+            for piece in self.chosen(dialog) if self.reward is not None else self.streamed(dialog):
                 said += piece
                 sys.stdout.write(_harmless(piece))
                 sys.stdout.flush()
@@ -121,11 +134,11 @@ class Conversation:
     def fitting(self) -> Dialog:
         """The dialogue that fits the model's context with room to answer; the oldest turns are forgotten first."""
         head = (Message("system", self.system),) if self.system else ()
-        context = self.policy.model.shape.context
+        context = self.engine.context
         room = min(self.sampling.max_tokens, context // 4)
         while True:
             dialog = (*head, *self.turns)
-            length = len(render_prompt(dialog, self.policy.tokenizer))
+            length = len(render_prompt(dialog, self.engine.tokenizer))
             if length + room <= context:
                 return dialog
             if len(self.turns) == 1:
@@ -135,14 +148,14 @@ class Conversation:
 
     def streamed(self, dialog: Dialog) -> Iterator[str]:
         seed = seed_of(self.seed, "chat", self.count)
-        return stream(self.policy, dialog, sampling=self.sampling, seed=seed)
+        return stream(self.engine, dialog, sampling=self.sampling, seed=seed)
 
     def chosen(self, dialog: Dialog) -> Iterator[str]:
-        """The best of several whole answers by the reward."""
+        """The best of several whole answers by the reward, or by safety where an answer is unsafe."""
         prompt = Prompt(f"chat-{self.count}", dialog)
-        (samples,) = rollout(self.policy, [prompt], n=self.best_of, sampling=self.sampling, seed=self.seed)
-        assert self.judge is not None
-        scores = self.judge.score_samples([prompt], [samples], self.policy.tokenizer).tolist()
+        (samples,) = rollout(self.engine, [prompt], n=self.best_of, sampling=self.sampling, seed=self.seed)
+        assert self.reward is not None
+        scores = self.reward([prompt], [samples]).combined.tolist()
         best = max(range(len(scores)), key=scores.__getitem__)
         say(f"(best of {len(scores)}: {scores[best]:.2f}; the others {min(scores):.2f} and up)")
         yield samples[best].text

@@ -31,11 +31,11 @@ from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.quality.page_measures import quality_of
 from ayni.records import RATINGS, Prompt, Sample, to_dict
+from ayni.rollout.answers import two_answers
 from ayni.rollout.engine import Engine, chunk_prompts, rollout, with_room
 from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
-from ayni.rollout.voices import two_voices
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.village.annotators import Annotators, Opinion
@@ -259,7 +259,7 @@ def wait_for_people(store: Store, engines: Sequence[LocalEngine], config: Config
     with contextlib.ExitStack() as stack:
         where, me = "where `ayni annotate` serves this store", None
         if config.page is not None:
-            talk = two_voices([engine.alone() for engine in engines], config.temperatures, config.max_tokens, run.seed)
+            talk = two_answers([engine.alone() for engine in engines], config.temperatures, config.max_tokens, run.seed)
             me = store.enrol("me", "admin")
             where = f"at {stack.enter_context(page_at(config.page, store, me, talk=talk, quality=quality_of))}"
         run.say(f"people judge {where}; this goes on when batch {config.batch} is full")
