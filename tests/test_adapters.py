@@ -178,10 +178,12 @@ def test_a_fresh_adapter_draws_the_samples_of_its_trunk() -> None:
     plain = policy()
     fresh = LocalEngine(Role(with_adapter(plain.role.model, Lora(rank=4), seed=0)), plain.tokenizer, plain.name)
     for dtype in (None, torch.bfloat16):
-        plain.model.dtype = fresh.model.dtype = dtype
+        for engine in (plain, fresh):
+            engine.role.model.dtype = dtype
+            engine.sync(engine.role)
         drawn = [rollout(p, prompts(3), n=2, sampling=Sampling(1.0, 1.0, 8), seed=0) for p in (plain, fresh)]
         assert drawn[0] == drawn[1]
-    assert {p.dtype for p in fresh.model.parameters()} == {torch.float32}  # casting for speed made a copy
+    assert {p.dtype for p in fresh.role.model.parameters()} == {torch.float32}  # casting for speed made a copy
 
 
 # what learns
