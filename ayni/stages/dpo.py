@@ -16,13 +16,21 @@ from ayni.model.heads import token_logprobs
 from ayni.model.transformer import Transformer
 from ayni.model_directory import load_model, save_model
 from ayni.run import Run
+from ayni.stage import Face, Input
 from ayni.text.chat import answer_tokens
 from ayni.train.batch import Pair, cut, pairs_of
 from ayni.train.objectives import DPO, sum_by_sequence
 from ayni.train.trainer import Fitting, Optimiser
 
 VERSION = 1
-INPUTS = {"model": "model", "data*": "records.jsonl"}
+FACE = Face(
+    "fits",
+    inputs=(
+        Input("model", "model", ("language_model",)),
+        Input("data", "records.jsonl", ("comparisons",), many=True),
+    ),
+    leaves={"model": "language_model"},
+)
 
 
 class Config(Fitting):

@@ -30,6 +30,7 @@ from ayni.rollout.engine import Policy, rollout, sampled_sequence, with_room
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
+from ayni.stage import Face, Input
 from ayni.train.batch import Step, batch_of, cut
 from ayni.train.checkpoint import load_checkpoint, save_checkpoint
 from ayni.train.experience import advantages_of, forward, steps_of
@@ -38,13 +39,22 @@ from ayni.train.precision import DTYPES, NAMES, Dtype, compute_dtype
 from ayni.train.trainer import Optimiser, Trainer, steps_per_epoch
 
 VERSION = 1
-INPUTS = {
-    "model": "model",
-    "reward_helpfulness": "model",
-    "reward_safety?": "model",
-    "prompts*": "prompts.jsonl",
-    "validation*?": "prompts.jsonl",
-}
+FACE = Face(
+    "online",
+    inputs=(
+        Input("model", "model", ("language_model",)),
+        Input("reward_helpfulness", "model", ("reward_model",)),
+        Input("reward_safety", "model", ("reward_model",), optional=True),
+        Input("prompts", "prompts-train.jsonl", ("prompts",), many=True),
+        Input("validation", "prompts-validation.jsonl", ("prompts",), many=True, optional=True),
+    ),
+    leaves={
+        "model": "language_model",
+        "critic": "critic",
+        "snapshots": "snapshots",
+        "snapshots/*/model": "language_model",
+    },
+)
 
 
 class Config(Base):
