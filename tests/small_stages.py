@@ -17,7 +17,7 @@ from ayni.model_directory import save_model
 from ayni.records import RATINGS, Comparison, Demonstration, Message, to_dict
 from ayni.rollout import engine
 from ayni.runs.execution import execute
-from ayni.runs.recipe import load_stage
+from ayni.runs.faces import load_stage
 from ayni.text.chat import render_prompt
 from ayni.village.village import Village
 

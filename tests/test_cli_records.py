@@ -162,7 +162,7 @@ REFUSED: dict[str, tuple[Callable[[Path], Any], list[str], str]] = {
     "nothing": (_lines("x"), ["import", "nope.jsonl", "o.jsonl"], "nope.jsonl: no such file"),
     "texts": (_lines("t.jsonl", {"text": "a"}), ["import", "t.jsonl", "o.jsonl"], "t.jsonl: holds texts, not records"),
     "as something else": (_lines("x"), ["import", "pairs.jsonl", "o.jsonl", "--as", "demonstrations"],
-                          "pairs.jsonl: a file of format pairs cannot be read as demonstrations"),
+                          "pairs.jsonl: expected demonstrations, found comparisons (format pairs)"),
     "a bad row": (_lines("r.jsonl", RATED[0], {**RATED[1], "score": "x"}), ["import", "r.jsonl", "o.jsonl"],
                   "r.jsonl:2: score: 'x' is neither"),
     "a tokenizer": (_lines("x"), ["import", "pairs.jsonl", "o.jsonl", "--tokenizer", "t"], "records need no tokenizer"),

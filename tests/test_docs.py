@@ -28,7 +28,8 @@ from ayni.maths.statistics import win_rate
 from ayni.model_directory import save_model
 from ayni.records import Comparison, Demonstration, Judgement, Message, Prompt
 from ayni.reward.function import load_function
-from ayni.runs.recipe import load_stage, read_recipe, stage_kinds
+from ayni.runs.faces import load_stage, stage_kinds
+from ayni.runs.recipe import read_recipe
 from ayni.train.trainer import Optimiser
 
 ROOT = Path(__file__).parent.parent

@@ -160,7 +160,7 @@ def test_thumbs_as_words_truth_values_and_in_tables(tmp_path: Path) -> None:
 
 def test_disliked_completions_are_no_demonstrations(tmp_path: Path) -> None:
     path = rated(tmp_path / "t.jsonl", {"completion": "b", "label": False})
-    with pytest.raises(BadInput, match="a file of format ratings cannot be read as demonstrations"):
+    with pytest.raises(BadInput, match="expected demonstrations, found judgements"):
         read_demonstrations(path)
 
 

@@ -251,7 +251,7 @@ def test_directories_are_read_in_name_order(tmp_path: Path) -> None:
     assert [record.dialog[0].content for record in read_demonstrations(tmp_path)] == ["1", "2", "3"]
     assert [prompt.id for prompt in read_prompts(tmp_path)] == ["a-0", "b-0", "c-0"]
     write_jsonl(tmp_path / "d.jsonl", [{"prompt": "1", "chosen": "x", "rejected": "y"}])
-    with pytest.raises(BadInput, match="cannot be read as demonstrations"):
+    with pytest.raises(BadInput, match="expected demonstrations, found "):
         read_demonstrations(tmp_path)
 
 

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,10 +21,12 @@ from ayni.files import Killed, failpoint, sha256_of, write_json, write_text
 from ayni.parallel import Ranks
 from ayni.run import Run
 from ayni.runs import execution, sealing
-from ayni.runs.execution import dump_yaml, execute, locked
+from ayni.runs.execution import dump_yaml, execute, job_of, locked
+from ayni.runs.faces import load_stage, stage_kinds
 from ayni.runs.pipeline import run_recipe
-from ayni.runs.recipe import load_stage, read_recipe, stage_kinds
+from ayni.runs.recipe import read_recipe
 from ayni.runs.sealing import content_hash, damages, read_seal, source_hash
+from ayni.stage import Face, Input
 
 RAN: list[str] = []
 
@@ -53,22 +56,25 @@ def fit(config: Config, inputs: dict[str, Path | list[Path]], run: Run) -> None:
     if "poison" in texts:
         raise BadInput("poison", path=str(inputs["data"][0]), line=1)
     write_text(run.directory / "model" / "weights", hashlib.sha256(texts.encode()).hexdigest() + str(config.lr))
+    write_json(run.directory / "model" / "config.json", {"architectures": ["LlamaForCausalLM"]})
     assert isinstance(inputs.get("model", Path()), Path)
 
 
-def fake(kind: str, inputs: dict[str, str], run: object, **fields: object) -> types.ModuleType:
+def fake(kind: str, face: Face, run: object, **fields: object) -> types.ModuleType:
     module = types.ModuleType(f"ayni.stages.{kind}")
     annotations = {name: type(value) for name, value in fields.items()}
     module.Config = type("Config", (Config,), {"__annotations__": annotations, **fields})
-    module.VERSION, module.INPUTS, module.run = 1, inputs, run
+    module.VERSION, module.FACE, module.run = 1, face, run
     return module
 
 
 def install() -> None:
-    sys.modules["ayni.stages.fakerecords"] = fake("fakerecords", {"data?": "records.jsonl"}, make_records, times=3)
-    sys.modules["ayni.stages.fakefit"] = fake(
-        "fakefit", {"data*": "records.jsonl", "model?": "model"}, fit, lr=0.5, note="1e-5"
-    )
+    data, model = ("data", "records.jsonl", ("texts",)), ("model", "model", ("language_model",))
+    makes = Face("records", (Input(*data, optional=True),), {"records.jsonl": "texts"})
+    learnt = Input("data", "records.jsonl", ("texts", "demonstrations"), many=True)
+    fits = Face("fits", (learnt, Input(*model, optional=True)), {"model": "language_model"})
+    sys.modules["ayni.stages.fakerecords"] = fake("fakerecords", makes, make_records, times=3)
+    sys.modules["ayni.stages.fakefit"] = fake("fakefit", fits, fit, lr=0.5, note="1e-5")
 
 
 @pytest.fixture(autouse=True)
@@ -372,10 +378,27 @@ def test_bad_input_found_by_the_stage_leaves_nothing_behind(tmp_path: Path) -> N
         execute("fakefit", stage.config(), {"data": [tmp_path / "x"]}, tmp_path / "a", name="n", seed=0)
 
 
-def test_asking_a_stage_for_what_it_did_not_leave(recipe: Path) -> None:
+def test_asking_a_stage_for_what_it_did_not_leave(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe.write_text(RECIPE.replace("data: make, model: fit", "data: make, model: make"))
+    wanted = "stages.again.model: expected a language model, but make leaves no model; give fit"
+    with pytest.raises(BadInput, match=rf"tiny.yaml:10: {wanted}$"):
+        go(recipe)
+    promise = replace(load_stage("fakerecords").face, leaves={"records.jsonl": "texts", "model": "language_model"})
+    monkeypatch.setattr(sys.modules["ayni.stages.fakerecords"], "FACE", promise)
     with pytest.raises(BadInput, match="the stage fakerecords left no model; it left records"):
         go(recipe)
+
+
+def test_an_identity_is_what_it_always_was(tmp_path: Path) -> None:
+    """Finished work of earlier versions is found again: these hashes were made before stages had typed faces."""
+    (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
+    (tmp_path / "b.txt").write_text("b\n")
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m" / "config.json").write_text('{"architectures": ["LlamaForCausalLM"]}\n')
+    fits, makes = load_stage("fakefit"), load_stage("fakerecords")
+    inputs = {"data": [tmp_path / "a.jsonl", tmp_path / "b.txt"], "model": tmp_path / "m"}
+    assert job_of(fits, fits.config(), inputs, 3).identity[:16] == "a25253bcdd8dbb16"
+    assert job_of(makes, makes.config(), {}, 3).identity[:16] == "a93e71d98d5d3264"
 
 
 def test_two_processes_cannot_share_a_run(recipe: Path) -> None:

@@ -31,8 +31,8 @@ from ayni.reward.model import RewardModel
 from ayni.reward.post import TRIES
 from ayni.rollout.store import read_groups
 from ayni.runs.execution import job_of
+from ayni.runs.faces import load_stage
 from ayni.runs.pipeline import run_recipe
-from ayni.runs.recipe import load_stage
 
 LONGEST = "def reward(prompts, answers):\n    return [len(answer) for answer in answers]\n"
 ANSWERS = ["a", "bbb", "cc"]
@@ -475,13 +475,13 @@ def test_score_takes_it_too(
 
 
 @pytest.mark.parametrize("reward", ["my_score.py:reward", "python:my_score:reward", "http://127.0.0.1:9/score"])
-def test_ppo_says_why_it_takes_none(capsys: pytest.CaptureFixture[str], reward: str) -> None:
-    argv = ["--model", "m", "--reward-helpfulness", reward, "--prompts", "p.jsonl", "--out", "o"]
+def test_ppo_says_that_it_takes_none(capsys: pytest.CaptureFixture[str], reward: str) -> None:
+    argv = ["--model", Path(__file__), "--reward-helpfulness", reward, "--prompts", "p.jsonl", "--out", "o"]
     code, _, err = call(capsys, "ppo", *argv)
     assert code == 2
     assert err == (
-        "reward_helpfulness: ppo takes no function: its critic starts from the reward model; "
-        "functions and endpoints choose in reject and chat\n"
+        "--reward-helpfulness: ppo takes no function and no address here; "
+        "give a reward model: a path, or the stage that left it (model)\n"
     )
 
 

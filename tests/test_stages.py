@@ -28,7 +28,7 @@ from ayni.reward.model import load_reward
 from ayni.rollout.store import read_groups
 from ayni.run import Run
 from ayni.runs.execution import execute
-from ayni.runs.recipe import load_stage
+from ayni.runs.faces import load_stage
 from ayni.stages import pretrain, reject, reward
 from ayni.text.chat import answer_tokens, render_prompt
 from ayni.text.tokenizer import load_tokenizer

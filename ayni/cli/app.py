@@ -11,8 +11,9 @@ import typer
 
 from ayni import __version__
 from ayni.cli import Outcome
-from ayni.cli.stages import summary_of, verb_of
+from ayni.cli.stages import verb_of
 from ayni.errors import BadInput
+from ayni.runs.faces import stage_kinds, summary_of
 
 Json = Annotated[bool, typer.Option("--json", help="One JSON object on stdout, everything else on stderr.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress.")]
@@ -28,8 +29,6 @@ WORK, TALK, MODELS, LOOK = "Make", "Use", "Bring and take", "Look"
 
 def app_for(argv: Sequence[str]) -> typer.Typer:
     """The whole application for this command line: only the verb it names is made in full."""
-    from ayni.runs.recipe import stage_kinds
-
     app = typer.Typer(
         help="The whole Llama 2 to Llama 2-Chat system, from a corpus to a model you talk to.",
         add_completion=False,

@@ -5,8 +5,6 @@ A path that is a finished stage's directory stands for what that stage usually l
 
 from __future__ import annotations
 
-import ast
-import importlib.util
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from copy import copy
@@ -19,6 +17,8 @@ from pydantic.fields import FieldInfo
 from ayni.cli import say
 from ayni.config import Config
 from ayni.errors import BadInput
+from ayni.runs.faces import load_stage, summary_of
+from ayni.stage import Input, either
 
 if TYPE_CHECKING:
     from ayni.reward.function import FunctionReward
@@ -37,31 +37,16 @@ COMMON: Options = {
 }
 
 
-def summary_of(kind: str) -> str:
-    """The first line of the stage's docstring, read without importing it (torch would come along)."""
-    spec = importlib.util.find_spec(f"ayni.stages.{kind}")
-    if spec is None or spec.origin is None:
-        return ""
-    return (ast.get_docstring(ast.parse(Path(spec.origin).read_text(encoding="utf-8"))) or "").partition("\n")[0]
-
-
 def verb_of(kind: str) -> Callable[..., dict[str, Any]]:
     """The typer command of a stage: its signature holds an option per input."""
-    from ayni.runs.recipe import load_stage
-
     stage = load_stage(kind)
     parameters: Options = {}
     for spec in stage.inputs.values():
-        type_: Any = list[Path] if spec.many else (Path | None if spec.optional else Path)
+        type_: Any = list[Path] if spec.many else (str | None if spec.optional else str)
         default: Any = ([] if spec.optional else ...) if spec.many else (None if spec.optional else ...)
-        text = f"A path, or the stage that made it ({spec.default}).{' May be repeated.' if spec.many else ''}"
-        parameters[_identifier(spec.name)] = (type_, default, f"--{spec.name.replace('_', '-')}", text)
-    if kind == "evaluate":
-        text = "gold, a reward model's directory, or the address of an OpenAI-compatible endpoint."
-        parameters["judge"] = (str | None, None, "--judge", text)
-    if kind == "reject":
-        text = "A reward model's directory or stage, FILE.py:FUNCTION, python:MODULE:FUNCTION, or an http address."
-        parameters["reward"] = (str | None, None, "--reward", text)
+        repeated = " May be repeated." if spec.many else ""
+        text = f"{_forms(spec)}.{repeated}"
+        parameters[_identifier(spec.name)] = (type_, default, _option(spec), text[0].upper() + text[1:])
 
     def verb(**given: Any) -> dict[str, Any]:
         return run_stage(kind, given)
@@ -85,15 +70,33 @@ def _settings(fields: Mapping[str, FieldInfo], prefix: str = "") -> Iterator[str
             yield f"  {prefix}{name}{shown}{'  ' + info.description if info.description else ''}"
 
 
+def _forms(spec: Input) -> str:
+    """What may be written for this input."""
+    paths = [kind for kind in spec.accepts if kind != "function"]
+    forms = [f"{either(paths)}: a path, or the stage that left it ({spec.default})"]
+    if "function" in spec.accepts:
+        forms.append("FILE.py:FUNCTION, or python:MODULE:FUNCTION")
+    if spec.setting is not None:
+        forms.append("an http address")
+    if spec.without is not None:
+        forms.append(spec.without)
+    return "; ".join(forms)
+
+
+def _option(spec: Input) -> str:
+    return f"--{spec.name.replace('_', '-')}"
+
+
 def _identifier(name: str) -> str:
     return name.replace("-", "_")
 
 
 def with_options(function: Callable[..., Any], parameters: Options) -> Callable[..., Any]:
     """Give a `**given` function the signature that typer reads."""
-    annotations = {
-        name: Annotated[type_, typer.Option(option, help=text)] for name, (type_, _, option, text) in parameters.items()
-    }
+    annotations: dict[str, Any] = {}
+    for name, (type_, _, option, text) in parameters.items():
+        metavar = "PATH" if type_ in (str, str | None, Path, Path | None, list[Path]) else None
+        annotations[name] = Annotated[type_, typer.Option(option, help=text, metavar=metavar)]
     function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
             inspect.Parameter(
@@ -175,29 +178,25 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     """The body of a stage's verb; {stage, directory, hash, state, seconds, results}."""
     from ayni.files import read_json
     from ayni.runs.execution import execute_job, job_of, reusable, warn_of_other_source
-    from ayni.runs.recipe import load_stage
     from ayni.runs.sealing import read_seal
     from ayni.runs.settings import read_settings
 
     stage = load_stage(kind)
     settings = read_settings(given["config"], given["set_"])
-    address = {"judge_url": given["judge"]} if kind == "evaluate" and _is_address(given["judge"]) else {}
-    if kind == "reject":
-        given["reward"], address = _chooser(given["reward"])
-    config = settings.config(stage.config, settings.value | address)
     inputs: dict[str, Path | list[Path]] = {}
+    instead: dict[str, str] = {}
     for spec in stage.inputs.values():
-        path = given[_identifier(spec.name)]
-        if kind == "evaluate" and spec.name == "judge":
-            continue
-        if isinstance(path, Path) and spec.name.startswith("reward") and kind != "reject":
-            _need_model(kind, spec.name, path)
-        if isinstance(path, list) and path:
-            inputs[spec.name] = [output_of(item, spec.default) for item in path]
-        elif isinstance(path, Path):
-            inputs[spec.name] = output_of(path, spec.default)
-    if kind == "evaluate" and given["judge"] not in (None, "gold") and not address:
-        inputs["judge"] = _judge(given["judge"])
+        said = given[_identifier(spec.name)]
+        if isinstance(said, list):
+            if said:
+                inputs[spec.name] = [output_of(path, spec.default) for path in said]
+        elif said is not None:
+            path, name = _path_or_name(kind, spec, said)
+            if path is not None:
+                inputs[spec.name] = output_of(path, spec.default)
+            if name is not None and spec.setting is not None:
+                instead[spec.setting] = name
+    config = settings.config(stage.config, settings.value | instead)
     job = job_of(stage, config, inputs, given["seed"])
     directory: Path = given["out"]
     state: str
@@ -221,37 +220,19 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _need_model(kind: str, name: str, path: Path) -> None:
-    """A function has scores but no weights; where only a reward model will do, say so."""
-    from ayni.reward.function import is_function
-
-    text = str(path).replace(":/", "://", 1)  # a path has swallowed one of the two
-    if is_function(text):
-        why = "its critic starts from the reward model" if kind == "ppo" else "it reads a reward model's directory"
-        fix = "functions and endpoints choose in reject and chat"
-        raise BadInput(f"{kind} takes no function: {why}", field=name, fix=fix)
-
-
-def _chooser(reward: str | None) -> tuple[Path | None, dict[str, str]]:
-    """`--reward`: the path to read, and the settings that name a function or an endpoint."""
-    if reward is None:
-        return None, {}
-    if _is_address(reward) or reward.startswith("python:"):
-        return None, {"reward_function": reward}
-    file, colon, function = reward.rpartition(":")
-    if colon and file.endswith(".py"):
-        return Path(file), {"reward_function": function}
-    return Path(reward), {}
-
-
-def _is_address(judge: str | None) -> bool:
-    return judge is not None and "://" in judge
-
-
-def _judge(judge: str) -> Path:
-    """`--judge`: a reward model's directory (gold, the village's own scores, is what the stage uses without one)."""
-    place = located(Path(judge))
-    if not place.is_dir():
-        fix = "give gold, a reward model's directory or an http address"
-        raise BadInput(f"--judge {judge}: no such reward model", fix=fix)
-    return output_of(place, "model")
+def _path_or_name(kind: str, spec: Input, said: str) -> tuple[Path | None, str | None]:
+    """What an option says: the path to read, and what its `setting` is to name; BadInput where it can be neither."""
+    if said == spec.without:
+        return None, None
+    function = "function" in spec.accepts
+    file, colon, name = said.rpartition(":")
+    in_file = bool(colon) and file.endswith(".py")
+    if "://" in said or said.startswith("python:") or in_file:
+        if spec.setting is None or not (function or "://" in said):
+            fix = f"give {_forms(spec)}"
+            raise BadInput(f"{kind} takes no function and no address here", field=_option(spec), fix=fix)
+        return (Path(file), name) if in_file else (None, said)
+    path = located(Path(said))
+    if not path.exists():
+        raise BadInput(f"{said}: no such file or directory", field=_option(spec), fix=f"give {_forms(spec)}")
+    return path, None

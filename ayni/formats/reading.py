@@ -42,7 +42,7 @@ from ayni.formats.markdown import markdown_documents
 from ayni.formats.oasst import oasst_demonstrations, oasst_pairs, oasst_prompts
 from ayni.formats.pairing import PAIRING, Pairing, pairs_of_judgements
 from ayni.formats.pairs import check_comparison, check_margin, hh_pairs, pairs, pandalm_pairs, sharegpt_pairs
-from ayni.formats.rows import ROW_SUFFIXES, Row, Skip, files_of, rows, suffix_of
+from ayni.formats.rows import ROW_SUFFIXES, Row, Skip, files_of, peek, rows, suffix_of
 from ayni.records import Comparison, Demonstration, Prompt, Task, from_json
 
 Kind = Literal["demonstrations", "comparisons", "judgements", "prompts", "texts"]
@@ -141,6 +141,22 @@ def detect(path: Path) -> str:
     raise BadInput("the file holds no rows", path=path, line=1)
 
 
+def kinds_of(path: Path) -> tuple[Kind, ...] | None:
+    """What a file, or the first file of a directory, can be read as; None where its first row does not tell."""
+    try:
+        if path.is_dir():
+            path = files_of(path, (*ROW_SUFFIXES, ".md", ".txt"))[0]
+        if suffix_of(path) in (".md", ".txt"):
+            return ("texts",)
+        value = peek(path)
+        kinds = READERS[format_of_row(Row(path, 1, 0, "", value))] if isinstance(value, dict) else None
+    except BadInput:
+        return None
+    if kinds is None:
+        return None
+    return (*kinds, "comparisons") if "judgements" in kinds else (*kinds,)
+
+
 @dataclass(frozen=True, slots=True)
 class Reading:
     """What a file or directory held: records (or documents), what was left out and why, and what was wrong."""
@@ -203,8 +219,8 @@ def _read_file(file: Path, name: str, reading: Reading, *, strict: bool) -> None
         return
     reader = READERS[name].get(kind)
     if reader is None:
-        can = ", ".join(READERS[name]) or "texts"
-        raise BadInput(f"a file of format {name} cannot be read as {kind}", path=file, fix=f"it holds {can}")
+        can = [*READERS[name]] or ["texts"]
+        raise BadInput(f"expected {kind}, found {can[0]} (format {name})", path=file)
     native = kind == next(iter(READERS[name]))
     seen: set[Any] = set()
     for row in rows(file, errors):

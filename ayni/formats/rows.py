@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import gzip
 import io
 import json
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +16,7 @@ from ayni.errors import BadInput
 from ayni.files import parse_json, read_text
 
 ROW_SUFFIXES = (".json", ".jsonl", ".csv")
+PEEK = 2**20  # characters: a first row longer than this is not looked at
 _SPACE = " \t\r\n"
 
 
@@ -127,6 +130,30 @@ def rows(path: Path, errors: list[BadInput] | None = None) -> Iterator[Row]:
             if errors is None:
                 raise
             errors.append(error)
+
+
+def peek(path: Path) -> Any:
+    """The first row as plain values, from the head of the file alone; None where that does not tell."""
+    try:
+        opened = gzip.open if path.suffix == ".gz" else open
+        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+            head = file.read(PEEK)
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError):
+        return None
+    suffix, text = suffix_of(path), head.lstrip(_SPACE)
+    if suffix == ".csv":
+        try:
+            return next(csv.DictReader(io.StringIO(head, newline=""), strict=True), None)
+        except csv.Error:
+            return None
+    if suffix not in ROW_SUFFIXES:
+        return None
+    if suffix == ".json" and text.startswith("["):
+        text = text[1:].lstrip(_SPACE)
+    try:
+        return json.JSONDecoder().raw_decode(text)[0]
+    except (ValueError, RecursionError):
+        return None
 
 
 def files_of(path: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -30,7 +30,8 @@ from ayni.config import Config
 from ayni.errors import AyniError, BadInput, NoRoom
 from ayni.files import failpoint, read_json, write_json, write_text
 from ayni.run import Run
-from ayni.runs.recipe import Stage, load_stage
+from ayni.runs.faces import Stage, load_stage
+from ayni.runs.kinds import refusal
 from ayni.runs.sealing import (
     CHECKPOINTS,
     SEAL,
@@ -96,6 +97,10 @@ def job_of(stage: Stage, config: Config, inputs: Inputs, seed: int) -> Job:
     for name, spec in stage.inputs.items():
         if not spec.optional and not inputs.get(name):
             raise BadInput(f"the input {name!r} is missing", field=stage.kind)
+    for name, given in inputs.items():
+        for path in given if isinstance(given, list) else [given]:
+            if (found := refusal(stage.inputs[name], path)) is not None:
+                raise BadInput(found.what, path=path, fix=found.fix)
     hashes = {
         name: [content_hash(path) for path in (given if isinstance(given, list) else [given])]
         for name, given in inputs.items()

@@ -11,10 +11,8 @@ from ayni.errors import BadInput
 from ayni.evaluate.results import Result, read_results
 from ayni.files import parse_json, read_json, read_jsonl, read_text
 from ayni.records import Message, Prompt
-
-FITS = {"pretrain", "sft", "reward", "dpo", "rrhf"}
-ONLINE = {"ppo", "raft", "remax", "rloo", "grpo"}
-EVALUATES = {"evaluate", "study"}
+from ayni.runs.faces import face_of
+from ayni.stage import Family
 
 
 @dataclass(frozen=True)
@@ -41,13 +39,17 @@ class StageData:
     samples: tuple[SampleRow, ...]
 
     @property
-    def family(self) -> str:
-        """records, fits, online or evaluates: the four kinds of stage of the design."""
-        if self.kind in FITS:
-            return "fits"
-        if self.kind in ONLINE:
-            return "online"
-        return "evaluates" if self.kind in EVALUATES else "records"
+    def family(self) -> Family:
+        """What the stage's face says; a stage that this version of ayni does not know passes for one of records."""
+        face = face_of(self.kind)
+        return "records" if face is None else face.family
+
+    @property
+    def chat_model(self) -> Path | None:
+        """The language model it left to talk to, if it did."""
+        face = face_of(self.kind)
+        model = self.directory / "model"
+        return model if face is not None and face.chats and model.is_dir() else None
 
     def series(self, key: str) -> tuple[list[float], list[float]]:
         """(steps, values) of one metric, where it was logged as a number."""
@@ -88,12 +90,7 @@ class RunData:
     def chat_stage(self) -> StageData | None:
         """The stage whose model to talk to: the final one, else the one made furthest down; None if none can talk."""
         depth, final = self.depth(), self.final_model()
-        quiet = {"pretrain", "reward"}
-        made = [
-            s
-            for s in self.stages
-            if s.kind not in quiet and s.family != "evaluates" and (s.directory / "model").is_dir()
-        ]
+        made = [stage for stage in self.stages if stage.chat_model is not None]
         return max(made, key=lambda stage: (stage.name == final, depth[stage.name]), default=None)
 
 
@@ -130,6 +127,8 @@ def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData]) -> S
     results = directory / "results.json"
     seconds: Any = entry.get("seconds")
     samples = directory / "samples.jsonl"
+    face = face_of(kind)
+    shown = face is not None and face.leaves.get(samples.name) == "answers" and samples.is_file()
     return StageData(
         name=entry["name"],
         kind=kind,
@@ -139,7 +138,7 @@ def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData]) -> S
         parents=_parents(entry.get("inputs") or {}, earlier),
         metrics=_metrics(directory / "metrics.jsonl"),
         results=tuple(read_results(results)) if results.is_file() else (),
-        samples=_samples(samples) if kind in EVALUATES and samples.is_file() else (),
+        samples=_samples(samples) if shown else (),
     )
 
 

@@ -2,7 +2,8 @@
 
 A stage module `ayni/stages/KIND.py` is found by its name. An input of a stage is a reference: the name of another
 stage (its usual output for this input), `stage/path/inside`, or a file (absolute, or beside the recipe; `$NAME`
-expands). Stages run in the order they need each other, and in the file's order where that is free.
+expands). It must be of a kind that the input accepts (see ayni.stage). Stages run in the order they need each other,
+and in the file's order where that is free.
 
 A recipe may `extends` another: that one's stages come first, and a stage given again changes the keys it names (with
 another kind, it stands alone). Paths stay relative to the file they are written in; those of `--set` and of variables
@@ -11,12 +12,9 @@ are relative to where you are.
 
 from __future__ import annotations
 
-import difflib
-import importlib
 import os
-import pkgutil
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,77 +23,14 @@ from pydantic import Field
 
 from ayni.config import Config
 from ayni.errors import BadInput
+from ayni.runs.faces import Stage, close, load_stage
+from ayni.runs.kinds import refusal, refusal_of_stage
 from ayni.runs.settings import Key, Settings, read_extended
+from ayni.stage import Face
 
 OWN = ("name", "description")  # what a recipe does not take over from the one it extends
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
-
-
-@dataclass(frozen=True)
-class Input:
-    """What a stage reads: `default` is where the stage that makes it usually leaves it, inside its directory."""
-
-    name: str
-    default: str
-    optional: bool
-    many: bool
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A stage module's face: its integer version, inputs, settings and `run(config, inputs, run)`.
-
-    `also_hashed(config, inputs)`, where it has one: files beside the inputs that the result depends on.
-    """
-
-    kind: str
-    version: int
-    inputs: Mapping[str, Input]
-    config: type[Config]
-    run: Callable[..., None]
-    also_hashed: Callable[..., list[Path]]
-
-
-def _nothing_else(config: Config, inputs: Mapping[str, Any]) -> list[Path]:
-    """Most stages depend on their inputs and settings alone."""
-    return []
-
-
-def stage_kinds() -> list[str]:
-    """The names of the stage modules, without importing them."""
-    package = importlib.import_module("ayni.stages")
-    return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
-
-
-def _close(word: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(word, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known here: {', '.join(known)}"
-
-
-def load_stage(kind: str, *, path: object = None, line: int | None = None) -> Stage:
-    """The stage of that name; BadInput if there is none (`path` and `line` say who asked)."""
-    module = None
-    if kind.isidentifier():
-        try:
-            module = importlib.import_module(f"ayni.stages.{kind}")
-        except ModuleNotFoundError as error:
-            if error.name != f"ayni.stages.{kind}":
-                raise
-    if module is None:
-        where = None if path is None else str(path)
-        raise BadInput(f"no stage of the kind {kind!r}", path=where, line=line, fix=_close(kind, stage_kinds()))
-    inputs = {}
-    for marked, default in module.INPUTS.items():
-        name = marked.rstrip("?*")
-        marks = marked[len(name) :]
-        inputs[name] = Input(name, default, optional="?" in marks, many="*" in marks)
-    taken = {"kind", "seed", *inputs} & set(module.Config.model_fields)
-    if taken:
-        raise ValueError(f"ayni.stages.{kind}: the settings {sorted(taken)} already mean something in a recipe")
-    also_hashed = getattr(module, "also_hashed", _nothing_else)
-    return Stage(kind, module.VERSION, inputs, module.Config, module.run, also_hashed)
 
 
 @dataclass(frozen=True)
@@ -208,7 +143,7 @@ class _Reader:
         known = ["kind", "seed", *stage.inputs, *stage.config.model_fields]
         for key in body:
             if key not in known:
-                raise self.wrong((*at, key), f"{kind} has no such key", _close(key, known))
+                raise self.wrong((*at, key), f"{kind} has no such key", close(key, known))
         if not isinstance(body.get("seed", seed), int) or isinstance(body.get("seed"), bool):
             raise self.wrong((*at, "seed"), f"expected a whole number, found {body['seed']!r}")
 
@@ -230,6 +165,21 @@ class _Reader:
         settings = {key: value for key, value in body.items() if key in stage.config.model_fields}
         config = self.settings.config(stage.config, settings, at)
         return Step(name, stage, config, inputs, body.get("seed", seed))
+
+    def check_kinds(self, step: Step, body: dict[str, Any], faces: Mapping[str, Face]) -> None:
+        """BadInput for an input that is given what it cannot be, as far as that can be told before anything runs."""
+        others = {name: face for name, face in faces.items() if name != step.name}
+        for name, references in step.inputs.items():
+            spec = step.stage.inputs[name]
+            for i, reference in enumerate(references):
+                if reference.stage is None:
+                    found = refusal(spec, reference.path)
+                else:
+                    found = refusal_of_stage(spec, reference.stage, reference.path, faces[reference.stage], others)
+                if found is not None:
+                    here = ("stages", step.name, name)
+                    what = found.what if reference.stage is not None else f"{reference.text}: {found.what}"
+                    raise self.wrong((*here, i) if isinstance(body[name], list) else here, what, found.fix)
 
     def ordered(self, steps: Sequence[Step]) -> tuple[Step, ...]:
         """Each step after those it needs, otherwise in the file's order; a circle is BadInput."""
@@ -267,6 +217,9 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
             raise settings.wrong(("stages", stage), "a stage's name is made of letters, digits, - and _")
     reader = _Reader(settings, top.stages)
     steps = reader.ordered([reader.step(stage, body, top.seed) for stage, body in top.stages.items()])
+    faces = {step.name: step.stage.face for step in steps}
+    for step in steps:
+        reader.check_kinds(step, top.stages[step.name], faces)
     return Recipe(path, name, top.seed, top.description, top.environment, top.processes, steps)
 
 
@@ -285,7 +238,7 @@ def _read(path: Path, sets: Sequence[str]) -> tuple[Settings, _Top]:
         if first and first not in _Top.model_fields:
             if first not in names:
                 known = [*(name for name in _Top.model_fields if name != "stages"), *names]
-                raise BadInput(f"--set {item}: no stage {first!r}", fix=_close(first, known))
+                raise BadInput(f"--set {item}: no stage {first!r}", fix=close(first, known))
             item = f"stages.{item}"
         full.append(item)
     settings = settings.with_sets(full)

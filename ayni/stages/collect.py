@@ -38,17 +38,27 @@ from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
+from ayni.stage import Face, Input
 from ayni.village.annotators import Annotators, Opinion
 from ayni.village.village import Village
 
 VERSION = 7  # answers in random order
-INPUTS = {
-    "model": "model",
-    "other?": "model",
-    "prompts*": "prompts-train.jsonl",
-    "earlier*?": "samples-0.jsonl",
-    "checks*?": "checks.jsonl",
-}
+FACE = Face(
+    "records",
+    inputs=(
+        Input("model", "model", ("language_model",)),
+        Input("other", "model", ("language_model",), optional=True),
+        Input("prompts", "prompts-train.jsonl", ("prompts",), many=True),
+        Input("earlier", "samples-0.jsonl", ("samples",), many=True, optional=True),
+        Input("checks", "checks.jsonl", ("comparisons",), many=True, optional=True),
+    ),
+    leaves={
+        "records.jsonl": "comparisons",
+        "heldout.jsonl": "comparisons",
+        "samples-0.jsonl": "samples",
+        "samples-1.jsonl": "samples",
+    },
+)
 AT_ONCE = 500  # judgements of the village in one transaction
 
 

@@ -13,6 +13,7 @@ from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model_directory import load_model, save_model
 from ayni.run import Run
+from ayni.stage import Face, Input
 from ayni.text.chat import answer_tokens
 from ayni.train.batch import Pair
 from ayni.train.objectives import DPO
@@ -20,7 +21,14 @@ from ayni.train.reference import with_reference
 from ayni.train.trainer import Fitting, Optimiser
 
 VERSION = 1
-INPUTS = {"model": "model", "data*": "records.jsonl"}
+FACE = Face(
+    "fits",
+    inputs=(
+        Input("model", "model", ("language_model",)),
+        Input("data", "records.jsonl", ("comparisons",), many=True),
+    ),
+    leaves={"model": "language_model"},
+)
 
 
 class Config(Fitting):

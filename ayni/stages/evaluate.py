@@ -33,20 +33,25 @@ from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
+from ayni.stage import Face, Input
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.reference import logprob_sums
 
 VERSION = 3  # the gold judge no longer takes the straw shed for straw
-INPUTS = {
-    "model": "model",
-    "against?": "model",
-    "judge?": "model",
-    "reward?": "model",
-    "reward_safety?": "model",
-    "prompts*?": "prompts-test.jsonl",
-    "texts*?": "heldout.jsonl",
-    "train_texts*?": "corpus.jsonl",
-}
+FACE = Face(
+    "evaluates",
+    inputs=(
+        Input("model", "model", ("language_model",)),
+        Input("against", "model", ("language_model",), optional=True),
+        Input("judge", "model", ("reward_model",), optional=True, setting="judge_url", without="gold"),
+        Input("reward", "model", ("reward_model",), optional=True),
+        Input("reward_safety", "model", ("reward_model",), optional=True),
+        Input("prompts", "prompts-test.jsonl", ("prompts",), many=True, optional=True),
+        Input("texts", "heldout.jsonl", ("texts",), many=True, optional=True),
+        Input("train_texts", "corpus.jsonl", ("texts",), many=True, optional=True),
+    ),
+    leaves={"samples.jsonl": "answers"},
+)
 
 
 class Config(Base):

@@ -17,12 +17,20 @@ from ayni.model_directory import load_model, save_model
 from ayni.records import Comparison, Dialog, Judgement
 from ayni.run import Run
 from ayni.seeds import rng
+from ayni.stage import Face, Input
 from ayni.text.chat import answer_tokens
 from ayni.train.kto import KTO, Thumb, with_references
 from ayni.train.trainer import Fitting, Optimiser
 
 VERSION = 1
-INPUTS = {"model": "model", "data*": "records.jsonl"}
+FACE = Face(
+    "fits",
+    inputs=(
+        Input("model", "model", ("language_model",)),
+        Input("data", "records.jsonl", ("judgements", "comparisons"), many=True),
+    ),
+    leaves={"model": "language_model"},
+)
 
 
 class Config(Fitting):

@@ -33,14 +33,19 @@ from ayni.rollout.local import load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
+from ayni.stage import Face, Input
 
 VERSION = 1
-INPUTS = {
-    "judge?": "model",
-    "data*?": "records.jsonl",
-    "samples*?": "samples.jsonl",
-    "prompts*?": "prompts-train.jsonl",
-}
+FACE = Face(
+    "records",
+    inputs=(
+        Input("judge", "model", ("language_model",), optional=True, setting="judge_url"),
+        Input("data", "records.jsonl", ("comparisons",), many=True, optional=True),
+        Input("samples", "samples.jsonl", ("samples",), many=True, optional=True),
+        Input("prompts", "prompts-train.jsonl", ("prompts",), many=True, optional=True),
+    ),
+    leaves={"records.jsonl": "comparisons", "heldout.jsonl": "comparisons"},
+)
 CHUNK = 256  # pairs: whole chunks survive a kill
 
 

@@ -24,16 +24,26 @@ from ayni.rollout.engine import with_room
 from ayni.rollout.local import LocalEngine
 from ayni.run import Run
 from ayni.seeds import seed_of
+from ayni.stage import Face, Input
 from ayni.text.tokenizer import Tokenizer
 
 VERSION = 1
-INPUTS = {
-    "model": "model",
-    "reward_helpfulness": "model",
-    "reward_safety?": "model",
-    "prompts*": "prompts.jsonl",
-    "validation*?": "prompts.jsonl",
-}
+FACE = Face(
+    "online",
+    inputs=(
+        Input("model", "model", ("language_model",)),
+        Input("reward_helpfulness", "model", ("reward_model",)),
+        Input("reward_safety", "model", ("reward_model",), optional=True),
+        Input("prompts", "prompts-train.jsonl", ("prompts",), many=True),
+        Input("validation", "prompts-validation.jsonl", ("prompts",), many=True, optional=True),
+    ),
+    leaves={
+        "model": "language_model",
+        "critic": "critic",
+        "snapshots": "snapshots",
+        "snapshots/*/model": "language_model",
+    },
+)
 
 
 class Config(Algorithm):

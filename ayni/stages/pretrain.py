@@ -16,13 +16,22 @@ from ayni.model_directory import save_model
 from ayni.records import Sequence
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
+from ayni.stage import Face, Input
 from ayni.text.dedup import without_duplicates
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Fitting, Optimiser
 
 VERSION = 1
-INPUTS = {"tokenizer": "tokenizer", "data*": "corpus.jsonl", "heldout*?": "heldout.jsonl"}
+FACE = Face(
+    "fits",
+    inputs=(
+        Input("tokenizer", "tokenizer", ("tokenizer", "language_model", "reward_model")),  # a model holds its own
+        Input("data", "corpus.jsonl", ("texts",), many=True),
+        Input("heldout", "heldout.jsonl", ("texts",), many=True, optional=True),
+    ),
+    leaves={"model": "language_model"},
+)
 
 
 class Config(Fitting):

@@ -28,15 +28,20 @@ from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
+from ayni.stage import Face, Input
 
 VERSION = 1
-INPUTS = {
-    "model": "model",
-    "reward?": "model",
-    "reward_safety?": "model",
-    "prompts*": "prompts.jsonl",
-    "earlier*?": "samples.jsonl",
-}
+FACE = Face(
+    "records",
+    inputs=(
+        Input("model", "model", ("language_model",)),
+        Input("reward", "model", ("reward_model", "function"), optional=True, setting="reward_function"),
+        Input("reward_safety", "model", ("reward_model",), optional=True),
+        Input("prompts", "prompts-train.jsonl", ("prompts",), many=True),
+        Input("earlier", "samples.jsonl", ("samples",), many=True, optional=True),
+    ),
+    leaves={"records.jsonl": "demonstrations", "samples.jsonl": "samples"},
+)
 
 
 class Config(Base):

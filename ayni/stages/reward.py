@@ -21,6 +21,7 @@ from ayni.records import Comparison, safe_answers
 from ayni.reward.model import RewardModel, load_reward
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
+from ayni.stage import Face, Input
 from ayni.text.chat import answer_tokens
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.batch import Pair
@@ -29,6 +30,16 @@ from ayni.train.trainer import Fitting, Optimiser
 
 VERSION = 1
 INPUTS = {"model": "model", "data*": "records.jsonl", "heldout*?": "heldout.jsonl", "against?": "model"}
+FACE = Face(
+    "fits",
+    inputs=(
+        Input("model", "model", ("language_model",)),
+        Input("data", "records.jsonl", ("comparisons",), many=True),
+        Input("heldout", "heldout.jsonl", ("comparisons",), many=True, optional=True),
+        Input("against", "model", ("reward_model",), optional=True),
+    ),
+    leaves={"model": "reward_model"},
+)
 
 
 class Config(Fitting):

@@ -18,12 +18,22 @@ from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
+from ayni.stage import Face, Input
 from ayni.train.batch import Group
 from ayni.train.objectives import RRHF
 from ayni.train.trainer import Fitting
 
 VERSION = 1
-INPUTS = {"model": "model", "reward": "model", "reward_safety?": "model", "prompts*": "prompts.jsonl"}
+FACE = Face(
+    "fits",
+    inputs=(
+        Input("model", "model", ("language_model",)),
+        Input("reward", "model", ("reward_model",)),
+        Input("reward_safety", "model", ("reward_model",), optional=True),
+        Input("prompts", "prompts-train.jsonl", ("prompts",), many=True),
+    ),
+    leaves={"model": "language_model", "samples.jsonl": "samples"},
+)
 
 
 class Config(Fitting):

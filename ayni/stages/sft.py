@@ -11,12 +11,20 @@ from ayni.errors import BadInput
 from ayni.formats.reading import read_demonstrations
 from ayni.model_directory import load_model, save_model
 from ayni.run import Run
+from ayni.stage import Face, Input
 from ayni.text.chat import render
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Fitting
 
 VERSION = 1
-INPUTS = {"model": "model", "data*": "records.jsonl"}
+FACE = Face(
+    "fits",
+    inputs=(
+        Input("model", "model", ("language_model",)),
+        Input("data", "records.jsonl", ("demonstrations",), many=True),
+    ),
+    leaves={"model": "language_model"},
+)
 
 
 class Config(Fitting):

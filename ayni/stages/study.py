@@ -28,15 +28,20 @@ from ayni.rollout.local import load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import seed_of
+from ayni.stage import Face, Input
 
 VERSION = 1
-INPUTS = {
-    "start": "model",
-    "runs*": "snapshots",
-    "reward_helpfulness": "model",
-    "reward_safety?": "model",
-    "prompts*": "prompts-validation.jsonl",
-}
+FACE = Face(
+    "evaluates",
+    inputs=(
+        Input("start", "model", ("language_model",)),
+        Input("runs", "snapshots", ("snapshots",), many=True),
+        Input("reward_helpfulness", "model", ("reward_model",)),
+        Input("reward_safety", "model", ("reward_model",), optional=True),
+        Input("prompts", "prompts-validation.jsonl", ("prompts",), many=True),
+    ),
+    leaves={"samples.jsonl": "answers"},
+)
 
 
 class Config(Base):

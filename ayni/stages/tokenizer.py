@@ -10,10 +10,15 @@ from pydantic import Field
 from ayni.config import Config as Base
 from ayni.formats.reading import read_texts
 from ayni.run import Run
+from ayni.stage import Face, Input
 from ayni.text.tokenizer import train_tokenizer
 
 VERSION = 1
-INPUTS = {"data*": "corpus.jsonl"}
+FACE = Face(
+    "records",
+    inputs=(Input("data", "corpus.jsonl", ("texts",), many=True),),
+    leaves={"tokenizer": "tokenizer"},
+)
 
 
 class Config(Base):

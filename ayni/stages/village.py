@@ -10,10 +10,22 @@ from ayni.config import Config as Base
 from ayni.files import write_jsonl
 from ayni.records import to_dict
 from ayni.run import Run
+from ayni.stage import Face
 from ayni.village.village import Village
 
 VERSION = 3  # checks.jsonl
-INPUTS: dict[str, str] = {}
+FACE = Face(
+    "records",
+    inputs=(),
+    leaves={
+        "corpus.jsonl": "texts",
+        "prompts-train.jsonl": "prompts",
+        "prompts-validation.jsonl": "prompts",
+        "prompts-test.jsonl": "prompts",
+        "demonstrations.jsonl": "demonstrations",
+        "checks.jsonl": "comparisons",
+    },
+)
 SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
 
 

@@ -1,0 +1,94 @@
+"""What a stage takes and what it leaves: its face. Recipes, commands, the report and the docs know a stage by it.
+
+A stage module says `FACE = Face(…)` in literals alone, so that it can be read without importing the module (and torch
+with it): see ayni.runs.faces.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import PurePath
+from typing import Literal
+
+Family = Literal["records", "fits", "online", "evaluates"]
+Kind = Literal[
+    "language_model",
+    "reward_model",
+    "critic",
+    "snapshots",
+    "tokenizer",
+    "demonstrations",
+    "comparisons",
+    "judgements",
+    "prompts",
+    "texts",
+    "samples",
+    "answers",
+    "function",
+]
+WORDS: dict[Kind, str] = {
+    "language_model": "a language model",
+    "reward_model": "a reward model",
+    "critic": "a critic",
+    "snapshots": "a policy's snapshots",
+    "tokenizer": "a tokenizer",
+    "demonstrations": "demonstrations",
+    "comparisons": "comparisons",
+    "judgements": "judgements",
+    "prompts": "prompts",
+    "texts": "texts",
+    "samples": "samples",
+    "answers": "answers side by side",  # of several models, with their scores: what the report shows
+    "function": "a Python file with a reward function",
+}
+MODELS: frozenset[Kind] = frozenset({"language_model", "reward_model", "critic"})
+_OF_DIALOGUES: frozenset[Kind] = frozenset({"demonstrations", "comparisons", "prompts"})
+
+
+@dataclass(frozen=True)
+class Input:
+    """What a stage reads: a path to one of the kinds it `accepts`, or the stage that leaves one at `default`.
+
+    `setting` names the setting that stands in for it where it is no path: an address, or a function's name.
+    `without` is a word for leaving it out.
+    """
+
+    name: str
+    default: str
+    accepts: tuple[Kind, ...]
+    many: bool = False
+    optional: bool = False
+    setting: str | None = None
+    without: str | None = None
+
+
+@dataclass(frozen=True)
+class Face:
+    """`leaves`: the kind of each output by its path inside the stage's directory (`*` stands for any name)."""
+
+    family: Family
+    inputs: tuple[Input, ...]
+    leaves: Mapping[str, Kind]
+
+    def left_at(self, path: PurePath) -> Kind | None:
+        """The kind of the output there; None where the stage leaves none."""
+        text = path.as_posix()
+        return next((kind for pattern, kind in self.leaves.items() if fnmatchcase(text, pattern)), None)
+
+    def where(self, kinds: Collection[Kind]) -> list[str]:
+        """The paths at which it leaves one of these kinds."""
+        return [path for path, kind in self.leaves.items() if kind in kinds and "*" not in path]
+
+    @property
+    def chats(self) -> bool:
+        """Whether it leaves a language model that has learnt from dialogues, not from texts alone."""
+        learns = any(_OF_DIALOGUES & {*spec.accepts} for spec in self.inputs)
+        return learns and self.left_at(PurePath("model")) == "language_model"
+
+
+def either(kinds: Collection[Kind]) -> str:
+    """`a tokenizer, a language model or a reward model`"""
+    *most, last = [WORDS[kind] for kind in kinds]
+    return f"{', '.join(most)} or {last}" if most else last
