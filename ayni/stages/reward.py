@@ -29,7 +29,6 @@ from ayni.train.objectives import Ranking
 from ayni.train.trainer import Fitting, Optimiser
 
 VERSION = 1
-INPUTS = {"model": "model", "data*": "records.jsonl", "heldout*?": "heldout.jsonl", "against?": "model"}
 FACE = Face(
     "fits",
     inputs=(
