@@ -12,7 +12,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from ayni.errors import BadInput
 from ayni.files import read_text
 
-__all__ = ["Config", "Field", "Lines", "apply_sets", "field_validator", "parse_config", "parse_yaml", "read_yaml"]
+__all__ = [
+    "Config",
+    "Field",
+    "Lines",
+    "apply_sets",
+    "field_validator",
+    "model_validator",
+    "parse_config",
+    "parse_yaml",
+    "read_yaml",
+]
 
 Lines = dict[tuple[str | int, ...], int]
 

@@ -32,7 +32,7 @@ LADDERS = [
     ["report", "serve", "cli", "__main__"],
 ]
 # What a package may import beside the standard library and ayni itself.
-ONLY = {part: {"torch", "numpy", "safetensors"} for part in ("model", "maths", "train", "rollout")}
+ONLY = {part: {"torch", "numpy", "safetensors"} for part in ("model", "maths", "train", "rollout", "online")}
 WITHOUT_TORCH = ("text", "formats", "village", "feedback")
 # The gold scores: who may read them. Everyone else learns from sampled labels.
 GOLD = re.compile(r"ayni\.village\.(gold|annotat\w*)(\.|$)")

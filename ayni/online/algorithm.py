@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field, model_validator
-
+from ayni.config import Field, model_validator
 from ayni.model.adapters import Lora
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype

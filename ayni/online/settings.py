@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from pydantic import Field
-
-from ayni.config import Config
+from ayni.config import Config, Field
 
 
 class Settings(Config):

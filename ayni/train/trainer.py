@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from pydantic import model_validator
 from torch import Tensor
 
-from ayni.config import Config, Field
+from ayni.config import Config, Field, model_validator
 from ayni.errors import BadInput, BadNumbers
 from ayni.model.adapters import Lora, adapter_of
 from ayni.model.placement import Placement
