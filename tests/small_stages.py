@@ -99,6 +99,7 @@ def prepare(place: Path) -> dict[str, Small]:
             {**FIT, "task": "safety", "batch_size": 2, "other_share": 0.5, "safety_weight": 1.0},
             {"model": model, "data": pairs, "heldout": [place / "heldout.jsonl"]},
         ),
+        "kto": Small("kto", {**FIT, "batch_size": 8}, {"model": model, "data": pairs}),
         "dpo": Small("dpo", {**FIT, "batch_size": 4}, {"model": model, "data": pairs}),
         "rrhf": Small(
             "rrhf",

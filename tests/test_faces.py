@@ -64,7 +64,7 @@ def test_every_default_is_left_by_some_stage() -> None:
 
 
 def test_which_stages_leave_a_model_to_talk_to() -> None:
-    assert {kind for kind in stage_kinds() if load_stage(kind).face.chats} == {"sft", "dpo", "rrhf", "ppo"}
+    assert {kind for kind in stage_kinds() if load_stage(kind).face.chats} == {"sft", "dpo", "kto", "rrhf", "ppo"}
 
 
 def test_kinds_in_words() -> None:
@@ -80,7 +80,7 @@ def test_a_face_knows_its_outputs() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["tokenizer", "pretrain", "sft", "reward", "dpo", "rrhf", "collect", "reject", "ppo", "village"]
+    "kind", ["tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf", "collect", "reject", "ppo", "village"]
 )
 def test_a_stage_leaves_what_its_face_says(kind: str, stages: dict[str, Small], tmp_path: Path) -> None:
     small = stages.get(kind) or Small(kind, {"words": 400, "demonstrations": 5, "prompts": 5}, {})

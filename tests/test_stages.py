@@ -21,6 +21,7 @@ from ayni.errors import BadInput
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts
 from ayni.maths.rewards import MARGINS
+from ayni.model.adapters import Lora, adapter_of
 from ayni.model_directory import load_model
 from ayni.records import Comparison, Demonstration, Message, Prompt, Sample, to_dict
 from ayni.reward.combine import Scores
@@ -280,6 +281,54 @@ def test_ipo_and_smoothing_are_settings(stages: dict[str, Small], tmp_path: Path
     plain = metrics(tmp_path / "smooth")[-1]["lead"]
     stages["dpo"].execute(tmp_path / "dpo")
     assert plain < metrics(tmp_path / "dpo")[-1]["lead"]  # doubt holds back
+
+
+def test_kto_parts_the_liked_from_the_others(stages: dict[str, Small], tmp_path: Path) -> None:
+    stages["kto"].execute(tmp_path / "kto", epochs=4)
+    history = metrics(tmp_path / "kto")
+    assert history[0]["loss"] == pytest.approx(0.5, abs=1e-5)  # at the reference nothing is better or worse
+    assert history[0]["reference_point"] == pytest.approx(0, abs=1e-4)
+    assert history[-1]["lead_up"] - history[-1]["lead_down"] > 1
+    assert history[-1]["loss"] < 0.45
+
+
+def test_kto_reads_thumbs_and_scores(stages: dict[str, Small], tmp_path: Path) -> None:
+    def rows(**worth: Any) -> Path:
+        texts = ["owl sings", "hill", "a green owl", "rain falls"]
+        lines = [
+            {"prompt": to_dict(prompt), "response": text, **{key: values[i % 2] for key, values in worth.items()}}
+            for i, (prompt, text) in enumerate(zip(prompts(4), texts, strict=True))
+        ]
+        write_jsonl(tmp_path / "judged.jsonl", lines)
+        return tmp_path / "judged.jsonl"
+
+    model = stages["kto"].inputs["model"]
+    thumbs = Small(
+        "kto", {**stages["kto"].settings, "batch_size": 4}, {"model": model, "data": [rows(label=("up", "down"))]}
+    )
+    thumbs.execute(tmp_path / "thumbs")
+    scores = Small("kto", thumbs.settings, {"model": model, "data": [rows(score=(4.0, 1.0))]})
+    with pytest.raises(BadInput, match="liked_from: the answers have scores; say from which score on"):
+        scores.execute(tmp_path / "scores")
+    scores.execute(tmp_path / "scores", liked_from=3.0)
+    assert metrics(tmp_path / "scores")[-1]["lead_up"] == metrics(tmp_path / "thumbs")[-1]["lead_up"]
+    with pytest.raises(BadInput, match="every answer is judged alike"):
+        scores.execute(tmp_path / "alike", liked_from=0.0)
+
+
+@pytest.mark.parametrize("kind", ["sft", "reward", "dpo", "kto", "rrhf"])
+def test_every_stage_that_fits_can_train_an_adapter(kind: str, stages: dict[str, Small], tmp_path: Path) -> None:
+    """It leaves PEFT's files, moves nothing but the adapter, and goes wherever a model directory goes."""
+    stages[kind].execute(tmp_path / kind, lora={"rank": 4})
+    left = {path.name for path in (tmp_path / kind / "model").iterdir()}
+    assert {"adapter_config.json", "adapter_model.safetensors", "ayni.json"} <= left
+    assert "model.safetensors" not in left
+    model, _ = load_model(tmp_path / kind / "model")
+    assert adapter_of(model) == Lora(rank=4)
+    if kind != "reward":
+        again = Small(kind, stages[kind].settings, {**stages[kind].inputs, "model": tmp_path / kind / "model"})
+        again.execute(tmp_path / "again", lora={"rank": 4})
+        assert metrics(tmp_path / "again")[0]["loss"] != metrics(tmp_path / kind)[0]["loss"]
 
 
 def test_rrhf_agrees_with_the_reward_more_and_more(stages: dict[str, Small], tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from small_stages import Small, contents, prepare
 from ayni.runs.sealing import read_seal
 from ayni.seeds import rng
 
-STAGES = ("tokenizer", "pretrain", "sft", "reward", "dpo", "rrhf", "collect", "reject", "ppo")
+STAGES = ("tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf", "collect", "reject", "ppo")
 KILLS = int(os.environ.get("AYNI_KILLS", "2"))
 
 
