@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 from small_stages import Small, comparisons, prepare
-from tiny import SENTENCE, policy, prompts, tokenizer
+from tiny import SENTENCE, prompts, tokenizer
 
 from ayni.config import apply_sets, parse_config
 from ayni.errors import BadInput
@@ -389,7 +389,7 @@ def test_an_empty_answer_is_never_kept_however_good(keep: str, tmp_path: Path) -
     scores = Scores(torch.tensor([9.0, 1, 9, 9, 9]), None, torch.tensor([9.0, 1, 9, 9, 9]))
     run = Run(tmp_path, name="reject", quiet=True)
     judges: Any = lambda *given: scores  # noqa: E731
-    kept = reject.select(asked, groups, judges, policy(), reject.Config(keep=keep), run)  # type: ignore[arg-type]
+    kept = reject.select(asked, groups, judges, reject.Config(keep=keep), run)  # type: ignore[arg-type]
     assert [d.dialog[-1].content for d in kept] == ["rain"]
 
 
