@@ -14,6 +14,7 @@ from tiny import policy, prompts
 from ayni.errors import BadInput
 from ayni.parallel import Ranks
 from ayni.records import Message, Prompt, to_dict
+from ayni.rollout.answers import two_answers
 from ayni.rollout.engine import rollout
 from ayni.rollout.sampling import Sampling
 
@@ -25,6 +26,8 @@ def work(rank: int, port: int, directory: Path) -> None:
     shared.ranks = Ranks.current()
     groups = rollout(shared, prompts(7), n=2, sampling=Sampling(1.0, 1.0, 20), seed=3)
     (directory / f"{rank}.json").write_text(json.dumps([[to_dict(s) for s in group] for group in groups]))
+    if shared.ranks.leads:  # a person is answered by one process; the other does not take part
+        two_answers([shared], [1.0], 8, seed=0)(prompts(1)[0].dialog, "helpfulness")
     narrow = policy(context=26)
     narrow.ranks = shared.ranks
     short, long = (

@@ -103,7 +103,7 @@ def no_slots(shape: Shape, dtype: torch.dtype, device: torch.device) -> DecodeSt
 
 def grown(state: DecodeState, slots: int, length: int, limit: int) -> DecodeState:
     """With at least so many slots, columns of keys and tokens an answer."""
-    sizes = {1: (slots,), 2: (slots, limit + 1), 4: (slots, 0, length, 0)}
+    sizes = {1: (slots,), 2: (slots, limit + 1), 4: (slots, 0, length, 0)}  # by the number of axes
 
     def larger(x: Tensor) -> Tensor:
         out = x.new_zeros([max(pair) for pair in zip(x.shape, sizes[x.ndim], strict=True)])

@@ -19,7 +19,7 @@ from ayni.model.transformer import Transformer
 from ayni.rollout.decode import DecodeState, admit, decode_step, grown, kept, no_slots
 from ayni.rollout.engine import Drawn, Request, check_room
 from ayni.rollout.prefill import Begun, begin
-from ayni.rollout.sampling import ways_of
+from ayni.rollout.sampling import Sampling, ways_of
 
 SLOTS = 256  # rows decoded together
 
@@ -32,11 +32,18 @@ class Finished(NamedTuple):
     drawn: Drawn
 
 
-@dataclass
-class _Sample:
+class _Waiting(NamedTuple):
     id: int
     k: int
     begun: Begun
+
+
+@dataclass
+class _Running:
+    id: int
+    k: int
+    sampling: Sampling
+    length: int  # of the prompt
     count: int = 1  # tokens drawn
 
 
@@ -47,8 +54,8 @@ class Scheduler:
         self.model, self.eos, self.context, self.slots = model, eos, context, slots
         self._ids = itertools.count()
         self._arrived: list[tuple[int, Request]] = []
-        self._waiting: deque[_Sample] = deque()
-        self._owners: list[_Sample | None] = []  # of each slot of the state
+        self._waiting: deque[_Waiting] = deque()
+        self._owners: list[_Running | None] = []  # of each slot of the state
         self._state: DecodeState | None = None
         self._length = self._limit = 0  # the longest sequence and answer to make room for
 
@@ -69,7 +76,7 @@ class Scheduler:
     def step(self) -> list[Finished]:
         """One forward pass: over the prompts that arrived, or over one token of every sample on its way.
 
-        Returns the answers that ended. One host round trip tells which, one more reads them.
+        Returns the answers that ended: one host round trip a step, and only where some did two more, to read them.
         """
         ended = [] if self._arrived else self._decode()
         if self._arrived:
@@ -80,48 +87,46 @@ class Scheduler:
 
     def so_far(self) -> dict[tuple[int, int], list[int]]:
         """The tokens of every sample on its way, by (id, k)."""
-        if self._state is None:
-            return {}
-        rows = zip(self._owners, self._state.tokens.tolist(), strict=True)
-        return {(owner.id, owner.k): row[: owner.count] for owner, row in rows if owner is not None}
+        return {(owner.id, owner.k): tokens for owner, tokens, _ in self._drawn(self._busy())}
 
     def _begin(self) -> None:
         begun = begin(self.model, [request for _, request in self._arrived], self.context, self.slots)
         for (id, _), samples in zip(self._arrived, begun, strict=True):
-            self._waiting += [_Sample(id, k, sample) for k, sample in enumerate(samples)]
+            self._waiting += [_Waiting(id, k, sample) for k, sample in enumerate(samples)]
             self._limit = max(self._limit, samples[0].limit)
             self._length = max(self._length, samples[0].length + samples[0].limit)
         self._arrived = []
 
+    def _busy(self) -> list[tuple[int, _Running]]:
+        return [(slot, owner) for slot, owner in enumerate(self._owners) if owner is not None]
+
     def _decode(self) -> list[Finished]:
-        busy = [(slot, owner) for slot, owner in enumerate(self._owners) if owner is not None]
+        busy = self._busy()
         if self._state is None or not busy:
             return []
-        needed = max(owner.begun.length + owner.count for _, owner in busy)
+        needed = max(owner.length + owner.count for _, owner in busy)
         # a stride at a time: few shapes, as in training (ayni.model.rounding)
         columns = min(-(-needed // STRIDE) * STRIDE, self._state.keys[0].shape[2])
         self._state = decode_step(self.model, replace(self._state, columns=columns), self.eos)
         going_on = self._state.active.tolist()
-        ended = []
-        for slot, owner in busy:
+        for _, owner in busy:
             owner.count += 1
-            if not going_on[slot]:
-                ended.append((slot, owner))
-        return self._read(ended)
-
-    def _read(self, ended: list[tuple[int, _Sample]]) -> list[Finished]:
-        """What was drawn in these slots, which are free now."""
-        if not ended:
-            return []
-        assert self._state is not None
-        rows = torch.tensor([slot for slot, _ in ended], device=self.model.device)
-        longest = max(owner.count for _, owner in ended)
-        tokens, logprobs = (x[rows, :longest].tolist() for x in (self._state.tokens, self._state.logprobs))
-        found = []
-        for (slot, owner), ids, said in zip(ended, tokens, logprobs, strict=True):
+        ended = [(slot, owner) for slot, owner in busy if not going_on[slot]]
+        for slot, _ in ended:
             self._owners[slot] = None
-            found.append(Finished(owner.id, owner.k, Drawn(ids[: owner.count], said[: owner.count])))
-        return found
+        return [Finished(owner.id, owner.k, Drawn(*drawn)) for owner, *drawn in self._drawn(ended)]
+
+    def _drawn(self, slots: list[tuple[int, _Running]]) -> list[tuple[_Running, list[int], list[float]]]:
+        """What was drawn in these slots."""
+        if self._state is None or not slots:
+            return []
+        rows = torch.tensor([slot for slot, _ in slots], device=self.model.device)
+        longest = max(owner.count for _, owner in slots)
+        read = (x[rows, :longest].tolist() for x in (self._state.tokens, self._state.logprobs))
+        return [
+            (owner, tokens[: owner.count], logprobs[: owner.count])
+            for (_, owner), tokens, logprobs in zip(slots, *read, strict=True)
+        ]
 
     def _fill(self) -> list[Finished]:
         """Gives free slots to waiting samples. A sample that ended with its first token leaves at once again."""
@@ -134,18 +139,16 @@ class Scheduler:
         while free and self._waiting:
             left = []
             for slot in free[: len(self._waiting)]:
-                sample = self._waiting.popleft()
-                begun = sample.begun
+                id, k, begun = self._waiting.popleft()
                 if begun.token == self.eos or begun.limit <= 1:
-                    ended.append(Finished(sample.id, sample.k, Drawn([begun.token], [begun.logprob])))
+                    ended.append(Finished(id, k, Drawn([begun.token], [begun.logprob])))
                     left.append(slot)
                 else:
-                    self._owners[slot], taken[slot] = sample, begun
+                    self._owners[slot], taken[slot] = _Running(id, k, begun.sampling, begun.length), begun
             free = left
         if taken:
             admit(state, list(taken), list(taken.values()))
-        ways = ways_of(owner.begun.sampling for owner in self._owners if owner is not None)
-        self._state = replace(state, ways=ways)
+        self._state = replace(state, ways=ways_of(owner.sampling for _, owner in self._busy()))
         return ended
 
     def _room(self) -> DecodeState:
@@ -154,8 +157,7 @@ class Scheduler:
         if state is None:
             begun = self._waiting[0].begun
             state = no_slots(self.model.shape, begun.prefill.keys[0].dtype, self.model.device)
-        busy = sum(owner is not None for owner in self._owners)
-        slots = max(len(self._owners), min(self.slots, busy + len(self._waiting)))
+        slots = max(len(self._owners), min(self.slots, len(self._busy()) + len(self._waiting)))
         room = (len(self._owners), state.keys[0].shape[2], state.tokens.shape[1] - 1)
         if any(need > there for need, there in zip((slots, self._length, self._limit), room, strict=True)):
             state = grown(state, slots, self._length, self._limit)
@@ -164,7 +166,7 @@ class Scheduler:
 
     def _shrink(self) -> None:
         """Where nothing waits and at most half the slots are busy, goes on with the busy half; with none, lets go."""
-        busy = [slot for slot, owner in enumerate(self._owners) if owner is not None]
+        busy = [slot for slot, _ in self._busy()]
         if self._waiting or self._state is None or len(busy) > len(self._owners) // 2:
             return
         self._state = kept(self._state, busy) if busy else None
