@@ -105,12 +105,14 @@ class Judgement:
 class Sample:
     """One sampled answer: `tokens` (n,) after the prompt, EOS included when `finished` is "stop".
 
+    `prompt_tokens` (p,) are the prompt as the model read it: with `tokens` after them, what a training forward reads.
     `logprobs` (n,) are natural logs after temperature and before top-p; at temperature 0, of temperature 1.
     """
 
     __pydantic_config__ = _STRICT
     prompt_id: str
     task: Task
+    prompt_tokens: tuple[int, ...]
     tokens: tuple[int, ...]
     logprobs: tuple[float, ...]
     text: str
@@ -144,8 +146,19 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
 
 def from_json(kind: type[R], text: str | bytes, *, path: object = None, line: int | None = None) -> R:
     """One record from one JSON line; raises BadInput with file, line and field."""
+    return cast(R, _validated(cast(Hashable, kind), text, path, line))
+
+
+def groups_from_json(
+    kind: type[R], text: str | bytes, *, path: object = None, line: int | None = None
+) -> list[list[R]]:
+    """A list of lists of records from one JSON line; raises BadInput as `from_json`."""
+    return cast(list[list[R]], _validated(list[list[kind]], text, path, line))  # type: ignore[valid-type]
+
+
+def _validated(kind: Hashable, text: str | bytes, path: object, line: int | None) -> Any:
     try:
-        return _adapter(cast(Hashable, kind)).validate_json(text)
+        return _adapter(kind).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or None

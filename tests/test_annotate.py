@@ -14,7 +14,7 @@ import pytest
 import tiny
 from page_visitor import item
 
-from ayni.cli.annotate import annotate, local_annotator, voices
+from ayni.cli.annotate import annotate, loaded_talk, local_annotator
 from ayni.errors import BadInput
 from ayni.feedback.entries import Batch
 from ayni.feedback.page.serving import host_names, listening, origin
@@ -74,13 +74,13 @@ def test_one_model_or_two_answer_with_varied_temperature(tmp_path: Path) -> None
         policy = tiny.policy(seed)
         save_model(tmp_path / str(seed), policy.model, policy.tokenizer)
     dialog = (Message("user", "why rain falls"),)
-    talk = voices([tmp_path / "0", tmp_path / "1"], [0.7, 1.0], 8, 0)
+    talk = loaded_talk([tmp_path / "0", tmp_path / "1"], [0.7, 1.0], 8, 0)
     a, b, model_a, model_b, sampling_a, sampling_b = talk(dialog, "helpfulness")
     assert (model_a, model_b) == ("0", "1")
     assert (sampling_a["temperature"], sampling_b["temperature"]) == (0.7, 1.0)
     assert talk(dialog, "safety")[4]["temperature"] == 1.0
-    assert voices([tmp_path / "0", tmp_path / "1"], [0.7, 1.0], 8, 0)(dialog, "helpfulness")[:2] == (a, b)
-    alone = voices([tmp_path / "0"], [1.0], 8, 0)(dialog, "helpfulness")
+    assert loaded_talk([tmp_path / "0", tmp_path / "1"], [0.7, 1.0], 8, 0)(dialog, "helpfulness")[:2] == (a, b)
+    alone = loaded_talk([tmp_path / "0"], [1.0], 8, 0)(dialog, "helpfulness")
     assert alone[2] == alone[3]
     assert alone[4]["seed"] != alone[5]["seed"]
     with pytest.raises(BadInput):

@@ -502,7 +502,7 @@ def test_chat_best_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
 
 
 def conversation(pieces: list[str], monkeypatch: pytest.MonkeyPatch, place: Path, seen: list[object]) -> object:
-    def stream(policy: object, dialog: object, **_: object) -> Iterator[str]:
+    def stream(engine: object, dialog: object, **_: object) -> Iterator[str]:
         seen.append(dialog)
         for piece in pieces:
             if piece == "^C":
@@ -510,8 +510,8 @@ def conversation(pieces: list[str], monkeypatch: pytest.MonkeyPatch, place: Path
             yield piece
 
     monkeypatch.setattr(chat_module, "stream", stream)
-    policy = chat_module.load_policy(place / "m")
-    return chat_module.Conversation(policy, chat_module.Sampling(max_tokens=4), 0, "", 1, None)
+    engine = chat_module.load_engine(place / "m")
+    return chat_module.Conversation(engine, chat_module.Sampling(max_tokens=4), 0, "", 1, None)
 
 
 def test_chat_keeps_turns_undoes_and_sets_the_system(

@@ -45,7 +45,7 @@ def plan(**changed: Any) -> Plan:
 
 
 def sample(prompt: Prompt, text: str, model: str) -> Sample:
-    return Sample(prompt.id, prompt.task, (5,), (-1.0,), text, "stop", model)
+    return Sample(prompt.id, prompt.task, (1,), (5,), (-1.0,), text, "stop", model)
 
 
 def asked_of(prompts: list[Prompt], n: int = 2) -> tuple[list[list[Sample]], list[list[Sample]]]:

@@ -291,7 +291,7 @@ def test_nobody_there() -> None:
 
 
 def samples(*texts: str) -> list[Sample]:
-    return [Sample("p", "helpfulness", (3,), (-1.0,), text, "stop") for text in texts]
+    return [Sample("p", "helpfulness", (1,), (3,), (-1.0,), text, "stop") for text in texts]
 
 
 def test_it_judges_beside_a_model_for_safety() -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
+import socket
 from collections.abc import Sequence as Many
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import rollout_golden
 import torch
+import torch.multiprocessing
+import two_ranks
 from scipy import stats
 from tiny import policy, prompts, tokenizer
 
@@ -16,9 +21,10 @@ from ayni.errors import BadInput
 from ayni.files import Killed
 from ayni.model.heads import token_logprobs
 from ayni.model.layout import Layout
-from ayni.records import Message, Prompt, Sample, Sequence
-from ayni.rollout import engine
-from ayni.rollout.engine import Policy, decoding, generate, rollout, stream, stream_tokens, with_room
+from ayni.records import Message, Prompt, Sample, Sequence, groups_from_json, to_dict
+from ayni.rollout import engine, local
+from ayni.rollout.engine import Request, rollout, sampled_sequence, stream, with_room
+from ayni.rollout.local import LocalEngine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_chunks, read_groups
 from ayni.text.chat import TAGS, render_prompt
@@ -28,14 +34,13 @@ from ayni.train.batch import batch_of
 @pytest.fixture
 def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few slots and small chunks, so that slots are refilled and chunks follow one another."""
-    monkeypatch.setattr(engine, "SLOTS", 4)
+    monkeypatch.setattr(local, "SLOTS", 4)
     monkeypatch.setattr(engine, "CHUNK_SAMPLES", 15)
 
 
-def trained(speaker: Policy, prompt: Prompt, sample: Sample, temperature: float) -> torch.Tensor:
+def trained(speaker: LocalEngine, sample: Sample, temperature: float) -> torch.Tensor:
     """The training forward's log-probs of the sampled tokens."""
-    head = render_prompt(prompt.dialog, speaker.tokenizer)
-    batch = batch_of([Sequence(head + list(sample.tokens), [False] * len(head) + [True] * len(sample.tokens))])
+    batch = batch_of([sampled_sequence(sample)])
     hidden = speaker.model(batch.tokens, batch.layout)
     return token_logprobs(hidden, speaker.model.head, batch.targets, batch.mask, temperature).detach()
 
@@ -54,13 +59,14 @@ def test_the_samplers_logprobs_are_the_training_forwards(temperature: float, top
     ends = set()
     for prompt, group in zip(asked, groups, strict=True):
         for sample in group:
-            expected = trained(speaker, prompt, sample, temperature or 1.0)
+            expected = trained(speaker, sample, temperature or 1.0)
             torch.testing.assert_close(torch.tensor(sample.logprobs), expected, rtol=0, atol=1e-4)
             eos = tokenizer().eos
             assert (sample.tokens[-1] == eos) == (sample.finished == "stop")
             assert eos not in sample.tokens[:-1]
             assert sample.finished == "stop" or len(sample.tokens) == 24
             assert (sample.prompt_id, sample.task, sample.model) == (prompt.id, prompt.task, speaker.name)
+            assert list(sample.prompt_tokens) == render_prompt(prompt.dialog, speaker.tokenizer)
             ends.add(sample.finished)
     if temperature * top_p >= 1:
         assert ends == {"stop", "length"}
@@ -85,7 +91,7 @@ def test_a_sample_depends_on_its_seed_iteration_prompt_and_k_alone(monkeypatch: 
     whole = tokens_of(rollout(speaker, asked, n=3, sampling=sampling, seed=5, iteration=2))
     more = tokens_of(rollout(speaker, asked[::-1], n=5, sampling=sampling, seed=5, iteration=2))[::-1]
     assert [row[:3] for row in more] == whole
-    monkeypatch.setattr(engine, "SLOTS", 3)
+    monkeypatch.setattr(local, "SLOTS", 3)
     monkeypatch.setattr(engine, "CHUNK_SAMPLES", 7)
     assert tokens_of(rollout(speaker, asked, n=3, sampling=sampling, seed=5, iteration=2)) == whole
     for i in (0, 4, 8):
@@ -122,13 +128,17 @@ def test_first_tokens_are_as_frequent_as_they_are_probable() -> None:
     assert stats.chisquare(observed, expected).pvalue > 1e-3
 
 
+def test_only_what_was_sampled_is_supervised() -> None:
+    (sample,) = sample_of(prompts(1)[0])
+    assert sampled_sequence(sample) == Sequence([1, 9, 5, 2], [False, False, True, True])
+
+
 def test_a_stream_is_the_sample_of_its_seed() -> None:
     speaker, asked, sampling = policy(dtype=torch.float64), prompts(12), Sampling(0.9, 0.95, 24)
     groups = rollout(speaker, asked, n=2, sampling=sampling, seed=9)
     for prompt, group in zip(asked, groups, strict=True):
         for sample in group:
-            head = render_prompt(prompt.dialog, speaker.tokenizer)
-            streamed = list(stream_tokens(speaker, head, sampling=sampling, seed=sample.seed))
+            streamed = list(speaker.stream(Request(sample.prompt_tokens, (sample.seed, 0), sampling)))
             assert streamed == [t for t in sample.tokens if t != speaker.tokenizer.eos]
             pieces = list(stream(speaker, prompt.dialog, sampling=sampling, seed=sample.seed))
             assert "".join(pieces) == sample.text
@@ -141,7 +151,7 @@ def test_a_stream_is_the_sample_of_its_seed() -> None:
 def test_streamed_text_never_takes_anything_back(said: str, monkeypatch: pytest.MonkeyPatch) -> None:
     speaker = policy()
     tokens = [*speaker.tokenizer.encode(said)[1:], speaker.tokenizer.eos]  # (less the tokenizer's own first space)
-    monkeypatch.setattr(engine, "stream_tokens", lambda *given, **kw: iter(tokens[:-1]))
+    monkeypatch.setattr(speaker, "stream", lambda request: iter(tokens[:-1]))
     pieces = list(stream(speaker, (Message("user", "hi"),), sampling=Sampling(), seed=0))
     whole = engine.answer_text(tokens, speaker.tokenizer)
     assert "".join(pieces) == whole
@@ -178,30 +188,106 @@ def test_a_prompt_without_room_is_bad_input() -> None:
 
 
 def test_bf16_decodes_a_copy_and_stays_close() -> None:
-    speaker, asked = policy(), prompts(4)
+    speaker, asked, sampling = policy(), prompts(4), Sampling(1.0, 1.0, 16)
+    assert speaker.decoder is speaker.model
     speaker.model.dtype = torch.bfloat16
-    assert decoding(speaker).model.head.dtype == torch.bfloat16
+    speaker.sync(speaker)
+    assert speaker.decoder.head.dtype == torch.bfloat16
     assert speaker.model.head.dtype == torch.float32
-    groups = rollout(speaker, asked, n=2, sampling=Sampling(1.0, 1.0, 16), seed=1)
-    for prompt, group in zip(asked, groups, strict=True):
+    groups = rollout(speaker, asked, n=2, sampling=sampling, seed=1)
+    for group in groups:
         for sample in group:
-            gap = torch.tensor(sample.logprobs) - trained(speaker, prompt, sample, 1.0)
+            gap = torch.tensor(sample.logprobs) - trained(speaker, sample, 1.0)
             assert gap.abs().max() < 0.3
 
 
+@pytest.mark.parametrize("dtype", [None, torch.bfloat16])
+def test_sync_samples_from_the_weights_as_they_are_now(dtype: torch.dtype | None) -> None:
+    """In place where the engine holds the model itself, by `sync` where it holds a copy; another model too."""
+    speaker, other, asked = policy(0), policy(1), prompts(4)
+
+    def drawn(*, fresh: bool) -> list[list[tuple[int, ...]]]:
+        given = LocalEngine(speaker.model, speaker.tokenizer) if fresh else speaker
+        return tokens_of(rollout(given, asked, n=2, sampling=Sampling(1.0, 1.0, 16), seed=1))
+
+    for given in (speaker, other):
+        given.model.dtype = dtype
+        given.sync(given)
+    first, copied = drawn(fresh=False), speaker.decoder
+    with torch.no_grad():
+        for ours, theirs in zip(speaker.model.parameters(), policy(2).model.parameters(), strict=True):
+            ours.copy_(theirs)
+    if dtype is not None:
+        assert drawn(fresh=False) == first
+    speaker.sync(speaker)
+    assert speaker.decoder is copied
+    assert drawn(fresh=False) == drawn(fresh=True) != first
+    assert not any(p.requires_grad for p in copied.parameters()) or dtype is None
+    speaker.sync(other)
+    assert speaker.model is other.model
+    assert drawn(fresh=False) == drawn(fresh=True)
+
+
 def test_prompts_may_ask_for_different_numbers_of_samples() -> None:
-    speaker = policy()
-    heads = [render_prompt(p.dialog, speaker.tokenizer) for p in prompts(3)]
-    drawn = generate(speaker, heads, [[1, 2, 3], [], [4]], Sampling(1.0, 1.0, 5))
-    assert [len(row) for row in drawn] == [3, 0, 1]
-    assert generate(speaker, [], [], Sampling()) == []
+    speaker, sampling = policy(), Sampling(1.0, 1.0, 5)
+    heads = [tuple(render_prompt(p.dialog, speaker.tokenizer)) for p in prompts(3)]
+    asked = [Request(head, seeds, sampling) for head, seeds in zip(heads, [(1, 2, 3), (), (4,)], strict=True)]
+    assert [len(row) for row in speaker.generate(asked)] == [3, 0, 1]
+    assert speaker.generate(asked[1:2]) == [[]]
+    assert speaker.generate([]) == []
+
+
+def test_prompts_are_read_once_per_tokenizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[object] = []
+    monkeypatch.setattr(engine, "render_prompt", lambda dialog, tokenizer: calls.append(dialog) or [1, 2])
+    asked = prompts(3)
+    assert with_room(asked, [policy(0), policy(1), policy(2)], print) == asked
+    assert len(calls) == 3
+    rollout(policy(), asked, n=4, sampling=Sampling(1.0, 1.0, 2), seed=0)
+    assert len(calls) == 6
+
+
+# What was written down
+
+
+@pytest.mark.parametrize("name", rollout_golden.CASES)
+def test_the_bits_are_those_written_down(name: str) -> None:
+    """In fp64 everywhere, to rounding; every bit where the matrix kernels are those of the machine that wrote."""
+    golden, case = json.loads(rollout_golden.FILE.read_text()), rollout_golden.CASES[name]
+    groups = rollout(
+        rollout_golden.speaker(case), prompts(case.count), n=case.n, sampling=case.sampling, seed=rollout_golden.SEED
+    )
+    found = rollout_golden.written(groups)
+    if rollout_golden.kernels(case.dtype) == golden["kernels"][case.dtype]:
+        assert found == golden[name]
+    elif case.dtype == "fp64":
+        assert (found["tokens"], found["length"]) == (golden[name]["tokens"], golden[name]["length"])
+        assert found["logprob"] == pytest.approx(golden[name]["logprob"], abs=1e-8)
+
+
+# Two processes
+
+
+def test_two_processes_share_a_rollout_and_both_have_all_of_it(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(two_ranks.work, (port, tmp_path), nprocs=2, start_method="spawn")
+    first, second = ((tmp_path / f"{rank}.json").read_bytes() for rank in (0, 1))
+    assert first == second
+    asked, sampling = prompts(7), Sampling(1.0, 1.0, 20)
+    found = groups_from_json(Sample, first)
+    shares = [rollout(policy(), asked[rank::2], n=2, sampling=sampling, seed=3) for rank in (0, 1)]
+    assert found == [shares[i % 2][i // 2] for i in range(7)]  # each its own share, bit for bit
+    alone = rollout(policy(), asked, n=2, sampling=sampling, seed=3)
+    assert tokens_of(found) == tokens_of(alone)
 
 
 # The store
 
 
 def sample_of(prompt: Prompt, text: str = "yes") -> list[Sample]:
-    return [Sample(prompt.id, "helpfulness", (5, 2), (-0.25, -1 / 3), text, "stop", "m", 0, 1.0, 7)]
+    return [Sample(prompt.id, "helpfulness", (1, 9), (5, 2), (-0.25, -1 / 3), text, "stop", "m", 0, 1.0, 7)]
 
 
 def test_a_store_draws_only_what_is_missing(tmp_path: Path) -> None:
@@ -255,3 +341,19 @@ def test_a_store_of_other_chunks_is_continued_where_it_ends(tmp_path: Path) -> N
     draw_all(path, asked[:3], draw, chunk=3, progress=lambda done, total: None)
     groups = draw_all(path, asked, draw, chunk=2, progress=lambda done, total: None)
     assert [group[0].prompt_id for group in groups] == [p.id for p in asked] == drawn
+
+
+def test_a_store_of_an_earlier_version_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    (sample,) = sample_of(prompts(1)[0])
+    now = to_dict(sample)
+    then = {name: value for name, value in now.items() if name != "prompt_tokens"}
+    path.write_text(f"{json.dumps([[now]])}\n{json.dumps([[now, now], [now, then]])}\n")
+    with pytest.raises(
+        BadInput, match=r"samples.jsonl:2: prompt_tokens: .* earlier versions .*; draw them again: --fresh"
+    ):
+        read_groups(path)
+    for line, said in (('[[{"prompt_id": 3}]]', "0.0.prompt_id"), ("[[", "Invalid JSON"), ("{}", "array")):
+        path.write_text(f"{line}\n")
+        with pytest.raises(BadInput, match=rf"samples.jsonl:1: .*{said}"):
+            read_groups(path)

@@ -7,10 +7,29 @@ import pytest
 import torch
 from scipy import stats
 
-from ayni.rollout.sampling import Sampling, choose, uniforms
+from ayni.rollout import sampling
+from ayni.rollout.sampling import Sampling, ways_of
 from ayni.seeds import seed_of
 
 VOCAB = 12
+
+
+def uniforms(seeds: np.ndarray, steps: np.ndarray) -> np.ndarray:
+    """The reference: splitmix64 on uint64 (B,), whose products wrap."""
+    with np.errstate(over="ignore"):
+        x = seeds + (steps + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
+        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        x ^= x >> np.uint64(31)
+    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def choose(logits: torch.Tensor, uniform: torch.Tensor, *given: Sampling) -> tuple[torch.Tensor, torch.Tensor]:
+    """One sampling for all rows, or one for each."""
+    each = given * len(logits) if len(given) == 1 else given
+    temperatures = torch.tensor([s.temperature for s in each], dtype=torch.float64)
+    top_p = torch.tensor([s.top_p for s in each], dtype=torch.float64)
+    return sampling.choose(logits, uniform, temperatures, top_p, ways_of(each))
 
 
 def logits(rows: int, seed: int = 0, spread: float = 2.0) -> np.ndarray:
@@ -44,6 +63,28 @@ def test_every_choice_equals_brute_force(temperature: float, top_p: float) -> No
         token, logprob = brute_force(rows[i], uniform[i], temperature, top_p)
         assert tokens[i] == token
         assert logprobs[i] == pytest.approx(logprob, abs=1e-9)  # before top-p, after temperature
+
+
+def test_rows_of_different_samplings_choose_as_they_do_alone() -> None:
+    kinds = [Sampling(0.0, 0.5), Sampling(0.7, 1.0), Sampling(1.0, 1.0), Sampling(1.3, 0.8), Sampling(0.7, 0.3)]
+    rows = torch.from_numpy(logits(200)).float()
+    uniform = torch.from_numpy(np.random.default_rng(2).random(200))
+    for some in (kinds, kinds[:2], kinds[:1] + kinds[3:], kinds[1:4]):
+        each = [some[i % len(some)] for i in range(200)]
+        tokens, logprobs = choose(rows, uniform, *each)
+        for kind in some:
+            at = [i for i in range(200) if each[i] == kind]
+            alone = choose(rows[at], uniform[at], kind)
+            assert torch.equal(tokens[at], alone[0])
+            assert torch.equal(logprobs[at], alone[1])
+
+
+def test_nan_logits_show_in_the_logprob() -> None:
+    row = torch.full((1, VOCAB), float("nan"))
+    for kind in (Sampling(0.0), Sampling(1.0, 1.0), Sampling(1.0, 0.5)):
+        token, logprob = choose(row, torch.tensor([0.5], dtype=torch.float64), kind)
+        assert 0 <= int(token) < VOCAB
+        assert torch.isnan(logprob).all()
 
 
 def test_top_p_by_hand() -> None:
@@ -96,6 +137,15 @@ def test_low_precision_logits_are_lifted() -> None:
     assert logprobs.dtype == torch.float32
     assert torch.equal(tokens, same)
     assert torch.equal(logprobs, expected)
+
+
+def test_uniforms_of_the_device_are_the_references_to_the_bit() -> None:
+    draw = np.random.default_rng(0)
+    seeds = np.concatenate([draw.integers(0, 2**63, 5000, dtype=np.uint64), np.array([0, 1, 2**63 - 1], np.uint64)])
+    steps = np.concatenate([draw.integers(0, 2**20, 5000, dtype=np.uint64), np.array([0, 2**20, 2**20], np.uint64)])
+    found = sampling.uniforms(*(torch.from_numpy(x.astype(np.int64)) for x in (seeds, steps)))
+    assert found.dtype == torch.float64
+    assert np.array_equal(found.numpy(), uniforms(seeds, steps))
 
 
 def test_uniforms_are_uniform_and_independent_of_one_another() -> None:

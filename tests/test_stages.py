@@ -334,7 +334,7 @@ def test_an_empty_answer_is_never_kept_however_good(keep: str, tmp_path: Path) -
     asked = prompts(2)
     said = [["", "rain", " "], ["", " "]]
     groups = [
-        [Sample(p.id, "helpfulness", (2,), (-1.0,), text, "stop") for text in texts]
+        [Sample(p.id, "helpfulness", (1,), (2,), (-1.0,), text, "stop") for text in texts]
         for p, texts in zip(asked, said, strict=True)
     ]
     scores = Scores(torch.tensor([9.0, 1, 9, 9, 9]), None, torch.tensor([9.0, 1, 9, 9, 9]))

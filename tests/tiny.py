@@ -12,7 +12,7 @@ from ayni.model.score_head import with_score_head
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
 from ayni.records import Message, Prompt, Sequence
-from ayni.rollout.engine import Policy
+from ayni.rollout.local import LocalEngine
 from ayni.text.tokenizer import Tokenizer, train_tokenizer
 from ayni.train.batch import Group, Pair, Step
 
@@ -47,13 +47,13 @@ def reward_model(seed: int = 0, *, vocab: int = VOCAB, dtype: torch.dtype = torc
     return with_score_head(language_model(seed, vocab=vocab, dtype=dtype), seed)
 
 
-def policy(seed: int = 0, *, context: int = 96, dtype: torch.dtype = torch.float32) -> Policy:
+def policy(seed: int = 0, *, context: int = 96, dtype: torch.dtype = torch.float32) -> LocalEngine:
     """Speaks in sharp, varied nonsense, and ends about every second answer within 20 tokens."""
     model = language_model(seed, context=context)
     with torch.no_grad():
         model.output.weight.mul_(2)
         model.output.weight[tokenizer().eos].mul_(2)
-    return Policy(model.to(dtype), tokenizer(), f"policy-{seed}")
+    return LocalEngine(model.to(dtype), tokenizer(), f"policy-{seed}")
 
 
 def prompts(count: int, *, seed: int = 0, task: str = "helpfulness") -> list[Prompt]:

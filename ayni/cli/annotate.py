@@ -40,7 +40,7 @@ def annotate(
     if len(models) > 2:
         raise BadInput(f"{len(models)} models, but two answers are compared", fix="give one --model or two")
     with listening(host, port) as bound:
-        talk = voices(models, temperatures, max_tokens, seed) if models else None
+        talk = loaded_talk(models, temperatures, max_tokens, seed) if models else None
         with open_store(store) as kept:
             local = None if login else local_annotator(kept, annotator)
             page = app(
@@ -55,12 +55,12 @@ def annotate(
             serve(page, bound)
 
 
-def voices(models: Sequence[Path], temperatures: Sequence[float], max_tokens: int, seed: int) -> Talk:
+def loaded_talk(models: Sequence[Path], temperatures: Sequence[float], max_tokens: int, seed: int) -> Talk:
     """The models that answer live, loaded."""
-    from ayni.cli.generate import load_policy
-    from ayni.rollout.voices import two_voices
+    from ayni.cli.generate import load_engine
+    from ayni.rollout.answers import two_answers
 
-    return two_voices([load_policy(path) for path in models], temperatures, max_tokens, seed)
+    return two_answers([load_engine(path) for path in models], temperatures, max_tokens, seed)
 
 
 def local_annotator(store: Store, name: str) -> Annotator:

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ayni.cli import say
-from ayni.cli.generate import load_policy
+from ayni.cli.generate import load_engine
 from ayni.cli.stages import reward_at
 from ayni.errors import AyniError, BadInput
 from ayni.records import Dialog, Message, Prompt
 from ayni.reward.model import Reward
-from ayni.rollout.engine import Policy, rollout, stream
+from ayni.rollout.engine import Engine, rollout, stream
 from ayni.rollout.sampling import Sampling
 from ayni.seeds import seed_of
 from ayni.text.chat import render_prompt
@@ -36,9 +36,9 @@ def chat(
 ) -> None:
     if (best_of > 1) != (reward is not None):
         raise BadInput("--best-of N and --reward RM go together")
-    policy = load_policy(model)
+    engine = load_engine(model)
     judge = None if reward is None else reward_at(reward)
-    talk = Conversation(policy, Sampling(temperature, top_p, max_tokens), seed, system, best_of, judge)
+    talk = Conversation(engine, Sampling(temperature, top_p, max_tokens), seed, system, best_of, judge)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C stops an answer, not the talk
     try:
         if sys.stdin.isatty():
@@ -70,9 +70,9 @@ class Conversation:
     """The turns so far. `hold` reads lines until there are none; an answer goes to stdout, all else to stderr."""
 
     def __init__(
-        self, policy: Policy, sampling: Sampling, seed: int, system: str, best_of: int, judge: Reward | None
+        self, engine: Engine, sampling: Sampling, seed: int, system: str, best_of: int, judge: Reward | None
     ) -> None:
-        self.policy, self.sampling, self.seed = policy, sampling, seed
+        self.engine, self.sampling, self.seed = engine, sampling, seed
         self.best_of, self.judge = best_of, judge
         self.system = system
         self.turns: list[Message] = []
@@ -121,11 +121,11 @@ class Conversation:
     def fitting(self) -> Dialog:
         """The dialogue that fits the model's context with room to answer; the oldest turns are forgotten first."""
         head = (Message("system", self.system),) if self.system else ()
-        context = self.policy.model.shape.context
+        context = self.engine.context
         room = min(self.sampling.max_tokens, context // 4)
         while True:
             dialog = (*head, *self.turns)
-            length = len(render_prompt(dialog, self.policy.tokenizer))
+            length = len(render_prompt(dialog, self.engine.tokenizer))
             if length + room <= context:
                 return dialog
             if len(self.turns) == 1:
@@ -135,14 +135,14 @@ class Conversation:
 
     def streamed(self, dialog: Dialog) -> Iterator[str]:
         seed = seed_of(self.seed, "chat", self.count)
-        return stream(self.policy, dialog, sampling=self.sampling, seed=seed)
+        return stream(self.engine, dialog, sampling=self.sampling, seed=seed)
 
     def chosen(self, dialog: Dialog) -> Iterator[str]:
         """The best of several whole answers by the reward."""
         prompt = Prompt(f"chat-{self.count}", dialog)
-        (samples,) = rollout(self.policy, [prompt], n=self.best_of, sampling=self.sampling, seed=self.seed)
+        (samples,) = rollout(self.engine, [prompt], n=self.best_of, sampling=self.sampling, seed=self.seed)
         assert self.judge is not None
-        scores = self.judge.score_samples([prompt], [samples], self.policy.tokenizer).tolist()
+        scores = self.judge.score_samples([prompt], [samples], self.engine.tokenizer).tolist()
         best = max(range(len(scores)), key=scores.__getitem__)
         say(f"(best of {len(scores)}: {scores[best]:.2f}; the others {min(scores):.2f} and up)")
         yield samples[best].text

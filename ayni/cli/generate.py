@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +12,8 @@ from ayni.cli.stages import language_model_of, located
 from ayni.errors import BadInput
 from ayni.model_directory import load_model, name_of
 from ayni.records import Dialog
-from ayni.rollout.engine import Policy, stream_tokens
-from ayni.rollout.engine import generate as draw
+from ayni.rollout.engine import Engine, Request
+from ayni.rollout.local import LocalEngine
 from ayni.rollout.sampling import Sampling
 from ayni.seeds import seed_of
 from ayni.text.chat import answer_text, render_prompt
@@ -36,28 +36,29 @@ def generate(
     if (prompts is None) == (text is None):
         raise BadInput("give either --prompts FILE or --text TEXT")
     items: list[tuple[int, str | Dialog]] = [(1, text)] if text is not None else read_lines(located(prompts or Path()))
-    policy = load_policy(model)
+    engine = load_engine(model)
     sampling = Sampling(temperature, top_p, max_tokens)
-    tokens = []
-    for line, item in items:
+    requests = []
+    for index, (line, item) in enumerate(items):
         try:
-            tokens.append(_prompt_tokens(item, policy.tokenizer))
-            _check_room(tokens[-1], policy.model.shape.context)
+            tokens = _prompt_tokens(item, engine.tokenizer)
+            _check_room(tokens, engine.context)
         except BadInput as error:
             raise (error if prompts is None else at_line(error, prompts, line)) from None
+        requests.append(Request(tuple(tokens), tuple(_seed(seed, index, k) for k in range(n)), sampling))
     if text is not None and n == 1 and output is None and not as_json:
-        _print_continuation(policy, tokens[0], sampling, _seed(seed, 0, 0))
+        _print_continuation(engine, requests[0])
         return None
-    return write_lines(_rows(policy, items, tokens, n, sampling, seed), output, as_json)
+    return write_lines(_rows(engine, [item for _, item in items], requests), output, as_json)
 
 
-def load_policy(path: Path) -> Policy:
+def load_engine(path: Path) -> LocalEngine:
     """A language model that speaks, from its directory, its stage's or its run's; BadInput for a reward model."""
     found = language_model_of(path)
     model, tokenizer = load_model(found)
     if model.shape.head != "logits":
         raise BadInput("this is a reward model, it cannot speak", path=path, fix="score with it: ayni score")
-    return Policy(model, tokenizer, name_of(found))
+    return LocalEngine(model, tokenizer, name_of(found))
 
 
 def _seed(seed: int, index: int, k: int) -> int:
@@ -76,32 +77,23 @@ def _check_room(tokens: list[int], context: int) -> None:
         raise BadInput(f"the prompt has {len(tokens)} tokens, the model's context {context}", fix="shorten it")
 
 
-def _rows(
-    policy: Policy,
-    items: list[tuple[int, str | Dialog]],
-    tokens: list[list[int]],
-    n: int,
-    sampling: Sampling,
-    seed: int,
-) -> Iterator[dict[str, Any]]:
-    seeds = [[_seed(seed, index, k) for k in range(n)] for index in range(len(tokens))]
-    for index, group in enumerate(draw(policy, tokens, seeds, sampling)):
-        item = items[index][1]
-        for k, (ids, logprobs) in enumerate(group):
-            said = _continuation(tokens[index], ids, policy.tokenizer) if isinstance(item, str) else None
+def _rows(engine: Engine, items: list[str | Dialog], requests: list[Request]) -> Iterator[dict[str, Any]]:
+    for index, (item, request, group) in enumerate(zip(items, requests, engine.generate(requests), strict=True)):
+        for k, (seed, (ids, logprobs)) in enumerate(zip(request.seeds, group, strict=True)):
+            said = _continuation(request.tokens, ids, engine.tokenizer) if isinstance(item, str) else None
             yield {
                 "index": index,
                 "sample": k,
-                "prompt_tokens": tokens[index],
+                "prompt_tokens": list(request.tokens),
                 "tokens": ids,
                 "logprobs": logprobs,
-                "text": answer_text(ids, policy.tokenizer) if said is None else said,
-                "finish_reason": "stop" if ids[-1] == policy.tokenizer.eos else "length",
+                "text": answer_text(ids, engine.tokenizer) if said is None else said,
+                "finish_reason": "stop" if ids[-1] == engine.tokenizer.eos else "length",
                 "seed": seed,
             }
 
 
-def _decoder_after(prompt: list[int], tokenizer: Tokenizer) -> StreamDecoder:
+def _decoder_after(prompt: Sequence[int], tokenizer: Tokenizer) -> StreamDecoder:
     """Decodes what follows the prompt: a space at its start is only dropped where the whole text starts."""
     decoder = StreamDecoder(tokenizer)
     for id in prompt:
@@ -110,15 +102,15 @@ def _decoder_after(prompt: list[int], tokenizer: Tokenizer) -> StreamDecoder:
     return decoder
 
 
-def _continuation(prompt: list[int], ids: list[int], tokenizer: Tokenizer) -> str:
+def _continuation(prompt: Sequence[int], ids: list[int], tokenizer: Tokenizer) -> str:
     decoder = _decoder_after(prompt, tokenizer)
     return "".join([*map(decoder.push, ids), decoder.flush()])
 
 
-def _print_continuation(policy: Policy, prompt: list[int], sampling: Sampling, seed: int) -> None:
+def _print_continuation(engine: Engine, request: Request) -> None:
     """The continuation alone, as it comes, with no newline added."""
-    decoder = _decoder_after(prompt, policy.tokenizer)
-    for id in stream_tokens(policy, prompt, sampling=sampling, seed=seed):
+    decoder = _decoder_after(request.tokens, engine.tokenizer)
+    for id in engine.stream(request):
         sys.stdout.write(decoder.push(id))
         sys.stdout.flush()
     sys.stdout.write(decoder.flush())

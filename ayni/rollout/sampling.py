@@ -1,14 +1,20 @@
-"""Choosing the next token: temperature, nucleus, and random numbers that belong to the sample, not to the batch."""
+"""Choosing the next token: temperature, nucleus, and random numbers that belong to the sample, not to the batch.
+
+Nothing here reads a tensor back to the host.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Set
 from dataclasses import dataclass
+from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from ayni.model.heads import at_least_fp32
+
+Way = Literal["greedy", "whole", "nucleus"]  # the likeliest token; drawn from all; drawn from the likeliest few
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,42 +25,77 @@ class Sampling:
     top_p: float = 0.9
     max_tokens: int = 256
 
-
-def uniforms(seeds: np.ndarray, steps: np.ndarray) -> np.ndarray:
-    """One number in [0, 1) per (seed, step), both uint64 (B,): splitmix64 as a counter, so order never matters."""
-    with np.errstate(over="ignore"):
-        x = seeds + (steps + np.uint64(1)) * np.uint64(0x9E3779B97F4A7C15)
-        x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        x ^= x >> np.uint64(31)
-    return (x >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    @property
+    def way(self) -> Way:
+        if self.temperature == 0:
+            return "greedy"
+        return "nucleus" if self.top_p < 1 else "whole"
 
 
-def choose(logits: Tensor, uniform: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor]:
-    """Next tokens and their log-probs, both (B,): logits (B, V), uniform (B,).
+def ways_of(samplings: Iterable[Sampling]) -> frozenset[Way]:
+    return frozenset(sampling.way for sampling in samplings)
 
-    Log-probs are natural, after temperature and before top-p; of temperature 1 when greedy.
+
+def uniforms(seeds: Tensor, steps: Tensor) -> Tensor:
+    """One fp64 number in [0, 1) per (seed, step), both int64 (B,): splitmix64 as a counter, so order never matters.
+
+    Products wrap in int64 as they do in the uint64 of splitmix64; shifts fill up with zeros.
+    """
+    x = seeds + (steps + 1) * _signed(0x9E3779B97F4A7C15)
+    x = (x ^ _shifted(x, 30)) * _signed(0xBF58476D1CE4E5B9)
+    x = (x ^ _shifted(x, 27)) * _signed(0x94D049BB133111EB)
+    x = x ^ _shifted(x, 31)
+    return _shifted(x, 11).double() * 2.0**-53
+
+
+def _signed(constant: int) -> int:
+    return constant - (1 << 64)
+
+
+def _shifted(x: Tensor, bits: int) -> Tensor:
+    return (x >> bits) & ((1 << (64 - bits)) - 1)
+
+
+def choose(
+    logits: Tensor, uniform: Tensor, temperatures: Tensor, top_p: Tensor, ways: Set[Way]
+) -> tuple[Tensor, Tensor]:
+    """Next tokens and their log-probs, both (B,): logits (B, V); uniform, temperatures and top_p (B,), in fp64.
+
+    `ways` are those of the rows' samplings: what no row needs is not computed. Log-probs are natural, after
+    temperature and before top-p; of temperature 1 when greedy.
     """
     logits = at_least_fp32(logits)
-    if sampling.temperature == 0:
-        tokens = logits.argmax(-1)
-    else:
-        logits = logits / sampling.temperature
+    greedy = temperatures == 0
+    if ways != {"greedy"}:
+        logits = logits / temperatures.masked_fill(greedy, 1).to(logits.dtype).unsqueeze(-1)
         probabilities = torch.softmax(logits, -1)
-        if sampling.top_p < 1:
-            ordered, order = torch.sort(probabilities, dim=-1, descending=True, stable=True)
-            ordered[ordered.cumsum(-1) - ordered > sampling.top_p] = 0
-            tokens = order.gather(-1, _invert(ordered, uniform)).squeeze(-1)
-        else:
-            tokens = _invert(probabilities, uniform).squeeze(-1)
+    found: list[tuple[Tensor, Tensor]] = []  # (whose they are, tokens), both (B,)
+    if "whole" in ways:
+        found.append((top_p >= 1, _invert(probabilities, uniform)))
+    if "nucleus" in ways:
+        found.append((top_p < 1, _nucleus(probabilities, uniform, top_p)))
+    if "greedy" in ways:
+        found.append((greedy, logits.argmax(-1)))
+    tokens = found[0][1]
+    for rows, others in found[1:]:
+        tokens = torch.where(rows, others, tokens)
     picked = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
     return tokens, picked - logits.logsumexp(-1)
 
 
+def _nucleus(probabilities: Tensor, uniform: Tensor, top_p: Tensor) -> Tensor:
+    ordered, order = torch.sort(probabilities, dim=-1, descending=True, stable=True)
+    beyond = ordered.cumsum(-1) - ordered > top_p.to(ordered.dtype).unsqueeze(-1)
+    place = _invert(ordered.masked_fill_(beyond, 0), uniform)
+    return order.gather(-1, place.unsqueeze(-1)).squeeze(-1)
+
+
 def _invert(weights: Tensor, uniform: Tensor) -> Tensor:
-    """The index at which the running sum passes uniform·total: (B, 1). Never one of weight zero."""
+    """The index at which the running sum passes uniform·total: (B,). Never one of weight zero."""
     running = weights.cumsum(-1)
     total = running[:, -1:]
-    index = torch.searchsorted(running, uniform.to(running.dtype).unsqueeze(-1) * total, right=True)
-    last = (weights > 0).long().cumsum(-1).argmax(-1, keepdim=True)
-    return torch.minimum(index, last)
+    index = torch.searchsorted(running, uniform.to(running.dtype).unsqueeze(-1) * total, right=True).squeeze(-1)
+    # The last of positive weight; in floating point, where a maximum is fast (exact up to 2²⁴ places).
+    places = torch.arange(weights.shape[-1], device=weights.device, dtype=weights.dtype)
+    last = (places * weights.sign()).amax(-1).nan_to_num(0)  # NaN logits: token 0, and a log-prob that tells
+    return torch.minimum(index, last.long())

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Callable
 from collections.abc import Sequence as Many
 from pathlib import Path
 
+from ayni.errors import BadInput
 from ayni.files import failpoint, json_line
-from ayni.records import Prompt, Sample, from_json, to_dict
+from ayni.records import Prompt, Sample, groups_from_json, to_dict
 
 Draw = Callable[[Many[Prompt]], list[list[Sample]]]
 
@@ -40,11 +40,22 @@ def read_chunks(path: Path) -> list[list[list[Sample]]]:
     if whole < len(data):
         with open(path, "r+b") as file:
             file.truncate(whole)
-    chunks = []
-    for number, line in enumerate(data[:whole].decode().split("\n")[:-1], 1):  # an answer may hold U+2028 or U+0085
-        groups = json.loads(line)
-        chunks.append([[from_json(Sample, json.dumps(s), path=path, line=number) for s in group] for group in groups])
-    return chunks
+    lines = data[:whole].split(b"\n")[:-1]  # not splitlines: an answer may hold U+2028 or U+0085
+    return [chunk_from_json(line, path, number) for number, line in enumerate(lines, 1)]
+
+
+def chunk_from_json(line: str | bytes, path: Path, number: int) -> list[list[Sample]]:
+    """One line of a store. Raises BadInput, and says what to do about the lines of earlier versions."""
+    try:
+        return groups_from_json(Sample, line, path=path, line=number)
+    except BadInput as error:
+        if error.what != "Field required" or not str(error.field).endswith(".prompt_tokens"):
+            raise
+        what, fix = (
+            "these samples lack their prompt's tokens, as earlier versions kept them",
+            "draw them again: --fresh",
+        )
+        raise BadInput(what, path=path, line=number, field="prompt_tokens", fix=fix) from None
 
 
 def read_groups(path: Path) -> list[list[Sample]]:

@@ -13,7 +13,7 @@ from browser_site import GUIDELINES, Site, members, quality, whole_site
 from conftest import not_here
 from playwright.sync_api import Browser, sync_playwright
 
-from ayni.cli.annotate import voices
+from ayni.cli.annotate import loaded_talk
 from ayni.feedback.entries import Batch
 from ayni.feedback.store import open_store
 from ayni.model_directory import save_model
@@ -50,7 +50,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     for seed in (0, 1):
         policy = tiny.policy(seed, context=512)
         save_model(directory / f"model-{seed}", policy.model, policy.tokenizer)
-    talk = voices([directory / "model-0", directory / "model-1"], [0.7, 1.0], 24, 0)
+    talk = loaded_talk([directory / "model-0", directory / "model-1"], [0.7, 1.0], 24, 0)
     with open_store(str(directory / "page.db")) as store:
         batch = Batch("week-03", GUIDELINES, task_mix={"helpfulness": 0.8, "safety": 0.2})
         store.add_batch(batch, members())

@@ -1,4 +1,4 @@
-"""Two model variants that answer a person live, turn after turn (paper §3.2.1)."""
+"""Two model variants that answer a person live, side by side, turn after turn (paper §3.2.1)."""
 
 from __future__ import annotations
 
@@ -9,22 +9,26 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ayni.records import Dialog, Prompt
-from ayni.rollout.engine import Policy, rollout
+from ayni.rollout.engine import Engine, requests_of, samples_of
 from ayni.rollout.sampling import Sampling
 
 if TYPE_CHECKING:
     from ayni.feedback.page import Talk
 
 
-def two_voices(policies: Many[Policy], temperatures: Many[float], max_tokens: int, seed: int) -> Talk:
-    """What answers a dialogue twice: one model, or the first and the last of several; the temperatures take turns."""
-    first, second = policies[0], policies[-1]
+def two_answers(engines: Many[Engine], temperatures: Many[float], max_tokens: int, seed: int) -> Talk:
+    """What answers a dialogue twice: one model, or the first and the last of several; the temperatures take turns.
+
+    Only this process answers, whoever else shares the engines' rollouts.
+    """
+    first, second = engines[0], engines[-1]
     count = itertools.count()
 
-    def answer(policy: Policy, dialog: Dialog, task: str, turn: int, k: int) -> tuple[str, dict[str, Any]]:
+    def answer(engine: Engine, dialog: Dialog, task: str, turn: int, k: int) -> tuple[str, dict[str, Any]]:
         sampling = Sampling(temperatures[(turn + k) % len(temperatures)], 1.0, max_tokens)
         prompt = Prompt(f"live-{turn}-{k}", dialog, "safety" if task == "safety" else "helpfulness")
-        ((sample,),) = rollout(policy, [prompt], n=1, sampling=sampling, seed=seed)
+        requests = requests_of(engine, [prompt], n=1, sampling=sampling, seed=seed)
+        ((sample,),) = samples_of(engine, [prompt], requests)
         return sample.text, asdict(sampling) | {"seed": sample.seed}
 
     def talk(dialog: Dialog, task: str) -> tuple[str, str, str, str, Mapping[str, Any], Mapping[str, Any]]:

@@ -1,0 +1,39 @@
+"""What each of two processes does in the test of a shared rollout: apart, so that it imports little."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+from tiny import policy, prompts
+
+from ayni.errors import BadInput
+from ayni.parallel import Ranks
+from ayni.records import Message, Prompt, to_dict
+from ayni.rollout.answers import two_answers
+from ayni.rollout.engine import rollout
+from ayni.rollout.sampling import Sampling
+
+
+def work(rank: int, port: int, directory: Path) -> None:
+    torch.set_num_threads(1)
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
+    shared = policy()
+    shared.ranks = Ranks.current()
+    groups = rollout(shared, prompts(7), n=2, sampling=Sampling(1.0, 1.0, 20), seed=3)
+    (directory / f"{rank}.json").write_text(json.dumps([[to_dict(s) for s in group] for group in groups]))
+    if shared.ranks.leads:  # a person is answered by one process; the other does not take part
+        two_answers([shared], [1.0], 8, seed=0)(prompts(1)[0].dialog, "helpfulness")
+    narrow = policy(context=26)
+    narrow.ranks = shared.ranks
+    short, long = (
+        Prompt(text, (Message("user", text),)) for text in ("owl", "the hare asks a wise owl why rain falls")
+    )
+    with pytest.raises(BadInput, match="prompt 1 has"):  # in both, though only one of them reads it
+        rollout(narrow, [short, long], n=1, sampling=Sampling(), seed=0)
+    shared.ranks.barrier()
+    dist.destroy_process_group()
