@@ -42,7 +42,7 @@ from ayni.stage import Face, Input
 from ayni.village.annotators import Annotators, Opinion
 from ayni.village.village import Village
 
-VERSION = 7  # answers in random order
+VERSION = 8  # samples hold their prompts' tokens
 FACE = Face(
     "records",
     inputs=(

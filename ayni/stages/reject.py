@@ -30,7 +30,7 @@ from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 
-VERSION = 1
+VERSION = 2  # samples hold their prompts' tokens
 FACE = Face(
     "records",
     inputs=(

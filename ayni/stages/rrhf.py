@@ -23,7 +23,7 @@ from ayni.train.batch import Group
 from ayni.train.objectives import RRHF
 from ayni.train.trainer import Fitting
 
-VERSION = 1
+VERSION = 2  # samples hold their prompts' tokens
 FACE = Face(
     "fits",
     inputs=(
