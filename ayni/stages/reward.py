@@ -12,10 +12,9 @@ from ayni.errors import BadInput
 from ayni.evaluate.results import Result, result, write_results
 from ayni.evaluate.reward_accuracy import accuracy_gains, reward_accuracy, threshold_report
 from ayni.formats.reading import read_comparisons
-from ayni.maths.rewards import MARGINS
 from ayni.model.score_head import with_score_head
 from ayni.model_directory import load_model, save_model
-from ayni.records import Comparison
+from ayni.records import MARGINS, Comparison
 from ayni.reward.model import RewardModel, load_reward
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
