@@ -139,23 +139,28 @@ def read_text(path: Path) -> str:
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in seen:
-            raise ValueError(f"the key {key!r} stands twice in one object")
-        seen[key] = value
-    return seen
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        keys = [key for key, _ in pairs]
+        twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+        raise ValueError(f"the key {twice!r} stands twice in one object")
+    return found
 
 
 def _no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
+STRICT = json.JSONDecoder(  # no duplicate keys, no NaN
+    object_pairs_hook=_no_duplicates, parse_constant=_no_constant
+)
+
+
 def parse_json(text: str, *, path: object = None, line: int | None = None) -> Any:
     """Strict JSON: no duplicate keys, no NaN; BadInput with the line."""
     where = None if path is None else str(path)
     try:
-        return json.loads(text, object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        return STRICT.decode(text)
     except json.JSONDecodeError as error:
         at = (line or 1) + error.lineno - 1
         raise BadInput(f"not JSON: {error.msg} at column {error.colno}", path=where, line=at) from None

@@ -8,11 +8,12 @@ from __future__ import annotations
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass
 from functools import cache
-from typing import Any, Literal, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict, Strict, StringConstraints, TypeAdapter, ValidationError
 
 from ayni.errors import BadInput
+from ayni.files import parse_json
 
 Role = Literal["system", "user", "assistant"]
 Task = Literal["helpfulness", "safety"]
@@ -24,14 +25,27 @@ RATINGS: tuple[Rating, ...] = (
     "slightly_better",
     "negligibly_better_or_unsure",
 )
-_STRICT = ConfigDict(extra="forbid", strict=True)
+# Strict in every plain value, so that tuples and records may be built out of JSON's lists and objects. (The constraint
+# makes pydantic look into the text: half a surrogate pair is refused.)
+Text = Annotated[str, StringConstraints(strict=True, min_length=0)]
+Number = Annotated[float, Strict()]
+Count = Annotated[int, Strict()]
+_CLOSED = ConfigDict(extra="forbid")
+
+
+# By how much the chosen answer's score should lead, by its rating (paper Table 27).
+MARGINS: dict[str, dict[Rating, float]] = {
+    "none": dict.fromkeys(RATINGS, 0.0),
+    "small": dict(zip(RATINGS, (1.0, 2 / 3, 1 / 3, 0.0), strict=True)),
+    "large": dict(zip(RATINGS, (3.0, 2.0, 1.0, 0.0), strict=True)),
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = _CLOSED
     role: Role
-    content: str
+    content: Text
 
 
 Dialog = tuple[Message, ...]
@@ -41,22 +55,22 @@ Dialog = tuple[Message, ...]
 class Prompt:
     """A dialogue whose last message is the user's; `task` says which guidelines an answer is judged by."""
 
-    __pydantic_config__ = _STRICT
-    id: str
+    __pydantic_config__ = _CLOSED
+    id: Text
     dialog: Dialog
     task: Task = "helpfulness"
-    category: str = ""
-    source: str = ""
+    category: Text = ""
+    source: Text = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
     """A whole dialogue to imitate; `train` says which assistant turns are supervised."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = _CLOSED
     dialog: Dialog
     train: Literal["all", "last"] = "all"
-    source: str = ""
+    source: Text = ""
 
 
 def comparable(a: str, b: str) -> bool:
@@ -71,47 +85,54 @@ class Comparison:
     `margin` (≥ 0) overrides what the rating implies. Chosen unsafe with rejected safe cannot be said.
     """
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = _CLOSED
     prompt: Prompt
-    chosen: str
-    rejected: str
+    chosen: Text
+    rejected: Text
     task: Task = "helpfulness"
     rating: Rating | None = None
-    margin: float | None = None
+    margin: Number | None = None
     safety: Safety | None = None
-    annotator: str = ""
-    batch: str = ""
-    model_chosen: str = ""
-    model_rejected: str = ""
-    source: str = ""
+    annotator: Text = ""
+    batch: Text = ""
+    model_chosen: Text = ""
+    model_rejected: Text = ""
+    source: Text = ""
 
     def __post_init__(self) -> None:
         if self.margin is not None and not 0 <= self.margin < float("inf"):
             raise ValueError(f"margin: {self.margin} is not a number ≥ 0")
 
 
-def safe_answers(comparison: Comparison) -> tuple[bool | None, bool | None]:
-    """Whether the chosen and the rejected answer are safe; None where nobody said."""
-    return _SAFE[comparison.safety]
+def margin_of(comparison: Comparison, table: str) -> float:
+    """By how much the chosen answer should lead: its own margin, else what its rating says in this table, else 0."""
+    if comparison.margin is not None:
+        return comparison.margin
+    return 0.0 if comparison.rating is None else MARGINS[table][comparison.rating]
 
 
-_SAFE: dict[Safety | None, tuple[bool | None, bool | None]] = {
+# Of the chosen and of the rejected answer.
+_SAFE: dict[Safety, tuple[bool, bool]] = {
     "chosen_safe": (True, False),
     "both_safe": (True, True),
     "both_unsafe": (False, False),
-    None: (None, None),
 }
+
+
+def safe_answers(comparison: Comparison) -> tuple[bool | None, bool | None]:
+    """Whether the chosen and the rejected answer are safe; None where nobody has said."""
+    return (None, None) if comparison.safety is None else _SAFE[comparison.safety]
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
     """One answer's scalar rating, or a label such as thumbs up or down."""
 
-    __pydantic_config__ = _STRICT
+    __pydantic_config__ = _CLOSED
     prompt: Prompt
-    response: str
-    score: float | None = None
-    label: str | None = None
+    response: Text
+    score: Number | None = None
+    label: Text | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,19 +143,19 @@ class Sample:
     `logprobs` (n,) are natural logs after temperature and before top-p; at temperature 0, of temperature 1.
     """
 
-    __pydantic_config__ = _STRICT
-    prompt_id: str
+    __pydantic_config__ = _CLOSED
+    prompt_id: Text
     task: Task
-    prompt_tokens: tuple[int, ...]
-    tokens: tuple[int, ...]
-    logprobs: tuple[float, ...]
-    text: str
+    prompt_tokens: tuple[Count, ...]
+    tokens: tuple[Count, ...]
+    logprobs: tuple[Number, ...]
+    text: Text
     finished: Literal["stop", "length"]
-    model: str = ""
-    iteration: int = 0
-    temperature: float = 1.0
-    seed: int = 0
-    scores: dict[str, float] | None = None
+    model: Text = ""
+    iteration: Count = 0
+    temperature: Number = 1.0
+    seed: Count = 0
+    scores: dict[Text, Number] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,30 +178,30 @@ def _adapter(kind: Hashable) -> TypeAdapter[Any]:
     return TypeAdapter(cast(type, kind))
 
 
-def from_json(kind: type[R], text: str | bytes, *, path: object = None, line: int | None = None) -> R:
-    """One record from one JSON line; raises BadInput with file, line and field."""
-    return cast(R, _validated(cast(Hashable, kind), text, path, line))
-
-
-def groups_from_json(
-    kind: type[R], text: str | bytes, *, path: object = None, line: int | None = None
-) -> list[list[R]]:
-    """A list of lists of records from one JSON line; raises BadInput as `from_json`."""
-    return cast(list[list[R]], _validated(list[list[kind]], text, path, line))  # type: ignore[valid-type]
-
-
-def _validated(kind: Hashable, text: str | bytes, path: object, line: int | None) -> Any:
+def from_dict(kind: type[R], value: Any, *, path: object = None, line: int | None = None) -> R:
+    """One record from JSON that is parsed already; raises BadInput with file, line and field."""
     try:
-        return _adapter(kind).validate_json(text)
+        return _adapter(cast(Hashable, kind)).validate_python(value)
     except ValidationError as error:
-        first = error.errors()[0]
+        first = error.errors(include_url=False)[0]
         field = ".".join(str(part) for part in first["loc"]) or None
-        where = None if path is None else str(path)
         what = first["msg"]
         if first["type"] == "value_error":  # ours: "field: what is wrong"
             head, _, what = str(first["ctx"]["error"]).partition(": ")
             field = ".".join(part for part in (field, head) if part)
-        raise BadInput(what, path=where, line=line, field=field) from None
+        elif first["type"] == "string_unicode":
+            what = "half a surrogate pair: not Unicode text"
+        where = None if path is None else str(path)
+        raise BadInput(_IN_JSON.get(first["type"], what), path=where, line=line, field=field) from None
+
+
+_IN_JSON = {"tuple_type": "Input should be a valid array", "dataclass_type": "Input should be an object"}
+
+
+def from_json(kind: type[R], text: str | bytes, *, path: object = None, line: int | None = None) -> R:
+    """The same of one JSON line."""
+    text = text.decode() if isinstance(text, bytes) else text
+    return from_dict(kind, parse_json(text, path=path, line=line), path=path, line=line)
 
 
 def to_dict(record: Any) -> dict[str, Any]:

@@ -5,14 +5,12 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import pytest
 import torch
 from tiny import policy, prompts, reward_model, tokenizer
 
 from ayni.maths.advantages import whiten
-from ayni.maths.rewards import MARGINS, combine_rewards
+from ayni.maths.rewards import combine_rewards
 from ayni.model.role import Role
-from ayni.records import RATINGS
 from ayni.reward.combine import CombinedReward
 from ayni.reward.model import RewardModel
 from ayni.rollout.engine import rollout
@@ -54,12 +52,6 @@ def test_extreme_scores_need_no_clamp() -> None:
     scores = torch.tensor([90.0, -90.0])
     combined = whiten(combine_rewards(scores, torch.tensor([5.0, 5.0]), torch.tensor([False, False])))
     torch.testing.assert_close(combined, torch.tensor([1.0, -1.0]))
-
-
-def test_margins_are_table_27() -> None:
-    assert [MARGINS["small"][r] for r in RATINGS] == pytest.approx([1, 2 / 3, 1 / 3, 0])
-    assert [MARGINS["large"][r] for r in RATINGS] == [3, 2, 1, 0]
-    assert [MARGINS["none"][r] for r in RATINGS] == [0, 0, 0, 0]
 
 
 def test_judges_tag_by_the_prompts_task_and_keep_order() -> None:

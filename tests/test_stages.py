@@ -20,10 +20,9 @@ from ayni.config import apply_sets, parse_config
 from ayni.errors import BadInput
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts
-from ayni.maths.rewards import MARGINS
 from ayni.model.adapters import Lora, adapter_of
 from ayni.model_directory import load_model
-from ayni.records import Comparison, Demonstration, Message, Prompt, Sample, to_dict
+from ayni.records import MARGINS, Comparison, Demonstration, Message, Prompt, Sample, to_dict
 from ayni.reward.combine import Scores
 from ayni.reward.model import load_reward
 from ayni.rollout.store import read_groups

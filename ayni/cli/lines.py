@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from ayni.errors import BadInput
 from ayni.files import json_line, read_jsonl, write_jsonl
-from ayni.records import Dialog, Prompt, from_json
+from ayni.records import Dialog, Prompt, from_dict
 
 
 def read_lines(path: Path) -> list[tuple[int, str | Dialog]]:
@@ -24,8 +23,8 @@ def read_lines(path: Path) -> list[tuple[int, str | Dialog]]:
                 raise BadInput("expected text", path=path, line=number, field="text")
             found.append((number, value["text"]))
         else:
-            prompt = json.dumps({"id": str(number), "dialog": value["messages"]})
-            found.append((number, from_json(Prompt, prompt, path=path, line=number).dialog))
+            prompt = {"id": str(number), "dialog": value["messages"]}
+            found.append((number, from_dict(Prompt, prompt, path=path, line=number).dialog))
     if not found:
         raise BadInput("the file is empty", path=path, line=1)
     return found

@@ -9,10 +9,8 @@ from collections.abc import Sequence as Many
 from typing import Any
 
 from ayni.errors import BadInput
-from ayni.records import RATINGS, Comparison, Dialog, Message, message_dicts
+from ayni.records import Comparison, Dialog, Message, margin_of, message_dicts
 
-# What the paper's larger margins say of each rating (Table 27): a file for others has no ratings, only numbers.
-_MARGINS = dict(zip(RATINGS, (3.0, 2.0, 1.0, 0.0), strict=True))
 _SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 CSV_COLUMNS = (
@@ -26,14 +24,11 @@ _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u206
 def trl_rows(comparisons: Many[Comparison]) -> list[dict[str, Any]]:
     """`prompt`, `chosen` and `rejected` as lists of messages; `margin` in all rows where any row has a degree.
 
-    A margin is the record's own, else what its rating implies (3, 2, 1, 0), else 0.
+    A margin is the record's own, else what its rating says in the paper's larger margins (a file for others has no
+    ratings, only numbers), else 0.
     """
     graded = any(c.margin is not None or c.rating is not None for c in comparisons)
-    return [_trl(c) | ({"margin": margin_of(c)} if graded else {}) for c in comparisons]
-
-
-def margin_of(c: Comparison) -> float:
-    return c.margin if c.margin is not None else _MARGINS[c.rating] if c.rating is not None else 0.0
+    return [_trl(c) | ({"margin": margin_of(c, "large")} if graded else {}) for c in comparisons]
 
 
 def _trl(c: Comparison) -> dict[str, Any]:

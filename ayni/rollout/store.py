@@ -8,8 +8,8 @@ from collections.abc import Sequence as Many
 from pathlib import Path
 
 from ayni.errors import BadInput
-from ayni.files import failpoint, json_line
-from ayni.records import Prompt, Sample, groups_from_json, to_dict
+from ayni.files import failpoint, json_line, parse_json
+from ayni.records import Prompt, Sample, from_dict, to_dict
 
 Draw = Callable[[Many[Prompt]], list[list[Sample]]]
 
@@ -46,10 +46,14 @@ def read_chunks(path: Path) -> list[list[list[Sample]]]:
 
 def chunk_from_json(line: str | bytes, path: Path, number: int) -> list[list[Sample]]:
     """One line of a store. Raises BadInput, and says what to do about the lines of earlier versions."""
+    text = line.decode() if isinstance(line, bytes) else line
+    groups = parse_json(text, path=path, line=number)
+    if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
+        raise BadInput("is no store of samples", path=path, line=number)
     try:
-        return groups_from_json(Sample, line, path=path, line=number)
+        return [[from_dict(Sample, value, path=path, line=number) for value in group] for group in groups]
     except BadInput as error:
-        if error.what != "Field required" or not str(error.field).endswith(".prompt_tokens"):
+        if error.what != "Field required" or error.field != "prompt_tokens":
             raise
         what, fix = (
             "these samples lack their prompt's tokens, as earlier versions kept them",

@@ -24,7 +24,7 @@ from ayni.formats.reading import read_comparisons, read_prompts_of
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.quality.judge_consistency import Said, agreement_results, consistency_results
-from ayni.records import RATINGS, Comparison, Prompt, Sample, comparable, from_json, to_dict
+from ayni.records import RATINGS, Comparison, Prompt, Sample, comparable, from_dict, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.option_judge import OptionJudge
 from ayni.reward.shared_judge import SharedJudge
@@ -168,7 +168,7 @@ def read_samples(path: Path) -> dict[str, list[Sample]]:
         if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
             raise BadInput("is no store of samples", path=path, line=number)
         for value in (value for group in groups for value in group):
-            sample = from_json(Sample, json.dumps(value), path=path, line=number)
+            sample = from_dict(Sample, value, path=path, line=number)
             found.setdefault(sample.prompt_id, []).append(sample)
     return found
 

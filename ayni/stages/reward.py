@@ -12,12 +12,11 @@ from ayni.errors import BadInput
 from ayni.evaluate.results import Result, result, write_results
 from ayni.evaluate.reward_accuracy import accuracy_gains, reward_accuracy, threshold_report
 from ayni.formats.reading import read_comparisons
-from ayni.maths.rewards import MARGINS
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model.score_head import with_score_head
 from ayni.model_directory import load_model, save_model
-from ayni.records import Comparison, safe_answers
+from ayni.records import Comparison, margin_of, safe_answers
 from ayni.reward.model import RewardModel, load_reward
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
@@ -105,9 +104,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
 
 def pair_of(c: Comparison, tokenizer: Tokenizer, config: Config) -> Pair:
     """A comparison as a pair of sequences, its margin and its safety labels."""
-    margin = c.margin if c.margin is not None else MARGINS[config.margin][c.rating] if c.rating else 0.0
     chosen, rejected = (answer_tokens(c.prompt.dialog, text, tokenizer) for text in (c.chosen, c.rejected))
-    return Pair(chosen, rejected, margin, safe_answers(c))
+    return Pair(chosen, rejected, margin_of(c, config.margin), safe_answers(c))
 
 
 def fits(pair: Pair, context: int) -> bool:
