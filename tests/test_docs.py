@@ -23,6 +23,7 @@ from ayni.cli.app import app_for
 from ayni.config import apply_sets, parse_config, parse_yaml
 from ayni.errors import BadInput, BadNumbers, NoRoom
 from ayni.evaluate.results import read_results
+from ayni.formats import known
 from ayni.formats.reading import detect, scan
 from ayni.maths.statistics import win_rate
 from ayni.model_directory import save_model
@@ -245,9 +246,14 @@ def test_example_files_read(note: str, suffix: str, body: str, tmp_path: Path) -
     assert found
     file = tmp_path / f"example.{suffix}"
     file.write_text(body, encoding="utf-8")
-    assert detect(file) == found[2]
+    assert detect(file).name == found[2]
     kind: Any = found[1]
     assert len(scan(file, kind).records) == len(body.splitlines()) - (suffix == "csv")
+
+
+def test_every_format_is_listed_with_what_it_is_read_as() -> None:
+    rows = first_table(FORMATS.read_text(encoding="utf-8").split("\n### Every format\n")[1])
+    assert [(code(row[0]), row[2]) for row in rows] == [(found.name, ", ".join(found.kinds)) for found in known.FORMATS]
 
 
 @pytest.mark.parametrize("record", [Comparison, Prompt, Judgement, Demonstration], ids=lambda record: record.__name__)

@@ -129,7 +129,7 @@ def test_files_of_ratings(tmp_path: Path, key: str) -> None:
     path = rated(
         tmp_path / "r.jsonl", *({"response": f"a{n}", key: n} for n in (1, 5, 3)), {"response": "b", key: None}
     )
-    assert detect(path) == "ratings"
+    assert detect(path).name == "ratings"
     found = read_comparisons(path)
     assert [(c.chosen, c.rejected, c.rating) for c in found] == [
         ("a5", "a1", "significantly_better"),
@@ -153,7 +153,7 @@ def test_thumbs_as_words_truth_values_and_in_tables(tmp_path: Path) -> None:
     table = tmp_path / "c.csv"
     table.write_text("prompt,response,score\nWho sings?,a,4.5\nWho sings?,b,-1\nWho sings?,c,\n", encoding="utf-8")
     for path in (words, truth, table):
-        assert detect(path) == "ratings"
+        assert detect(path).name == "ratings"
         (pair,) = read_comparisons(path)
         assert (pair.chosen, pair.rejected, pair.rating) == ("a", "b", None)
 
@@ -167,7 +167,7 @@ def test_disliked_completions_are_no_demonstrations(tmp_path: Path) -> None:
 def test_our_own_judgements(tmp_path: Path) -> None:
     path = tmp_path / "j.jsonl"
     write_jsonl(path, map(to_dict, [*scored(1, 2), *thumbs("up", "down")]))
-    assert detect(path) == "judgement"
+    assert detect(path).name == "judgement"
     assert scan(path).records == [*scored(1, 2), *thumbs("up", "down")]
     assert [(c.chosen, c.rejected) for c in read_comparisons(path)] == [
         ("answer 1", "answer 0"),
@@ -181,7 +181,7 @@ def test_edits_are_comparisons_and_demonstrations(tmp_path: Path) -> None:
         {"original": "A stone.", "edited": "The river.", "task": "safety", "annotator": "Jasper"},
         {"response": "Fine.", "edited": "Fine. "},
     )
-    assert detect(path) == "edits"
+    assert detect(path).name == "edits"
     (pair,) = read_comparisons(path)
     assert (pair.chosen, pair.rejected, pair.task, pair.annotator) == ("The river.", "A stone.", "safety", "Jasper")
     assert scan(path).skipped == {"the edit changed nothing": 1}

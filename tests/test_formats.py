@@ -64,7 +64,7 @@ def test_demonstrations(tmp_path: Path, name: str, row: dict[str, Any], expected
     path = tmp_path / f"data{suffix}"
     text = json.dumps([row]) if ".jsonl" not in suffix else json.dumps(row) + "\n"
     path.write_bytes(gzip.compress(text.encode()) if suffix.endswith(".gz") else text.encode())
-    assert detect(path) == name
+    assert detect(path).name == name
     (record,) = read_demonstrations(path)
     assert record.dialog == expected
     (prompt,) = read_prompts(path)
@@ -122,7 +122,7 @@ COMPARISONS: list[tuple[str, dict[str, Any]]] = [
 def test_comparisons(tmp_path: Path, name: str, row: dict[str, Any]) -> None:
     path = tmp_path / "data.jsonl"
     write_jsonl(path, [row])
-    assert detect(path) == name
+    assert detect(path).name == name
     (record,) = read_comparisons(path)
     assert record.prompt.dialog == HI_HO[:1]
     assert (record.chosen, record.rejected, record.task) == ("ho", "no", "helpfulness")
@@ -312,8 +312,8 @@ def test_texts(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "c.jsonl", [{"text": "three"}, {"text": "four", "url": "x"}])
     (tmp_path / "d.jsonl.gz").write_bytes(gzip.compress(b'{"text": "five"}\n'))
     assert list(read_texts(tmp_path))[3:] == ["one\n\ntwo", "three", "four", "five"]
-    assert detect(tmp_path / "a.md") == "markdown"
-    assert [detect(tmp_path / name) for name in ("b.txt", "c.jsonl")] == ["text", "text_rows"]
+    assert detect(tmp_path / "a.md").name == "markdown"
+    assert [detect(tmp_path / name).name for name in ("b.txt", "c.jsonl")] == ["text", "text_rows"]
 
 
 REAL = [

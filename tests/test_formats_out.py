@@ -60,7 +60,7 @@ def test_trl_rows_are_messages_with_a_margin(tmp_path: Path) -> None:
     assert [row["margin"] for row in rows] == [2.0, 0.5, 0.0, 0.0]
     assert {tuple(row) for row in rows} == {("prompt", "chosen", "rejected", "margin")}
     found = again(tmp_path, rows)
-    assert detect(tmp_path / "out.jsonl") == "pairs"
+    assert detect(tmp_path / "out.jsonl").name == "pairs"
     said = [(c.prompt.dialog, c.chosen, c.rejected, c.margin) for c in found]
     assert said == [(c.prompt.dialog, c.chosen, c.rejected, m) for c, m in zip(MANY, (2, 0.5, 0, 0), strict=True)]
 
@@ -75,7 +75,7 @@ def test_hh_transcripts_read_back_but_for_blanks_at_the_ends(tmp_path: Path) -> 
     rows = hh_rows(MANY[:3])
     assert rows[1]["chosen"] == "\n\nHuman: Hi\n\nAssistant: Ho\n\nHuman: Hum\n\nAssistant: one\n\ntwo"
     found = again(tmp_path, rows)
-    assert detect(tmp_path / "out.jsonl") == "hh_rlhf"
+    assert detect(tmp_path / "out.jsonl").name == "hh_rlhf"
     for ours, theirs in zip(MANY, found, strict=False):
         assert [m.content for m in theirs.prompt.dialog] == [m.content.strip() for m in ours.prompt.dialog]
         assert (theirs.chosen, theirs.rejected) == (ours.chosen.strip(), ours.rejected.strip())

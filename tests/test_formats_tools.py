@@ -61,7 +61,7 @@ def one_file(folder: Path, *rows: dict[str, Any]) -> Path:
 
 def test_label_studio_tasks_give_a_comparison_per_annotation(tmp_path: Path) -> None:
     path = one_file(tmp_path, TASK, changed(TASK, annotations=[]))
-    assert detect(path) == "label_studio"
+    assert detect(path).name == "label_studio"
     left, right = read_comparisons(path)
     assert left.prompt == right.prompt
     assert (left.prompt.id, left.prompt.dialog[0].content) == ("export-0", "Who sings?")
@@ -83,7 +83,7 @@ def test_label_studio_names_its_format_when_inspected(tmp_path: Path) -> None:
 def test_label_studio_min_rows(tmp_path: Path) -> None:
     unchosen = {key: value for key, value in MIN.items() if key != "comparison"}
     path = one_file(tmp_path, MIN, changed(MIN, comparison={"selected": "left"}), unchosen)
-    assert detect(path) == "label_studio_min"
+    assert detect(path).name == "label_studio_min"
     right, left = read_comparisons(path)
     assert (right.chosen, right.rejected, right.annotator, right.model_chosen) == ("A stone.", "The river.", "4", "v2")
     assert (left.chosen, left.rejected) == ("The river.", "A stone.")
@@ -211,7 +211,7 @@ ORDERED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("shape", ORDERED)
 def test_argilla_rankings_give_every_pair(tmp_path: Path, shape: str) -> None:
     path = one_file(tmp_path, ORDERED[shape])
-    assert detect(path) == "argilla"
+    assert detect(path).name == "argilla"
     found = read_comparisons(path)
     two, one, three = FIELDS["response-2"], FIELDS["response-1"], FIELDS["response-3"]
     assert [(c.chosen, c.rejected) for c in found] == [(two, one), (two, three), (one, three)]
@@ -301,7 +301,7 @@ def test_argilla_ratings_of_one_answer_become_pairs_within_a_prompt(tmp_path: Pa
         for text, score in (("The river.", 5), ("A stone.", 2), ("Nobody.", 2), ("Not I.", 1))
     ]
     path = one_file(tmp_path, *rows)
-    assert detect(path) == "argilla_ratings"
+    assert detect(path).name == "argilla_ratings"
     assert [type(record) for record in scan(path).records] == [Judgement] * 4
     found = read_comparisons(path)
     assert [(c.chosen, c.rejected, c.rating) for c in found] == [

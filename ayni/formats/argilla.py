@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from ayni.formats.dialogs import make_prompt
+from ayni.formats.building import make_comparison, make_prompt
 from ayni.formats.fields import check_answer, check_text
+from ayni.formats.format import Format, with_prompts
 from ayni.formats.pairing import liked
-from ayni.formats.pairs import make_comparison
 from ayni.formats.rows import Row, Skip
 from ayni.formats.table_fields import ANSWERS, different, find_answers, find_dialog, known_fields
 from ayni.records import Comparison, Judgement, Prompt
@@ -36,19 +36,6 @@ class _Said:
     question: str
     value: Any
     status: str | None
-
-
-def is_argilla(value: Mapping[str, Any]) -> bool:
-    if isinstance(value.get("fields"), dict) and "responses" in value:
-        return True
-    return any(name.endswith(".responses") or _answered(part) for name, part in value.items())
-
-
-def argilla_format(value: Mapping[str, Any]) -> str:
-    """`argilla`, or `argilla_ratings` where the record holds one answer."""
-    fields = _fields(value)
-    one = sum(name in fields for name in ANSWERS if name) == 1
-    return "argilla_ratings" if one and find_answers(fields) is None else "argilla"
 
 
 def argilla_pairs(row: Row) -> Iterator[Comparison | Skip]:
@@ -71,7 +58,7 @@ def argilla_pairs(row: Row) -> Iterator[Comparison | Skip]:
             except Skip as skip:  # of this pair alone
                 yield skip
                 continue
-            judged = Row(row.path, row.line, row.index, row.text, {**own, "annotator": user})
+            judged = row.saying({**own, "annotator": user})
             yield make_comparison(judged, dialog, *texts, f"{where}.prompt" if where else "prompt")
 
 
@@ -99,7 +86,7 @@ def argilla_judgements(row: Row) -> Iterator[Judgement | Skip]:
 def _one_answer(row: Row) -> tuple[Prompt, str]:
     fields = _fields(row.value)
     where = "fields" if "fields" in row.value else ""
-    own = Row(row.path, row.line, row.index, row.text, known_fields(fields))
+    own = row.saying(known_fields(fields))
     prompt = make_prompt(own, find_dialog(row, fields, where), where or "prompt")
     name = next((name for name in ANSWERS if name and name in fields), None)
     if name is None:
@@ -270,3 +257,23 @@ def _field(option: Any, fields: Mapping[str, Any]) -> str | None:
 
 def _plain(text: str) -> str:
     return re.sub(r"[\W_]", "", text).casefold()
+
+
+# How a record is known
+
+
+def _is_argilla(row: Row) -> bool:
+    if isinstance(row.value.get("fields"), dict) and row.has("responses"):
+        return True
+    return any(name.endswith(".responses") or _answered(part) for name, part in row.value.items())
+
+
+def _holds_one_answer(row: Row) -> bool:
+    if not _is_argilla(row):
+        return False
+    fields = _fields(row.value)
+    return sum(name in fields for name in ANSWERS if name) == 1 and find_answers(fields) is None
+
+
+ARGILLA_RATINGS = Format("argilla_ratings", _holds_one_answer, with_prompts("judgements", argilla_judgements))
+ARGILLA = Format("argilla", _is_argilla, with_prompts("comparisons", argilla_pairs))

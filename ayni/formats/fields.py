@@ -1,21 +1,17 @@
-"""Reading the fields of a row: text and messages, checked, with the field's name in every error."""
+"""Reading the fields of a row: text, messages, prompts and answers, checked, with the field's name in every error."""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 from ayni.errors import BadInput
 from ayni.formats.rows import Row
 from ayni.records import Dialog, Message, Role
 from ayni.text.chat import check_dialog
 
-_ROLES: dict[str, Role] = {role: role for role in ("system", "user", "assistant")}
-SHAREGPT_ROLES: dict[str, Role] = {
-    **_ROLES,
-    **cast(dict[str, Role], {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bard": "assistant"}),
-}
+ROLES: dict[str, Role] = {role: role for role in ("system", "user", "assistant")}
 
 
 def check_text(row: Row, text: Any, field: str, *, blank: bool = False) -> str:
@@ -58,7 +54,7 @@ def messages(
     field: str,
     *,
     keys: tuple[str, str] = ("role", "content"),
-    roles: dict[str, Role] = _ROLES,
+    roles: dict[str, Role] = ROLES,
 ) -> Dialog:
     """A list of messages; roles, types and blank texts are checked, their order is not."""
     if not isinstance(value, list) or not value:
@@ -69,7 +65,7 @@ def messages(
         here = f"{field}.{index}"
         if not isinstance(message, dict):
             raise row.error(f"expected an object, found {type(message).__name__}", here)
-        if roles is _ROLES and (extra := set(message) - set(keys)):
+        if roles is ROLES and (extra := set(message) - set(keys)):
             raise row.error("unknown key", f"{here}.{min(extra)}")
         for key in keys:
             if key not in message:
@@ -94,9 +90,35 @@ def checked(
 
 
 def check_answer(row: Row, dialog: Dialog, answer: str, field: str) -> str:
-    """The answer, if it may follow the dialogue."""
+    """The answer, if it may follow the dialogue, which is checked and ends with the user."""
     try:
-        check_dialog((*dialog, Message("assistant", answer)))
+        check_dialog((*dialog[-1:], Message("assistant", answer)))
     except BadInput as error:
         raise row.error(error.what, field) from None
     return answer
+
+
+def prompt_dialog(row: Row, field: str = "prompt") -> Dialog:
+    """`prompt` as text (a user's message) or as a list of messages; it ends with the user's."""
+    value = row.value.get(field)
+    if isinstance(value, list):
+        return checked(row, messages(row, value, field), field, last="user")
+    return checked(row, (Message("user", text_field(row, field)),), field)
+
+
+def one_answer(row: Row, value: Any, field: str) -> str:
+    """An answer as text, or as a list of one assistant message."""
+    if not isinstance(value, list):
+        return check_text(row, value, field)
+    dialog = messages(row, value, field)
+    if len(dialog) != 1 or dialog[0].role != "assistant":
+        raise row.error("expected one message, the assistant's", field)
+    return dialog[0].content
+
+
+def instruction_dialog(row: Row) -> Dialog:
+    """Instruction, a blank line, input (if any): one user message, and `system` before it if there is one."""
+    text, given = text_field(row, "instruction"), optional_text(row, "input")
+    system = optional_text(row, "system")
+    user = Message("user", f"{text}\n\n{given}" if given.strip() else text)
+    return (Message("system", system), user) if system.strip() else (user,)

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ayni.errors import BadInput
-from ayni.formats.pairs import make_comparison
+from ayni.formats.building import make_comparison
+from ayni.formats.format import Format, with_prompts
 from ayni.formats.rows import Row, Skip
 from ayni.formats.table_fields import MODELS, different, find_answers, find_dialog, known_fields, numbered
 from ayni.records import Comparison
@@ -21,9 +22,11 @@ _SIDES = {"left": 0, "right": 1}
 
 def label_studio_pairs(row: Row) -> Iterator[Comparison | Skip]:
     """One comparison per annotation. Left out and counted: cancelled ones, and those in which nothing was chosen."""
-    data = row.value["data"]
-    name = "annotations" if "annotations" in row.value else "completions"  # its older name
-    annotations = row.value[name]
+    data = row.value.get("data")
+    if not isinstance(data, dict):
+        raise row.error("expected an object", "data")
+    name = "annotations" if row.has("annotations") or not row.has("completions") else "completions"  # its older name
+    annotations = row.value.get(name)
     if not isinstance(annotations, list):
         raise row.error("expected a list", name)
     if not annotations:
@@ -99,7 +102,7 @@ def _comparison(
     said: dict[str, Any] = {**known_fields(table), "annotator": _annotator(annotator)}
     if models is not None:
         said |= {"model_chosen": table[models[first]], "model_rejected": table[models[1 - first]]}
-    own = Row(row.path, row.line, row.index, row.text, said)
+    own = row.saying(said)
     field = f"{where}.prompt" if where else "prompt"
     yield make_comparison(own, find_dialog(row, table, where), texts[first], texts[1 - first], field)
 
@@ -109,3 +112,15 @@ def _annotator(value: Any) -> str:
     if isinstance(value, dict):
         value = value.get("email") or value.get("id")
     return "" if value is None else str(value)
+
+
+LABEL_STUDIO = Format(
+    "label_studio",
+    lambda row: isinstance(row.value.get("data"), dict) and row.has_any("annotations", "completions"),
+    with_prompts("comparisons", label_studio_pairs),
+)
+LABEL_STUDIO_MIN = Format(
+    "label_studio_min",
+    lambda row: row.has("annotation_id", "annotator"),
+    with_prompts("comparisons", label_studio_min_pairs),
+)

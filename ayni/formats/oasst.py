@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from ayni.formats.dialogs import demonstration, make_prompt
+from ayni.formats.building import make_comparison, make_demonstration, make_prompt
 from ayni.formats.fields import check_text, checked
-from ayni.formats.pairs import make_comparison
+from ayni.formats.format import Format
 from ayni.formats.rows import Row, Skip
 from ayni.records import Comparison, Demonstration, Dialog, Message, Prompt, Role
 
@@ -87,7 +87,7 @@ def oasst_demonstrations(row: Row) -> Iterator[Demonstration]:
         dialog = (*dialog, Message(role, following["text"]))
     if not best:
         raise Skip("no answer in the tree")
-    yield demonstration(row, best, "prompt")
+    yield make_demonstration(row, best, "prompt")
 
 
 def oasst_prompts(row: Row) -> Iterator[Prompt]:
@@ -96,3 +96,10 @@ def oasst_prompts(row: Row) -> Iterator[Prompt]:
         if dialog[-1].role == "user":
             prompt = make_prompt(row, dialog, field)
             yield Prompt(f"{row.name}-{number}", prompt.dialog, prompt.task, prompt.category, prompt.source)
+
+
+OASST = Format(
+    "oasst",
+    lambda row: row.has("message_tree_id"),
+    {"comparisons": oasst_pairs, "demonstrations": oasst_demonstrations, "prompts": oasst_prompts},
+)

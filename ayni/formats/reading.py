@@ -13,148 +13,55 @@ comparisons: pairs within a prompt, made file by file (ayni.formats.pairing).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from ayni.errors import BadInput
-from ayni.files import read_text
-from ayni.formats.argilla import argilla_judgements, argilla_pairs
-from ayni.formats.detect import format_of_row
-from ayni.formats.dialogs import (
-    alpaca_demonstrations,
-    alpaca_prompts,
-    chat_demonstrations,
-    chat_prompts,
-    completion_demonstrations,
-    instance_demonstrations,
-    instance_prompts,
-    plain_prompts,
-    sharegpt_demonstrations,
-    sharegpt_prompts,
-    xstest_prompts,
-)
-from ayni.formats.fields import check_text, checked, text_field
-from ayni.formats.judgements import edit_demonstrations, edit_pairs, judgements, ratings
-from ayni.formats.label_studio import label_studio_min_pairs, label_studio_pairs
-from ayni.formats.markdown import markdown_documents
-from ayni.formats.oasst import oasst_demonstrations, oasst_pairs, oasst_prompts
+from ayni.formats.format import Format, Kind
+from ayni.formats.known import format_of
 from ayni.formats.pairing import PAIRING, Pairing, pairs_of_judgements
-from ayni.formats.pairs import check_comparison, check_margin, hh_pairs, pairs, pandalm_pairs, sharegpt_pairs
-from ayni.formats.rows import ROW_SUFFIXES, Row, Skip, files_of, peek, rows, suffix_of
-from ayni.records import Comparison, Demonstration, Prompt, Task, from_json
+from ayni.formats.rows import DOCUMENT_SUFFIXES, ROW_SUFFIXES, Row, Skip, files_of, peek, rows, suffix_of
+from ayni.records import Comparison, Demonstration, Prompt, Task
 
-Kind = Literal["demonstrations", "comparisons", "judgements", "prompts", "texts"]
-TEXT_SUFFIXES = (".md", ".txt", ".jsonl")
-Reader = Callable[[Row], Iterable[Any]]
+TEXT_SUFFIXES = (*DOCUMENT_SUFFIXES, ".jsonl")
 
 
-def _demonstration(row: Row) -> Iterator[Demonstration]:
-    record = from_json(Demonstration, row.text, path=row.path, line=row.line)
-    for index, message in enumerate(record.dialog):
-        check_text(row, message.content, f"dialog.{index}.content")
-    checked(row, record.dialog, "dialog", last="assistant")
-    yield record
-
-
-def _prompt(row: Row) -> Iterator[Prompt]:
-    record = from_json(Prompt, row.text, path=row.path, line=row.line)
-    check_text(row, record.id, "id")
-    for index, message in enumerate(record.dialog):
-        check_text(row, message.content, f"dialog.{index}.content")
-    checked(row, record.dialog, "dialog", last="user")
-    yield record
-
-
-def _comparison(row: Row) -> Iterator[Comparison]:
-    check_margin(row)
-    record = from_json(Comparison, row.text, path=row.path, line=row.line)
-    check_text(row, record.prompt.id, "prompt.id")
-    for index, message in enumerate(record.prompt.dialog):
-        check_text(row, message.content, f"prompt.dialog.{index}.content")
-    yield check_comparison(row, record, "prompt.dialog")
-
-
-def _text(row: Row) -> Iterator[str]:
-    yield text_field(row, "text")
-
-
-def _prompts_of(reader: Reader) -> Reader:
-    return lambda row: (record if isinstance(record, Skip) else record.prompt for record in reader(row))
-
-
-# format -> what it can be read as; the first is what `inspect` reads it as
-READERS: dict[str, dict[Kind, Reader]] = {
-    "demonstration": {
-        "demonstrations": _demonstration,
-        "prompts": lambda row: (_as_prompt(row, record) for record in _demonstration(row)),
-    },
-    "comparison": {"comparisons": _comparison, "prompts": _prompts_of(_comparison)},
-    "prompt": {"prompts": _prompt},
-    "messages": {"demonstrations": chat_demonstrations, "prompts": chat_prompts},
-    "prompt_completion": {"demonstrations": completion_demonstrations, "prompts": plain_prompts},
-    "plain_prompts": {"prompts": plain_prompts},
-    "alpaca": {"demonstrations": alpaca_demonstrations, "prompts": alpaca_prompts},
-    "self_instruct": {"demonstrations": instance_demonstrations, "prompts": instance_prompts},
-    "sharegpt": {"demonstrations": sharegpt_demonstrations, "prompts": sharegpt_prompts},
-    "xstest": {"prompts": xstest_prompts},
-    "pairs": {"comparisons": pairs, "prompts": _prompts_of(pairs)},
-    "sharegpt_pairs": {"comparisons": sharegpt_pairs, "prompts": _prompts_of(sharegpt_pairs)},
-    "hh_rlhf": {"comparisons": hh_pairs, "prompts": _prompts_of(hh_pairs)},
-    "pandalm": {"comparisons": pandalm_pairs, "prompts": _prompts_of(pandalm_pairs)},
-    "oasst": {"comparisons": oasst_pairs, "demonstrations": oasst_demonstrations, "prompts": oasst_prompts},
-    "label_studio": {"comparisons": label_studio_pairs, "prompts": _prompts_of(label_studio_pairs)},
-    "label_studio_min": {"comparisons": label_studio_min_pairs, "prompts": _prompts_of(label_studio_min_pairs)},
-    "argilla": {"comparisons": argilla_pairs, "prompts": _prompts_of(argilla_pairs)},
-    "argilla_ratings": {"judgements": argilla_judgements, "prompts": _prompts_of(argilla_judgements)},
-    "judgement": {"judgements": judgements, "prompts": _prompts_of(judgements)},
-    "ratings": {"judgements": ratings, "prompts": _prompts_of(ratings)},
-    "edits": {"comparisons": edit_pairs, "demonstrations": edit_demonstrations, "prompts": _prompts_of(edit_pairs)},
-    "text_rows": {"texts": _text},
-    "markdown": {},
-    "text": {},
-}
-
-
-def _as_prompt(row: Row, record: Demonstration) -> Prompt:
-    return Prompt(row.name, record.dialog[:-1], source=record.source)
-
-
-def detect(path: Path) -> str:
-    """The name of the format of a file, from its suffix and first sound row; of a directory, of its first file.
+def detect(path: Path) -> Format:
+    """The format of a file, from its suffix and first sound row; of a directory, of its first file.
 
     Raises BadInput when no format fits.
     """
     path = Path(path)
     if path.is_dir():
-        path = files_of(path, (*ROW_SUFFIXES, ".md", ".txt"))[0]
+        path = files_of(path, (*ROW_SUFFIXES, *DOCUMENT_SUFFIXES))[0]
     if not path.exists():
         raise BadInput("no such file or directory", path=path)
-    if suffix_of(path) in (".md", ".txt"):
-        return "markdown" if suffix_of(path) == ".md" else "text"
-    errors: list[BadInput] = []
-    for row in rows(path, errors):
-        return format_of_row(row)
-    if errors:
-        raise errors[0]
-    raise BadInput("the file holds no rows", path=path, line=1)
+    return _opened(path, [])[0]
+
+
+def _opened(file: Path, errors: list[BadInput] | None) -> tuple[Format, Iterator[Row]]:
+    """The file's format and its rows; `errors` as of ayni.formats.rows.rows."""
+    stream = rows(file, errors)
+    if suffix_of(file) in DOCUMENT_SUFFIXES:
+        return format_of(Row(file, 1, 0, {})), stream
+    first = next(stream, None)
+    if first is not None:
+        return format_of(first), chain([first], stream)
+    raise errors[0] if errors else BadInput("the file holds no rows", path=file, line=1)
 
 
 def kinds_of(path: Path) -> tuple[Kind, ...] | None:
-    """What a file, or the first file of a directory, can be read as; None where its first row does not tell."""
+    """What a file, or the first file of a directory, can be read as; None where the head of the file does not tell."""
     try:
         if path.is_dir():
-            path = files_of(path, (*ROW_SUFFIXES, ".md", ".txt"))[0]
-        if suffix_of(path) in (".md", ".txt"):
-            return ("texts",)
-        value = peek(path)
-        kinds = READERS[format_of_row(Row(path, 1, 0, "", value))] if isinstance(value, dict) else None
+            path = files_of(path, (*ROW_SUFFIXES, *DOCUMENT_SUFFIXES))[0]
+        value = {} if suffix_of(path) in DOCUMENT_SUFFIXES else peek(path)
+        return format_of(Row(path, 1, 0, value)).kinds if isinstance(value, dict) else None
     except BadInput:
         return None
-    if kinds is None:
-        return None
-    return (*kinds, "comparisons") if "judgements" in kinds else (*kinds,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -169,13 +76,6 @@ class Reading:
     errors: list[BadInput] = field(default_factory=list)
 
 
-def _documents(path: Path) -> list[str]:
-    text = read_text(path)
-    if not text.strip():
-        raise BadInput("the file is empty", path=path, line=1)
-    return markdown_documents(text) if suffix_of(path) == ".md" else [text.strip("\n")]
-
-
 def scan(path: Path, kind: Kind | None = None, *, strict: bool = True, pairing: Pairing = PAIRING) -> Reading:
     """Read a file, or every file of a directory, as `kind` (default: what its format is made for).
 
@@ -183,24 +83,27 @@ def scan(path: Path, kind: Kind | None = None, *, strict: bool = True, pairing: 
     cannot be read at all still raises. `pairing` says how judgements become comparisons.
     """
     path = Path(path)
-    files = files_of(path, TEXT_SUFFIXES if kind == "texts" else (*ROW_SUFFIXES, ".md", ".txt"))
+    files = files_of(path, TEXT_SUFFIXES if kind == "texts" else (*ROW_SUFFIXES, *DOCUMENT_SUFFIXES))
     if kind not in (None, "texts") and path.is_dir():
         files = files_of(path, ROW_SUFFIXES)
     reading: Reading | None = None
     for file in files:
-        name = detect(file)
-        made_for: list[Kind] = [*READERS[name], "texts"]
-        wanted = made_for[0] if kind is None else kind
+        errors: list[BadInput] | None = None if strict else []
+        found, stream = _opened(file, errors)
+        wanted = found.made_for if kind is None else kind
         if reading is None:
-            reading = Reading(name, wanted, [], [])
+            reading = Reading(found.name, wanted, [], [])
         if kind is None and wanted != reading.kind:
             raise BadInput(
                 f"holds {wanted}, the file before it {reading.kind}", path=file, fix="keep one kind in a directory"
             )
-        if wanted == "comparisons" and "judgements" in READERS[name]:
-            _read_as_pairs(file, name, reading, pairing, strict=strict)
+        if wanted not in found.kinds:
+            raise BadInput(f"expected {wanted}, found {found.made_for} (format {found.name})", path=file)
+        if wanted in found.readers:
+            _read_rows(stream, found, reading, errors)
         else:
-            _read_file(file, name, reading, strict=strict)
+            _read_as_pairs(stream, found, reading, errors, pairing)
+        reading.errors.extend(errors or [])
     assert reading is not None  # files_of never returns an empty list
     if reading.kind == "prompts":
         _check_ids(reading)
@@ -210,20 +113,11 @@ def scan(path: Path, kind: Kind | None = None, *, strict: bool = True, pairing: 
     return reading
 
 
-def _read_file(file: Path, name: str, reading: Reading, *, strict: bool) -> None:
-    kind, errors = reading.kind, None if strict else reading.errors
-    if kind == "texts" and name in ("markdown", "text"):
-        documents = _documents(file)
-        reading.records.extend(documents)
-        reading.lines.extend([(file, 1)] * len(documents))
-        return
-    reader = READERS[name].get(kind)
-    if reader is None:
-        can = [*READERS[name]] or ["texts"]
-        raise BadInput(f"expected {kind}, found {can[0]} (format {name})", path=file)
-    native = kind == next(iter(READERS[name]))
+def _read_rows(stream: Iterator[Row], format: Format, reading: Reading, errors: list[BadInput] | None) -> None:
+    kind = reading.kind
+    reader, native = format.readers[kind], kind == format.made_for
     seen: set[Any] = set()
-    for row in rows(file, errors):
+    for row in stream:
         try:
             for record in reader(row):
                 if isinstance(record, Skip):
@@ -235,7 +129,7 @@ def _read_file(file: Path, name: str, reading: Reading, *, strict: bool) -> None
                         continue
                     seen.add(record.dialog)
                 reading.records.append(record)
-                reading.lines.append((file, row.line))
+                reading.lines.append((row.path, row.line))
         except Skip as skip:
             reading.skipped[str(skip)] += 1
         except BadInput as error:
@@ -244,10 +138,12 @@ def _read_file(file: Path, name: str, reading: Reading, *, strict: bool) -> None
             errors.append(error)
 
 
-def _read_as_pairs(file: Path, name: str, reading: Reading, pairing: Pairing, *, strict: bool) -> None:
+def _read_as_pairs(
+    stream: Iterator[Row], format: Format, reading: Reading, errors: list[BadInput] | None, pairing: Pairing
+) -> None:
     """Judgements of one file as comparisons; a pair stands where its better answer does."""
-    judged = Reading(name, "judgements", [], [], reading.skipped, reading.errors)
-    _read_file(file, name, judged, strict=strict)
+    judged = Reading(format.name, "judgements", [], [], reading.skipped)
+    _read_rows(stream, format, judged, errors)
     pairs = pairs_of_judgements(judged.records, pairing)
     reading.records.extend(pairs.comparisons)
     reading.lines.extend(judged.lines[origin] for origin in pairs.origins)

@@ -1,4 +1,4 @@
-"""Files as rows: JSON, JSON Lines and CSV, plain or gzipped, every row with its file and line."""
+"""Files as rows: JSON, JSON Lines and CSV, plain or gzipped, and texts; every row with its file and line."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from ayni.errors import BadInput
-from ayni.files import parse_json, read_text
+from ayni.files import STRICT, parse_json, read_text
+from ayni.formats.markdown import markdown_documents
 
 ROW_SUFFIXES = (".json", ".jsonl", ".csv")
+DOCUMENT_SUFFIXES = (".md", ".txt")
 PEEK = 2**20  # characters: a first row longer than this is not looked at
 _SPACE = " \t\r\n"
 
@@ -26,13 +28,23 @@ class Skip(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One object of a file: `index` counts rows from 0, `line` is where it starts, `text` its JSON."""
+    """One object of a file: `index` counts rows from 0, `line` is where it starts. A document of text has one key."""
 
     path: Path
     line: int
     index: int
-    text: str
     value: dict[str, Any]
+
+    def has(self, *keys: str) -> bool:
+        """Whether it has all of these keys."""
+        return self.value.keys() >= {*keys}
+
+    def has_any(self, *keys: str) -> bool:
+        return not self.value.keys().isdisjoint(keys)
+
+    def saying(self, value: dict[str, Any]) -> Row:
+        """Another value in its place, for errors to name the same line."""
+        return Row(self.path, self.line, self.index, value)
 
     @property
     def name(self) -> str:
@@ -49,35 +61,61 @@ def suffix_of(path: Path) -> str:
     return name.suffix.lower()
 
 
-def _json_elements(path: Path, text: str) -> Iterator[tuple[int, str]]:
-    """(line, JSON text) of every element of a top-level list, or of the one object that the file is."""
-    start = len(text) - len(text.lstrip(_SPACE))
+def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    """(line, value, or what is wrong with it) of every line."""
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            yield number, _parsed(line, path, number)
+
+
+def _json_elements(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+    """The same of every element of a top-level list, or of the one object that the file is."""
+    start = _next(text, 0)
     if not text.startswith("[", start):
-        yield 1 + text.count("\n", 0, start), text[start:]
+        line = 1 + text.count("\n", 0, start)
+        yield line, _parsed(text[start:], path, line)
         return
-    decoder = json.JSONDecoder()
-    line, counted, at = 1, 0, start + 1
-    while True:
-        while at < len(text) and text[at] in _SPACE:
-            at += 1
-        if text.startswith("]", at) and not text[at + 1 :].strip(_SPACE):
-            return
+    line, counted, at = 1, 0, _next(text, start + 1)
+    while not (text.startswith("]", at) and _next(text, at + 1) == len(text)):
+        line, counted = line + text.count("\n", counted, at), at
         try:
-            _, end = decoder.raw_decode(text, at)
-        except (ValueError, RecursionError):
+            value, end = STRICT.raw_decode(text, at)
+        except json.JSONDecodeError:
             parse_json(text, path=path)  # says where the whole file is at fault
             raise
-        line, counted = line + text.count("\n", counted, at), at
-        yield line, text[at:end]
-        at = end
-        while at < len(text) and text[at] in _SPACE:
-            at += 1
+        except (ValueError, RecursionError):  # JSON that we do not take
+            end = _element_end(path, text, at)
+            value = _parsed(text[at:end], path, line)
+        yield line, value
+        at = _next(text, end)
         if text.startswith(",", at):
-            at += 1
-            if text[at:].lstrip(_SPACE).startswith("]"):
+            at = _next(text, at + 1)
+            if text.startswith("]", at):
                 parse_json(text, path=path)
         elif not text.startswith("]", at):
             parse_json(text, path=path)
+
+
+def _parsed(text: str, path: Path, line: int) -> Any:
+    try:
+        return parse_json(text, path=path, line=line)
+    except BadInput as error:
+        return error
+
+
+def _element_end(path: Path, text: str, at: int) -> int:
+    try:
+        return json.JSONDecoder().raw_decode(text, at)[1]
+    except (ValueError, RecursionError):
+        parse_json(text, path=path)
+        raise
+
+
+def _next(text: str, at: int) -> int:
+    """Where the white space from here on ends."""
+    while at < len(text) and text[at] in _SPACE:
+        at += 1
+    return at
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[Row]:
@@ -92,20 +130,20 @@ def _csv_rows(path: Path, text: str) -> Iterator[Row]:
         for index, value in enumerate(reader):
             if None in value or None in value.values():
                 raise BadInput(f"the row has not the header's {len(reader.fieldnames)} columns", path=path, line=line)
-            yield Row(path, line, index, json.dumps(value), value)
+            yield Row(path, line, index, value)
             line = reader.line_num + 1
     except csv.Error as error:
         raise BadInput(f"not CSV: {error}", path=path, line=line) from None
 
 
 def rows(path: Path, errors: list[BadInput] | None = None) -> Iterator[Row]:
-    """Every row of a .json, .jsonl or .csv file (or .gz of one).
+    """Every row of a .json, .jsonl or .csv file (or .gz of one); of .md the chapters and of .txt the whole, as `text`.
 
     Raises BadInput at the first row that is no JSON object; with `errors` such rows are put there and passed over.
     A file that is not UTF-8, not whole, or empty always raises.
     """
     suffix = suffix_of(path)
-    if suffix not in ROW_SUFFIXES:
+    if suffix not in (*ROW_SUFFIXES, *DOCUMENT_SUFFIXES):
         raise BadInput(f"the suffix {path.suffix or '(none)'} is not one of .json, .jsonl, .csv, .gz", path=path)
     text = read_text(path)
     if not text.strip():
@@ -113,23 +151,20 @@ def rows(path: Path, errors: list[BadInput] | None = None) -> Iterator[Row]:
     if suffix == ".csv":
         yield from _csv_rows(path, text)
         return
-    pieces: Iterator[tuple[int, str]]
-    if suffix == ".jsonl":
-        pieces = ((n, line) for n, line in enumerate(text.split("\n"), 1) if line.strip())
-    else:
-        pieces = _json_elements(path, text)
-    for index, (line, piece) in enumerate(pieces):
-        try:
-            value = parse_json(piece, path=path, line=line)
-            if not isinstance(value, dict):
-                raise BadInput(
-                    f"a row must be an object, not {type(value).__name__}", path=path, line=line
-                )  # fmt: skip
-            yield Row(path, line, index, piece, value)
-        except BadInput as error:
-            if errors is None:
-                raise
-            errors.append(error)
+    if suffix in DOCUMENT_SUFFIXES:
+        documents = markdown_documents(text) if suffix == ".md" else [text.strip("\n")]
+        yield from (Row(path, 1, index, {"text": document}) for index, document in enumerate(documents))
+        return
+    values = _json_lines(path, text) if suffix == ".jsonl" else _json_elements(path, text)
+    for index, (line, value) in enumerate(values):
+        if isinstance(value, dict):
+            yield Row(path, line, index, value)
+            continue
+        if not isinstance(value, BadInput):
+            value = BadInput(f"a row must be an object, not {type(value).__name__}", path=path, line=line)
+        if errors is None:
+            raise value
+        errors.append(value)
 
 
 def peek(path: Path) -> Any:

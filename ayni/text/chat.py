@@ -35,9 +35,9 @@ def check_dialog(dialog: Dialog, *, last: Literal["user", "assistant"] | None = 
     if not dialog:
         raise BadInput("the dialogue is empty", field="messages")
     for index, message in enumerate(dialog):
-        tag = next((tag for tag in TAGS if tag in message.content), None)
-        if tag is not None:
-            raise BadInput(f"a message must not contain {tag}", field=f"messages.{index}.content")
+        for tag in TAGS:
+            if tag in message.content:
+                raise BadInput(f"a message must not contain {tag}", field=f"messages.{index}.content")
     start = 1 if dialog[0].role == "system" else 0
     for index, message in enumerate(dialog[start:]):
         expected = "assistant" if index % 2 else "user"

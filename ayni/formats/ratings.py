@@ -7,30 +7,15 @@ from dataclasses import replace
 from typing import Any
 
 from ayni.errors import BadInput
-from ayni.formats.dialogs import demonstration, make_prompt, one_answer, prompt_dialog
-from ayni.formats.fields import check_answer, check_text, checked
+from ayni.formats.building import make_comparison, make_demonstration, make_prompt
+from ayni.formats.fields import check_answer, check_text, one_answer, prompt_dialog
+from ayni.formats.format import Format, with_prompts
 from ayni.formats.pairing import LABELS, liked
-from ayni.formats.pairs import make_comparison
 from ayni.formats.rows import Row, Skip, suffix_of
-from ayni.records import Comparison, Demonstration, Judgement, Message, from_json
+from ayni.records import Comparison, Demonstration, Judgement, Message
 
 WORTH = ("score", "rating", "thumbs", "label")  # the first one that a row holds counts
 EDITED_FROM = ("original", "response")
-
-
-def judgements(row: Row) -> Iterator[Judgement]:
-    """Our own records: one of `score` and `label`."""
-    record = from_json(Judgement, row.text, path=row.path, line=row.line)
-    check_text(row, record.prompt.id, "prompt.id")
-    for index, message in enumerate(record.prompt.dialog):
-        check_text(row, message.content, f"prompt.dialog.{index}.content")
-    checked(row, record.prompt.dialog, "prompt.dialog", last="user")
-    check_answer(row, record.prompt.dialog, check_text(row, record.response, "response"), "response")
-    if (record.score is None) == (record.label is None):
-        raise row.error("give a score or a label, one of the two", "score")
-    if record.label is not None and liked(record.label) is None:
-        raise _unknown(row, record.label, "label")
-    yield record
 
 
 def ratings(row: Row) -> Iterator[Judgement]:
@@ -77,8 +62,9 @@ def _unknown(row: Row, value: Any, field: str) -> BadInput:
 def _edit(row: Row) -> tuple[str, str]:
     """(what the model said, what it should have said)"""
     field = next((name for name in EDITED_FROM if name in row.value), EDITED_FROM[0])
-    if field not in row.value:
-        raise row.error("the field is missing", field)
+    for name in (field, "edited"):
+        if name not in row.value:
+            raise row.error("the field is missing", name)
     return one_answer(row, row.value[field], field), one_answer(row, row.value["edited"], "edited")
 
 
@@ -93,4 +79,19 @@ def edit_pairs(row: Row) -> Iterator[Comparison]:
 def edit_demonstrations(row: Row) -> Iterator[Demonstration]:
     """The edited answer as one to imitate, also where the editor left it as it was."""
     answer = Message("assistant", _edit(row)[1])
-    yield replace(demonstration(row, (*prompt_dialog(row), answer), "edited"), train="last")
+    yield replace(make_demonstration(row, (*prompt_dialog(row), answer), "edited"), train="last")
+
+
+def _is_edit(row: Row) -> bool:
+    return row.has("prompt", "edited") and row.has_any(*EDITED_FROM) and not row.has_any("chosen", "rejected")
+
+
+def _is_rating(row: Row) -> bool:
+    """Unpaired preferences (a completion with true or false) too: as demonstrations they would teach the disliked."""
+    unpaired = row.has("completion") and isinstance(row.value.get("label"), bool)
+    rated = row.has("response") and row.has_any(*WORTH)
+    return row.has("prompt") and not row.has_any("chosen", "rejected") and (rated or unpaired)
+
+
+EDITS = Format("edits", _is_edit, {**with_prompts("comparisons", edit_pairs), "demonstrations": edit_demonstrations})
+RATINGS = Format("ratings", _is_rating, with_prompts("judgements", ratings))

@@ -1,0 +1,79 @@
+"""Our own records, as the stages write them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from ayni.formats.building import check_answers, check_margin
+from ayni.formats.fields import check_answer, check_text, checked
+from ayni.formats.format import Format, with_prompts
+from ayni.formats.pairing import LABELS, liked
+from ayni.formats.rows import Row
+from ayni.records import Comparison, Demonstration, Dialog, Judgement, Prompt, from_dict
+
+
+def comparisons(row: Row) -> Iterator[Comparison]:
+    check_margin(row)
+    record = from_dict(Comparison, row.value, path=row.path, line=row.line)
+    _check_prompt(row, record.prompt, "prompt.")
+    yield check_answers(row, record)
+
+
+def prompts(row: Row) -> Iterator[Prompt]:
+    record = from_dict(Prompt, row.value, path=row.path, line=row.line)
+    _check_prompt(row, record, "")
+    yield record
+
+
+def demonstrations(row: Row) -> Iterator[Demonstration]:
+    record = from_dict(Demonstration, row.value, path=row.path, line=row.line)
+    _check_texts(row, record.dialog, "dialog")
+    checked(row, record.dialog, "dialog", last="assistant")
+    yield record
+
+
+def demonstrated_prompts(row: Row) -> Iterator[Prompt]:
+    for record in demonstrations(row):
+        yield Prompt(row.name, record.dialog[:-1], source=record.source)
+
+
+def judgements(row: Row) -> Iterator[Judgement]:
+    """One of `score` and `label`."""
+    record = from_dict(Judgement, row.value, path=row.path, line=row.line)
+    _check_prompt(row, record.prompt, "prompt.")
+    check_answer(row, record.prompt.dialog, check_text(row, record.response, "response"), "response")
+    if (record.score is None) == (record.label is None):
+        raise row.error("give a score or a label, one of the two", "score")
+    if record.label is not None and liked(record.label) is None:
+        what = f"{record.label!r} is neither a number nor a thumb up or down"
+        raise row.error(what, "label", fix=f"thumbs: {LABELS}")
+    yield record
+
+
+def _check_prompt(row: Row, prompt: Prompt, inside: str) -> None:
+    check_text(row, prompt.id, f"{inside}id")
+    _check_texts(row, prompt.dialog, f"{inside}dialog")
+    checked(row, prompt.dialog, f"{inside}dialog", last="user")
+
+
+def _check_texts(row: Row, dialog: Dialog, field: str) -> None:
+    for index, message in enumerate(dialog):
+        check_text(row, message.content, f"{field}.{index}.content")
+
+
+def _is_comparison(row: Row) -> bool:
+    return isinstance(row.value.get("prompt"), dict) or (row.has("dialog") and row.has_any("chosen", "rejected"))
+
+
+def _is_judgement(row: Row) -> bool:
+    return isinstance(row.value.get("prompt"), dict) and row.has("response") and not row.has_any("chosen", "rejected")
+
+
+JUDGEMENT = Format("judgement", _is_judgement, with_prompts("judgements", judgements))
+COMPARISON = Format("comparison", _is_comparison, with_prompts("comparisons", comparisons))
+PROMPT = Format("prompt", lambda row: row.has("dialog") and row.has_any("id", "task", "category"), {"prompts": prompts})
+DEMONSTRATION = Format(
+    "demonstration",
+    lambda row: row.has("dialog"),
+    {"demonstrations": demonstrations, "prompts": demonstrated_prompts},
+)
