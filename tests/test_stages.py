@@ -21,6 +21,7 @@ from ayni.errors import BadInput
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts
 from ayni.model.adapters import Lora, adapter_of
+from ayni.model.role import Role
 from ayni.model_directory import load_model
 from ayni.records import MARGINS, Comparison, Demonstration, Message, Prompt, Sample, to_dict
 from ayni.reward.combine import Scores
@@ -97,7 +98,7 @@ def test_only_the_last_turn_counts_where_a_demonstration_says_so(stages: dict[st
         model, words = load_model(tmp_path / train / "model")
         earlier = answer_tokens((user,), "hare hare", words)
         whole = answer_tokens((user, first, user), "rain", words)
-        learned[train] = [-float(NextToken().loss(model, batch_of([s]))[0].detach()) for s in (earlier, whole)]
+        learned[train] = [-float(NextToken().loss(Role(model), batch_of([s]))[0].detach()) for s in (earlier, whole)]
     assert learned["all"][0] > learned["last"][0] + 5  # nats
     assert min(learned["all"][1], learned["last"][1]) > -8
 
