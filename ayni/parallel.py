@@ -136,13 +136,16 @@ class _Watch(threading.Thread):
         super().__init__(daemon=True, name="watch")
         self.store, self.rank = store, rank
         self.others = [other for other in range(size) if other != rank]
+        self.looked = time.monotonic()
 
     def run(self) -> None:
+        threading.Thread(target=self._watch_the_store, daemon=True, name="watch-store").start()
         now = time.monotonic()
         seen = dict.fromkeys(self.others, (-1, now))  # its beats, and when we last saw a new one
         while True:
             try:
                 self.store.add(f"beat-{self.rank}", 1)
+                self.looked = time.monotonic()
                 for other in list(seen):
                     if self.store.add(f"left-{other}", 0):
                         del seen[other]
@@ -153,8 +156,15 @@ class _Watch(threading.Thread):
                     elif now - seen[other][1] > SILENCE:
                         _give_up(f"process {other} of this command has not answered for {SILENCE:.0f} s")
             except RuntimeError:  # the store lives in the first process; its end ends the collectives, which tell
+                self.looked = float("inf")
                 return
             time.sleep(min(1.0, SILENCE / 4))
+
+    def _watch_the_store(self) -> None:
+        """The first process holds the store: where it stands still, so does every question to it."""
+        while time.monotonic() - self.looked <= SILENCE + 1:
+            time.sleep(min(1.0, SILENCE / 4))
+        _give_up(f"process 0 of this command has not answered for {SILENCE:.0f} s")
 
     def say_goodbye(self) -> None:
         """This process has done its work: its silence means nothing from here on."""

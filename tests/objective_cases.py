@@ -133,7 +133,7 @@ def policy_gradient(model: Transformer, example: Trajectory) -> Tensor:
 
 
 def kto(model: Transformer, example: Thumb) -> Tensor:
-    above = 0.5 * (torch.stack(logprobs(model, example.sequence)).sum() - example.ref_logprob - 0.3)
+    above = 0.02 * (torch.stack(logprobs(model, example.sequence)).sum() - example.ref_logprob - 0.3)
     liked, disliked = 1 - 1 / (1 + torch.exp(-above)), 1 - 1 / (1 + torch.exp(above))
     return 1.5 * liked if example.desirable else 0.7 * disliked
 
@@ -181,7 +181,7 @@ CASES = {
     "ranking-safety": Case(Ranking(0.7), _of(pair), _rm, ranking(0.7), _one),
     "dpo": Case(DPO(0.1), _of(pair), _lm, dpo, _one),
     "ipo": Case(DPO(0.1, ipo=True), _of(pair), _lm, ipo, _one),
-    "kto": Case(KTO(0.5, 1.5, 0.7, kl=0.3), _of(thumb), _lm, kto, _one),
+    "kto": Case(KTO(0.02, 1.5, 0.7, kl=0.3), _of(thumb), _lm, kto, _one),
     "rrhf": Case(RRHF(), _of(group), _lm, rrhf, _one),
     "policy-clip": Case(PolicyClip(0.2, 0.7), _of(trajectory), _lm, policy_clip, _tokens),
     "grpo": Case(PolicyClip(0.2, 0.7, kl=0.3, by_answer=True), _of(trajectory), _lm, group_relative, _one),

@@ -72,7 +72,7 @@ def test_who_sits_at_the_machine_is_the_same_person_each_time(tmp_path: Path) ->
 def test_one_model_or_two_answer_with_varied_temperature(tmp_path: Path) -> None:
     for seed in (0, 1):
         policy = tiny.policy(seed)
-        save_model(tmp_path / str(seed), policy.model, policy.tokenizer)
+        save_model(tmp_path / str(seed), policy.role.model, policy.tokenizer)
     dialog = (Message("user", "why rain falls"),)
     talk = loaded_talk([tmp_path / "0", tmp_path / "1"], [0.7, 1.0], 8, 0)
     a, b, model_a, model_b, sampling_a, sampling_b = talk(dialog, "helpfulness")

@@ -209,7 +209,11 @@ def test_pairs_that_do_not_fit_are_counted(place: Path, tmp_path: Path) -> None:
         ({}, {"data": None}, "data: give comparisons (data) or samples"),
         ({}, {"samples": ["samples-1.jsonl"]}, "data: give comparisons (data) or samples"),
         ({}, {"data": None, "samples": ["samples-1.jsonl"]}, "prompts: samples do not hold their prompts"),
-        ({}, {"data": None, "samples": ["pairs.jsonl"], "prompts": ["prompts.jsonl"]}, "pairs.jsonl:1: is no store of"),
+        (
+            {},
+            {"data": None, "samples": ["pairs.jsonl"], "prompts": ["prompts.jsonl"]},
+            "pairs.jsonl: expected samples, found comparisons",
+        ),
         ({}, {"data": None, "samples": ["samples-1.jsonl"], "prompts": ["pairs.jsonl"]}, "the prompts hold no p0-0"),
         ({}, {"judge": None}, "judge: give a judge (a model's directory) or a judge_url"),
         ({"judge_url": "http://x/v1"}, {}, "judge: give a judge (a model's directory) or a judge_url"),

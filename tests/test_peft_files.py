@@ -33,10 +33,10 @@ from ayni.model.heads import sequence_scores
 from ayni.model.layout import Layout
 from ayni.model.peft_files import our_adapter_name, their_adapter_name
 from ayni.model.score_head import with_score_head
+from ayni.model.trainable import to_train
 from ayni.model.transformer import Transformer
 from ayni.model_directory import Trunks, load_model, load_weights, read_extra, read_shape, save_model, tokenizer_of
 from ayni.text.tokenizer import Tokenizer
-from ayni.train.trainer import Optimiser, Trainer
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 Q = "base_model.model.model.layers.1.self_attn.q_proj"
@@ -300,7 +300,7 @@ def test_a_trunk_in_no_directory_has_no_adapter_to_save(
     pair: tuple[Path, Path], tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     plain, _ = load_model(pair[0])
-    Trainer(plain, Optimiser(), steps=1)  # from here on it is not what its directory holds
+    plain = to_train(plain, None, 0)  # from here on it is not what its directory holds
     for model in (plain, build(), with_score_head(load_model(pair[0])[0], 0)):
         with pytest.raises(ValueError, match="lies in no directory"):
             save_model(tmp_path / "new", with_adapter(model, Lora(rank=2), 0), tokenizer)

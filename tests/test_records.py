@@ -33,7 +33,7 @@ RECORDS: list[Any] = [
     Comparison(PROMPT, "ho", "no", "safety", "better", 0.5, "chosen_safe", "anna", "1", "m", "n", "s"),
     Comparison(PROMPT, "ho", "no"),
     Judgement(PROMPT, "ho", 3.5),
-    Sample("p", "safety", (3, 4), (-0.5, -1.0), "ho", "stop", scores={"helpfulness": 1.0}),
+    Sample("p", "safety", (1, 7), (3, 4), (-0.5, -1.0), "ho", "stop", scores={"helpfulness": 1.0}),
 ]
 
 

@@ -21,12 +21,12 @@ from ayni.errors import BadInput
 from ayni.files import Killed
 from ayni.model.heads import token_logprobs
 from ayni.model.layout import Layout
-from ayni.records import Message, Prompt, Sample, Sequence, groups_from_json, to_dict
+from ayni.records import Message, Prompt, Sample, Sequence, to_dict
 from ayni.rollout import engine, local
 from ayni.rollout.engine import Request, rollout, sampled_sequence, stream, with_room
 from ayni.rollout.local import LocalEngine
 from ayni.rollout.sampling import Sampling
-from ayni.rollout.store import draw_all, read_chunks, read_groups
+from ayni.rollout.store import chunk_from_json, draw_all, read_chunks, read_groups
 from ayni.text.chat import TAGS, render_prompt
 from ayni.train.batch import batch_of
 
@@ -276,7 +276,7 @@ def test_two_processes_share_a_rollout_and_both_have_all_of_it(tmp_path: Path) -
     first, second = ((tmp_path / f"{rank}.json").read_bytes() for rank in (0, 1))
     assert first == second
     asked, sampling = prompts(7), Sampling(1.0, 1.0, 20)
-    found = groups_from_json(Sample, first)
+    found = chunk_from_json(first, Path("samples.jsonl"), 1)
     shares = [rollout(policy(), asked[rank::2], n=2, sampling=sampling, seed=3) for rank in (0, 1)]
     assert found == [shares[i % 2][i // 2] for i in range(7)]  # each its own share, bit for bit
     alone = rollout(policy(), asked, n=2, sampling=sampling, seed=3)
