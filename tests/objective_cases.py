@@ -139,9 +139,9 @@ def kto(model: Transformer, example: Thumb) -> Tensor:
 
 
 def thumb(draw: np.random.Generator, *, vocab: int = VOCAB) -> Thumb:
+    matched, mismatched = answered(draw, vocab=vocab), answered(draw, vocab=vocab)
     reference = [float(x) for x in draw.normal(-20, 3, 2)]
-    up = bool(draw.integers(2))
-    return Thumb(answered(draw, vocab=vocab), up, answered(draw, vocab=vocab), *reference)
+    return Thumb(matched, bool(draw.integers(2)), mismatched, *reference)
 
 
 def value_clip(model: Transformer, example: Trajectory) -> Tensor:

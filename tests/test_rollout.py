@@ -353,7 +353,7 @@ def test_a_store_of_an_earlier_version_says_what_to_do(tmp_path: Path) -> None:
         BadInput, match=r"samples.jsonl:2: prompt_tokens: .* earlier versions .*; draw them again: --fresh"
     ):
         read_groups(path)
-    for line, said in (('[[{"prompt_id": 3}]]', "0.0.prompt_id"), ("[[", "Invalid JSON"), ("{}", "array")):
+    for line, said in (('[[{"prompt_id": 3}]]', "prompt_id"), ("[[", "JSON"), ("{}", "no store of samples")):
         path.write_text(f"{line}\n")
         with pytest.raises(BadInput, match=rf"samples.jsonl:1: .*{said}"):
             read_groups(path)
