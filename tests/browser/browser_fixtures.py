@@ -49,7 +49,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("page")
     for seed in (0, 1):
         policy = tiny.policy(seed, context=512)
-        save_model(directory / f"model-{seed}", policy.model, policy.tokenizer)
+        save_model(directory / f"model-{seed}", policy.role.model, policy.tokenizer)
     talk = loaded_talk([directory / "model-0", directory / "model-1"], [0.7, 1.0], 24, 0)
     with open_store(str(directory / "page.db")) as store:
         batch = Batch("week-03", GUIDELINES, task_mix={"helpfulness": 0.8, "safety": 0.2})
