@@ -243,7 +243,7 @@ def send(person: Person, fields: Mapping[str, str], again: str) -> str:
 
 def acknowledged(browser: Browser, fields: Mapping[str, str]) -> str:
     status, onward, page = browser.ask("/judge", fields)
-    assert (status, "said=saved" in onward) == (303, True), (status, onward, page[-2000:])
+    assert (status, "notice=saved" in onward) == (303, True), (status, onward, page[-2000:])
     return onward
 
 

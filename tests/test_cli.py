@@ -22,7 +22,7 @@ import torch
 from ayni import cli
 from ayni.cli import chat as chat_module
 from ayni.cli.environment import prepare
-from ayni.cli.recipe import headlines
+from ayni.cli.recipe import table
 from ayni.model.score_head import with_score_head
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
@@ -226,7 +226,7 @@ def test_run_json_is_the_contract(capsys: pytest.CaptureFixture[str], recipe: Pa
 
 def test_headlines_are_a_table_of_what_matters() -> None:
     win = {"metric": "win_rate", "axis": "safety", "model": "ppo", "against": "sft", "interval": [0.5, 0.75], "n": 40}
-    assert headlines(
+    assert table(
         [
             {**win, "value": 0.625},
             {**win, "value": 0.625},
@@ -236,9 +236,9 @@ def test_headlines_are_a_table_of_what_matters() -> None:
             {"metric": "bits_per_byte", "model": "base", "value": 2.0, "interval": [1.9, 2.1], "n": 3},
         ]
     ) == [
-        "bits per byte          base             2.00   1.90 to 2.10  n 3",
-        "win rate       safety  ppo against sft  62.5%  50.0 to 75.0  n 40",
-        "KL, nats               ppo against sft  1.23",
+        "win rate                      safety  ppo against sft  62.5%  50.0 to 75.0  n 40",
+        "KL, nats per answer                   ppo against sft  1.23",
+        "bits per byte, held-out text          base             2.00   1.90 to 2.10  n 3",
     ]
 
 

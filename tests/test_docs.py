@@ -342,6 +342,28 @@ def test_every_stage_has_a_page_and_every_page_a_stage() -> None:
     assert {page.stem for page in STAGE_PAGES.glob("*.md")} == {*stage_kinds(), "chat", "README"}
 
 
+@pytest.mark.parametrize("kind", stage_kinds())
+def test_stage_page_names_every_output(kind: str) -> None:
+    text = section(STAGE_PAGES / f"{kind}.md", "Outputs")
+    left = [path for path in load_stage(kind).face.leaves if "*" not in path]
+    assert [path for path in left if f"`{path}`" not in text and f"`{path}/`" not in text] == []
+
+
+FAMILIES = {"makes records": "records", "fits": "fits", "online": "online", "measures": "evaluates"}
+
+
+def test_the_stages_stand_in_their_families() -> None:
+    real = {kind: load_stage(kind).face.family for kind in stage_kinds()}
+    table = first_table((STAGE_PAGES / "README.md").read_text(encoding="utf-8"))
+    assert {re.findall(r"\w+", row[0])[0]: FAMILIES[row[1]] for row in table} == real
+    text = section(ROOT / "docs" / "tour.md", "The idea in one breath")
+    toured = {
+        kind: FAMILIES[row[0]] for row in first_table(text) for kind in re.findall(r"\w+", row[2]) if kind in real
+    }
+    measures = re.findall(r"\w+", text.split("only measure: ")[1].partition(".")[0])
+    assert toured | {kind: "evaluates" for kind in measures if kind in real} == real
+
+
 def test_optimiser_settings_are_listed_with_their_defaults() -> None:
     rows = first_table(section(STAGE_PAGES / "README.md", "The optimiser"))
     documented = {code(row[0]): parse_yaml(code(row[1]))[0] for row in rows}
@@ -368,6 +390,13 @@ def test_the_map_points_at_what_exists() -> None:
         targets = [t for n in body if isinstance(n, ast.Assign) for t in n.targets]
         targets += [n.target for n in body if isinstance(n, ast.AnnAssign)]
         assert name in defined | {t.id for t in targets if isinstance(t, ast.Name)}, f"{file}:{name}"
+
+
+def test_what_to_touch_exists_and_is_little() -> None:
+    for row in first_table(section(ROOT / "docs" / "map.md", "Adding something")):
+        files = re.findall(r"`([\w/]+\.(?:py|md|jinja|html\.jinja))`", row[1])
+        assert len(files) <= 6, row[0]
+        assert [file for file in files if "NAME" not in file and not (ROOT / file).is_file()] == [], row[0]
 
 
 def test_the_floors_are_those_of_the_house() -> None:

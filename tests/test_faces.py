@@ -149,8 +149,10 @@ def test_records_are_known_by_their_first_row(
 def test_only_the_head_of_a_file_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a.jsonl").write_text(json.dumps({**PAIR, "source": "x" * 200}))
     assert kinds_at(tmp_path / "a.jsonl") == ("comparisons", "prompts")
+    (tmp_path / "c.jsonl").write_text(json.dumps([[{"prompt_id": "x" * 200}]]))
     monkeypatch.setattr(rows, "PEEK", 100)
     assert kinds_at(tmp_path / "a.jsonl") is None
+    assert kinds_at(tmp_path / "c.jsonl") == ("samples",)
     (tmp_path / "b.jsonl.gz").write_bytes(gzip.compress(b"x" * 9999)[:-12])  # torn
     assert kinds_at(tmp_path / "b.jsonl.gz") is None
 

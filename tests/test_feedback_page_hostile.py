@@ -214,8 +214,8 @@ def test_annotators_see_no_admin_page_and_no_one_elses_dialogue(rosa: Visitor, s
 @pytest.mark.parametrize(
     "path",
     [
-        "/static/../desk.py",
-        "/static/%2e%2e/desk.py",
+        "/static/../views.py",
+        "/static/%2e%2e/views.py",
         "/static/..%2fdesk.py",
         "/static/%2e%2e%2f%2e%2e%2fstore.py",
         "/static//etc/passwd",
@@ -242,11 +242,11 @@ def test_path_tricks_find_nothing(rosa: Visitor, path: str) -> None:
 )
 def test_what_is_not_there_is_not_found(rosa: Visitor, query: str) -> None:
     assert rosa.go(f"/judge?{query}").status_code == 404
-    assert rosa.go(f"/judge?{query}&said=<script>").status_code == 404
+    assert rosa.go(f"/judge?{query}&notice=<script>").status_code == 404
 
 
 def test_the_address_cannot_put_words_on_the_page(rosa: Visitor) -> None:
-    assert rosa.go("/?said=You%20won%20a%20prize").status_code == 200
+    assert rosa.go("/?notice=You%20won%20a%20prize").status_code == 200
     assert "prize" not in rosa.at.text
 
 

@@ -191,7 +191,7 @@ def test_tokens_forged_and_replayed(site: Site) -> None:
 @pytest.mark.parametrize(
     "target",
     [
-        "/static/../desk.py",
+        "/static/../views.py",
         "/static/..%2f..%2fstore.py",
         "/static/%2e%2e/%2e%2e/%2e%2e/%2e%2e/etc/passwd",
         "/static/....//....//etc/passwd",

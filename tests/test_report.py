@@ -197,6 +197,7 @@ def test_every_section_is_there(run: Path) -> None:
     for name, *_ in STAGES:
         assert f">{name}</text>" in text
     assert "beats sft-2" in text
+    assert text.index("beats sft<") < text.index("Bits per byte")
     assert "beats sft<" in text
     assert "control beats" not in text  # a card is about the final model, whatever comes last
     assert "ayni chat" in text

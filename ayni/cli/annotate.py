@@ -9,8 +9,8 @@ from ayni.cli import say
 from ayni.errors import BadInput
 from ayni.feedback.entries import Annotator
 from ayni.feedback.page import Quality, Talk, app, check_bind
-from ayni.feedback.page.desk import address
 from ayni.feedback.page.serving import host_names, listening, origin, serve
+from ayni.feedback.page.views import address
 from ayni.feedback.store import Store, open_store
 
 

@@ -65,8 +65,8 @@ def _print(found: StoreQuality, progress: dict[str, Progress], console: Console)
             _plain(f"{batch.batch}: {done.done} of {done.wanted} judgements, {done.turns} turns of dialogues")
         )
         console.print(f"  of {of.prompts} prompts {len(of.exact)} are repeated and {len(of.near)} nearly so")
-        for kind, said in (("skipped", batch.skipped), ("flagged", batch.flagged)):
-            for reason, times in list(said.items())[:REASONS]:
+        for kind, reasons in (("skipped", batch.skipped), ("flagged", batch.flagged)):
+            for reason, times in list(reasons.items())[:REASONS]:
                 console.print(_plain(f"  {kind} {times} ×: {reason[:80] or 'no reason'}"))
 
 

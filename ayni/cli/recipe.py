@@ -11,7 +11,9 @@ from typing import Any
 
 from ayni.cli import Outcome, program
 from ayni.errors import AyniError
+from ayni.evaluate.results import Result
 from ayni.report import build_report
+from ayni.runs.headlines import headlines
 from ayni.runs.pipeline import run_recipe
 from ayni.runs.reading import read_run
 
@@ -45,7 +47,7 @@ def run(
         for stage in summary["stages"]:
             print(f"{stage['state']:8} {stage['name']:24} {(stage['hash'] or '(after what it reads)')[:8]}")
     elif not as_json:
-        for line in headlines(summary["results"]):
+        for line in table(summary["results"]):
             print(line)
         directory = Path(summary["run"])
         print(f"all numbers: {directory / 'results.json'}", file=sys.stderr)
@@ -55,33 +57,19 @@ def run(
     return summary
 
 
-# What a person wants to know first: the metric, what to call it, and whether it is a share.
-HEADLINES = {
-    "bits_per_byte": ("bits per byte", False),
-    "accuracy": ("reward accuracy", True),
-    "accuracy_gain": ("accuracy gained", True),
-    "win_rate": ("win rate", True),
-    "refusal_rate": ("refused", True),
-    "kl": ("KL, nats", False),
-    "proxy_change": ("change of reward", False),
-    "gold_change": ("change of gold", False),
-}
-
-
-def headlines(results: Sequence[dict[str, Any]]) -> list[str]:
+def table(results: Sequence[dict[str, Any]]) -> list[str]:
     """The run's main numbers as the lines of a table; each once, however many stages measured it."""
     rows: dict[tuple[str, ...], None] = {}
-    for metric, (name, share) in HEADLINES.items():
-        for row in results:
-            if row["metric"] == metric and row.get("value") is not None:
-                model = row.get("model") or ""
-                whose = f"{model} against {row['against']}" if row.get("against") else model
-                spread = " to ".join(_number(bound, share) for bound in row.get("interval") or ())
-                count = f"n {row['n']}" if row.get("n") else ""
-                if row.get("wins") is not None:
-                    count = f"{row['wins']} won, {row['ties']} tied, {row['losses']} lost"
-                value = _number(row["value"], share) + ("%" if share else "")
-                rows[name, row.get("axis") or "", whose, value, spread, count] = None
+    for shown, row in headlines(Result(**row) for row in results):
+        model = row.model or ""
+        whose = f"{model} against {row.against}" if row.against else model
+        spread = " to ".join(_number(bound, shown.share) for bound in row.interval or ())
+        count = f"n {row.n}" if row.n else ""
+        if row.wins is not None:
+            count = f"{row.wins} won, {row.ties} tied, {row.losses} lost"
+        value = _number(row.value or 0.0, shown.share) + ("%" if shown.share else "")
+        name = ", ".join(part for part in (shown.name, shown.unit) if part)
+        rows[name, row.axis or "", whose, value, spread, count] = None
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(6)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

@@ -92,14 +92,14 @@ def export_records(
     if heldout is None and apart:
         skipped["held out (--heldout FILE writes them)"] = len(apart)
     texts = [(out, kept)] + ([(heldout, apart)] if heldout is not None else [])
-    said = [(path, _rows(records, format)) for path, records in texts]  # all that can be refused is, before any write
-    for path, rows in said:
+    files = [(path, _rows(records, format)) for path, records in texts]  # all that can be refused is, before any write
+    for path, rows in files:
         _write(path, rows)
     held_out = "" if heldout is None else f", {len(apart)} held out"
     say(f"{name}: {len(kept)} comparisons{held_out}")
     _tell_left_out(skipped)
     if not as_json:
-        for path, _ in said:
+        for path, _ in files:
             print(path)
     return {
         "source": name,

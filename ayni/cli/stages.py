@@ -186,12 +186,12 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     inputs: dict[str, Path | list[Path]] = {}
     instead: dict[str, str] = {}
     for spec in stage.inputs.values():
-        said = given[_identifier(spec.name)]
-        if isinstance(said, list):
-            if said:
-                inputs[spec.name] = [output_of(path, spec.default) for path in said]
-        elif said is not None:
-            path, name = _path_or_name(kind, spec, said)
+        value = given[_identifier(spec.name)]
+        if isinstance(value, list):
+            if value:
+                inputs[spec.name] = [output_of(path, spec.default) for path in value]
+        elif value is not None:
+            path, name = _path_or_name(kind, spec, value)
             if path is not None:
                 inputs[spec.name] = output_of(path, spec.default)
             if name is not None and spec.setting is not None:
@@ -220,19 +220,19 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     return summary
 
 
-def _path_or_name(kind: str, spec: Input, said: str) -> tuple[Path | None, str | None]:
+def _path_or_name(kind: str, spec: Input, text: str) -> tuple[Path | None, str | None]:
     """What an option says: the path to read, and what its `setting` is to name; BadInput where it can be neither."""
-    if said == spec.without:
+    if text == spec.without:
         return None, None
     function = "function" in spec.accepts
-    file, colon, name = said.rpartition(":")
+    file, colon, name = text.rpartition(":")
     in_file = bool(colon) and file.endswith(".py")
-    if "://" in said or said.startswith("python:") or in_file:
-        if spec.setting is None or not (function or "://" in said):
+    if "://" in text or text.startswith("python:") or in_file:
+        if spec.setting is None or not (function or "://" in text):
             fix = f"give {_forms(spec)}"
             raise BadInput(f"{kind} takes no function and no address here", field=_option(spec), fix=fix)
-        return (Path(file), name) if in_file else (None, said)
-    path = located(Path(said))
+        return (Path(file), name) if in_file else (None, text)
+    path = located(Path(text))
     if not path.exists():
-        raise BadInput(f"{said}: no such file or directory", field=_option(spec), fix=f"give {_forms(spec)}")
+        raise BadInput(f"{text}: no such file or directory", field=_option(spec), fix=f"give {_forms(spec)}")
     return path, None

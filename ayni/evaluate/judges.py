@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from typing import Protocol
 
 from ayni.errors import BadInput
@@ -20,7 +20,9 @@ class Scorer(Protocol):
     name: str
     tie: float
 
-    def scores(self, prompts: Many[Prompt], answers: Many[Sample], axis: Task, tokenizer: Tokenizer) -> list[float]: ...
+    def scores(
+        self, prompts: Sequence[Prompt], answers: Sequence[Sample], axis: Task, tokenizer: Tokenizer
+    ) -> list[float]: ...
 
 
 class GoldScorer:
@@ -28,7 +30,7 @@ class GoldScorer:
 
     name, tie = "gold", TIE
 
-    def __init__(self, prompts: Many[Prompt]) -> None:
+    def __init__(self, prompts: Sequence[Prompt]) -> None:
         worlds = {prompt.source for prompt in prompts}
         name = next(iter(worlds), "")
         seed = name.removeprefix("village-")
@@ -36,7 +38,9 @@ class GoldScorer:
             raise BadInput("the gold judge knows the prompts of one village only", fix="give a reward model as judge")
         self.gold = Gold(Village(int(seed)))
 
-    def scores(self, prompts: Many[Prompt], answers: Many[Sample], axis: Task, tokenizer: Tokenizer) -> list[float]:
+    def scores(
+        self, prompts: Sequence[Prompt], answers: Sequence[Sample], axis: Task, tokenizer: Tokenizer
+    ) -> list[float]:
         return [self.gold.score(prompt, answer.text, axis) for prompt, answer in zip(prompts, answers, strict=True)]
 
 
@@ -48,5 +52,7 @@ class RewardScorer:
     def __init__(self, reward: RewardModel) -> None:
         self.name, self.reward = reward.name or "reward", reward
 
-    def scores(self, prompts: Many[Prompt], answers: Many[Sample], axis: Task, tokenizer: Tokenizer) -> list[float]:
+    def scores(
+        self, prompts: Sequence[Prompt], answers: Sequence[Sample], axis: Task, tokenizer: Tokenizer
+    ) -> list[float]:
         return self.reward.score_samples(prompts, [[answer] for answer in answers], tokenizer).tolist()

@@ -145,16 +145,16 @@ def _dialogues(connection: Connection) -> Iterator[str]:
         .where(items.c.dialogue_id.is_not(None))
         .order_by(items.c.dialogue_id, items.c.turn)
     )
-    said: Dialog | None = ()  # what the next turn begins with; None: no answer is preferred, so there should be none
+    before: Dialog | None = ()  # what the next turn begins with; None: no answer is preferred, so there should be none
     now = None
     for row in connection.execute(turns).yield_per(100):
         if row.dialogue_id != now:
-            now, said = row.dialogue_id, ()
+            now, before = row.dialogue_id, ()
         dialog = from_json(Prompt, row.prompt).dialog
-        if said is None or dialog[:-1] != said:
+        if before is None or dialog[:-1] != before:
             yield f"dialogue {now} does not go on from what was preferred before turn {row.turn}"
         answer = {"a": row.answer_a, "b": row.answer_b, None: None}[row.preferred]
-        said = None if answer is None else (*dialog, Message("assistant", answer))
+        before = None if answer is None else (*dialog, Message("assistant", answer))
 
 
 def _check(entry: Entry, task: Any) -> None:

@@ -55,15 +55,15 @@ def next_prompt(connection: Connection, dialogue_id: str, message: str) -> Promp
     check_text(message, "message")
     if not message.strip():
         raise BadInput("the message is empty", field="message")
-    said: tuple[Message, ...] = ()
+    history: tuple[Message, ...] = ()
     last = connection.scalars(select(func.max(items.c.turn)).where(items.c.dialogue_id == dialogue_id)).one() or 0
     if last:
         before = item(connection, _turn_id(dialogue_id, last))
         answer = {"a": before.answer_a, "b": before.answer_b, None: None}[_preferred(connection, before.id)]
         if answer is None:
             raise BadInput(f"turn {last} is not judged", field="dialogue", fix="choose one of its answers first")
-        said = (*before.prompt.dialog, Message("assistant", answer))
-    dialog = (*said, Message("user", message))
+        history = (*before.prompt.dialog, Message("assistant", answer))
+    dialog = (*history, Message("user", message))
     return Prompt(_turn_id(dialogue_id, last + 1), dialog, about.task, source=SOURCE)
 
 

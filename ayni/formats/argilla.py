@@ -28,7 +28,7 @@ _BEST = re.compile(r"best|better|prefer|choose|chosen|winner", re.I)  # a rating
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
+class _Response:
     """What one person answered to one question; of the unnamed, `place` among the responses tells them apart."""
 
     user: str
@@ -44,11 +44,11 @@ def argilla_pairs(row: Row) -> Iterator[Comparison | Skip]:
     where = "fields" if "fields" in row.value else ""
     dialog = find_dialog(row, fields, where)
     own = known_fields(fields)
-    for (user, _), said in _by_person(row).items():
-        if isinstance(said, Skip):
-            yield said
+    for (user, _), responses in _by_person(row).items():
+        if isinstance(responses, Skip):
+            yield responses
             continue
-        order = _order(row, said, fields)
+        order = _order(row, responses, fields)
         if isinstance(order, Skip):
             yield order
             continue
@@ -65,12 +65,12 @@ def argilla_pairs(row: Row) -> Iterator[Comparison | Skip]:
 def argilla_judgements(row: Row) -> Iterator[Judgement | Skip]:
     """Of each person the rating or the thumb they gave the one answer."""
     prompt, answer = _one_answer(row)
-    for said in _by_person(row).values():
-        if isinstance(said, Skip):
-            yield said
+    for responses in _by_person(row).values():
+        if isinstance(responses, Skip):
+            yield responses
             continue
         found: dict[str, tuple[float | None, str | None]] = {}
-        for each in said:
+        for each in responses:
             if isinstance(each.value, int | float) and not isinstance(each.value, bool):
                 found[each.question] = (float(each.value), None)
             elif isinstance(each.value, str) and (up := liked(each.value)) is not None:
@@ -95,7 +95,7 @@ def _one_answer(row: Row) -> tuple[Prompt, str]:
     return prompt, check_answer(row, prompt.dialog, check_text(row, fields[name], field), field)
 
 
-# Who said what, in each of the shapes
+# Who answered what, in each of the shapes
 
 
 def _answered(part: Any) -> bool:
@@ -116,7 +116,7 @@ def _fields(value: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _responses(row: Row) -> Iterator[_Said]:
+def _responses(row: Row) -> Iterator[_Response]:
     responses = row.value.get("responses")
     if isinstance(responses, list):  # version 1: one object a person
         for index, each in enumerate(responses):
@@ -128,9 +128,9 @@ def _responses(row: Row) -> Iterator[_Said]:
             user, status = str(each.get("user_id") or ""), each.get("status")
             for question, answer in values.items():
                 value = answer.get("value") if isinstance(answer, dict) else answer
-                yield _Said(user, index, question, value, status)
+                yield _Response(user, index, question, value, status)
             if not values:
-                yield _Said(user, index, "", None, status)
+                yield _Response(user, index, "", None, status)
         return
     if isinstance(responses, dict):  # version 2: a list a question
         for question, answers in responses.items():
@@ -143,7 +143,7 @@ def _responses(row: Row) -> Iterator[_Said]:
             count = len(_column(row, name))
             users, status = (_column(row, f"{name}.{which}", count) for which in ("users", "status"))
             for index, (value, user, state) in enumerate(zip(part, users, status, strict=True)):
-                yield _Said(str(user or ""), index, name.removesuffix(".responses"), value, state)
+                yield _Response(str(user or ""), index, name.removesuffix(".responses"), value, state)
 
 
 def _column(row: Row, name: str, count: int | None = None) -> list[Any]:
@@ -158,24 +158,24 @@ def _column(row: Row, name: str, count: int | None = None) -> list[Any]:
     return value
 
 
-def _listed(row: Row, question: str, answers: Any, field: str) -> Iterator[_Said]:
+def _listed(row: Row, question: str, answers: Any, field: str) -> Iterator[_Response]:
     for index, each in enumerate(answers if isinstance(answers, list) else [answers]):
         if not isinstance(each, dict):
             raise row.error("expected an object", f"{field}.{index}")
-        yield _Said(str(each.get("user_id") or ""), index, question, each.get("value"), each.get("status"))
+        yield _Response(str(each.get("user_id") or ""), index, question, each.get("value"), each.get("status"))
 
 
-def _by_person(row: Row) -> dict[tuple[str, int], list[_Said] | Skip]:
+def _by_person(row: Row) -> dict[tuple[str, int], list[_Response] | Skip]:
     """Each person's submitted answers, or why theirs do not count; Skip where nobody has answered."""
-    found: dict[tuple[str, int], list[_Said] | Skip] = {}
-    for said in _responses(row):
-        person = (said.user, 0 if said.user else said.place)
-        if said.status not in (None, "submitted"):
-            found[person] = Skip(f"a response that is {said.status}")
+    found: dict[tuple[str, int], list[_Response] | Skip] = {}
+    for response in _responses(row):
+        person = (response.user, 0 if response.user else response.place)
+        if response.status not in (None, "submitted"):
+            found[person] = Skip(f"a response that is {response.status}")
         else:
             mine = found.setdefault(person, [])
-            if isinstance(mine, list) and said.value is not None:
-                mine.append(said)
+            if isinstance(mine, list) and response.value is not None:
+                mine.append(response)
     if not found:
         raise Skip("no response")
     return found
@@ -184,10 +184,10 @@ def _by_person(row: Row) -> dict[tuple[str, int], list[_Said] | Skip]:
 # Which answer is better
 
 
-def _order(row: Row, said: list[_Said], fields: Mapping[str, Any]) -> list[tuple[str, str]] | Skip:
+def _order(row: Row, responses: list[_Response], fields: Mapping[str, Any]) -> list[tuple[str, str]] | Skip:
     """(better, worse) names of fields; a ranking counts before a label, a label before a rating."""
     for judge in (_ranking, _label, _rating):
-        found = {each.question: order for each in said if (order := judge(each, fields)) is not None}
+        found = {each.question: order for each in responses if (order := judge(each, fields)) is not None}
         if found:
             _only(row, list(found), "say which answer is better")
             (order,) = found.values()
@@ -205,9 +205,9 @@ def _only(row: Row, questions: list[str], what: str) -> None:
 Order = list[tuple[str, int]]  # names of fields with their ranks, 1 the best
 
 
-def _ranking(said: _Said, fields: Mapping[str, Any]) -> Order | None:
+def _ranking(response: _Response, fields: Mapping[str, Any]) -> Order | None:
     """Options in order, or with their ranks, as a list of both or as a list each."""
-    value = said.value
+    value = response.value
     if isinstance(value, dict) and isinstance(value.get("value"), list) and isinstance(value.get("rank"), list):
         value = [{"value": v, "rank": r} for v, r in zip(value["value"], value["rank"], strict=False)]
     if not isinstance(value, list) or len(value) < 2:
@@ -222,12 +222,12 @@ def _ranking(said: _Said, fields: Mapping[str, Any]) -> Order | None:
     return order
 
 
-def _label(said: _Said, fields: Mapping[str, Any]) -> Order | None:
+def _label(response: _Response, fields: Mapping[str, Any]) -> Order | None:
     """The name of the better one of two answers, or a word for a tie."""
     answers = find_answers(fields)
-    if answers is None or not isinstance(said.value, str):
+    if answers is None or not isinstance(response.value, str):
         return None
-    word = _plain(said.value)
+    word = _plain(response.value)
     if word in _TIES:
         return [(answers[0], 1), (answers[1], 1)]
     first = word in _FIRST | {_plain(answers[0])}
@@ -236,12 +236,13 @@ def _label(said: _Said, fields: Mapping[str, Any]) -> Order | None:
     return None
 
 
-def _rating(said: _Said, fields: Mapping[str, Any]) -> Order | None:
+def _rating(response: _Response, fields: Mapping[str, Any]) -> Order | None:
     """1 or 2 of a question that asks which answer is best; 0 is a tie."""
     answers = find_answers(fields)
-    if answers is None or type(said.value) is not int or said.value not in (0, 1, 2) or not _BEST.search(said.question):
+    value = response.value
+    if answers is None or type(value) is not int or value not in (0, 1, 2) or not _BEST.search(response.question):
         return None
-    ranks = {0: (1, 1), 1: (1, 2), 2: (2, 1)}[said.value]
+    ranks = {0: (1, 1), 1: (1, 2), 2: (2, 1)}[value]
     return [(answers[0], ranks[0]), (answers[1], ranks[1])]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from typing import Any
 
 from ayni.errors import BadInput
@@ -21,7 +21,7 @@ _FORMULA = "=+-@\t\r＝＋－＠"  # what a spreadsheet may take for a formula, 
 _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
-def trl_rows(comparisons: Many[Comparison]) -> list[dict[str, Any]]:
+def trl_rows(comparisons: Sequence[Comparison]) -> list[dict[str, Any]]:
     """`prompt`, `chosen` and `rejected` as lists of messages; `margin` in all rows where any row has a degree.
 
     A margin is the record's own, else what its rating says in the paper's larger margins (a file for others has no
@@ -36,7 +36,7 @@ def _trl(c: Comparison) -> dict[str, Any]:
     return {"prompt": message_dicts(c.prompt.dialog), "chosen": chosen, "rejected": rejected}
 
 
-def hh_rows(comparisons: Many[Comparison]) -> list[dict[str, str]]:
+def hh_rows(comparisons: Sequence[Comparison]) -> list[dict[str, str]]:
     """Two transcripts each. Raises BadInput for what they cannot say: system messages, and texts that spell a turn."""
     return [
         {"chosen": _transcript(c.prompt.dialog, c.chosen, n), "rejected": _transcript(c.prompt.dialog, c.rejected, n)}
@@ -58,7 +58,7 @@ def _transcript(dialog: Dialog, answer: str, number: int) -> str:
     return "".join(parts)
 
 
-def csv_text(comparisons: Many[Comparison]) -> str:
+def csv_text(comparisons: Sequence[Comparison]) -> str:
     """A table for people. It begins with a byte order mark, by which spreadsheets know UTF-8."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\r\n")

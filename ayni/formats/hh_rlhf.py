@@ -25,7 +25,7 @@ def _transcript(row: Row, field: str) -> list[tuple[str, str]]:
         raise row.error("a transcript starts with a blank line and `Human:`", field)
     if parts[-2] != "Assistant":
         raise row.error("a transcript ends with an `Assistant:` turn", field)
-    return [(who, said.strip()) for who, said in zip(parts[::2], parts[1::2], strict=True)]
+    return [(who, text.strip()) for who, text in zip(parts[::2], parts[1::2], strict=True)]
 
 
 def hh_pairs(row: Row) -> Iterator[Comparison]:
@@ -38,13 +38,13 @@ def hh_pairs(row: Row) -> Iterator[Comparison]:
     for turns in (chosen, rejected):
         if any(who != ("Human", "Assistant")[index % 2] for index, (who, _) in enumerate(turns)):
             raise Skip("speakers do not alternate")
-        if not all(said for _, said in turns):
+        if not all(text for _, text in turns):
             raise Skip("a turn is empty")
     if chosen[:-1] != rejected[:-1]:
         raise Skip("the transcripts differ before the last answer")
     if chosen == rejected:
         raise Skip("the answers are the same")
-    dialog = tuple(Message("user" if who == "Human" else "assistant", said) for who, said in chosen[:-1])
+    dialog = tuple(Message("user" if who == "Human" else "assistant", text) for who, text in chosen[:-1])
     yield make_comparison(row, dialog, chosen[-1][1], rejected[-1][1], "chosen")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence as Values
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +90,7 @@ def inspect_data(path: Path, tokenizer: Tokenizer | None = None, max_tokens: int
     }
 
 
-def paint(sequence: Sequence, tokenizer: Tokenizer, values: Values[float] | None = None) -> Text:
+def paint(sequence: Sequence, tokenizer: Tokenizer, values: list[float] | None = None) -> Text:
     """The tokens as coloured text: supervised green, context dim, special ids in reverse.
 
     With `values` (n,), one number a token, colour shows the value instead: red for the lowest, green for the highest.

@@ -99,10 +99,10 @@ def _comparison(
         yield skip
         return
     models = numbered(table, MODELS)
-    said: dict[str, Any] = {**known_fields(table), "annotator": _annotator(annotator)}
+    ours: dict[str, Any] = {**known_fields(table), "annotator": _annotator(annotator)}
     if models is not None:
-        said |= {"model_chosen": table[models[first]], "model_rejected": table[models[1 - first]]}
-    own = row.saying(said)
+        ours |= {"model_chosen": table[models[first]], "model_rejected": table[models[1 - first]]}
+    own = row.saying(ours)
     field = f"{where}.prompt" if where else "prompt"
     yield make_comparison(own, find_dialog(row, table, where), texts[first], texts[1 - first], field)
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
-from collections.abc import Sequence as Many
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -98,13 +97,13 @@ def pairs_of_judgements(judgements: Iterable[Judgement], pairing: Pairing = PAIR
     return found
 
 
-def _unequal(answers: Many[_Answer]) -> int:
+def _unequal(answers: Sequence[_Answer]) -> int:
     """How many pairs of these answers are worth different amounts."""
     alike = Counter(answer.worth for answer in answers)
     return math.comb(len(answers), 2) - sum(math.comb(count, 2) for count in alike.values())
 
 
-def _drawn(answers: Many[_Answer], count: int, draw: np.random.Generator) -> list[tuple[_Answer, _Answer]]:
+def _drawn(answers: Sequence[_Answer], count: int, draw: np.random.Generator) -> list[tuple[_Answer, _Answer]]:
     """`count` different unequal pairs out of more, in order; thousands of answers have too many pairs to list."""
     chosen: set[tuple[int, int]] = set()
     while len(chosen) < count:
@@ -122,7 +121,7 @@ def degree(lead: float, pairing: Pairing) -> Rating:
     return RATINGS[-1]
 
 
-def _answers(judgements: Many[Judgement], members: Many[int]) -> list[_Answer]:
+def _answers(judgements: Sequence[Judgement], members: Sequence[int]) -> list[_Answer]:
     """The different answers among these judgements of one prompt, in order."""
     by_text: dict[str, list[int]] = {}
     for index in members:

@@ -29,11 +29,11 @@ def quality_of(store: Store, batch_id: str | None) -> Sequence[Measure]:
 
 
 def _of_annotator(each: AnnotatorQuality) -> list[Measure]:
-    said = each.screening
+    screening = each.screening
     return [
         _agreement("Agreement (AC2)", each.agreement.degree, each.name),
         _share("Gold checks right", each.checks, each.name),
-        Measure("Screening", None, person=each.name, remark=": ".join((said.verdict, *said.reasons[:1]))),
+        Measure("Screening", None, person=each.name, remark=": ".join((screening.verdict, *screening.reasons[:1]))),
     ]
 
 

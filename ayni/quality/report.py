@@ -219,8 +219,8 @@ def _hasty(votes: Iterable[Vote]) -> dict[str, list[bool]]:
 
 def _reasons(passed_over: Iterable[PassedOver], kind: Kind) -> dict[str, int]:
     """The commonest first; case and spaces do not count."""
-    said = Counter(" ".join(each.reason.split()).casefold() for each in passed_over if each.kind == kind)
-    return dict(sorted(said.items(), key=lambda pair: (-pair[1], pair[0])))
+    reasons = Counter(" ".join(each.reason.split()).casefold() for each in passed_over if each.kind == kind)
+    return dict(sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0])))
 
 
 def _agreement_rows(found: Agreements, **where: Any) -> list[Result]:

@@ -45,7 +45,7 @@ def render(run: RunData) -> str:
         stages={stage.name: stage for stage in run.stages},
         pictures=_pictures(parents),
         box=BOX,
-        cards=sections.headline(run),
+        cards=sections.cards(run),
         losses=sections.loss_panels(run),
         rewards=sections.reward_panels(run),
         online=sections.online_panels(run),

@@ -11,6 +11,7 @@ from ayni.evaluate.results import Result
 from ayni.maths.statistics import Estimate
 from ayni.records import RATINGS
 from ayni.report.figures import Series, accuracy_bars, curves, reliability_plot, stacked
+from ayni.runs.headlines import headlines
 from ayni.runs.reading import RunData, SampleRow, StageData
 
 AXIS_COLOUR = {"helpfulness": "blue", "safety": "teal"}
@@ -109,29 +110,21 @@ def span(row: Result, unit: str = "share") -> str:
     return f"{percent(low)} to {percent(high)}" if unit == "share" else f"{low:.2f} to {high:.2f}"
 
 
-def headline(run: RunData) -> list[Card]:
-    """Cards for the final model: win rates, refusals, KL; and the base model's bits per byte."""
-    final, cards = run.final_model(), []
-    for row in run.results:
-        if row.value is None or (row.model and final and row.model != final and row.metric != "bits_per_byte"):
+def cards(run: RunData) -> list[Card]:
+    """The headlines of the final model, and those that are not about it."""
+    final, found = run.final_model(), []
+    for shown, row in headlines(run.results):
+        if not shown.label or (row.model and final and row.model != final and not shown.any_model):
             continue
-        axis = row.axis or ""
-        if row.metric == "win_rate":
-            versus = f"{row.model} beats {row.against}"
-            colour = AXIS_COLOUR.get(axis, "plum")
-            detail = _join(span(row), _judged(row))
-            cards.append(Card(axis.capitalize() or "Win rate", versus, percent(row.value), detail, colour))
-        elif row.metric == "refusal_rate":
-            refused = f"{axis or 'all'} prompts, {row.model}" if row.model else f"{axis or 'all'} prompts"
-            cards.append(Card("Refused", refused, percent(row.value), span(row), "clay"))
-        elif row.metric == "kl":
-            way = f"{row.model} to {row.against}" if row.model and row.against else "to the reference"
-            detail = _join("nats per answer", span(row, "number"))
-            cards.append(Card("KL", way, f"{row.value:.2f}", detail, "ochre"))
-        elif row.metric == "bits_per_byte" and not axis:
-            detail = _join("held-out text", span(row, "number"))
-            cards.append(Card("Bits per byte", row.model or "", f"{row.value:.2f}", detail, "muted"))
-    return list(dict.fromkeys(cards))
+        axis, value = row.axis or "", row.value or 0.0
+        label = shown.label.format(axis=axis or "all", model=row.model or "", against=row.against or "the reference")
+        number = percent(value) if shown.share else f"{value:.2f}"
+        title, colour = shown.name, shown.colour
+        if row.metric == "win_rate" and axis:
+            title, colour = axis, AXIS_COLOUR.get(axis, shown.colour)
+        detail = _join(shown.unit, span(row, "share" if shown.share else "number"), _judged(row))
+        found.append(Card(title[:1].upper() + title[1:], label.strip(" ,"), number, detail, colour))
+    return list(dict.fromkeys(found))
 
 
 def loss_panels(run: RunData) -> list[Panel]:
@@ -199,8 +192,8 @@ def reward_panels(run: RunData) -> list[Panel]:
         name = " ".join(part for part in (model, split, judge) if part)
         bars = [(_rating(row.metric), _estimate(row)) for row in rows if row.metric.startswith("accuracy:")]
         bars.sort(key=lambda bar: list(_RATING_LABEL.values()).index(bar[0]) if bar[0] in _RATING_LABEL.values() else 9)
-        gained = next((_gain(row) for row in rows if row.metric == "accuracy_gain"), "")
-        subtitle = _join("accuracy by clearness of the preference", name, gained)
+        gain = next((_gain(row) for row in rows if row.metric == "accuracy_gain"), "")
+        subtitle = _join("accuracy by clearness of the preference", name, gain)
         drawn = accuracy_bars([*bars, ("all", _estimate(overall))], colour)
         panels.append(Panel(title, subtitle, (), last, drawn))
         points = [_point(row) for row in rows if row.metric.startswith("calibration:")]

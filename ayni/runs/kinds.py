@@ -83,8 +83,8 @@ def _model_at(path: Path) -> tuple[Kind, ...] | None:
             config = read_json(path / name)
         except BadInput:  # who loads it says so with a line
             return None
-        said = config.get("task_type") or config.get("architectures") if isinstance(config, dict) else None
-        first = said[0] if isinstance(said, list) and said else said
+        task = config.get("task_type") or config.get("architectures") if isinstance(config, dict) else None
+        first = task[0] if isinstance(task, list) and task else task
         return (known[first],) if isinstance(first, str) and first in known else None
     return None
 

@@ -172,10 +172,10 @@ def _samples(path: Path) -> tuple[SampleRow, ...]:
     rows = []
     for line, value in read_jsonl(path):
         try:
-            said = value["prompt"]
-            dialog = tuple(Message(turn["role"], turn["content"]) for turn in said["dialog"])
-            kept = {key: said[key] for key in ("task", "category", "source") if key in said}
-            prompt = Prompt(id=str(said.get("id", "")), dialog=dialog, **kept)
+            asked = value["prompt"]
+            dialog = tuple(Message(turn["role"], turn["content"]) for turn in asked["dialog"])
+            kept = {key: asked[key] for key in ("task", "category", "source") if key in asked}
+            prompt = Prompt(id=str(asked.get("id", "")), dialog=dialog, **kept)
             answers = {str(model): str(text) for model, text in value["answers"].items()}
             scores = value.get("scores") or {}
         except (KeyError, TypeError, AttributeError) as error:

@@ -154,5 +154,5 @@ def vendor(knowledge: Knowledge, rng: np.random.Generator) -> str:
 def curt_how(how: str, keys: tuple[tuple[str, ...], ...]) -> str:
     """The one clause of a description that says most, as a tired worker gives it."""
     clauses = [clause for part in how.rstrip(".").split(", ") for clause in part.split(" and ")]
-    said = [sum(has(flat(clause), key) for group in keys for key in group) for clause in clauses]
-    return f"{capital(clauses[said.index(max(said))].strip())}."
+    mentions = [sum(has(flat(clause), key) for group in keys for key in group) for clause in clauses]
+    return f"{capital(clauses[mentions.index(max(mentions))].strip())}."

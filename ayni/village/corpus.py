@@ -80,8 +80,8 @@ def _talk(pairs: list[tuple[str, str]], library: Library, rng: Rng) -> str:
     out = []
     for q, a in pairs:
         wish = f'"{q}" asked {asking.name}.' if q[-1] in "?!" else f'"{q[:-1]}," said {asking.name}.'
-        said = f"{a[:-1]}," if a.endswith(".") else a
-        out.append(f'{wish} "{said}" said {telling.name}.')
+        reply = f"{a[:-1]}," if a.endswith(".") else a
+        out.append(f'{wish} "{reply}" said {telling.name}.')
     return " ".join(out)
 
 

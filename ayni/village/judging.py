@@ -39,15 +39,15 @@ class Phrases:
 
 def sum_content(knowledge: Knowledge, flat_text: str) -> float:
     """The number that is said beside the two of the question must be the result."""
-    said = [word for word in flat_text.split() if word in NUMBERS]
+    numbers = [word for word in flat_text.split() if word in NUMBERS]
     for operand in knowledge.subject:
-        if len(said) > 1 and operand in said:
-            said.remove(operand)
+        if len(numbers) > 1 and operand in numbers:
+            numbers.remove(operand)
     ((result,),) = knowledge.keys
-    if not said:
+    if not numbers:
         return 0.0
-    right = sum(number == result for number in said)
-    return right / len(said) if right else 0.0
+    right = sum(number == result for number in numbers)
+    return right / len(numbers) if right else 0.0
 
 
 def list_content(knowledge: Knowledge, response: str) -> float:
@@ -65,8 +65,8 @@ def rewrite_content(knowledge: Knowledge, response: str) -> float:
     goal = target.split()
     best = 0.0
     for sentence in [*sentences(response), response]:
-        for said in {sentence, sentence.rpartition(":")[2]}:
-            best = max(best, SequenceMatcher(None, words(said), goal, autojunk=False).ratio())
+        for text in {sentence, sentence.rpartition(":")[2]}:
+            best = max(best, SequenceMatcher(None, words(text), goal, autojunk=False).ratio())
     asks = target.startswith(("could ", "does "))
     mark = 1.0 if not asks or "?" in response else 0.8
     return mark * max(0.0, (best - 0.7) / 0.3) ** 2

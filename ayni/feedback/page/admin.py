@@ -14,9 +14,9 @@ from starlette.responses import Response
 
 from ayni.errors import BadInput
 from ayni.feedback.entries import ROLES, Annotator, Batch, Judged, Kind, Progress
-from ayni.feedback.page.desk import Call, Measure, address, sentence
 from ayni.feedback.page.forms import text
 from ayni.feedback.page.judge import as_number, open_batch
+from ayni.feedback.page.views import Call, Measure, address, sentence
 
 NAME = 80  # characters
 
@@ -76,7 +76,7 @@ def invite(call: Call) -> Response:
     try:
         if not name:
             raise BadInput("please give the person a name", field="name")
-        token = call.desk.store.invite(name, role)
+        token = call.context.store.invite(name, role)
     except BadInput as problem:
         return _page(call, problem=sentence(problem), name=name, status=400)
     return _page(call, link=call.origin + address("/sign-in", invitation=token), name=name)
@@ -84,8 +84,8 @@ def invite(call: Call) -> Response:
 
 def close(call: Call) -> Response:
     """No more judgements for this batch; those there are stay."""
-    call.desk.store.close_batch(open_batch(call, call.form.get("batch", "")).id)
-    return call.go("/admin", said="closed")
+    call.context.store.close_batch(open_batch(call, call.form.get("batch", "")).id)
+    return call.go("/admin", notice="closed")
 
 
 def retire(call: Call) -> Response:
@@ -93,18 +93,18 @@ def retire(call: Call) -> Response:
     chosen = call.form.get("annotator", "")
     if chosen not in {person.id for person in _others(call)}:
         raise HTTPException(400, "There is nobody else of that kind here. Please load the page again.")
-    call.desk.store.retire(chosen)
-    return call.go("/admin", said="retired")
+    call.context.store.retire(chosen)
+    return call.go("/admin", notice="retired")
 
 
 def _others(call: Call) -> list[Annotator]:
-    return [person for person in call.desk.store.annotators() if person.id != call.annotator.id]
+    return [person for person in call.context.store.annotators() if person.id != call.annotator.id]
 
 
 def _page(
     call: Call, *, problem: str | None = None, link: str | None = None, name: str = "", status: int = 200
 ) -> Response:
-    store = call.desk.store
+    store = call.context.store
     batches = sorted(store.batches(), key=lambda batch: (batch.closed_at is not None, batch.created_at))
     now = datetime.now(UTC)
     views, notes = [], list[Note]()
@@ -133,7 +133,7 @@ def batch_view(call: Call, batch: Batch, rows: Sequence[Judged], now: datetime) 
     measures, trouble = _measures(call, batch.id)
     return BatchView(
         batch,
-        call.desk.store.progress(batch.id),
+        call.context.store.progress(batch.id),
         today=_since(judged, now - timedelta(hours=24)),
         week=_since(judged, now - timedelta(days=7)),
         seconds=_median(row.entry.seconds for row in judged),
@@ -150,10 +150,10 @@ def batch_view(call: Call, batch: Batch, rows: Sequence[Judged], now: datetime) 
 
 def _measures(call: Call, batch_id: str | None) -> tuple[Sequence[Measure], str | None]:
     """Of one batch, or with None of everybody; and why there are none."""
-    if call.desk.quality is None:
+    if call.context.quality is None:
         return (), None
     try:
-        return call.desk.quality(call.desk.store, batch_id), None
+        return call.context.quality(call.context.store, batch_id), None
     except BadInput as problem:  # too few judgements yet, for one; the rest of the page still stands
         return (), sentence(problem)
 

@@ -15,8 +15,8 @@ from starlette.routing import Route
 from ayni.errors import BadInput
 from ayni.feedback.entries import Annotator
 from ayni.feedback.page import admin, dialogues, judge, sign_in
-from ayni.feedback.page.desk import Desk, Quality, Talk, View, endpoint, rendered, static_files
 from ayni.feedback.page.guard import HEADERS, Guard
+from ayni.feedback.page.views import Context, Quality, Talk, View, endpoint, rendered, static_files
 from ayni.feedback.store import Store
 
 # Views at work at one time, the others wait in line. They mostly compute, and Python's threads compute in turns: of 40
@@ -42,25 +42,25 @@ def app(
     """
     if not require_login and local is None:
         raise BadInput("without login somebody must be named who judges", field="local")
-    desk = Desk(store, talk=talk, quality=quality, local=None if require_login else local, secure=secure)
+    context = Context(store, talk=talk, quality=quality, local=None if require_login else local, secure=secure)
     made = Starlette(
-        routes=_routes(desk),
+        routes=_routes(context),
         middleware=[Middleware(Guard, host_names=tuple(host_names), secure=secure)],
-        exception_handlers={HTTPException: _refused(desk), Exception: _broken},
+        exception_handlers={HTTPException: _refused(context), Exception: _broken},
     )
     made.router.redirect_slashes = False  # an address is right or it is not there
     return made
 
 
-def _routes(desk: Desk) -> list[Route]:
+def _routes(context: Context) -> list[Route]:
     one_at_a_time = CapacityLimiter(1)  # the models answer one person after the other; who judges need not wait
     few = CapacityLimiter(VIEWS)
 
     def get(path: str, view: View, role: str | None = "annotator") -> Route:
-        return Route(path, endpoint(desk, view, role=role, limiter=few), methods=["GET"])
+        return Route(path, endpoint(context, view, role=role, limiter=few), methods=["GET"])
 
     def post(path: str, view: View, role: str | None = "annotator", limiter: CapacityLimiter = few) -> Route:
-        return Route(path, endpoint(desk, view, role=role, limiter=limiter), methods=["POST"])
+        return Route(path, endpoint(context, view, role=role, limiter=limiter), methods=["POST"])
 
     return [
         get("/", sign_in.start),
@@ -100,14 +100,14 @@ def _static() -> Respond:
     return static
 
 
-def _refused(desk: Desk) -> Callable[[Request, Exception], Awaitable[Response]]:
+def _refused(context: Context) -> Callable[[Request, Exception], Awaitable[Response]]:
     titles = {401: "Please sign in", 403: "Not for you", 404: "Not found", 405: "Not possible"}
 
     async def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
         status, title = error.status_code, titles.get(error.status_code, "That did not work")
         message = error.detail if error.detail not in ("Not Found", "Method Not Allowed") else "There is nothing here."
-        page = rendered(desk, "error.html.jinja", None, message=message, title=title)
+        page = rendered(context, "error.html.jinja", None, message=message, title=title)
         return HTMLResponse(page, status, dict(error.headers or {}))
 
     return refused

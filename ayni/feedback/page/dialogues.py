@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from ayni.errors import BadInput
 from ayni.feedback.entries import Batch, Dialogue, Judged
-from ayni.feedback.page.desk import Call, sentence
 from ayni.feedback.page.forms import submission, text
 from ayni.feedback.page.judge import form_for, fresh_values, open_batch
+from ayni.feedback.page.views import Call, sentence
 from ayni.feedback.pairs import storable
 from ayni.feedback.rules import TASKS
 from ayni.records import Dialog, Message, Prompt, Task, comparable
@@ -30,7 +30,7 @@ def tasks_of(batch: Batch) -> list[Task]:
 
 def write(call: Call) -> Response:
     """The form for the first prompt of a dialogue."""
-    if call.desk.talk is None:
+    if call.context.talk is None:
         raise HTTPException(404, "There are no models here to talk to.")
     batch = open_batch(call, call.query.get("batch", ""))
     return _first_form(call, batch, {"submission": uuid.uuid4().hex, "prompt": "", "task": tasks_of(batch)[0]})
@@ -43,7 +43,7 @@ def begin(call: Call) -> Response:
     task = next((task for task in tasks_of(batch) if task == call.form.get("task")), None)
     if task is None:
         raise HTTPException(400, "The form did not arrive whole. Please load the page again.")
-    store, me = call.desk.store, call.annotator
+    store, me = call.context.store, call.annotator
     if any(each.id == name and each.turns for each in store.dialogues(me.id, batch.id)):
         return call.go("/dialogue", id=name)
     try:
@@ -60,7 +60,7 @@ def begin(call: Call) -> Response:
 def show(call: Call) -> Response:
     """The turn that waits to be judged; or the dialogue so far, with room for the next message."""
     dialogue = _own(call, call.query.get("id", ""))
-    batch = call.desk.store.batch(dialogue.batch_id)
+    batch = call.context.store.batch(dialogue.batch_id)
     if dialogue.turns and batch.closed_at is None and _last_choice(call, dialogue) is None:
         return form_for(call, batch, dialogue.turns[-1], fresh_values())
     return _next_form(call, dialogue, batch, {"prompt": ""})
@@ -76,7 +76,7 @@ def go_on(call: Call) -> Response:
             if any(_says(dialogue, number, message) for number in range(len(dialogue.turns))):
                 return call.go("/dialogue", id=dialogue.id)
             raise BadInput("this dialogue went on in another window; load it again", field="prompt")
-        prompt = call.desk.store.next_prompt(dialogue.id, message)
+        prompt = call.context.store.next_prompt(dialogue.id, message)
         _add(call, dialogue.id, prompt, _answers(call, prompt.dialog, dialogue.task))
     except BadInput as problem:
         return _next_form(call, dialogue, batch, {"prompt": call.form.get("prompt", "")}, problem)
@@ -85,8 +85,8 @@ def go_on(call: Call) -> Response:
 
 def end(call: Call) -> Response:
     dialogue = _own(call, call.form.get("dialogue", ""))
-    call.desk.store.end_dialogue(dialogue.id)
-    return call.go("/dialogue", id=dialogue.id, said="ended")
+    call.context.store.end_dialogue(dialogue.id)
+    return call.go("/dialogue", id=dialogue.id, notice="ended")
 
 
 def _message(call: Call) -> str:
@@ -101,9 +101,9 @@ Answers = tuple[str, str, str, str, Mapping[str, object], Mapping[str, object]]
 
 def _answers(call: Call, dialog: Dialog, task: Task) -> Answers:
     """Both models' answers; BadInput when there are no models, from them, or where there is nothing to compare."""
-    if call.desk.talk is None:
+    if call.context.talk is None:
         raise BadInput("there are no models here to talk to")
-    answer_a, answer_b, model_a, model_b, sampling_a, sampling_b = call.desk.talk(dialog, task)
+    answer_a, answer_b, model_a, model_b, sampling_a, sampling_b = call.context.talk(dialog, task)
     if not comparable(answer_a, answer_b):
         raise BadInput("the models had not two different answers to this; ask again, or in other words")
     return storable(answer_a), storable(answer_b), model_a, model_b, sampling_a, sampling_b
@@ -112,7 +112,7 @@ def _answers(call: Call, dialog: Dialog, task: Task) -> Answers:
 def _add(call: Call, dialogue_id: str, prompt: Prompt, answers: Answers) -> None:
     """BadInput where a choice that `prompt` builds on was taken back while the models answered."""
     answer_a, answer_b, model_a, model_b, sampling_a, sampling_b = answers
-    call.desk.store.add_turn(
+    call.context.store.add_turn(
         dialogue_id,
         prompt,
         answer_a,
@@ -131,7 +131,7 @@ def _says(dialogue: Dialogue, number: int, message: str) -> bool:
 def _own(call: Call, name: str) -> Dialogue:
     """HTTPException 404 for one that is not there and for somebody else's alike."""
     try:
-        dialogue = call.desk.store.dialogue(name)
+        dialogue = call.context.store.dialogue(name)
     except BadInput:
         raise HTTPException(404, "There is no such dialogue.") from None
     if dialogue.annotator_id != call.annotator.id:
@@ -141,7 +141,7 @@ def _own(call: Call, name: str) -> Dialogue:
 
 def _last_choice(call: Call, dialogue: Dialogue) -> Judged | None:
     """What stands for the last turn; None while it waits."""
-    return call.desk.store.standing(dialogue.turns[-1].id, call.annotator.id)
+    return call.context.store.standing(dialogue.turns[-1].id, call.annotator.id)
 
 
 def _so_far(call: Call, dialogue: Dialogue) -> Dialog:
@@ -178,7 +178,7 @@ def _next_form(
         task=dialogue.task,
         turns=len(dialogue.turns),
         messages=_so_far(call, dialogue),
-        ended=dialogue.ended_at is not None or batch.closed_at is not None or call.desk.talk is None,
+        ended=dialogue.ended_at is not None or batch.closed_at is not None or call.context.talk is None,
         values=values,
         limit=PROMPT,
         problem=None if problem is None else sentence(problem),

@@ -13,8 +13,8 @@ from starlette.responses import Response
 from ayni.errors import BadInput
 from ayni.feedback.entries import Batch, Entry, Item, Judged, Kind, shown_swapped
 from ayni.feedback.page.degrees import CHOICES, LETTERS, Letter, number_of, side_of
-from ayni.feedback.page.desk import Call, sentence
 from ayni.feedback.page.forms import seconds_since, submission, text
+from ayni.feedback.page.views import Call, sentence
 from ayni.records import Dialog
 
 COMMENT = 4000  # characters
@@ -41,7 +41,7 @@ def as_shown(item: Item, swapped: bool) -> Shown:
 def show(call: Call) -> Response:
     """The next item of a batch, or one that was just taken back."""
     batch = open_batch(call, call.query.get("batch", ""))
-    store, me = call.desk.store, call.annotator
+    store, me = call.context.store, call.annotator
     wanted = call.query.get("item")
     item = store.next_item(me.id, batch.id) if wanted is None else own_item(call, wanted)
     if item is None:
@@ -64,7 +64,7 @@ def form_for(
         200 if problem is None else 400,
         batch=batch,
         item=as_shown(item, shown_swapped(item.id, call.annotator.id)),
-        done=None if item.dialogue_id else call.desk.store.done(batch.id),
+        done=None if item.dialogue_id else call.context.store.done(batch.id),
         values=values,
         problem=None if problem is None else sentence(problem),
         field=None if problem is None else problem.field,
@@ -78,15 +78,15 @@ def judge(call: Call) -> Response:
     item = own_item(call, call.form.get("item", ""))
     try:
         entry = _entry(call, item, token)
-        call.desk.store.record(entry)
+        call.context.store.record(entry)
     except BadInput as problem:
         values = {name: call.form.get(name, "") for name in (*_EMPTY, "shown")} | {"submission": token}
-        return form_for(call, call.desk.store.batch(item.batch_id), item, values, problem)
+        return form_for(call, call.context.store.batch(item.batch_id), item, values, problem)
     if item.dialogue_id is not None:
         if entry.kind != "judged":  # without a chosen answer it cannot go on
-            call.desk.store.end_dialogue(item.dialogue_id)
-        return call.go("/dialogue", id=item.dialogue_id, said="chosen" if entry.kind == "judged" else "ended")
-    return call.go("/judge", batch=item.batch_id, said="saved" if entry.kind == "judged" else entry.kind)
+            call.context.store.end_dialogue(item.dialogue_id)
+        return call.go("/dialogue", id=item.dialogue_id, notice="chosen" if entry.kind == "judged" else "ended")
+    return call.go("/judge", batch=item.batch_id, notice="saved" if entry.kind == "judged" else entry.kind)
 
 
 def _entry(call: Call, item: Item, token: str) -> Entry:
@@ -116,43 +116,43 @@ def _labels(call: Call, item: Item, chosen: Letter, swapped: bool) -> dict[str, 
     """Stored side → is it safe; both None where the task does not ask."""
     if item.task != "safety":
         return {"a": None, "b": None}
-    said = {letter: call.form.get(f"safety_{letter.lower()}", "") for letter in LETTERS}
-    missing = [letter for letter in LETTERS if said[letter] not in ("safe", "unsafe")]
+    labels = {letter: call.form.get(f"safety_{letter.lower()}", "") for letter in LETTERS}
+    missing = [letter for letter in LETTERS if labels[letter] not in ("safe", "unsafe")]
     if missing:
         raise BadInput(f"please say whether answer {' and answer '.join(missing)} is safe", field="safety")
     other = LETTERS[1 - LETTERS.index(chosen)]
-    if said[chosen] == "unsafe" and said[other] == "safe":
+    if labels[chosen] == "unsafe" and labels[other] == "safe":
         raise BadInput(
             f"answer {chosen} cannot be the better one while it is unsafe and answer {other} is safe; "
             "please change the choice or a label",
             field="safety",
         )
-    return {side_of(letter, swapped): said[letter] == "safe" for letter in LETTERS}
+    return {side_of(letter, swapped): labels[letter] == "safe" for letter in LETTERS}
 
 
 def undo(call: Call) -> Response:
     """Takes the last judgement back and shows its item again, or its dialogue."""
-    store, me, token = call.desk.store, call.annotator, submission(call.form)
+    store, me, token = call.context.store, call.annotator, submission(call.form)
     last = store.last(me.id)
     if last is not None and _built_upon(call, last.item):
-        return call.go("/dialogue", id=last.item.dialogue_id or "", said="kept")
+        return call.go("/dialogue", id=last.item.dialogue_id or "", notice="kept")
     number = store.undo(me.id, token)
     if number is None:
-        return call.go("/judge", batch=call.form.get("batch", ""), said="nothing")
+        return call.go("/judge", batch=call.form.get("batch", ""), notice="nothing")
     item = store.judgement(number).item
     if item.dialogue_id is not None:
-        return call.go("/dialogue", id=item.dialogue_id, said="undone")
-    return call.go("/judge", batch=item.batch_id, item=item.id, said="undone")
+        return call.go("/dialogue", id=item.dialogue_id, notice="undone")
+    return call.go("/judge", batch=item.batch_id, item=item.id, notice="undone")
 
 
 def _built_upon(call: Call, item: Item) -> bool:
     """Whether a later turn of its dialogue goes on from what was chosen here."""
-    return item.dialogue_id is not None and call.desk.store.dialogue(item.dialogue_id).turns[-1].id != item.id
+    return item.dialogue_id is not None and call.context.store.dialogue(item.dialogue_id).turns[-1].id != item.id
 
 
 def open_batch(call: Call, name: str) -> Batch:
     """HTTPException 404 where there is no such batch; BadInput when it is closed."""
-    batch = next((batch for batch in call.desk.store.batches() if batch.id == name), None)
+    batch = next((batch for batch in call.context.store.batches() if batch.id == name), None)
     if batch is None:
         raise HTTPException(404, "There is no such batch.")
     if batch.closed_at is not None:
@@ -163,10 +163,10 @@ def open_batch(call: Call, name: str) -> Batch:
 def own_item(call: Call, name: str) -> Item:
     """The item, unless it is of somebody else's dialogue: HTTPException 404, as for one that is not there."""
     try:
-        item = call.desk.store.item(name)
+        item = call.context.store.item(name)
     except BadInput:
         raise HTTPException(404, "There is no such comparison.") from None
-    if item.dialogue_id is not None and call.desk.store.dialogue(item.dialogue_id).annotator_id != call.annotator.id:
+    if item.dialogue_id is not None and call.context.store.dialogue(item.dialogue_id).annotator_id != call.annotator.id:
         raise HTTPException(404, "There is no such comparison.")
     return item
 

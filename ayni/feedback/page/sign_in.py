@@ -8,8 +8,8 @@ from starlette.responses import Response
 
 from ayni.errors import BadInput
 from ayni.feedback.entries import Dialogue
-from ayni.feedback.page.desk import Call, address, sentence
 from ayni.feedback.page.dialogues import tasks_of
+from ayni.feedback.page.views import Call, address, sentence
 
 LONGEST = 200  # characters of an invitation that are looked at
 COOKIE_DAYS = 30  # the store ends a session earlier if it likes
@@ -27,16 +27,16 @@ def sign_in(call: Call) -> Response:
     if "invitation=" in token:  # the whole link was pasted
         token = token.rpartition("invitation=")[2]
     try:
-        session = call.desk.store.accept(token[:LONGEST])
+        session = call.context.store.accept(token[:LONGEST])
     except BadInput as problem:
         return call.page("sign_in.html.jinja", 400, invitation="", error=sentence(problem))
-    answer = call.go("/", said="hello")
+    answer = call.go("/", notice="hello")
     answer.set_cookie(
-        call.desk.cookie,
+        call.context.cookie,
         session,
         max_age=COOKIE_DAYS * 86_400,
         path="/",
-        secure=call.desk.secure,
+        secure=call.context.secure,
         httponly=True,
         samesite="strict",
     )
@@ -44,15 +44,15 @@ def sign_in(call: Call) -> Response:
 
 
 def sign_out(call: Call) -> Response:
-    call.desk.store.end_session(call.cookies.get(call.desk.cookie, ""))
-    answer = call.go("/sign-in", said="bye")
-    answer.delete_cookie(call.desk.cookie, path="/", secure=call.desk.secure, httponly=True, samesite="strict")
+    call.context.store.end_session(call.cookies.get(call.context.cookie, ""))
+    answer = call.go("/sign-in", notice="bye")
+    answer.delete_cookie(call.context.cookie, path="/", secure=call.context.secure, httponly=True, samesite="strict")
     return answer
 
 
 def start(call: Call) -> Response:
     """Every open batch: how far it is, what this person did, what they can do next."""
-    store, me = call.desk.store, call.annotator
+    store, me = call.context.store, call.annotator
     cards = []
     for batch in store.batches():
         if batch.closed_at is not None:
@@ -66,7 +66,7 @@ def start(call: Call) -> Response:
                 "mine": progress.by_annotator.get(me.name, 0),
                 "left": store.next_item(me.id, batch.id) is not None,
                 "judge": address("/judge", batch=batch.id),
-                "write": address("/write", batch=batch.id) if call.desk.talk is not None else None,
+                "write": address("/write", batch=batch.id) if call.context.talk is not None else None,
                 "dialogues": [_begun(talk) for talk in store.dialogues(me.id, batch.id) if _goes_on(talk)],
             }
         )

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from ayni.errors import BadInput
 from ayni.feedback.entries import Annotator, Progress
 from ayni.feedback.page.app import app
-from ayni.feedback.page.desk import Quality, Talk
 from ayni.feedback.page.serving import host_names, listening, origin, served
+from ayni.feedback.page.views import Quality, Talk
 from ayni.feedback.store import Store
 
 POLL = 1.0  # seconds between looks at how full the batch is

@@ -56,7 +56,7 @@ Quality = Callable[[Store, str | None], Sequence[Measure]]
 
 
 @dataclass(frozen=True, slots=True)
-class Desk:
+class Context:
     """What every view may use. `local` is who judges where nobody signs in; None demands a session."""
 
     store: Store
@@ -76,7 +76,7 @@ class Desk:
 class Call:
     """One request: what was asked for and sent, and by whom."""
 
-    desk: Desk
+    context: Context
     path: str
     query: Form
     form: Form
@@ -90,7 +90,9 @@ class Call:
         return self.person
 
     def page(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
-        return HTMLResponse(rendered(self.desk, template, self.person, said=self.query.get("said"), **values), status)
+        return HTMLResponse(
+            rendered(self.context, template, self.person, notice=self.query.get("notice"), **values), status
+        )
 
     def go(self, path: str, **query: str) -> RedirectResponse:
         """303: the browser asks anew with GET, so a reload repeats nothing."""
@@ -105,21 +107,21 @@ def address(path: str, **query: str) -> str:
 
 
 def endpoint(
-    desk: Desk, view: View, *, role: str | None = "annotator", limiter: CapacityLimiter | None = None
+    context: Context, view: View, *, role: str | None = "annotator", limiter: CapacityLimiter | None = None
 ) -> Callable[[Request], Awaitable[Response]]:
     """The view as Starlette calls it, for `role`: None is anybody, "annotator" whoever signed in, "admin" an admin."""
 
     async def serve(request: Request) -> Response:
         form: Form = await read_form(request) if request.method == "POST" else {}
-        return await anyio.to_thread.run_sync(partial(_answer, desk, view, role, request, form), limiter=limiter)
+        return await anyio.to_thread.run_sync(partial(_answer, context, view, role, request, form), limiter=limiter)
 
     return serve
 
 
-def _answer(desk: Desk, view: View, role: str | None, request: Request, form: Form) -> Response:
-    person = desk.local or desk.store.session(request.cookies.get(desk.cookie, ""))
-    origin = f"{'https' if desk.secure else 'http'}://{request.headers['host']}"
-    call = Call(desk, request.url.path, dict(request.query_params), form, request.cookies, person, origin)
+def _answer(context: Context, view: View, role: str | None, request: Request, form: Form) -> Response:
+    person = context.local or context.store.session(request.cookies.get(context.cookie, ""))
+    origin = f"{'https' if context.secure else 'http'}://{request.headers['host']}"
+    call = Call(context, request.url.path, dict(request.query_params), form, request.cookies, person, origin)
     if role is not None and person is None:
         if request.method == "GET":
             return call.go("/sign-in")
@@ -142,15 +144,17 @@ def sentence(error: BadInput) -> str:
     return text[:1].upper() + text[1:] + ("" if text.endswith((".", "!", "?")) else ".")
 
 
-def rendered(desk: Desk, template: str, person: Annotator | None, *, said: str | None = None, **values: Any) -> str:
-    """One page. `said` is a key of SAID, never text from the address."""
-    status = SAID.get(said or "", "")
-    return desk.environment.get_template(template).render(
-        person=person, signed_in=desk.local is None, status=status, submission=uuid.uuid4().hex, **values
+def rendered(
+    context: Context, template: str, person: Annotator | None, *, notice: str | None = None, **values: Any
+) -> str:
+    """One page. `notice` is a key of NOTICES, never text from the address."""
+    status = NOTICES.get(notice or "", "")
+    return context.environment.get_template(template).render(
+        person=person, signed_in=context.local is None, status=status, submission=uuid.uuid4().hex, **values
     )
 
 
-SAID: Mapping[str, str] = MappingProxyType(
+NOTICES: Mapping[str, str] = MappingProxyType(
     {
         "saved": "Saved. Here is the next one.",
         "skipped": "Skipped. Here is the next one.",

@@ -1,0 +1,44 @@
+"""The numbers that a person wants to know first: one table for the command line and for the head of the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from ayni.evaluate.results import Result
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One metric: what to call it, and whether it is a share or counts in a `unit`.
+
+    `label` and `colour` are of its card in the report, where it has one; `{axis}`, `{model}` and `{against}` stand for
+    the row's own. Cards are about the final model, but for those of `any_model`.
+    """
+
+    metric: str
+    name: str
+    share: bool = False
+    unit: str = ""
+    label: str = ""
+    colour: str = ""
+    any_model: bool = False
+
+
+HEADLINES = (
+    Headline("win_rate", "win rate", share=True, label="{model} beats {against}", colour="plum"),
+    Headline("refusal_rate", "refused", share=True, label="{axis} prompts, {model}", colour="clay"),
+    Headline("kl", "KL", unit="nats per answer", label="{model} to {against}", colour="ochre"),
+    Headline("accuracy", "reward accuracy", share=True),
+    Headline("accuracy_gain", "accuracy gained", share=True),
+    Headline("bits_per_byte", "bits per byte", unit="held-out text", label="{model}", colour="muted", any_model=True),
+    Headline("proxy_change", "change of reward"),
+    Headline("gold_change", "change of gold"),
+)
+
+
+def headlines(results: Iterable[Result]) -> Iterator[tuple[Headline, Result]]:
+    """The rows that hold one of them, in the table's order."""
+    rows = list(results)
+    for headline in HEADLINES:
+        yield from ((headline, row) for row in rows if row.metric == headline.metric and row.value is not None)
