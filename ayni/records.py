@@ -159,7 +159,7 @@ class Sample:
 
 
 @dataclass(frozen=True, slots=True)
-class Sequence:
+class TokenSequence:
     """Tokens and which of them are supervised: `mask[i]` speaks of `tokens[i]`. Both (n,)."""
 
     tokens: list[int]

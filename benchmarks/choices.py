@@ -27,7 +27,7 @@ from ayni.model import attention, heads, transformer
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
 from ayni.parallel import Ranks, leave
-from ayni.records import Sequence
+from ayni.records import TokenSequence
 from ayni.seeds import rng
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Optimiser, Trainer
@@ -36,19 +36,19 @@ SHAPE = Shape(192, 4, 6, 2, 512, 1024, 256, tied=True)
 REPEATS = 9
 
 
-def ragged(draw: np.random.Generator) -> list[Sequence]:
+def ragged(draw: np.random.Generator) -> list[TokenSequence]:
     """32 dialogues as the village has them, 20 to 80 tokens each."""
     return rows(draw, draw.integers(20, 80, 32).tolist())
 
 
-def packed(draw: np.random.Generator) -> list[Sequence]:
+def packed(draw: np.random.Generator) -> list[TokenSequence]:
     """16 full rows, as in pretraining."""
     return rows(draw, [128] * 16)
 
 
-def rows(draw: np.random.Generator, lengths: list[int]) -> list[Sequence]:
+def rows(draw: np.random.Generator, lengths: list[int]) -> list[TokenSequence]:
     tokens = [draw.integers(3, SHAPE.vocab, n).tolist() for n in lengths]
-    return [Sequence(row, [False] + [True] * (len(row) - 1)) for row in tokens]
+    return [TokenSequence(row, [False] + [True] * (len(row) - 1)) for row in tokens]
 
 
 BATCHES = {"packed": packed, "ragged": ragged}

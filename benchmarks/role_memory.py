@@ -18,7 +18,7 @@ from ayni.model.shape import Shape
 from ayni.model.trainable import to_train
 from ayni.model.transformer import Transformer, initialise
 from ayni.parallel import Ranks
-from ayni.records import Sequence
+from ayni.records import TokenSequence
 from ayni.train.batch import Pair
 from ayni.train.objectives import NextToken, Objective, Ranking
 from ayni.train.trainer import Optimiser, Trainer
@@ -34,7 +34,7 @@ def held(roles: dict[str, Role]) -> int:
         if not role.trainable():
             continue
         trainer = Trainer(role, Optimiser(), steps=2, ranks=Ranks())
-        row = Sequence([1, 5, 6, 2], [False, True, True, True])
+        row = TokenSequence([1, 5, 6, 2], [False, True, True, True])
         score = role.model.shape.head == "score"
         objective: Objective = Ranking() if score else NextToken()
         trainer.gradient([Pair(row, row) if score else row], objective)

@@ -18,7 +18,7 @@ from ayni.cli.environment import prepare
 from ayni.model.hugging_face import config_of, their_tensors
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
-from ayni.records import Sequence
+from ayni.records import TokenSequence
 from ayni.seeds import rng
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Optimiser, Trainer
@@ -72,7 +72,7 @@ def main() -> None:
         for rows in data:
             tokens = sum(map(len, rows))
             began = time.perf_counter()
-            sequences = [Sequence(row, [False] + [True] * (len(row) - 1)) for row in rows]
+            sequences = [TokenSequence(row, [False] + [True] * (len(row) - 1)) for row in rows]
             trainer.update([objective.batch(sequences)], objective)
             middle = time.perf_counter()
             padded_step(theirs, adam, rows, dtype)

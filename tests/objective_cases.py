@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ayni.model.layout import Layout
 from ayni.model.transformer import Transformer
-from ayni.records import Sequence
+from ayni.records import TokenSequence
 from ayni.train.batch import Group, Pair, Trajectory
 from ayni.train.kto import KTO, Thumb
 from ayni.train.objectives import (
@@ -47,20 +47,20 @@ class Case:
         return [self.make(draw) for _ in range(count)]
 
 
-def logprobs(model: Transformer, sequence: Sequence, temperature: float = 1.0) -> list[Tensor]:
+def logprobs(model: Transformer, sequence: TokenSequence, temperature: float = 1.0) -> list[Tensor]:
     """log p of every supervised token of one sequence."""
     hidden = model(torch.tensor(sequence.tokens), Layout.of([len(sequence.tokens)]))
     table = torch.log_softmax(hidden @ model.head.t() / temperature, -1)
     return [table[i - 1, token] for i, token in enumerate(sequence.tokens) if sequence.mask[i] and i > 0]
 
 
-def scalars(model: Transformer, sequence: Sequence) -> Tensor:
+def scalars(model: Transformer, sequence: TokenSequence) -> Tensor:
     """The scalar head at every token: (n,)."""
     hidden = model(torch.tensor(sequence.tokens), Layout.of([len(sequence.tokens)]))
     return (hidden @ model.head.t()).squeeze(-1)
 
 
-def next_token(model: Transformer, sequence: Sequence) -> Tensor:
+def next_token(model: Transformer, sequence: TokenSequence) -> Tensor:
     return -torch.stack(logprobs(model, sequence)).sum()
 
 

@@ -31,7 +31,7 @@ from ayni.model.layout import Layout
 from ayni.model.role import Role
 from ayni.model.score_head import with_score_head
 from ayni.model.transformer import Transformer, initialise
-from ayni.records import Sequence
+from ayni.records import TokenSequence
 from ayni.rollout.engine import rollout
 from ayni.rollout.local import LocalEngine
 from ayni.rollout.sampling import Sampling
@@ -209,7 +209,7 @@ def test_training_moves_the_adapter_alone_and_lowers_the_loss() -> None:
     model = with_adapter(plain, Lora(rank=4), seed=0)
     started = {name: p.detach().clone() for name, p in adapter_tensors(model).items()}
     ids = tokens()[0][:20].tolist()
-    examples = [Sequence(ids, [False] * 4 + [True] * 16)]
+    examples = [TokenSequence(ids, [False] * 4 + [True] * 16)]
     trainer = Trainer(Role(model), Optimiser(lr=1e-2, schedule="constant", warmup=0), steps=20)
     losses = [trainer.update(examples, NextToken())["loss"] for _ in range(20)]
     assert losses[-1] < losses[0] - 0.5
@@ -221,7 +221,7 @@ def test_training_moves_the_adapter_alone_and_lowers_the_loss() -> None:
 
 def test_a_checkpoint_holds_what_learns_alone_and_resumes_to_the_same_bits() -> None:
     ids = tokens()[0][:20].tolist()
-    examples = [Sequence(ids, [False] * 4 + [True] * 16)]
+    examples = [TokenSequence(ids, [False] * 4 + [True] * 16)]
 
     def trainer() -> Trainer:
         model = with_adapter(language_model(), Lora(rank=4), seed=0)

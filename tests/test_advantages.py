@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ayni.maths.advantages import gae, kl_rewards, whiten
-from ayni.records import Sequence
+from ayni.records import TokenSequence
 from ayni.train.batch import batch_of
 
 BETA = 0.1
@@ -22,13 +22,13 @@ def slow_gae(rewards: list[float], values: list[float], gamma: float, lam: float
     return advantages, [a + v for a, v in zip(advantages, values, strict=True)]
 
 
-def ragged(draw: np.random.Generator) -> list[Sequence]:
+def ragged(draw: np.random.Generator) -> list[TokenSequence]:
     """1 to 6 sequences: prompts of 1 to 7 tokens, answers of 1 to 12 (a quarter of them of one token)."""
     rows = []
     for _ in range(draw.integers(1, 7)):
         before = int(draw.integers(1, 8))
         after = 1 if draw.random() < 0.25 else int(draw.integers(1, 13))
-        rows.append(Sequence([5] * (before + after), [False] * before + [True] * after))
+        rows.append(TokenSequence([5] * (before + after), [False] * before + [True] * after))
     return rows
 
 
@@ -103,12 +103,12 @@ def test_whitening_equal_numbers_gives_zeros() -> None:
 
 EOS = 2
 # "prompt | answer": an answer that ended, one that was cut off, one of a single token that is EOS
-ENDED = Sequence([1, 7, 8, 9, EOS], [False, False, True, True, True])
-CUT_OFF = Sequence([1, 7, 7, 8, 9], [False, False, False, True, True])
-ONLY_EOS = Sequence([1, EOS], [False, True])
+ENDED = TokenSequence([1, 7, 8, 9, EOS], [False, False, True, True, True])
+CUT_OFF = TokenSequence([1, 7, 7, 8, 9], [False, False, False, True, True])
+ONLY_EOS = TokenSequence([1, EOS], [False, True])
 
 
-def placed(sequence: Sequence, score: float, *others: Sequence) -> Tensor:
+def placed(sequence: TokenSequence, score: float, *others: TokenSequence) -> Tensor:
     """Token rewards of `sequence` alone or behind `others`, with log π − log π_ref = 1 at every column."""
     batch = batch_of([*others, sequence])
     scores = torch.tensor([0.0] * len(others) + [score])
@@ -118,7 +118,7 @@ def placed(sequence: Sequence, score: float, *others: Sequence) -> Tensor:
 
 
 @pytest.mark.parametrize("others", [(), (CUT_OFF, ENDED)], ids=["alone", "behind others"])
-def test_the_score_lands_on_the_last_sampled_token_and_nowhere_else(others: tuple[Sequence, ...]) -> None:
+def test_the_score_lands_on_the_last_sampled_token_and_nowhere_else(others: tuple[TokenSequence, ...]) -> None:
     # columns predict tokens 1, 2, 3, 4 and nothing: the answer 8 9 EOS is predicted at columns 1, 2 and 3
     torch.testing.assert_close(placed(ENDED, 5.0, *others), torch.tensor([0, -BETA, -BETA, 5 - BETA, 0]))
     # cut off at 9: the score still belongs to the column that predicts 9, the last one masked

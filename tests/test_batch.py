@@ -7,7 +7,7 @@ import pytest
 import torch
 from tiny import answered, group, pair, trajectory
 
-from ayni.records import Sequence
+from ayni.records import TokenSequence
 from ayni.train.batch import (
     Batch,
     Experience,
@@ -23,7 +23,7 @@ from ayni.train.batch import (
 
 
 def test_the_shift_by_hand() -> None:
-    batch = batch_of([Sequence([1, 7, 8, 2], [False, False, True, True]), Sequence([1, 2], [False, True])])
+    batch = batch_of([TokenSequence([1, 7, 8, 2], [False, False, True, True]), TokenSequence([1, 2], [False, True])])
     assert batch.tokens.tolist() == [1, 7, 8, 2, 1, 2]
     assert batch.mask.tolist() == [False, True, True, False, True, False]
     assert batch.targets[batch.mask].tolist() == [8, 2, 2]
@@ -50,7 +50,7 @@ def test_every_column_speaks_of_its_own_sequences_next_token() -> None:
 
 def test_a_supervised_first_token_has_no_column() -> None:
     """Nothing comes before it that could predict it."""
-    batch = batch_of([Sequence([1, 5], [False, True]), Sequence([6, 7], [True, True])])
+    batch = batch_of([TokenSequence([1, 5], [False, True]), TokenSequence([6, 7], [True, True])])
     assert batch.mask.tolist() == [True, False, True, False]
 
 
@@ -95,7 +95,7 @@ def test_experience_keeps_every_column_beside_its_token() -> None:
 @pytest.mark.parametrize(
     ("kind", "batch"),
     [
-        (Batch, batch_of([Sequence([1, 2], [False, True])])),
+        (Batch, batch_of([TokenSequence([1, 2], [False, True])])),
         (Pairs, pairs_of([pair(np.random.default_rng(0))])),
         (Groups, groups_of([group(np.random.default_rng(0))])),
         (Experience, experience_of([trajectory(np.random.default_rng(0))])),

@@ -9,7 +9,7 @@ import pytest
 from ayni.errors import BadInput
 from ayni.files import write_jsonl
 from ayni.formats.inspect import inspect_data, paint
-from ayni.records import Message, Sequence
+from ayni.records import Message, TokenSequence
 from ayni.text.chat import render
 from ayni.text.tokenizer import Tokenizer, train_tokenizer
 
@@ -104,7 +104,7 @@ def test_paint(small: Tokenizer) -> None:
 
 
 def test_paint_values(small: Tokenizer) -> None:
-    sequence = Sequence([small.bos, 260, 261], [False, True, True])
+    sequence = TokenSequence([small.bos, 260, 261], [False, True, True])
     assert styles(paint(sequence, small, [0.0, -1.0, 1.0]))[1:] == ["rgb(220,0,60)", "rgb(0,180,60)"]
     with pytest.raises(ValueError, match="2 values for 3 tokens"):
         paint(sequence, small, [0.0, 1.0])

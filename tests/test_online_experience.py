@@ -13,14 +13,14 @@ from ayni.model.layout import Layout
 from ayni.model.role import Role
 from ayni.online.estimators import GAE, ActorCritic, Estimate, GroupNormalised, LeaveOneOut, Reinforce, ReMax
 from ayni.online.experience import Answers, Reading, read_answers, trajectories
-from ayni.records import Sequence
+from ayni.records import TokenSequence
 from ayni.rollout.engine import rollout, sampled_sequence
 from ayni.rollout.sampling import Sampling
 from ayni.train.batch import batch_of, experience_of
 from ayni.train.objectives import PolicyClip, ValueClip
 
 
-def sequences(count: int = 7) -> list[Sequence]:
+def sequences(count: int = 7) -> list[TokenSequence]:
     draw = np.random.default_rng(0)
     return [answered(draw) for _ in range(count)]
 
@@ -52,7 +52,7 @@ def test_what_three_models_say_of_every_sampled_token(temperature: float, budget
 
 def two_answers(n: int = 1) -> Answers:
     """Of 2 and 1 tokens; log π − log π_ref: +½ and −1, and 0."""
-    rows = [Sequence([1, 7, 8, 2], [False, False, True, True]), Sequence([1, 9], [False, True])]
+    rows = [TokenSequence([1, 7, 8, 2], [False, False, True, True]), TokenSequence([1, 9], [False, True])]
     said = Reading(
         torch.tensor([0, -1.0, -2.0, 0, -3.0, 0]),
         torch.tensor([0, -1.5, -1.0, 0, -3.0, 0]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from ayni.errors import BadInput
 from ayni.files import Killed
 from ayni.model.heads import token_logprobs
 from ayni.model.layout import Layout
-from ayni.records import Message, Prompt, Sample, Sequence, to_dict
+from ayni.records import Message, Prompt, Sample, TokenSequence, to_dict
 from ayni.rollout import engine, local
 from ayni.rollout.engine import Request, rollout, sampled_sequence, stream, with_room
 from ayni.rollout.local import LocalEngine
@@ -130,7 +130,7 @@ def test_first_tokens_are_as_frequent_as_they_are_probable() -> None:
 
 def test_only_what_was_sampled_is_supervised() -> None:
     (sample,) = sample_of(prompts(1)[0])
-    assert sampled_sequence(sample) == Sequence([1, 9, 5, 2], [False, False, True, True])
+    assert sampled_sequence(sample) == TokenSequence([1, 9, 5, 2], [False, False, True, True])
 
 
 def test_a_stream_is_the_sample_of_its_seed() -> None:
@@ -295,7 +295,7 @@ def test_a_store_draws_only_what_is_missing(tmp_path: Path) -> None:
     calls: list[list[str]] = []
     progress: list[int] = []
 
-    def draw(part: Many[Prompt]) -> list[list[Sample]]:
+    def draw(part: Sequence[Prompt]) -> list[list[Sample]]:
         calls.append([p.id for p in part])
         if len(calls) == 3:
             raise Killed("while drawing")
@@ -322,7 +322,7 @@ def test_answers_may_hold_any_line_separator(tmp_path: Path) -> None:
     texts = ["next\u0085line", "line\u2028paragraph\u2029", "feed\x0c tab\x0b\x1c\nnewline"]
     answers = dict(zip([p.id for p in asked], texts, strict=True))
 
-    def draw(part: Many[Prompt]) -> list[list[Sample]]:
+    def draw(part: Sequence[Prompt]) -> list[list[Sample]]:
         return [sample_of(p, answers[p.id]) for p in part]
 
     drawn = draw_all(path, asked, draw, chunk=1, progress=lambda done, total: None)
@@ -334,7 +334,7 @@ def test_a_store_of_other_chunks_is_continued_where_it_ends(tmp_path: Path) -> N
     path, asked = tmp_path / "samples.jsonl", prompts(7)
     drawn: list[str] = []
 
-    def draw(part: Many[Prompt]) -> list[list[Sample]]:
+    def draw(part: Sequence[Prompt]) -> list[list[Sample]]:
         drawn.extend(p.id for p in part)
         return [sample_of(p) for p in part]
 

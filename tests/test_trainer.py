@@ -15,7 +15,7 @@ from ayni.errors import BadInput, BadNumbers
 from ayni.files import Killed
 from ayni.model.placement import Placement
 from ayni.model.role import Role
-from ayni.records import Sequence
+from ayni.records import TokenSequence
 from ayni.run import Run
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import (
@@ -32,7 +32,7 @@ from ayni.train.trainer import (
 VOCAB = 40
 
 
-def sequences(count: int, seed: int = 0) -> list[Sequence]:
+def sequences(count: int, seed: int = 0) -> list[TokenSequence]:
     draw = np.random.default_rng(seed)
     return [answered(draw, vocab=VOCAB) for _ in range(count)]
 

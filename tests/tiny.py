@@ -12,7 +12,7 @@ from ayni.model.role import Role
 from ayni.model.score_head import with_score_head
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
-from ayni.records import Message, Prompt, Sequence
+from ayni.records import Message, Prompt, TokenSequence
 from ayni.rollout.local import LocalEngine
 from ayni.text.tokenizer import Tokenizer, train_tokenizer
 from ayni.train.batch import Group, Pair, Trajectory
@@ -69,10 +69,10 @@ def prompts(count: int, *, seed: int = 0, task: str = "helpfulness") -> list[Pro
     return [Prompt(f"p{seed}-{i}", (Message("user", text),), task) for i, text in enumerate(texts)]  # type: ignore[arg-type]
 
 
-def answered(draw: np.random.Generator, *, vocab: int = VOCAB, prompt: int = 4, answer: int = 6) -> Sequence:
+def answered(draw: np.random.Generator, *, vocab: int = VOCAB, prompt: int = 4, answer: int = 6) -> TokenSequence:
     """A random prompt of up to `prompt` tokens and a supervised answer of up to `answer`."""
     before, after = int(draw.integers(1, prompt + 1)), int(draw.integers(1, answer + 1))
-    return Sequence(draw.integers(3, vocab, before + after).tolist(), [False] * before + [True] * after)
+    return TokenSequence(draw.integers(3, vocab, before + after).tolist(), [False] * before + [True] * after)
 
 
 def pair(draw: np.random.Generator, *, vocab: int = VOCAB) -> Pair:

@@ -8,7 +8,7 @@ from typing import Any
 from ayni.cli.lines import at_line, read_lines, write_lines
 from ayni.cli.stages import located, tokenizer_path
 from ayni.errors import BadInput
-from ayni.records import Dialog, Sequence
+from ayni.records import Dialog, TokenSequence
 from ayni.text.chat import render, render_prompt
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
 
@@ -26,11 +26,11 @@ def encode(tokenizer: Path, file: Path, output: Path | None, as_json: bool) -> d
     return write_lines(rows, output, as_json)
 
 
-def _sequence(item: str | Dialog, tokenizer: Tokenizer) -> Sequence:
+def _sequence(item: str | Dialog, tokenizer: Tokenizer) -> TokenSequence:
     if isinstance(item, str):
         tokens = tokenizer.encode(item)
-        return Sequence(tokens, [True] * len(tokens))
+        return TokenSequence(tokens, [True] * len(tokens))
     if item and item[-1].role == "user":
         tokens = render_prompt(item, tokenizer)
-        return Sequence(tokens, [False] * len(tokens))
+        return TokenSequence(tokens, [False] * len(tokens))
     return render(item, tokenizer)

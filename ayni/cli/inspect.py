@@ -11,7 +11,7 @@ from rich.console import Console
 from ayni.cli.stages import located, output_of, tokenizer_path
 from ayni.formats.inspect import inspect_data, paint, sequences_of
 from ayni.formats.reading import scan
-from ayni.records import Sequence
+from ayni.records import TokenSequence
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
 
 
@@ -66,11 +66,11 @@ def _table(found: dict[str, Any], console: Console) -> None:
         console.print(f"  line {error['line']}: {field}{error['message']}", markup=False, style="red")
 
 
-def _shown(data: Path, tokenizer: Tokenizer, show: int, limit: int | None) -> Iterator[tuple[int, Sequence]]:
+def _shown(data: Path, tokenizer: Tokenizer, show: int, limit: int | None) -> Iterator[tuple[int, TokenSequence]]:
     """(index of the record, sequence) of the first records, cut at `limit` tokens."""
     for index, record in enumerate(scan(data, strict=False).records[:show]):
         for sequence in sequences_of(record, tokenizer):
-            yield index, Sequence(sequence.tokens[:limit], sequence.mask[:limit])
+            yield index, TokenSequence(sequence.tokens[:limit], sequence.mask[:limit])
 
 
 def _prefix_values(critic: Any, tokens: list[int]) -> list[float]:
@@ -85,7 +85,7 @@ def _prefix_values(critic: Any, tokens: list[int]) -> list[float]:
         return column_values(critic, hidden, torch.arange(len(tokens), device=critic.device)).tolist()
 
 
-def _paint_values(sequence: Sequence, values: list[float], tokenizer: Tokenizer, console: Console) -> None:
+def _paint_values(sequence: TokenSequence, values: list[float], tokenizer: Tokenizer, console: Console) -> None:
     """The colours span the values of the answer's prefixes; where there are no colours, the numbers stand in a list."""
     answer = [i for i, taught in enumerate(sequence.mask) if taught] or list(range(len(values)))
     low, high = (limit(values[i] for i in answer) for limit in (min, max))
@@ -94,5 +94,5 @@ def _paint_values(sequence: Sequence, values: list[float], tokenizer: Tokenizer,
     console.print(f"values of the answer's prefixes from {low:.3f} to {high:.3f}, of the whole {values[-1]:.3f}")
     if not console.is_terminal:
         for i in answer:
-            token = paint(Sequence(sequence.tokens[i : i + 1], [True]), tokenizer).plain.rstrip("\n")
+            token = paint(TokenSequence(sequence.tokens[i : i + 1], [True]), tokenizer).plain.rstrip("\n")
             console.print(f"{values[i]:10.3f}  {token}", markup=False)

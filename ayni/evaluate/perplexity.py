@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ayni.evaluate.results import Result, result
 from ayni.maths.statistics import Estimate, bootstrap_ratio
-from ayni.records import Sequence as Tokens
+from ayni.records import TokenSequence
 from ayni.rollout.local import LocalEngine
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.reference import logprob_sums
@@ -67,7 +67,7 @@ def perplexities(
         ids = [*tokenizer.encode(text), tokenizer.eos]
         for start in range(0, len(ids), context - 1):
             row = [tokenizer.bos, *ids[start : start + context - 1]]
-            sequences.append(Tokens(row, [False] + [True] * (len(row) - 1)))
+            sequences.append(TokenSequence(row, [False] + [True] * (len(row) - 1)))
             owners.append(number)
     sums = logprob_sums(engine.role, sequences, budget).double().numpy()
     by_text = np.zeros(len(texts))

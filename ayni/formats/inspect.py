@@ -10,7 +10,7 @@ from rich.text import Text
 
 from ayni.errors import BadInput
 from ayni.formats.reading import scan
-from ayni.records import Comparison, Demonstration, Judgement, Prompt, Sequence
+from ayni.records import Comparison, Demonstration, Judgement, Prompt, TokenSequence
 from ayni.text.chat import answer_tokens, render, render_prompt, render_text
 from ayni.text.tokenizer import Tokenizer
 
@@ -18,7 +18,7 @@ _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 Record = Demonstration | Comparison | Judgement | Prompt | str
 
 
-def sequences_of(record: Record, tokenizer: Tokenizer) -> list[Sequence]:
+def sequences_of(record: Record, tokenizer: Tokenizer) -> list[TokenSequence]:
     """The sequences a record is trained on: one, or two for a comparison; a prompt's has nothing supervised."""
     if isinstance(record, Demonstration):
         return [render(record.dialog, tokenizer, train=record.train)]
@@ -29,7 +29,7 @@ def sequences_of(record: Record, tokenizer: Tokenizer) -> list[Sequence]:
         return [answer_tokens(record.prompt.dialog, record.response, tokenizer)]
     if isinstance(record, Prompt):
         tokens = render_prompt(record.dialog, tokenizer)
-        return [Sequence(tokens, [False] * len(tokens))]
+        return [TokenSequence(tokens, [False] * len(tokens))]
     return [render_text(record, tokenizer)]
 
 
@@ -90,7 +90,7 @@ def inspect_data(path: Path, tokenizer: Tokenizer | None = None, max_tokens: int
     }
 
 
-def paint(sequence: Sequence, tokenizer: Tokenizer, values: list[float] | None = None) -> Text:
+def paint(sequence: TokenSequence, tokenizer: Tokenizer, values: list[float] | None = None) -> Text:
     """The tokens as coloured text: supervised green, context dim, special ids in reverse.
 
     With `values` (n,), one number a token, colour shows the value instead: red for the lowest, green for the highest.

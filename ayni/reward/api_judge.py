@@ -12,8 +12,7 @@ import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from queue import SimpleQueue
@@ -86,9 +85,9 @@ class ApiJudge:
 
     def ask_all(
         self,
-        prompts: Many[Prompt],
-        answers_a: Many[str],
-        answers_b: Many[str],
+        prompts: Sequence[Prompt],
+        answers_a: Sequence[str],
+        answers_b: Sequence[str],
         *,
         times: int = 1,
         at_once: int = 4,
@@ -100,7 +99,7 @@ class ApiJudge:
         self._say_all([self._pair(*order, nth) for order in orders for nth in range(times)], at_once, progress)
 
     def verdicts(
-        self, prompts: Many[Prompt], firsts: Many[str], seconds: Many[str], *, times: int = 1
+        self, prompts: Sequence[Prompt], firsts: Sequence[str], seconds: Sequence[str], *, times: int = 1
     ) -> list[Verdict]:
         """One verdict a pair, asked `times` times in each order; equal answers tie without asking."""
         self.ask_all(prompts, firsts, seconds, times=times)
@@ -110,7 +109,7 @@ class ApiJudge:
             found.append(Verdict(*zip(*said, strict=True)))
         return found
 
-    def safe(self, prompts: Many[Prompt], answers: Many[str]) -> list[float]:
+    def safe(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
         """Of every answer 1 if it is safe, 0 if not, ½ where the judge's word depends on the order of the options."""
         asked = [
             _Question(p.id, safety_question(p, answer, DECIDE, safe_first=safe_first))
@@ -147,7 +146,7 @@ class ApiJudge:
 
     def _say_all(
         self,
-        questions: Many[_Question],
+        questions: Sequence[_Question],
         at_once: int = 4,
         progress: Callable[[int, int], None] = lambda done, total: None,
     ) -> None:

@@ -17,8 +17,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -54,7 +53,7 @@ class FunctionReward:
         self.name, self.call = name, call
         self._worked = False
 
-    def scores(self, dialogs: Many[Dialog]) -> Tensor:
+    def scores(self, dialogs: Sequence[Dialog]) -> Tensor:
         """The raw score of the last answer of every dialogue: (N,)."""
         if not dialogs:
             return torch.empty(0)
@@ -68,11 +67,11 @@ class FunctionReward:
         self._worked = True
         return torch.tensor(found)
 
-    def score_answers(self, prompts: Many[Prompt], answers: Many[str]) -> Tensor:
+    def score_answers(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
         """(N,) for N prompts with one answer each."""
         return self.scores([(*p.dialog, Message("assistant", a)) for p, a in zip(prompts, answers, strict=True)])
 
-    def score_samples(self, prompts: Many[Prompt], groups: Many[Many[Sample]], policy: Tokenizer) -> Tensor:
+    def score_samples(self, prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]], policy: Tokenizer) -> Tensor:
         """(N·n,) in order; the samples' texts are what it reads."""
         pairs = [(p, s.text) for p, group in zip(prompts, groups, strict=True) for s in group]
         return self.score_answers([p for p, _ in pairs], [text for _, text in pairs])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -14,7 +14,7 @@ from ayni.errors import BadInput
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model_directory import Trunks, load_model, name_of
-from ayni.records import Dialog, Message, Prompt, Sample, Sequence
+from ayni.records import Dialog, Message, Prompt, Sample, TokenSequence
 from ayni.text.chat import render
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.batch import batch_of, cut
@@ -25,7 +25,7 @@ TOKENS_PER_PASS = 8192
 class Reward(Protocol):
     """What may choose among answers: a reward model, or a function of the user's (ayni.reward.function)."""
 
-    def score_samples(self, prompts: Many[Prompt], groups: Many[Many[Sample]], policy: Tokenizer) -> Tensor:
+    def score_samples(self, prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]], policy: Tokenizer) -> Tensor:
         """The raw score of every sample, higher is better: (N·n,) in order."""
         ...
 
@@ -39,7 +39,7 @@ class RewardModel:
     name: str = ""
 
     @torch.no_grad()
-    def score_tokens(self, rows: Many[list[int]]) -> Tensor:
+    def score_tokens(self, rows: Sequence[list[int]]) -> Tensor:
         """The raw score of every token row, read at its last token: (N,)."""
         context = self.role.context
         for i, row in enumerate(rows):
@@ -47,22 +47,22 @@ class RewardModel:
                 raise BadInput(f"answer {i}: {len(row)} tokens do not fit the reward model's context of {context}")
         scores = []
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        for part in cut([Sequence(rows[i], [True] * len(rows[i])) for i in order], TOKENS_PER_PASS):
+        for part in cut([TokenSequence(rows[i], [True] * len(rows[i])) for i in order], TOKENS_PER_PASS):
             scores.append(self.role.scores(batch_of(part).to(self.role.device)).float().cpu())
         out = torch.empty(len(rows))
         if order:
             out[torch.tensor(order)] = torch.cat(scores)
         return out
 
-    def scores(self, dialogs: Many[Dialog]) -> Tensor:
+    def scores(self, dialogs: Sequence[Dialog]) -> Tensor:
         """The raw score of the last answer of every dialogue: (N,)."""
         return self.score_tokens([render(d, self.tokenizer, train="last").tokens for d in dialogs])
 
-    def score_answers(self, prompts: Many[Prompt], answers: Many[str]) -> Tensor:
+    def score_answers(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
         """(N,) for N prompts with one answer each."""
         return self.scores([(*p.dialog, Message("assistant", a)) for p, a in zip(prompts, answers, strict=True)])
 
-    def score_samples(self, prompts: Many[Prompt], groups: Many[Many[Sample]], policy: Tokenizer) -> Tensor:
+    def score_samples(self, prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]], policy: Tokenizer) -> Tensor:
         """(N·n,) in order. With the policy's own tokenizer the sampled tokens are read as they were drawn."""
         pairs = [(p, s) for p, group in zip(prompts, groups, strict=True) for s in group]
         if policy.fingerprint == self.tokenizer.fingerprint:

@@ -8,7 +8,7 @@ Where we leave them: log-probs are of the option's text, all its tokens, as it i
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,7 +74,7 @@ def _option_tokens(dialog: tuple[Message, ...], option: str, start: int, tokeniz
 
 
 @torch.no_grad()
-def option_logprobs(model: Transformer, choices: Many[Choice], tokens_per_pass: int = TOKENS_PER_PASS) -> Tensor:
+def option_logprobs(model: Transformer, choices: Sequence[Choice], tokens_per_pass: int = TOKENS_PER_PASS) -> Tensor:
     """log p(option | context), summed over the option's tokens: (N, 2) in fp64, in order."""
     out = torch.zeros(len(choices), 2, dtype=torch.float64)
     order = sorted(range(len(choices)), key=lambda i: len(choices[i]))
@@ -129,7 +129,7 @@ class OptionJudge:
         return self.reasoning is not None and self.reasoning.temperature > 0
 
     def verdicts(
-        self, prompts: Many[Prompt], firsts: Many[str], seconds: Many[str], *, times: int = 1
+        self, prompts: Sequence[Prompt], firsts: Sequence[str], seconds: Sequence[str], *, times: int = 1
     ) -> list[Verdict]:
         """One verdict a pair, asked `times` times in each order.
 
@@ -147,7 +147,7 @@ class OptionJudge:
             for forward, backward in zip(said[0::2], said[1::2], strict=True)
         ]
 
-    def safe(self, prompts: Many[Prompt], answers: Many[str]) -> list[float]:
+    def safe(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
         """P(safe) of every answer, averaged over both orders of the options; asked without reasoning."""
         asked = [
             safety_question(p, answer, DECIDE, safe_first=safe_first)

@@ -6,7 +6,7 @@ place decides nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -62,12 +62,12 @@ class PairJudge(Protocol):
         ...
 
     def verdicts(
-        self, prompts: Many[Prompt], firsts: Many[str], seconds: Many[str], *, times: int = 1
+        self, prompts: Sequence[Prompt], firsts: Sequence[str], seconds: Sequence[str], *, times: int = 1
     ) -> list[Verdict]:
         """One verdict a pair; every pair is asked `times` times in each order, by the guidelines of its prompt."""
         ...
 
-    def safe(self, prompts: Many[Prompt], answers: Many[str]) -> list[float]:
+    def safe(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
         """P(safe) of every answer, averaged over both orders of the options."""
         ...
 
@@ -81,7 +81,7 @@ def preference(probability: float) -> float:
     return 0.5 if probability == 0.5 else float(probability > 0.5)
 
 
-def degree(probability: float, degrees: Many[float] = DEGREES) -> Rating:
+def degree(probability: float, degrees: Sequence[float] = DEGREES) -> Rating:
     """How much better, by |p − ½| against thresholds from high to low."""
     for least, rating in zip(degrees, RATINGS, strict=False):
         if abs(probability - 0.5) >= least:
@@ -97,7 +97,7 @@ def comparison_of(
     *,
     judge: str,
     safe: tuple[float, float] | None = None,
-    degrees: Many[float] = DEGREES,
+    degrees: Sequence[float] = DEGREES,
     model_first: str = "",
     model_second: str = "",
     batch: str = "",

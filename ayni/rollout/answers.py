@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
-from collections.abc import Sequence as Many
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
     from ayni.feedback.page import Talk
 
 
-def two_answers(engines: Many[Engine], temperatures: Many[float], max_tokens: int, seed: int) -> Talk:
+def two_answers(engines: Sequence[Engine], temperatures: Sequence[float], max_tokens: int, seed: int) -> Talk:
     """What answers a dialogue twice: one model, or the first and the last of several; the temperatures take turns.
 
     Only this process answers, whoever else shares the engines' rollouts.

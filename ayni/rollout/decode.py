@@ -5,8 +5,7 @@ A step never reads a tensor back to the host; what shapes and kernels depend on 
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -64,7 +63,7 @@ class Slots:
     All positions lie within the first `columns` columns.
     """
 
-    def __init__(self, keys: Many[Tensor], values: Many[Tensor], positions: Tensor, columns: int) -> None:
+    def __init__(self, keys: Sequence[Tensor], values: Sequence[Tensor], positions: Tensor, columns: int) -> None:
         self.keys, self.values, self.positions, self.columns = keys, values, positions, columns
         unseen = torch.arange(columns, device=positions.device) > positions.unsqueeze(1)
         unseen = unseen.view(-1, 1, 1, 1, columns)
@@ -113,7 +112,7 @@ def grown(state: DecodeState, slots: int, length: int, limit: int) -> DecodeStat
     return _changed(state, larger)
 
 
-def kept(state: DecodeState, slots: Many[int]) -> DecodeState:
+def kept(state: DecodeState, slots: Sequence[int]) -> DecodeState:
     """Only these slots, renumbered in this order."""
     rows = torch.tensor(slots, device=state.active.device)
     return _changed(state, lambda x: x[rows])
@@ -131,7 +130,7 @@ def _changed(state: DecodeState, change: Callable[[Tensor], Tensor]) -> DecodeSt
     return replace(state, **found)
 
 
-def admit(state: DecodeState, slots: Many[int], samples: Many[Begun]) -> None:
+def admit(state: DecodeState, slots: Sequence[int], samples: Sequence[Begun]) -> None:
     """Puts samples into slots: their prompts' keys and values, their first tokens, and what they draw by."""
     device = state.active.device
     for prefill in dict.fromkeys(sample.prefill for sample in samples):

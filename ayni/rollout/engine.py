@@ -6,15 +6,14 @@ nothing is tokenised again. What a sample draws depends only on its own seed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from ayni.errors import BadInput
 from ayni.model.role import Role
 from ayni.parallel import Ranks
-from ayni.records import Dialog, Prompt, Sample, Sequence
+from ayni.records import Dialog, Prompt, Sample, TokenSequence
 from ayni.rollout.sampling import Sampling
 from ayni.seeds import seed_of
 from ayni.text.chat import TAGS, answer_text, render_prompt
@@ -65,7 +64,7 @@ class Engine(Protocol):
         """The processes that share a rollout: each has an engine of its own, of the same weights."""
         ...
 
-    def generate(self, requests: Many[Request]) -> list[list[Drawn]]:
+    def generate(self, requests: Sequence[Request]) -> list[list[Drawn]]:
         """The answers of every request, seed by seed. No collective: it answers what this process asks.
 
         Raises BadInput for a prompt that leaves no room.
@@ -82,7 +81,7 @@ class Engine(Protocol):
 
 
 def rollout(
-    engine: Engine, prompts: Many[Prompt], *, n: int, sampling: Sampling, seed: int, iteration: int = 0
+    engine: Engine, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, seed: int, iteration: int = 0
 ) -> list[list[Sample]]:
     """n samples of every prompt, in order. Sample k of a prompt draws from (seed, iteration, prompt id, k) alone.
 
@@ -99,7 +98,7 @@ def rollout(
 
 
 def requests_of(
-    engine: Engine, prompts: Many[Prompt], *, n: int, sampling: Sampling, seed: int, iteration: int = 0
+    engine: Engine, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, seed: int, iteration: int = 0
 ) -> list[Request]:
     """What `rollout` asks of the engine, prompt by prompt."""
     return [
@@ -113,7 +112,7 @@ def requests_of(
 
 
 def samples_of(
-    engine: Engine, prompts: Many[Prompt], requests: Many[Request], iteration: int = 0
+    engine: Engine, prompts: Sequence[Prompt], requests: Sequence[Request], iteration: int = 0
 ) -> list[list[Sample]]:
     """The engine's answers to these requests as samples of their prompts: of this process alone."""
     eos = engine.tokenizer.eos
@@ -144,7 +143,7 @@ def check_room(length: int, context: int, name: str) -> None:
         raise BadInput(f"{name} has {length} tokens, the model's context {context}", fix="shorten the prompt")
 
 
-def with_room(prompts: Many[Prompt], engines: Many[Engine], say: Callable[[str], None]) -> list[Prompt]:
+def with_room(prompts: Sequence[Prompt], engines: Sequence[Engine], say: Callable[[str], None]) -> list[Prompt]:
     """The prompts that leave room for an answer in every engine's context; says how many do not. BadInput if none."""
     rooms: dict[str, tuple[Tokenizer, int]] = {}
     for engine in engines:
@@ -160,10 +159,10 @@ def with_room(prompts: Many[Prompt], engines: Many[Engine], say: Callable[[str],
     return kept
 
 
-def sampled_sequence(sample: Sample) -> Sequence:
+def sampled_sequence(sample: Sample) -> TokenSequence:
     """The prompt's tokens as they were read and the sample's as they were drawn; only the sample's are supervised."""
     mask = [False] * len(sample.prompt_tokens) + [True] * len(sample.tokens)
-    return Sequence([*sample.prompt_tokens, *sample.tokens], mask)
+    return TokenSequence([*sample.prompt_tokens, *sample.tokens], mask)
 
 
 def stream(engine: Engine, dialog: Dialog, *, sampling: Sampling, seed: int) -> Iterator[str]:

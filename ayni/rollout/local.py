@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator
-from collections.abc import Sequence as Many
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,7 +52,7 @@ class LocalEngine:
             self.decoder = _cast(model, dtype)
         self.role = role
 
-    def generate(self, requests: Many[Request]) -> list[list[Drawn]]:
+    def generate(self, requests: Sequence[Request]) -> list[list[Drawn]]:
         """The answers of every request, chunk by chunk: the same requests give the same bits."""
         for i, request in enumerate(requests):
             check_room(len(request.tokens), self.context, f"prompt {i}")
@@ -63,7 +62,7 @@ class LocalEngine:
             found += self._chunk(requests[start : start + size])
         return found
 
-    def _chunk(self, requests: Many[Request]) -> list[list[Drawn]]:
+    def _chunk(self, requests: Sequence[Request]) -> list[list[Drawn]]:
         scheduler = Scheduler(self.decoder, self.tokenizer.eos, self.context, SLOTS)
         ids = scheduler.submit(requests)
         drawn: dict[tuple[int, int], Drawn] = {}

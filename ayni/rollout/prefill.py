@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,7 +52,7 @@ class Begun:
         return self.prefill.layout.lengths[self.row]
 
 
-def begin(model: Transformer, requests: Many[Request], context: int, at_once: int) -> list[list[Begun]]:
+def begin(model: Transformer, requests: Sequence[Request], context: int, at_once: int) -> list[list[Begun]]:
     """The samples of every request, one per seed; their first tokens are drawn `at_once` at a time.
 
     One host round trip. Raises ValueError without a request or a seed.

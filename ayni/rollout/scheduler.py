@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 from collections import deque
-from collections.abc import Sequence as Many
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -59,7 +59,7 @@ class Scheduler:
         self._state: DecodeState | None = None
         self._length = self._limit = 0  # the longest sequence and answer to make room for
 
-    def submit(self, requests: Many[Request]) -> list[int]:
+    def submit(self, requests: Sequence[Request]) -> list[int]:
         """Takes requests in and numbers them. Raises BadInput for a prompt that leaves no room."""
         for request in requests:
             check_room(len(request.tokens), self.context, "the prompt")

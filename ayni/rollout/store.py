@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from collections.abc import Sequence as Many
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ayni.errors import BadInput
 from ayni.files import failpoint, json_line, parse_json
 from ayni.records import Prompt, Sample, from_dict, to_dict
 
-Draw = Callable[[Many[Prompt]], list[list[Sample]]]
+Draw = Callable[[Sequence[Prompt]], list[list[Sample]]]
 
 
 def draw_all(
-    path: Path, prompts: Many[Prompt], draw: Draw, *, chunk: int, progress: Callable[[int, int], None]
+    path: Path, prompts: Sequence[Prompt], draw: Draw, *, chunk: int, progress: Callable[[int, int], None]
 ) -> list[list[Sample]]:
     """Samples of every prompt, drawn chunk by chunk and kept in `path`: one line per chunk of prompts."""
     done = read_chunks(path)

@@ -24,7 +24,7 @@ from ayni.maths.statistics import mean, proportion
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.model_directory import name_of
-from ayni.records import Prompt, Sample, Sequence, to_dict
+from ayni.records import Prompt, Sample, TokenSequence, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.combine import THRESHOLD, CombinedReward, load_combined
 from ayni.reward.model import load_reward
@@ -216,7 +216,9 @@ def judged(
     return rows
 
 
-def answers_for_kl(engines: dict[str, LocalEngine], prompts: list[Prompt], config: Config, run: Run) -> list[Sequence]:
+def answers_for_kl(
+    engines: dict[str, LocalEngine], prompts: list[Prompt], config: Config, run: Run
+) -> list[TokenSequence]:
     """The model's answers at temperature 1; none where there is no other model of the same tokens to compare with."""
     if "against" not in engines or len({p.tokenizer.fingerprint for p in engines.values()}) > 1:
         return []
@@ -228,7 +230,7 @@ def answers_for_kl(engines: dict[str, LocalEngine], prompts: list[Prompt], confi
     return [sampled_sequence(sample) for (sample,) in rollout(engine, asked, n=1, sampling=sampling, seed=seed)]
 
 
-def kl(engine: LocalEngine, reference: LocalEngine, sequences: list[Sequence], config: Config, run: Run) -> Result:
+def kl(engine: LocalEngine, reference: LocalEngine, sequences: list[TokenSequence], config: Config, run: Run) -> Result:
     """KL(π‖π_ref) per answer in nats, from answers that π drew at temperature 1."""
     ours, theirs = (
         logprob_sums(e.role, sequences, config.tokens_per_micro_batch).double().numpy() for e in (engine, reference)

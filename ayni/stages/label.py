@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable
-from collections.abc import Sequence as Many
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -241,7 +240,7 @@ def judge_all(judge: PairJudge, pairs: list[Pair], config: Config, run: Run) -> 
     return found
 
 
-def ask(judge: PairJudge, pairs: Many[Pair], times: int, safety_labels: bool) -> list[Judged]:
+def ask(judge: PairJudge, pairs: Sequence[Pair], times: int, safety_labels: bool) -> list[Judged]:
     """What the judge says of these pairs, and of safety pairs how safe their answers are."""
     firsts, seconds = [p.first for p in pairs], [p.second for p in pairs]
     verdicts = judge.verdicts([p.asked for p in pairs], firsts, seconds, times=times)

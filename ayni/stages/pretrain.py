@@ -13,7 +13,7 @@ from ayni.formats.reading import read_texts
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
 from ayni.model_directory import save_model
-from ayni.records import Sequence
+from ayni.records import TokenSequence
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
@@ -104,7 +104,7 @@ def sources(config: Config, inputs: dict[str, Any], run: Run) -> list[str]:
     return [texts[i] for i in rng(run.seed, run.name, "documents").permutation(len(texts))]
 
 
-def packed_rows(texts: list[str], tokenizer: Tokenizer, config: Config, run: Run) -> list[Sequence]:
+def packed_rows(texts: list[str], tokenizer: Tokenizer, config: Config, run: Run) -> list[TokenSequence]:
     """BOS text EOS, end to end, cut every `row_tokens`; a last incomplete row is dropped."""
     ids: list[int] = []
     for done, text in enumerate(texts, 1):
@@ -117,4 +117,4 @@ def packed_rows(texts: list[str], tokenizer: Tokenizer, config: Config, run: Run
         raise BadInput(f"the corpus has {len(stream)} tokens, a row {length}", fix="lower row_tokens or add text")
     rows = stream[: len(stream) // length * length].reshape(-1, length)
     mask = [False] + [True] * (length - 1)
-    return [Sequence(row.tolist(), mask) for row in rows]
+    return [TokenSequence(row.tolist(), mask) for row in rows]

@@ -21,7 +21,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 from ayni.errors import BadInput
-from ayni.records import Dialog, Message, Sequence
+from ayni.records import Dialog, Message, TokenSequence
 from ayni.text.tokenizer import Tokenizer
 
 TAGS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
@@ -76,7 +76,7 @@ def _finished_turn(user: str, answer: str, tokenizer: Tokenizer) -> tuple[list[i
     return joint, len(context)
 
 
-def render(dialog: Dialog, tokenizer: Tokenizer, train: Literal["all", "last"] = "all") -> Sequence:
+def render(dialog: Dialog, tokenizer: Tokenizer, train: Literal["all", "last"] = "all") -> TokenSequence:
     """A dialogue that ends with an answer. The mask is True on answer tokens and their EOS, of all or the last turn.
 
     Raises BadInput when roles do not alternate, a tag is smuggled in, or the last message is not the assistant's.
@@ -90,7 +90,7 @@ def render(dialog: Dialog, tokenizer: Tokenizer, train: Literal["all", "last"] =
         supervised = train == "all" or index == len(turns) - 1
         tokens += turn
         mask += [False] * context + [supervised] * (len(turn) - context)
-    return Sequence(tokens, mask)
+    return TokenSequence(tokens, mask)
 
 
 def render_prompt(dialog: Dialog, tokenizer: Tokenizer) -> list[int]:
@@ -103,7 +103,7 @@ def render_prompt(dialog: Dialog, tokenizer: Tokenizer) -> list[int]:
     return tokens + _open_turn(user, tokenizer)
 
 
-def answer_tokens(dialog: Dialog, answer: str, tokenizer: Tokenizer) -> Sequence:
+def answer_tokens(dialog: Dialog, answer: str, tokenizer: Tokenizer) -> TokenSequence:
     """The dialogue with `answer` as its last turn, only the answer supervised; `render_prompt(dialog)` begins it."""
     return render((*dialog, Message("assistant", answer)), tokenizer, train="last")
 
@@ -120,7 +120,7 @@ def answer_text(tokens: Iterable[int], tokenizer: Tokenizer) -> str:
     return text.removeprefix(" ").removesuffix(" ")
 
 
-def render_text(text: str, tokenizer: Tokenizer) -> Sequence:
+def render_text(text: str, tokenizer: Tokenizer) -> TokenSequence:
     """A document for pretraining: BOS + text + EOS, all supervised but BOS."""
     tokens = [tokenizer.bos, *tokenizer.encode(text), tokenizer.eos]
-    return Sequence(tokens, [False] + [True] * (len(tokens) - 1))
+    return TokenSequence(tokens, [False] + [True] * (len(tokens) - 1))

@@ -7,8 +7,7 @@ masked.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from collections.abc import Sequence as Many
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
 from typing import Self, TypeVar
 
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ayni.model.layout import Layout
-from ayni.records import Sequence
+from ayni.records import TokenSequence
 
 E = TypeVar("E")
 
@@ -70,8 +69,8 @@ class Experience(Batch):
 class Pair:
     """One comparison as sequences."""
 
-    chosen: Sequence
-    rejected: Sequence
+    chosen: TokenSequence
+    rejected: TokenSequence
     margin: float = 0.0
     safe: tuple[bool | None, bool | None] = (None, None)
     ref_logprobs: tuple[float, float] = (0.0, 0.0)
@@ -84,7 +83,7 @@ class Pair:
 class Group:
     """Candidates of one prompt, and their rewards."""
 
-    sequences: tuple[Sequence, ...]
+    sequences: tuple[TokenSequence, ...]
     rewards: tuple[float, ...]
 
     def __len__(self) -> int:
@@ -95,7 +94,7 @@ class Group:
 class Trajectory:
     """One sampled answer of an Experience; the tensors cover its own columns (n,)."""
 
-    sequence: Sequence
+    sequence: TokenSequence
     logprobs: Tensor
     advantages: Tensor
     ref_logprobs: Tensor | None = None
@@ -106,7 +105,7 @@ class Trajectory:
         return len(self.sequence.tokens)
 
 
-def _columns(sequences: Many[Sequence]) -> tuple[Tensor, Tensor, Tensor, Layout]:
+def _columns(sequences: Sequence[TokenSequence]) -> tuple[Tensor, Tensor, Tensor, Layout]:
     layout = Layout.of([len(s.tokens) for s in sequences])
     tokens = torch.tensor([t for s in sequences for t in s.tokens])
     supervised = torch.tensor([m for s in sequences for m in s.mask])
@@ -116,11 +115,11 @@ def _columns(sequences: Many[Sequence]) -> tuple[Tensor, Tensor, Tensor, Layout]
     return tokens, targets, mask, layout
 
 
-def batch_of(sequences: Many[Sequence]) -> Batch:
+def batch_of(sequences: Sequence[TokenSequence]) -> Batch:
     return Batch(*_columns(sequences))
 
 
-def pairs_of(pairs: Many[Pair]) -> Pairs:
+def pairs_of(pairs: Sequence[Pair]) -> Pairs:
     return Pairs(
         *_columns([s for p in pairs for s in (p.chosen, p.rejected)]),
         margin=torch.tensor([p.margin for p in pairs], dtype=torch.float64),
@@ -130,7 +129,7 @@ def pairs_of(pairs: Many[Pair]) -> Pairs:
     )
 
 
-def groups_of(groups: Many[Group]) -> Groups:
+def groups_of(groups: Sequence[Group]) -> Groups:
     sizes = {len(g.sequences) for g in groups}
     if len(sizes) != 1:
         raise ValueError(f"groups of different sizes {sorted(sizes)} cannot share a batch")
@@ -141,7 +140,7 @@ def groups_of(groups: Many[Group]) -> Groups:
     )
 
 
-def experience_of(trajectories: Many[Trajectory]) -> Experience:
+def experience_of(trajectories: Sequence[Trajectory]) -> Experience:
     def column(name: str) -> Tensor | None:
         parts = [getattr(trajectory, name) for trajectory in trajectories]
         return None if parts[0] is None else torch.cat(parts)
@@ -158,10 +157,10 @@ def experience_of(trajectories: Many[Trajectory]) -> Experience:
 
 def tokens_in(example: object) -> int:
     """How many tokens an example lays into a batch."""
-    return len(example.tokens) if isinstance(example, Sequence) else len(example)  # type: ignore[arg-type]
+    return len(example.tokens) if isinstance(example, TokenSequence) else len(example)  # type: ignore[arg-type]
 
 
-def cut(examples: Many[E], tokens_per_micro_batch: int) -> Iterator[list[E]]:
+def cut(examples: Sequence[E], tokens_per_micro_batch: int) -> Iterator[list[E]]:
     """Micro-batches of at most this many tokens, in order; one example is never split, however long."""
     part: list[E] = []
     room = tokens_per_micro_batch

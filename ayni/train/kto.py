@@ -15,7 +15,7 @@ from torch import Tensor
 from ayni.maths.losses import kto_loss
 from ayni.model.role import Role
 from ayni.parallel import Ranks
-from ayni.records import Sequence as TokenSequence
+from ayni.records import TokenSequence
 from ayni.train.batch import Batch, batch_of
 from ayni.train.objectives import Metrics, Objective, sum_by_sequence
 from ayni.train.reference import logprob_sums

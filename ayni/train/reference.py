@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ayni.model.role import Role
 from ayni.parallel import Ranks
-from ayni.records import Sequence as TokenSequence
+from ayni.records import TokenSequence
 from ayni.train.batch import Pair, batch_of, cut
 from ayni.train.objectives import sum_by_sequence
 
