@@ -15,7 +15,7 @@ from pydantic import ConfigDict, Strict, StringConstraints, TypeAdapter, Validat
 from ayni.errors import BadInput
 from ayni.files import parse_json
 
-Role = Literal["system", "user", "assistant"]
+MessageRole = Literal["system", "user", "assistant"]
 Task = Literal["helpfulness", "safety"]
 Rating = Literal["significantly_better", "better", "slightly_better", "negligibly_better_or_unsure"]
 Safety = Literal["chosen_safe", "both_safe", "both_unsafe"]
@@ -44,7 +44,7 @@ MARGINS: dict[str, dict[Rating, float]] = {
 @dataclass(frozen=True, slots=True)
 class Message:
     __pydantic_config__ = _CLOSED
-    role: Role
+    role: MessageRole
     content: Text
 
 

@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from ayni.feedback.entries import Batch, Gold, Item, shown_swapped
+from ayni.feedback.entries import Gold, Item, PreferenceBatch, shown_swapped
 from ayni.feedback.page.degrees import CHOICES, side_of
 from ayni.feedback.store import Store, open_store
 from ayni.records import Message, Prompt
@@ -154,7 +154,7 @@ class Outcome:
 
 def prepare(store: Store, plan: Plan) -> dict[str, str]:
     """A batch that is large enough, and the invitation of everybody by name."""
-    store.add_batch(Batch(BATCH, "Choose the answer that helps more."), items(plan))
+    store.add_batch(PreferenceBatch(BATCH, "Choose the answer that helps more."), items(plan))
     return {name: store.invite(name) for name in (f"person {number}" for number in range(plan.people))}
 
 

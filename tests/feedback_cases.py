@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ayni.feedback.entries import Batch, Entry, Gold, Item
+from ayni.feedback.entries import Entry, Gold, Item, PreferenceBatch
 from ayni.feedback.store import Store
 from ayni.records import Message, Prompt
 
@@ -33,7 +33,7 @@ def check(name: str, preferred: Any = "a", **fields: Any) -> Item:
 
 
 def filled(store: Store, *items: Item, batch: str = "week-1") -> Store:
-    store.add_batch(Batch(batch), items)
+    store.add_batch(PreferenceBatch(batch), items)
     return store
 
 

@@ -15,7 +15,7 @@ import uvicorn
 from httpx2 import Response
 from starlette.testclient import TestClient
 
-from ayni.feedback.entries import Annotator, Batch, Item
+from ayni.feedback.entries import Annotator, Item, PreferenceBatch
 from ayni.feedback.page import app
 from ayni.feedback.store import Store, open_store
 from ayni.records import Message, Prompt
@@ -112,7 +112,7 @@ def item(name: str, answer_a: str = "", answer_b: str = "", text: str = "", **fi
 
 def new_store(directory: Path, *items: Item, **batch: Any) -> Store:
     store = open_store(str(directory / "page.db"))
-    store.add_batch(Batch("week-1", **batch), items or [item(name) for name in ("ayllu", "quinoa", "quipu")])
+    store.add_batch(PreferenceBatch("week-1", **batch), items or [item(name) for name in ("ayllu", "quinoa", "quipu")])
     return store
 
 

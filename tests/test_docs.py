@@ -195,7 +195,7 @@ def test_readme_python_runs(demo: Path) -> None:
     ((_, body),) = blocks(ROOT / "README.md", "python")
     assert len(body.splitlines()) <= 16
     named = re.findall(r'glob\("\*-([\w-]+)-\*/model"\)', body)
-    assert set(named) <= {step.name for step in read_recipe(ROOT / "recipes" / "mini.yaml").steps}
+    assert set(named) <= {stage.name for stage in read_recipe(ROOT / "recipes" / "mini.yaml").stages}
     values: dict[str, Any] = {}
     with contextlib.redirect_stdout(io.StringIO()) as said:
         exec(body, values)
@@ -222,7 +222,12 @@ def test_the_tours_columns_are_what_batch_of_makes() -> None:
 def test_the_tours_recipe_reads(tmp_path: Path) -> None:
     ((_, body),) = blocks(ROOT / "docs" / "tour.md", "yaml")
     (tmp_path / "tiny.yaml").write_text(body, encoding="utf-8")
-    assert [step.name for step in read_recipe(tmp_path / "tiny.yaml").steps] == ["village", "tokenizer", "base", "sft"]
+    assert [stage.name for stage in read_recipe(tmp_path / "tiny.yaml").stages] == [
+        "village",
+        "tokenizer",
+        "base",
+        "sft",
+    ]
 
 
 def test_the_afternoon_is_as_short_as_promised() -> None:

@@ -182,7 +182,7 @@ def recipe(tmp_path: Path, place: Path, stages: dict[str, Small], monkeypatch: p
 
 
 def test_a_recipe_of_the_right_kinds_reads(recipe: Path) -> None:
-    assert len(read_recipe(recipe).steps) == 10
+    assert len(read_recipe(recipe).stages) == 10
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from crowd import HOST, Browser, Server, given, server
 from page_visitor import Page, item
 from test_feedback_page_hostile import CROSS, HOSTILE, UNSEEN
 
-from ayni.feedback.entries import Batch
+from ayni.feedback.entries import PreferenceBatch
 from ayni.feedback.page.guard import HEADERS
 from ayni.feedback.page.serving import listening
 from ayni.feedback.store import Store, open_store
@@ -71,9 +71,9 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     directory = tmp_path_factory.mktemp("wire")
     with open_store(str(directory / "page.db")) as store:
-        store.add_batch(Batch("hostile", HOSTILE), [item("evil", HOSTILE, UNSEEN.replace("\0", ""), HOSTILE)])
-        store.add_batch(Batch("big"), [item("big", BIG, BIG[::-1], BIG[:1000])])
-        store.add_batch(Batch("week-1"), [item(f"i{number}", overlap=9) for number in range(9)])
+        store.add_batch(PreferenceBatch("hostile", HOSTILE), [item("evil", HOSTILE, UNSEEN.replace("\0", ""), HOSTILE)])
+        store.add_batch(PreferenceBatch("big"), [item("big", BIG, BIG[::-1], BIG[:1000])])
+        store.add_batch(PreferenceBatch("week-1"), [item(f"i{number}", overlap=9) for number in range(9)])
         with server(str(directory / "page.db"), directory / "log") as running:
             made = Site(running, store)
             yield made

@@ -11,7 +11,7 @@ import pytest
 from feedback_cases import Clock, check, filled, item, said
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import Batch, Entry, Gold, Item, Progress, shown_swapped
+from ayni.feedback.entries import Entry, Gold, Item, PreferenceBatch, Progress, shown_swapped
 from ayni.feedback.records_of import comparisons
 from ayni.feedback.store import Store, open_store
 from ayni.records import Comparison, Message, Prompt
@@ -44,7 +44,9 @@ def bob(store: Store) -> str:
 
 class TestBatches:
     def test_all_of_it_comes_back(self, store: Store) -> None:
-        batch = Batch("week-1", "Be kind. 👍", {"safety": 0.5}, {"models": ["new", "old"], "temperature": 1.0})
+        batch = PreferenceBatch(
+            "week-1", "Be kind. 👍", {"safety": 0.5}, {"models": ["new", "old"], "temperature": 1.0}
+        )
         dialog = (Message("system", "Be brief."), Message("user", "Hi\r\n\u202e"), Message("assistant", ""))
         full = Item(
             "week-1:1",
@@ -68,34 +70,44 @@ class TestBatches:
 
     def test_batches_come_oldest_first(self, store: Store, clock: Clock) -> None:
         for name in ("b", "a", "c"):
-            store.add_batch(Batch(name), [])
+            store.add_batch(PreferenceBatch(name), [])
             clock.go_on(1)
         assert [batch.id for batch in store.batches()] == ["b", "a", "c"]
 
     @pytest.mark.parametrize(
         ("batch", "items", "what"),
         [
-            (Batch("week-1"), [item("new")], "batch: batch week-1 exists"),
-            (Batch("w"), [item("new"), item("old")], "items: item old exists"),
-            (Batch("w"), [item("new"), item("new")], "items: two items have the id new"),
-            (Batch("w"), [item("new", dialogue_id="d", turn=1)], "items: item new is a dialogue's turn"),
-            (Batch("../w"), [item("new")], "batch: '../w' is not a name for it"),
-            (Batch(""), [item("new")], "batch: '' is not a name for it"),
-            (Batch("w", task_mix={"maths": 1.0}), [item("new")], "task_mix: 'maths' is not one of"),
-            (Batch("w", settings={"x": float("nan")}), [item("new")], "settings: cannot be kept as JSON"),
-            (Batch("w", guidelines="\x00"), [item("new")], "guidelines: the text has a NUL character"),
-            (Batch("w"), [item("new", overlap=0)], "overlap: 0 is not a count ≥ 1"),
-            (Batch("w"), [item("new", task="maths")], "task: 'maths' is not one of helpfulness, safety"),
-            (Batch("w"), [item("new/1")], "item: 'new/1' is not a name for it"),
-            (Batch("w"), [check("new", "c")], "gold.preferred: 'c' is not one of a, b"),
-            (Batch("w"), [item("new", gold=Gold("a", "best"))], "gold.rating: 'best' is not one of"),
-            (Batch("w"), [replace(item("new"), answer_b="so\x00")], "answer_b: the text has a NUL character"),
-            (Batch("w"), [replace(item("new"), answer_a="so\ud800")], "answer_a: character 3 of the text is half"),
-            (Batch("w"), [item("new", sampling_a={"seed": object()})], "sampling_a: cannot be kept as JSON"),
-            (Batch("w"), [replace(item("new"), prompt=Prompt("p", ()))], "prompt: the dialogue does not end with"),
+            (PreferenceBatch("week-1"), [item("new")], "batch: batch week-1 exists"),
+            (PreferenceBatch("w"), [item("new"), item("old")], "items: item old exists"),
+            (PreferenceBatch("w"), [item("new"), item("new")], "items: two items have the id new"),
+            (PreferenceBatch("w"), [item("new", dialogue_id="d", turn=1)], "items: item new is a dialogue's turn"),
+            (PreferenceBatch("../w"), [item("new")], "batch: '../w' is not a name for it"),
+            (PreferenceBatch(""), [item("new")], "batch: '' is not a name for it"),
+            (PreferenceBatch("w", task_mix={"maths": 1.0}), [item("new")], "task_mix: 'maths' is not one of"),
+            (PreferenceBatch("w", settings={"x": float("nan")}), [item("new")], "settings: cannot be kept as JSON"),
+            (PreferenceBatch("w", guidelines="\x00"), [item("new")], "guidelines: the text has a NUL character"),
+            (PreferenceBatch("w"), [item("new", overlap=0)], "overlap: 0 is not a count ≥ 1"),
+            (PreferenceBatch("w"), [item("new", task="maths")], "task: 'maths' is not one of helpfulness, safety"),
+            (PreferenceBatch("w"), [item("new/1")], "item: 'new/1' is not a name for it"),
+            (PreferenceBatch("w"), [check("new", "c")], "gold.preferred: 'c' is not one of a, b"),
+            (PreferenceBatch("w"), [item("new", gold=Gold("a", "best"))], "gold.rating: 'best' is not one of"),
+            (PreferenceBatch("w"), [replace(item("new"), answer_b="so\x00")], "answer_b: the text has a NUL character"),
+            (
+                PreferenceBatch("w"),
+                [replace(item("new"), answer_a="so\ud800")],
+                "answer_a: character 3 of the text is half",
+            ),
+            (PreferenceBatch("w"), [item("new", sampling_a={"seed": object()})], "sampling_a: cannot be kept as JSON"),
+            (
+                PreferenceBatch("w"),
+                [replace(item("new"), prompt=Prompt("p", ()))],
+                "prompt: the dialogue does not end with",
+            ),
         ],
     )
-    def test_what_is_refused_leaves_nothing(self, store: Store, batch: Batch, items: list[Item], what: str) -> None:
+    def test_what_is_refused_leaves_nothing(
+        self, store: Store, batch: PreferenceBatch, items: list[Item], what: str
+    ) -> None:
         filled(store, item("old"))
         before = store.batches()
         with pytest.raises(BadInput) as error:
@@ -131,7 +143,7 @@ class TestBatches:
         filled(store, *items)
         assert [each.id for each in store.items("week-1")] == [each.id for each in items]
         with pytest.raises(BadInput, match="item i1200 exists"):
-            store.add_batch(Batch("again"), items[::-1][:1])
+            store.add_batch(PreferenceBatch("again"), items[::-1][:1])
 
 
 class TestQueue:

@@ -15,7 +15,7 @@ from ayni.errors import BadInput
 from ayni.model.layout import Layout
 from ayni.model.role import Role
 from ayni.model.transformer import Transformer
-from ayni.quality.judge_consistency import Said, agreement_results, consistency_results
+from ayni.quality.judge_consistency import AnnotatorChoice, agreement_results, consistency_results
 from ayni.records import Message, Prompt
 from ayni.reward.judge_prompts import DECIDE, OPTIONS, THEN_DECIDE, THINK, pair_question, safety_question
 from ayni.reward.option_judge import Choice, OptionJudge, choice_of, option_logprobs
@@ -275,8 +275,12 @@ def test_self_consistency_by_hand() -> None:
 
 def test_agreement_by_hand() -> None:
     verdicts = [Verdict((0.9,), (0.9,)), Verdict((0.9,), (0.8,)), Verdict((0.5,), (0.5,))]
-    said = [[Said(True, "better"), Said(False)], [Said(True, "better")], [Said(True, "slightly_better")]]
-    rows = {row.metric: row for row in agreement_results(prompts(3), verdicts, said, judge="j")}
+    choices = [
+        [AnnotatorChoice(True, "better"), AnnotatorChoice(False)],
+        [AnnotatorChoice(True, "better")],
+        [AnnotatorChoice(True, "slightly_better")],
+    ]
+    rows = {row.metric: row for row in agreement_results(prompts(3), verdicts, choices, judge="j")}
     whole = rows["judge_agreement"]
     assert (whole.n, whole.wins, whole.ties, whole.losses, whole.axis) == (4, 2, 1, 1, "helpfulness")
     assert whole.value == pytest.approx(2 / 3)

@@ -114,11 +114,11 @@ class Conversation:
     def answer(self, text: str) -> None:
         """One answer, streamed to stdout; what Ctrl-C cut off counts as said."""
         self.turns.append(Message("user", text))
-        said = ""
+        answer = ""
         try:
             dialog = self.fitting()
             for piece in self.chosen(dialog) if self.reward is not None else self.streamed(dialog):
-                said += piece
+                answer += piece
                 sys.stdout.write(_harmless(piece))
                 sys.stdout.flush()
         except AyniError as error:
@@ -129,7 +129,7 @@ class Conversation:
             say("(stopped)")
         print(flush=True)
         self.count += 1
-        self.turns.append(Message("assistant", said.strip()))
+        self.turns.append(Message("assistant", answer.strip()))
 
     def fitting(self) -> Dialog:
         """The dialogue that fits the model's context with room to answer; the oldest turns are forgotten first."""

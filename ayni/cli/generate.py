@@ -81,14 +81,14 @@ def _check_room(tokens: list[int], context: int) -> None:
 def _rows(engine: Engine, items: list[str | Dialog], requests: list[Request], seed: int) -> Iterator[dict[str, Any]]:
     for index, (item, request, group) in enumerate(zip(items, requests, engine.generate(requests), strict=True)):
         for k, (ids, logprobs) in enumerate(group):
-            said = _continuation(request.tokens, ids, engine.tokenizer) if isinstance(item, str) else None
+            continued = _continuation(request.tokens, ids, engine.tokenizer) if isinstance(item, str) else None
             yield {
                 "index": index,
                 "sample": k,
                 "prompt_tokens": list(request.tokens),
                 "tokens": ids,
                 "logprobs": logprobs,
-                "text": answer_text(ids, engine.tokenizer) if said is None else said,
+                "text": answer_text(ids, engine.tokenizer) if continued is None else continued,
                 "finish_reason": "stop" if ids[-1] == engine.tokenizer.eos else "length",
                 "seed": seed,
             }

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from sqlalchemy import Connection, insert, select, update
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import Annotator, Role
+from ayni.feedback.entries import AccountRole, Annotator
 from ayni.feedback.rules import check_person
 from ayni.feedback.schema import annotators, invitations, sessions
 
@@ -19,7 +19,7 @@ def stamp(now: datetime) -> str:
     return now.isoformat(timespec="microseconds")
 
 
-def enrol(connection: Connection, now: datetime, name: str, role: Role) -> Annotator:
+def enrol(connection: Connection, now: datetime, name: str, role: AccountRole) -> Annotator:
     """The annotator of that name, new or not; BadInput when it has another role or is retired."""
     check_person(name, role)
     row = connection.execute(select(annotators).where(annotators.c.name == name)).one_or_none()
@@ -57,7 +57,7 @@ def retire(connection: Connection, now: datetime, annotator_id: str) -> None:
     connection.execute(update(annotators).where(mine).values(retired_at=stamp(now)))
 
 
-def invite(connection: Connection, now: datetime, name: str, role: Role, days: float) -> str:
+def invite(connection: Connection, now: datetime, name: str, role: AccountRole, days: float) -> str:
     person = enrol(connection, now, name, role)
     token = secrets.token_urlsafe(32)
     connection.execute(

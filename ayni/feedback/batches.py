@@ -11,13 +11,13 @@ from sqlalchemy import ColumnElement, Connection, case, func, insert, select, up
 
 from ayni.errors import BadInput
 from ayni.feedback.accounts import stamp
-from ayni.feedback.entries import Batch, Item, Progress
-from ayni.feedback.rows import TEXTS, batch_of, batch_row, item_of, item_row
+from ayni.feedback.entries import Item, PreferenceBatch, Progress
+from ayni.feedback.rows import TEXTS, batch_from_row, batch_row, item_of, item_row
 from ayni.feedback.rules import check_batch, check_item
 from ayni.feedback.schema import annotators, batches, items, standing, tallies
 
 
-def add_batch(connection: Connection, now: datetime, batch: Batch, members: Sequence[Item]) -> None:
+def add_batch(connection: Connection, now: datetime, batch: PreferenceBatch, members: Sequence[Item]) -> None:
     """BadInput when the batch's name or an item's id exists."""
     check_batch(batch)
     if connection.execute(select(batches.c.id).where(batches.c.id == batch.id)).first():
@@ -61,20 +61,20 @@ def tally_row(item: Item) -> dict[str, Any]:
     }
 
 
-def all_batches(connection: Connection) -> list[Batch]:
+def all_batches(connection: Connection) -> list[PreferenceBatch]:
     """Oldest first."""
     rows = connection.execute(select(batches).order_by(batches.c.created_at, batches.c.id))
-    return [batch_of(row) for row in rows]
+    return [batch_from_row(row) for row in rows]
 
 
-def batch(connection: Connection, batch_id: str) -> Batch:
+def batch(connection: Connection, batch_id: str) -> PreferenceBatch:
     row = connection.execute(select(batches).where(batches.c.id == batch_id)).one_or_none()
     if row is None:
         raise BadInput(f"there is no batch {batch_id!r}", field="batch")
-    return batch_of(row)
+    return batch_from_row(row)
 
 
-def open_batch(connection: Connection, batch_id: str) -> Batch:
+def open_batch(connection: Connection, batch_id: str) -> PreferenceBatch:
     found = batch(connection, batch_id)
     if found.closed_at is not None:
         raise closed(batch_id)

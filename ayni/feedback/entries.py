@@ -12,10 +12,10 @@ from ayni.records import Prompt, Rating, Task
 from ayni.seeds import seed_of
 
 Side = Literal["a", "b"]
-Role = Literal["annotator", "admin"]
+AccountRole = Literal["annotator", "admin"]
 Kind = Literal["judged", "skipped", "flagged", "withdrawn"]
 SIDES: tuple[Side, ...] = ("a", "b")
-ROLES: tuple[Role, ...] = ("annotator", "admin")
+ROLES: tuple[AccountRole, ...] = ("annotator", "admin")
 KINDS: tuple[Kind, ...] = ("judged", "skipped", "flagged", "withdrawn")
 
 
@@ -23,13 +23,13 @@ KINDS: tuple[Kind, ...] = ("judged", "skipped", "flagged", "withdrawn")
 class Annotator:
     id: str
     name: str
-    role: Role = "annotator"
+    role: AccountRole = "annotator"
     created_at: str = ""
     retired_at: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class PreferenceBatch:
     """A week's comparisons; `id` is its name. The store fills in the times.
 
     `task_mix`: share of each task. `settings`: models, sampling: what made it.

@@ -9,23 +9,23 @@ from typing import Any
 from sqlalchemy import Row
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import Batch, Dialogue, Entry, Gold, Item
+from ayni.feedback.entries import Dialogue, Entry, Gold, Item, PreferenceBatch
 from ayni.feedback.rules import check_text
 from ayni.records import Prompt, from_json, to_dict
 
 TEXTS = ("prompt", "answer_a", "answer_b")  # the columns of `items` that may be megabytes
 
 
-def batch_row(batch: Batch) -> dict[str, Any]:
+def batch_row(batch: PreferenceBatch) -> dict[str, Any]:
     return asdict(batch) | {
         "task_mix": to_text(batch.task_mix, "task_mix"),
         "settings": to_text(batch.settings, "settings"),
     }
 
 
-def batch_of(row: Row[Any]) -> Batch:
+def batch_from_row(row: Row[Any]) -> PreferenceBatch:
     values = dict(row._mapping)
-    return Batch(**values | {"task_mix": json.loads(row.task_mix), "settings": json.loads(row.settings)})
+    return PreferenceBatch(**values | {"task_mix": json.loads(row.task_mix), "settings": json.loads(row.settings)})
 
 
 def item_row(item: Item) -> dict[str, Any]:

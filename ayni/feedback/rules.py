@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import KINDS, ROLES, SIDES, Batch, Entry, Item, Role
+from ayni.feedback.entries import KINDS, ROLES, SIDES, AccountRole, Entry, Item, PreferenceBatch
 from ayni.records import RATINGS, Task
 
 TASKS: tuple[Task, ...] = ("helpfulness", "safety")
@@ -53,7 +53,7 @@ def _check_judged(entry: Entry, task: Task) -> None:
             )
 
 
-def check_batch(batch: Batch) -> None:
+def check_batch(batch: PreferenceBatch) -> None:
     check_id(batch.id, "batch")
     check_text(batch.guidelines, "guidelines")
     for task in batch.task_mix:
@@ -91,7 +91,7 @@ def check_id(name: str, field: str) -> None:
         )
 
 
-def check_person(name: str, role: Role) -> None:
+def check_person(name: str, role: AccountRole) -> None:
     """Names are shown to others: no control characters, no invisible ones that turn text around."""
     if not 1 <= len(name) <= 100 or name != name.strip() or any(unicodedata.category(c)[0] == "C" for c in name):
         raise BadInput(f"{name[:100]!r} is not a name", field="name", fix="use 1 to 100 visible characters")

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from ayni.feedback import accounts, batches, check, dialogues, judgements, queue
 from ayni.feedback.database import Database, open_database
-from ayni.feedback.entries import Annotator, Batch, Dialogue, Entry, Item, Judged, Progress, Role
+from ayni.feedback.entries import AccountRole, Annotator, Dialogue, Entry, Item, Judged, PreferenceBatch, Progress
 from ayni.feedback.schema import items
 from ayni.records import Prompt, Task
 
@@ -52,17 +52,17 @@ class Store:
 
     # Batches and items
 
-    def add_batch(self, batch: Batch, items: Sequence[Item]) -> None:
+    def add_batch(self, batch: PreferenceBatch, items: Sequence[Item]) -> None:
         """All or nothing; BadInput when the batch's name or an item's id exists. Positions follow the order given."""
         with self._database.write() as connection:
             batches.add_batch(connection, self._clock(), batch, items)
 
-    def batches(self) -> list[Batch]:
+    def batches(self) -> list[PreferenceBatch]:
         """Oldest first, closed ones too."""
         with self._database.look() as connection:
             return batches.all_batches(connection)
 
-    def batch(self, batch_id: str) -> Batch:
+    def batch(self, batch_id: str) -> PreferenceBatch:
         with self._database.look() as connection:
             return batches.batch(connection, batch_id)
 
@@ -220,7 +220,7 @@ class Store:
 
     # People
 
-    def enrol(self, name: str, role: Role = "annotator") -> Annotator:
+    def enrol(self, name: str, role: AccountRole = "annotator") -> Annotator:
         """The annotator of that name, new or not; BadInput when they have another role or are retired."""
         with self._database.write() as connection:
             return accounts.enrol(connection, self._clock(), name, role)
@@ -239,7 +239,7 @@ class Store:
         with self._database.write() as connection:
             accounts.retire(connection, self._clock(), annotator_id)
 
-    def invite(self, name: str, role: Role = "annotator", days: float = 7) -> str:
+    def invite(self, name: str, role: AccountRole = "annotator", days: float = 7) -> str:
         """A one-use token, shown once: the store keeps its hash only. Makes the annotator where new."""
         with self._database.write() as connection:
             return accounts.invite(connection, self._clock(), name, role, days)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 from ayni.errors import BadInput
 from ayni.formats.rows import Row
-from ayni.records import Dialog, Message, Role
+from ayni.records import Dialog, Message, MessageRole
 from ayni.text.chat import check_dialog
 
-ROLES: dict[str, Role] = {role: role for role in ("system", "user", "assistant")}
+ROLES: dict[str, MessageRole] = {role: role for role in ("system", "user", "assistant")}
 
 
 def check_text(row: Row, text: Any, field: str, *, blank: bool = False) -> str:
@@ -54,7 +54,7 @@ def messages(
     field: str,
     *,
     keys: tuple[str, str] = ("role", "content"),
-    roles: dict[str, Role] = ROLES,
+    roles: dict[str, MessageRole] = ROLES,
 ) -> Dialog:
     """A list of messages; roles, types and blank texts are checked, their order is not."""
     if not isinstance(value, list) or not value:

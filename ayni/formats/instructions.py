@@ -8,7 +8,7 @@ from ayni.formats.building import make_demonstration, make_prompt
 from ayni.formats.fields import check_text, instruction_dialog, text_field
 from ayni.formats.format import Format
 from ayni.formats.rows import Row
-from ayni.records import Demonstration, Dialog, Message, Prompt, Role
+from ayni.records import Demonstration, Dialog, Message, MessageRole, Prompt
 
 
 def alpaca_demonstrations(row: Row) -> Iterator[Demonstration]:
@@ -31,7 +31,7 @@ def _with_history(row: Row) -> Dialog:
     for index, pair in enumerate(history):
         if not isinstance(pair, list) or len(pair) != 2:
             raise row.error("expected a pair of texts", f"history.{index}")
-        roles: tuple[Role, Role] = ("user", "assistant")
+        roles: tuple[MessageRole, MessageRole] = ("user", "assistant")
         before += [
             Message(role, check_text(row, text, f"history.{index}")) for role, text in zip(roles, pair, strict=True)
         ]

@@ -9,7 +9,7 @@ from ayni.formats.building import make_comparison, make_demonstration, make_prom
 from ayni.formats.fields import check_text, checked
 from ayni.formats.format import Format
 from ayni.formats.rows import Row, Skip
-from ayni.records import Comparison, Demonstration, Dialog, Message, Prompt, Role
+from ayni.records import Comparison, Demonstration, Dialog, Message, MessageRole, Prompt
 
 
 def _walk(row: Row, node: Any, field: str, before: Dialog) -> Iterator[tuple[Dialog, list[dict[str, Any]], str]]:
@@ -83,7 +83,7 @@ def oasst_demonstrations(row: Row) -> Iterator[Demonstration]:
         if not replies:
             break
         following = (_ranked(replies) or replies)[0]
-        role: Role = "assistant" if following["role"] == "assistant" else "user"
+        role: MessageRole = "assistant" if following["role"] == "assistant" else "user"
         dialog = (*dialog, Message(role, following["text"]))
     if not best:
         raise Skip("no answer in the tree")

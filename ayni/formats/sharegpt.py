@@ -9,11 +9,11 @@ from ayni.formats.building import make_comparison, make_demonstration, make_prom
 from ayni.formats.fields import ROLES, messages
 from ayni.formats.format import Format, with_prompts
 from ayni.formats.rows import Row
-from ayni.records import Comparison, Demonstration, Dialog, Prompt, Role
+from ayni.records import Comparison, Demonstration, Dialog, MessageRole, Prompt
 
-_ROLES: dict[str, Role] = {
+_ROLES: dict[str, MessageRole] = {
     **ROLES,
-    **cast(dict[str, Role], {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bard": "assistant"}),
+    **cast(dict[str, MessageRole], {"human": "user", "gpt": "assistant", "chatgpt": "assistant", "bard": "assistant"}),
 }
 
 

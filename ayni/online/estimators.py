@@ -130,9 +130,9 @@ class GroupNormalised(Estimator):
 
 def token_rewards(answers: Answers, beta: float) -> Tensor:
     """−β log π/π_ref at every token, the answer's reward at its last: (T,)."""
-    said, batch = answers.reading, answers.batch
-    reference = said.logprobs if said.ref_logprobs is None else said.ref_logprobs
-    return kl_rewards(said.logprobs, reference, answers.rewards, batch.mask, batch.layout.ends - 1, beta=beta)
+    reading, batch = answers.reading, answers.batch
+    reference = reading.logprobs if reading.ref_logprobs is None else reading.ref_logprobs
+    return kl_rewards(reading.logprobs, reference, answers.rewards, batch.mask, batch.layout.ends - 1, beta=beta)
 
 
 def charged_rewards(answers: Answers, beta: float) -> Tensor:

@@ -40,10 +40,10 @@ class Answers:
 
     def log_ratios(self) -> Tensor:
         """log π − log π_ref of every sampled token: (T,); zero without a reference."""
-        said = self.reading
-        if said.ref_logprobs is None:
-            return torch.zeros_like(said.logprobs)
-        return torch.where(self.batch.mask, said.logprobs - said.ref_logprobs, torch.zeros_like(said.logprobs))
+        reading = self.reading
+        if reading.ref_logprobs is None:
+            return torch.zeros_like(reading.logprobs)
+        return torch.where(self.batch.mask, reading.logprobs - reading.ref_logprobs, torch.zeros_like(reading.logprobs))
 
     def kl(self) -> Tensor:
         """Σ_t log π/π_ref of every answer, in nats: (N,)."""
@@ -98,7 +98,7 @@ def _spread(x: Tensor, batch: Batch) -> Tensor:
 def trajectories(answers: Answers, advantages: Tensor, returns: Tensor | None) -> list[Trajectory]:
     """One per answer, ready to be shuffled and cut: advantages and returns (T,)."""
     sizes = list(answers.batch.layout.lengths)
-    said = answers.reading
-    columns = (said.logprobs, advantages, said.ref_logprobs, said.values, returns)
+    reading = answers.reading
+    columns = (reading.logprobs, advantages, reading.ref_logprobs, reading.values, returns)
     parts = [[None] * len(sizes) if x is None else x.split(sizes) for x in columns]
     return [Trajectory(*row) for row in zip(answers.sequences, *parts, strict=True)]

@@ -18,8 +18,8 @@ from ayni.reward.verdicts import Verdict, preference
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
-    """What an annotator said of a pair: whether the first answer is better, and how much."""
+class AnnotatorChoice:
+    """An annotator's choice of a pair: whether the first answer is better, and how much."""
 
     prefers_first: bool
     rating: Rating | None = None
@@ -94,7 +94,7 @@ def consistency_results(
 def agreement_results(
     prompts: Sequence[Prompt],
     verdicts: Sequence[Verdict],
-    said: Sequence[Sequence[Said]],
+    choices: Sequence[Sequence[AnnotatorChoice]],
     *,
     judge: str,
     split: str | None = None,
@@ -103,11 +103,11 @@ def agreement_results(
 ) -> list[Result]:
     """Per task `judge_agreement`: how often the judge prefers what annotators did, and `judge_agreement:RATING`.
 
-    `said` holds what each annotator of a pair said. Wins agree, losses disagree; pairs on which the judge does
+    `choices` holds what each annotator of a pair chose. Wins agree, losses disagree; pairs on which the judge does
     not decide are ties, and left out of the share.
     """
     rows = []
-    pairs = [(p.task, v, s) for p, v, several in zip(prompts, verdicts, said, strict=True) for s in several]
+    pairs = [(p.task, v, s) for p, v, several in zip(prompts, verdicts, choices, strict=True) for s in several]
     for task in dict.fromkeys(task for task, _, _ in pairs):
         mine = [(v, s) for t, v, s in pairs if t == task]
         ratings = [rating for rating in RATINGS if any(s.rating == rating for _, s in mine)]

@@ -173,14 +173,14 @@ def stream(engine: Engine, dialog: Dialog, *, sampling: Sampling, seed: int) -> 
     prompt = render_prompt(dialog, engine.tokenizer)
     check_room(len(prompt), engine.context, "the prompt")
     ids: list[int] = []
-    said = ""
+    shown = ""
     for token in engine.stream(Request(tuple(prompt), (seed,), sampling)):
         ids.append(token)
         text = _settled(answer_text(ids, engine.tokenizer))
-        if len(text) > len(said):
-            yield text[len(said) :]
-            said = text
-    yield answer_text(ids, engine.tokenizer)[len(said) :]
+        if len(text) > len(shown):
+            yield text[len(shown) :]
+            shown = text
+    yield answer_text(ids, engine.tokenizer)[len(shown) :]
 
 
 def _settled(text: str) -> str:

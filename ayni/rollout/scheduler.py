@@ -114,7 +114,7 @@ class Scheduler:
         ended = [(slot, owner) for slot, owner in busy if not going_on[slot]]
         for slot, _ in ended:
             self._owners[slot] = None
-        return [Finished(owner.id, owner.k, Drawn(ids, said)) for owner, ids, said in self._drawn(ended)]
+        return [Finished(owner.id, owner.k, Drawn(ids, logprobs)) for owner, ids, logprobs in self._drawn(ended)]
 
     def _drawn(self, slots: list[tuple[int, _Running]]) -> list[tuple[_Running, list[int], list[float]]]:
         """What was drawn in these slots."""

@@ -27,7 +27,7 @@ from ayni.runs.execution import (
     reusable,
     warn_of_other_source,
 )
-from ayni.runs.recipe import Recipe, Step, read_recipe
+from ayni.runs.recipe import Recipe, RecipeStage, read_recipe
 from ayni.runs.sealing import read_seal
 
 __all__ = ["Progress", "execute", "run_recipe"]
@@ -113,32 +113,34 @@ def run_recipe(
     recipe = read_recipe(path, sets)
     from ayni.parallel import Ranks  # not before the recipe's environment is set: it imports torch
 
-    steps = _wanted(recipe, only)
+    entries = _wanted(recipe, only)
     directory = out or Path("runs") / recipe.name
-    stages = [Progress(step.name, step.stage.kind, inputs=_shown(step)) for step in steps]
+    stages = [Progress(entry.name, entry.stage.kind, inputs=_shown(entry)) for entry in entries]
     leads = Ranks.current().rank == 0
     quiet = quiet or not leads
     board = _Board(directory, recipe.name, stages, watch, leads)
     places: dict[str, Path] = {}  # where the finished stages lie
-    anew = {step.name for step in steps if fresh and (not only or step.name in only)}
+    anew = {entry.name for entry in entries if fresh and (not only or entry.name in only)}
     refuse_foreign(directory, {"recipe.yaml", "status.json"}, "run")
     if dry_run:
         board.status = "planned"
-        _plan(recipe, steps, board, anew)
+        _plan(recipe, entries, board, anew)
         return board.summary()
     with ours(directory, keep=lambda: bool(places)) if leads else contextlib.nullcontext():
         if leads:
             write_text(directory / "recipe.yaml", dump_yaml(recipe.resolved()))
         board.write()
-        for index, (step, stage) in enumerate(zip(steps, board.stages, strict=True)):
-            number = recipe.steps.index(step) + 1
+        for index, (entry, stage) in enumerate(zip(entries, board.stages, strict=True)):
+            number = recipe.stages.index(entry) + 1
             with _reported(board, stage):
-                places[step.name] = _run_step(step, stage, places, board, number, fresh=step.name in anew, quiet=quiet)
+                places[entry.name] = _run_stage(
+                    entry, stage, places, board, number, fresh=entry.name in anew, quiet=quiet
+                )
             board.gather()
             board.write()
             if not quiet:
                 took = f" in {stage.seconds:.0f} s" if stage.state == "ran" else ""
-                print(f"[{index + 1}/{len(steps)}] {step.name}: {stage.state}{took}", file=sys.stderr, flush=True)
+                print(f"[{index + 1}/{len(entries)}] {entry.name}: {stage.state}{took}", file=sys.stderr, flush=True)
         board.status = "done"
         board.write()
         if not quiet:
@@ -146,8 +148,8 @@ def run_recipe(
     return board.summary()
 
 
-def _run_step(
-    step: Step,
+def _run_stage(
+    entry: RecipeStage,
     stage: Progress,
     places: Mapping[str, Path],
     board: _Board,
@@ -156,11 +158,11 @@ def _run_step(
     fresh: bool,
     quiet: bool,
 ) -> Path:
-    job = _job(step, places)
-    place = _place(board.directory, step.name, job.identity, number)
+    job = _job(entry, places)
+    place = _place(board.directory, entry.name, job.identity, number)
     stage.directory, stage.hash, stage.state = str(place.relative_to(board.directory)), job.identity, "running"
     board.write()
-    stage.state = execute_job(job, place, name=step.name, fresh=fresh, quiet=quiet)
+    stage.state = execute_job(job, place, name=entry.name, fresh=fresh, quiet=quiet)
     stage.seconds = (read_seal(place) or {}).get("seconds")
     return place
 
@@ -177,12 +179,12 @@ def _reported(board: _Board, stage: Progress) -> Iterator[None]:
         raise
 
 
-def _job(step: Step, places: Mapping[str, Path]) -> Job:
+def _job(entry: RecipeStage, places: Mapping[str, Path]) -> Job:
     inputs: dict[str, Path | list[Path]] = {}
-    for name, references in step.inputs.items():
+    for name, references in entry.inputs.items():
         paths = [r.path if r.stage is None else places[r.stage] / r.path for r in references]
-        inputs[name] = paths if step.stage.inputs[name].many else paths[0]
-    return job_of(step.stage, step.config, inputs, step.seed)
+        inputs[name] = paths if entry.stage.inputs[name].many else paths[0]
+    return job_of(entry.stage, entry.config, inputs, entry.seed)
 
 
 def _place(directory: Path, name: str, identity: str, number: int) -> Path:
@@ -193,13 +195,13 @@ def _place(directory: Path, name: str, identity: str, number: int) -> Path:
     return min(held, default=stages / f"{number:02d}-{name}-{identity[:8]}")
 
 
-def _shown(step: Step) -> dict[str, list[str]]:
-    return {name: [r.stage or r.text for r in references] for name, references in step.inputs.items()}
+def _shown(entry: RecipeStage) -> dict[str, list[str]]:
+    return {name: [r.stage or r.text for r in references] for name, references in entry.inputs.items()}
 
 
-def _wanted(recipe: Recipe, only: Collection[str]) -> list[Step]:
-    """The steps named in `only` and all they need, in the recipe's order; all of them when it is empty."""
-    by_name = {step.name: step for step in recipe.steps}
+def _wanted(recipe: Recipe, only: Collection[str]) -> list[RecipeStage]:
+    """The entries named in `only` and all they need, in the recipe's order; all of them when it is empty."""
+    by_name = {entry.name: entry for entry in recipe.stages}
     for name in only:
         if name not in by_name:
             raise BadInput(f"there is no stage {name!r}", path=recipe.path, fix=f"stages: {', '.join(by_name)}")
@@ -209,16 +211,16 @@ def _wanted(recipe: Recipe, only: Collection[str]) -> list[Step]:
         if name not in wanted:
             wanted.add(name)
             waiting += by_name[name].needs()
-    return [step for step in recipe.steps if step.name in wanted]
+    return [entry for entry in recipe.stages if entry.name in wanted]
 
 
-def _plan(recipe: Recipe, steps: Sequence[Step], board: _Board, anew: Collection[str]) -> None:
+def _plan(recipe: Recipe, entries: Sequence[RecipeStage], board: _Board, anew: Collection[str]) -> None:
     """Fill in what is known before anything runs: a stage after one that has to run has no identity yet."""
     places: dict[str, Path] = {}
-    for step, stage in zip(steps, board.stages, strict=True):
-        if step.needs() <= places.keys():
-            job = _job(step, places)
-            place = _place(board.directory, step.name, job.identity, recipe.steps.index(step) + 1)
+    for entry, stage in zip(entries, board.stages, strict=True):
+        if entry.needs() <= places.keys():
+            job = _job(entry, places)
+            place = _place(board.directory, entry.name, job.identity, recipe.stages.index(entry) + 1)
             stage.directory, stage.hash = str(place.relative_to(board.directory)), job.identity
-            if step.name not in anew and reusable(job, place):
-                stage.state, places[step.name] = "reused", place
+            if entry.name not in anew and reusable(job, place):
+                stage.state, places[entry.name] = "reused", place

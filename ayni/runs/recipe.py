@@ -43,7 +43,7 @@ class Reference:
 
 
 @dataclass(frozen=True)
-class Step:
+class RecipeStage:
     """One stage of a recipe, checked."""
 
     name: str
@@ -58,7 +58,7 @@ class Step:
 
 @dataclass(frozen=True)
 class Recipe:
-    """`steps` stand in the order they run; `environment` holds variables that are set unless they are already.
+    """`stages` stand in the order they run; `environment` holds variables that are set unless they are already.
 
     `processes`: how many share the work on a machine without GPUs, unless the command line says.
     """
@@ -69,17 +69,17 @@ class Recipe:
     description: str
     environment: Mapping[str, str]
     processes: int
-    steps: tuple[Step, ...]
+    stages: tuple[RecipeStage, ...]
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default written out, runnable from anywhere: same stages, same identities."""
         stages = {}
-        for step in self.steps:
-            body: dict[str, Any] = {"kind": step.stage.kind, "seed": step.seed}
-            for name, references in step.inputs.items():
+        for entry in self.stages:
+            body: dict[str, Any] = {"kind": entry.stage.kind, "seed": entry.seed}
+            for name, references in entry.inputs.items():
                 texts = [_anchored(reference) for reference in references]
-                body[name] = texts if step.stage.inputs[name].many else texts[0]
-            stages[step.name] = body | step.config.model_dump(mode="json")
+                body[name] = texts if entry.stage.inputs[name].many else texts[0]
+            stages[entry.name] = body | entry.config.model_dump(mode="json")
         head: dict[str, Any] = {"name": self.name, "seed": self.seed}
         if self.description:
             head["description"] = self.description
@@ -133,7 +133,7 @@ class _Reader:
             raise self.wrong(at, f"{text} is neither a stage nor a file", f"stages: {', '.join(self.names)}")
         return Reference(text, None, path)
 
-    def step(self, name: str, body: dict[str, Any], seed: int) -> Step:
+    def entry(self, name: str, body: dict[str, Any], seed: int) -> RecipeStage:
         at: Key = ("stages", name)
         kind = body.get("kind", name)
         if not isinstance(kind, str):
@@ -164,31 +164,31 @@ class _Reader:
                 inputs[spec.name] = (self.reference(here, given, spec.default),)
         settings = {key: value for key, value in body.items() if key in stage.config.model_fields}
         config = self.settings.config(stage.config, settings, at)
-        return Step(name, stage, config, inputs, body.get("seed", seed))
+        return RecipeStage(name, stage, config, inputs, body.get("seed", seed))
 
-    def check_kinds(self, step: Step, body: dict[str, Any], faces: Mapping[str, Face]) -> None:
+    def check_kinds(self, entry: RecipeStage, body: dict[str, Any], faces: Mapping[str, Face]) -> None:
         """BadInput for an input that is given what it cannot be, as far as that can be told before anything runs."""
-        others = {name: face for name, face in faces.items() if name != step.name}
-        for name, references in step.inputs.items():
-            spec = step.stage.inputs[name]
+        others = {name: face for name, face in faces.items() if name != entry.name}
+        for name, references in entry.inputs.items():
+            spec = entry.stage.inputs[name]
             for i, reference in enumerate(references):
                 if reference.stage is None:
                     found = refusal(spec, reference.path)
                 else:
                     found = refusal_of_stage(spec, reference.stage, reference.path, faces[reference.stage], others)
                 if found is not None:
-                    here = ("stages", step.name, name)
+                    here = ("stages", entry.name, name)
                     what = found.what if reference.stage is not None else f"{reference.text}: {found.what}"
                     raise self.wrong((*here, i) if isinstance(body[name], list) else here, what, found.fix)
 
-    def ordered(self, steps: Sequence[Step]) -> tuple[Step, ...]:
-        """Each step after those it needs, otherwise in the file's order; a circle is BadInput."""
-        waiting, done = list(steps), list[Step]()
+    def ordered(self, stages: Sequence[RecipeStage]) -> tuple[RecipeStage, ...]:
+        """Each entry after those it needs, otherwise in the file's order; a circle is BadInput."""
+        waiting, done = list(stages), list[RecipeStage]()
         while waiting:
-            names = {step.name for step in waiting}
-            ready = next((step for step in waiting if not step.needs() & names), None)
+            names = {entry.name for entry in waiting}
+            ready = next((entry for entry in waiting if not entry.needs() & names), None)
             if ready is None:
-                by_name = {step.name: step for step in waiting}
+                by_name = {entry.name: entry for entry in waiting}
                 circle = [waiting[0].name]
                 while circle[-1] not in circle[:-1]:
                     circle.append(min(by_name[circle[-1]].needs() & names))
@@ -216,11 +216,11 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
         if not NAME.fullmatch(stage):
             raise settings.wrong(("stages", stage), "a stage's name is made of letters, digits, - and _")
     reader = _Reader(settings, top.stages)
-    steps = reader.ordered([reader.step(stage, body, top.seed) for stage, body in top.stages.items()])
-    faces = {step.name: step.stage.face for step in steps}
-    for step in steps:
-        reader.check_kinds(step, top.stages[step.name], faces)
-    return Recipe(path, name, top.seed, top.description, top.environment, top.processes, steps)
+    stages = reader.ordered([reader.entry(stage, body, top.seed) for stage, body in top.stages.items()])
+    faces = {entry.name: entry.stage.face for entry in stages}
+    for entry in stages:
+        reader.check_kinds(entry, top.stages[entry.name], faces)
+    return Recipe(path, name, top.seed, top.description, top.environment, top.processes, stages)
 
 
 def processes_of(path: Path, sets: Sequence[str] = ()) -> int:

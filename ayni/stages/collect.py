@@ -19,7 +19,7 @@ from pydantic import Field
 
 from ayni.config import Config as Base
 from ayni.errors import AyniError, BadInput
-from ayni.feedback.entries import Batch, Entry, Item, Judged, shown_swapped
+from ayni.feedback.entries import Entry, Item, Judged, PreferenceBatch, shown_swapped
 from ayni.feedback.page import check_bind
 from ayni.feedback.page.waiting import host_and_port, page_at, wait_until_judged
 from ayni.feedback.pairs import Asked, Plan, pairs, with_checks
@@ -109,8 +109,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     try:
         if config.store is None:
             assert panel is not None  # check_config
-            said = village_says(asked, panel, config, run)
-            judged = [Judged(number, entry, item, name) for number, (item, name, entry) in enumerate(said)]
+            entries = village_says(asked, panel, config, run)
+            judged = [Judged(number, entry, item, name) for number, (item, name, entry) in enumerate(entries)]
         else:
             checks = [c for path in inputs.get("checks") or [] for c in read_comparisons(Path(path))]
             asked = with_checks(asked, checks, config.check_share, plan)
@@ -249,7 +249,7 @@ def add_batch(store: Store, items: list[Item], engines: Sequence[Engine], config
     there = {batch.id: batch for batch in store.batches()}.get(config.batch)
     if there is None:
         mix = {task: sum(item.task == task for item in items) / len(items) for task in ("helpfulness", "safety")}
-        store.add_batch(Batch(config.batch, config.guidelines, mix, settings), items)
+        store.add_batch(PreferenceBatch(config.batch, config.guidelines, mix, settings), items)
     elif there.settings != settings or there.guidelines != config.guidelines:
         raise BadInput(f"the store holds another batch {config.batch}", field="batch", fix="give this one another name")
 

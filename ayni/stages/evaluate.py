@@ -179,8 +179,8 @@ def judged(
             at = [i for i, p in enumerate(prompts) if p.task == axis]
             where: dict[str, Any] = {"axis": axis, "model": engine.name, "split": config.split, "seed": run.seed}
             if not isinstance(scorer, ApiJudge):
-                said = [answers[role][i] for i in at]
-                found = scorer.scores([prompts[i] for i in at], said, axis, engine.tokenizer)
+                given = [answers[role][i] for i in at]
+                found = scorer.scores([prompts[i] for i in at], given, axis, engine.tokenizer)
                 for i, score in zip(at, found, strict=True):
                     scores[role][i] = score
                 rows.append(result("score", mean(found), judge=scorer.name, **where))

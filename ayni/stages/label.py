@@ -22,7 +22,7 @@ from ayni.files import failpoint, json_line, read_jsonl, write_jsonl, write_text
 from ayni.formats.reading import read_comparisons, read_prompts_of
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
-from ayni.quality.judge_consistency import Said, agreement_results, consistency_results
+from ayni.quality.judge_consistency import AnnotatorChoice, agreement_results, consistency_results
 from ayni.records import RATINGS, Comparison, Prompt, Sample, comparable, from_dict, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.option_judge import OptionJudge
@@ -81,8 +81,8 @@ class Config(Base):
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
-    """Two answers to one prompt, judged by the guidelines of `asked.task`; `said` is what is known of them already."""
+class AnswerPair:
+    """Two answers to one prompt, judged by the guidelines of `asked.task`; `choices`: what is known of them already."""
 
     prompt: Prompt
     asked: Prompt
@@ -90,7 +90,7 @@ class Pair:
     second: str
     model_first: str = ""
     model_second: str = ""
-    said: tuple[Said, ...] = ()
+    choices: tuple[AnnotatorChoice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
 
     asked = [pair.asked for pair in pairs]
     rows = consistency_results(asked, [j.verdict for j in judged], judge=judge.name, seed=run.seed)
-    rows += agreement_results(asked, labels, [pair.said for pair in pairs], judge=judge.name, seed=run.seed)
+    rows += agreement_results(asked, labels, [pair.choices for pair in pairs], judge=judge.name, seed=run.seed)
     write_results(run.directory / "results.json", rows)
     undecided = sum(preference(verdict.probability) == 0.5 for verdict in labels)
     counts = {
@@ -137,26 +137,29 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.say(f"{len(train)} comparisons and {len(test)} held out; dropped: {dropped}")
 
 
-def read_pairs(config: Config, inputs: dict[str, Any]) -> list[Pair]:
+def read_pairs(config: Config, inputs: dict[str, Any]) -> list[AnswerPair]:
     """The pairs of unequal answers, each once."""
     if bool(inputs.get("data")) == bool(inputs.get("samples")):
         raise BadInput("give comparisons (data) or samples to judge, one of the two", field="data")
     if inputs.get("data"):
-        return pairs_of(c for path in inputs["data"] for c in read_comparisons(Path(path), task=config.data_task))
+        files = (Path(path) for path in inputs["data"])
+        return pairs_from_comparisons(c for path in files for c in read_comparisons(path, task=config.data_task))
     if not inputs.get("prompts"):
         raise BadInput("samples do not hold their prompts", field="prompts", fix="give the prompts they answer")
     prompts = {p.id: p for p in read_prompts_of(inputs["prompts"])}
-    return pairs_of_samples([read_samples(Path(path)) for path in inputs["samples"]], prompts)
+    return pairs_from_samples([read_samples(Path(path)) for path in inputs["samples"]], prompts)
 
 
-def pairs_of(comparisons: Iterable[Comparison]) -> list[Pair]:
+def pairs_from_comparisons(comparisons: Iterable[Comparison]) -> list[AnswerPair]:
     """A pair that several annotators judged is one pair, whichever answer each of them chose."""
-    found: dict[Any, Pair] = {}
+    found: dict[Any, AnswerPair] = {}
     for c in comparisons:
         key = (c.prompt.dialog, c.task, frozenset((c.chosen, c.rejected)))
-        new = Pair(c.prompt, replace(c.prompt, task=c.task), c.chosen, c.rejected, c.model_chosen, c.model_rejected)
+        new = AnswerPair(
+            c.prompt, replace(c.prompt, task=c.task), c.chosen, c.rejected, c.model_chosen, c.model_rejected
+        )
         pair = found.setdefault(key, new)
-        found[key] = replace(pair, said=(*pair.said, Said(pair.first == c.chosen, c.rating)))
+        found[key] = replace(pair, choices=(*pair.choices, AnnotatorChoice(pair.first == c.chosen, c.rating)))
     return list(found.values())
 
 
@@ -172,18 +175,18 @@ def read_samples(path: Path) -> dict[str, list[Sample]]:
     return found
 
 
-def pairs_of_samples(stores: list[dict[str, list[Sample]]], prompts: dict[str, Prompt]) -> list[Pair]:
+def pairs_from_samples(stores: list[dict[str, list[Sample]]], prompts: dict[str, Prompt]) -> list[AnswerPair]:
     """From two stores the first, second … samples of each prompt side by side; from one, its samples two by two."""
     if len(stores) > 2:
         raise BadInput(f"{len(stores)} stores of samples", field="samples", fix="give two, or one")
-    found: dict[Any, Pair] = {}
+    found: dict[Any, AnswerPair] = {}
     for id, samples in stores[0].items():
         if id not in prompts:
             raise BadInput(f"the prompts hold no {id}", field="prompts", fix="give the prompts that the samples answer")
         both = (samples, stores[1].get(id, [])) if len(stores) == 2 else (samples[0::2], samples[1::2])
         for a, b in zip(*both, strict=False):
             if comparable(a.text, b.text):
-                pair = Pair(prompts[id], prompts[id], a.text, b.text, a.model, b.model)
+                pair = AnswerPair(prompts[id], prompts[id], a.text, b.text, a.model, b.model)
                 found.setdefault((id, frozenset((a.text, b.text))), pair)
     return list(found.values())
 
@@ -208,7 +211,7 @@ def judge_of(config: Config, inputs: dict[str, Any], run: Run) -> PairJudge:
     return judge
 
 
-def judge_all(judge: PairJudge, pairs: list[Pair], config: Config, run: Run) -> list[Judged]:
+def judge_all(judge: PairJudge, pairs: list[AnswerPair], config: Config, run: Run) -> list[Judged]:
     """What the judge says of every pair, kept in verdicts.jsonl chunk by chunk; a torn chunk is judged again."""
     path = run.directory / "verdicts.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []  # the last is empty, or torn
@@ -221,26 +224,26 @@ def judge_all(judge: PairJudge, pairs: list[Pair], config: Config, run: Run) -> 
         again = set(draw.permutation(len(pairs))[: config.consistency_pairs].tolist())
     for start in range(len(found), len(pairs), CHUNK):
         chunk = range(start, min(start + CHUNK, len(pairs)))
-        said: dict[int, Judged] = {}
+        answered: dict[int, Judged] = {}
         for some, times in (
             ([i for i in chunk if i not in again], config.times),
             ([i for i in chunk if i in again], max(config.times, config.consistency_times)),
         ):
             if not some:
                 continue
-            said |= zip(some, ask(judge, [pairs[i] for i in some], times, config.safety_labels), strict=True)
-        text = "".join(json_line(_line(i, pairs[i], said[i])) for i in chunk)
+            answered |= zip(some, ask(judge, [pairs[i] for i in some], times, config.safety_labels), strict=True)
+        text = "".join(json_line(_line(i, pairs[i], answered[i])) for i in chunk)
         with open(path, "a", encoding="utf-8") as file:
             file.write(text)
             failpoint("chunk-written")
             file.flush()
             os.fsync(file.fileno())
-        found += [said[i] for i in chunk]
+        found += [answered[i] for i in chunk]
         run.progress(len(found), len(pairs), "pair")
     return found
 
 
-def ask(judge: PairJudge, pairs: Sequence[Pair], times: int, safety_labels: bool) -> list[Judged]:
+def ask(judge: PairJudge, pairs: Sequence[AnswerPair], times: int, safety_labels: bool) -> list[Judged]:
     """What the judge says of these pairs, and of safety pairs how safe their answers are."""
     firsts, seconds = [p.first for p in pairs], [p.second for p in pairs]
     verdicts = judge.verdicts([p.asked for p in pairs], firsts, seconds, times=times)
@@ -251,7 +254,7 @@ def ask(judge: PairJudge, pairs: Sequence[Pair], times: int, safety_labels: bool
 
 
 def label(
-    pair: Pair, verdict: Verdict, safe: tuple[float, float] | None, name: str, config: Config
+    pair: AnswerPair, verdict: Verdict, safe: tuple[float, float] | None, name: str, config: Config
 ) -> Comparison | None:
     """The record of a pair; None where the judge is undecided or chose an unsafe answer over a safe one."""
     found = comparison_of(
@@ -269,7 +272,7 @@ def label(
     return None if found is None else replace(found, prompt=pair.prompt)
 
 
-def _line(index: int, pair: Pair, judged: Judged) -> dict[str, Any]:
+def _line(index: int, pair: AnswerPair, judged: Judged) -> dict[str, Any]:
     verdict = judged.verdict
     line = {"index": index, "prompt": pair.prompt.id, "forward": verdict.forward, "backward": verdict.backward}
     return line if judged.safe is None else line | {"safe": judged.safe}

@@ -14,7 +14,7 @@ from conftest import not_here
 from playwright.sync_api import Browser, sync_playwright
 
 from ayni.cli.annotate import loaded_talk
-from ayni.feedback.entries import Batch
+from ayni.feedback.entries import PreferenceBatch
 from ayni.feedback.store import open_store
 from ayni.model_directory import save_model
 
@@ -52,7 +52,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         save_model(directory / f"model-{seed}", policy.role.model, policy.tokenizer)
     talk = loaded_talk([directory / "model-0", directory / "model-1"], [0.7, 1.0], 24, 0)
     with open_store(str(directory / "page.db")) as store:
-        batch = Batch("week-03", GUIDELINES, task_mix={"helpfulness": 0.8, "safety": 0.2})
+        batch = PreferenceBatch("week-03", GUIDELINES, task_mix={"helpfulness": 0.8, "safety": 0.2})
         store.add_batch(batch, members())
         with whole_site(store, talk, quality) as made:
             yield made

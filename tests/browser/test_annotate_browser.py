@@ -26,7 +26,7 @@ from browser_site import (
 from page_visitor import item
 from playwright.sync_api import Browser, Page, expect
 
-from ayni.feedback.entries import Batch
+from ayni.feedback.entries import PreferenceBatch
 
 pytest_plugins = ("browser_fixtures",)
 
@@ -204,7 +204,7 @@ def test_axe_finds_nothing_and_nothing_is_wider_than_the_screen(
     chromium: Browser, site: Site, axe: str, size: tuple[int, int], scheme: Any
 ) -> None:
     if "empty" not in {batch.id for batch in site.store.batches()}:
-        site.store.add_batch(Batch("empty"), [])
+        site.store.add_batch(PreferenceBatch("empty"), [])
     viewport: Any = {"width": size[0], "height": size[1]}
     page = site.visit(chromium, f"Wayra {scheme} {size[0]}", "admin", viewport=viewport, color_scheme=scheme)
     for address in pages(page, site):
@@ -232,7 +232,9 @@ def look(page: Page, axe: str, width: int) -> None:
 
 def test_hostile_answers_do_nothing(chromium: Browser, site: Site) -> None:
     hostile = "<img src=x onerror=alert(1)><script>alert(2)</script>\u202e gnp.exe </textarea>" + "x" * 1_000_000
-    site.store.add_batch(Batch("hostile", hostile[:200]), [item("evil", hostile, hostile[::-1], hostile[:300])])
+    site.store.add_batch(
+        PreferenceBatch("hostile", hostile[:200]), [item("evil", hostile, hostile[::-1], hostile[:300])]
+    )
     page = site.visit(chromium, "Amaru", viewport={"width": PHONE[0], "height": PHONE[1]})
     page.goto(f"{site.address}/judge?batch=hostile")
     assert page.locator("main img, main script").count() == 0

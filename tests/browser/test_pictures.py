@@ -12,7 +12,7 @@ from browser_site import BREAD, DESKTOP, DOG, GUIDELINES, PHONE, Site, judge_by_
 from page_visitor import item
 from playwright.sync_api import Browser, Page
 
-from ayni.feedback.entries import Batch, Entry, Gold, Item, shown_swapped
+from ayni.feedback.entries import Entry, Gold, Item, PreferenceBatch, shown_swapped
 from ayni.feedback.store import Store, open_store
 from ayni.quality.page_measures import quality_of
 from ayni.records import RATINGS, Dialog
@@ -43,7 +43,7 @@ def filled(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     with open_store(str(tmp_path_factory.mktemp("pictures") / "page.db")) as store:
         for name, share in (("week-02", 1.0), ("week-03", 0.55)):
             mix = {"helpfulness": 0.75, "safety": 0.25}
-            store.add_batch(Batch(name, GUIDELINES, task_mix=mix), members(name))
+            store.add_batch(PreferenceBatch(name, GUIDELINES, task_mix=mix), members(name))
             for person, unsure in PEOPLE.items():
                 judge_some(store, name, store.enrol(person).id, unsure, share)
         store.close_batch("week-02")

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import ROLES, Annotator, Batch, Judged, Kind, Progress
+from ayni.feedback.entries import ROLES, Annotator, Judged, Kind, PreferenceBatch, Progress
 from ayni.feedback.page.forms import text
 from ayni.feedback.page.judge import as_number, open_batch
 from ayni.feedback.page.views import Call, Measure, address, sentence
@@ -31,7 +31,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class BatchView:
-    batch: Batch
+    batch: PreferenceBatch
     progress: Progress
     today: int
     week: int
@@ -126,7 +126,7 @@ def _page(
     )
 
 
-def batch_view(call: Call, batch: Batch, rows: Sequence[Judged], now: datetime) -> BatchView:
+def batch_view(call: Call, batch: PreferenceBatch, rows: Sequence[Judged], now: datetime) -> BatchView:
     judged = [row for row in rows if row.entry.kind == "judged"]
     counts = Counter(number for row in judged if (number := as_number(row)) is not None)
     longest, total = max(counts.values(), default=0), sum(counts.values())

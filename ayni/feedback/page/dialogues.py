@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import Batch, Dialogue, Judged
+from ayni.feedback.entries import Dialogue, Judged, PreferenceBatch
 from ayni.feedback.page.forms import submission, text
 from ayni.feedback.page.judge import form_for, fresh_values, open_batch
 from ayni.feedback.page.views import Call, sentence
@@ -23,7 +23,7 @@ from ayni.records import Dialog, Message, Prompt, Task, comparable
 PROMPT = 8000  # characters
 
 
-def tasks_of(batch: Batch) -> list[Task]:
+def tasks_of(batch: PreferenceBatch) -> list[Task]:
     """What prompts may be written about: the batch's tasks, or all where it names none."""
     return [task for task in TASKS if batch.task_mix.get(task, 0) > 0] or list(TASKS)
 
@@ -155,7 +155,9 @@ def _so_far(call: Call, dialogue: Dialogue) -> Dialog:
     return (*last.prompt.dialog, Message("assistant", chosen))
 
 
-def _first_form(call: Call, batch: Batch, values: Mapping[str, str], problem: BadInput | None = None) -> Response:
+def _first_form(
+    call: Call, batch: PreferenceBatch, values: Mapping[str, str], problem: BadInput | None = None
+) -> Response:
     return call.page(
         "write.html.jinja",
         200 if problem is None else 400,
@@ -168,7 +170,7 @@ def _first_form(call: Call, batch: Batch, values: Mapping[str, str], problem: Ba
 
 
 def _next_form(
-    call: Call, dialogue: Dialogue, batch: Batch, values: Mapping[str, str], problem: BadInput | None = None
+    call: Call, dialogue: Dialogue, batch: PreferenceBatch, values: Mapping[str, str], problem: BadInput | None = None
 ) -> Response:
     return call.page(
         "dialogue.html.jinja",

@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import Batch, Entry, Item, Judged, Kind, shown_swapped
+from ayni.feedback.entries import Entry, Item, Judged, Kind, PreferenceBatch, shown_swapped
 from ayni.feedback.page.degrees import CHOICES, LETTERS, Letter, number_of, side_of
 from ayni.feedback.page.forms import seconds_since, submission, text
 from ayni.feedback.page.views import Call, sentence
@@ -56,7 +56,7 @@ def fresh_values() -> dict[str, str]:
 
 
 def form_for(
-    call: Call, batch: Batch, item: Item, values: Mapping[str, str], problem: BadInput | None = None
+    call: Call, batch: PreferenceBatch, item: Item, values: Mapping[str, str], problem: BadInput | None = None
 ) -> Response:
     """The page to judge `item` with the form filled with `values`; status 400 when there is a problem."""
     return call.page(
@@ -150,7 +150,7 @@ def _built_upon(call: Call, item: Item) -> bool:
     return item.dialogue_id is not None and call.context.store.dialogue(item.dialogue_id).turns[-1].id != item.id
 
 
-def open_batch(call: Call, name: str) -> Batch:
+def open_batch(call: Call, name: str) -> PreferenceBatch:
     """HTTPException 404 where there is no such batch; BadInput when it is closed."""
     batch = next((batch for batch in call.context.store.batches() if batch.id == name), None)
     if batch is None:
