@@ -15,7 +15,7 @@ from ayni.config import parse_config
 from ayni.errors import BadInput, BadNumbers
 from ayni.files import Killed
 from ayni.model.adapters import Lora
-from ayni.online.algorithm import Algorithm
+from ayni.online.algorithm import Algorithm, Grpo, TrustRegion
 from ayni.records import Prompt, Sample
 
 LORA = Lora(rank=4, alpha=8)
@@ -119,8 +119,8 @@ FAMILY = {
     "reinforce": {"estimator": "reinforce", "loss": "gradient"},
     "remax": {"estimator": "remax", "loss": "gradient"},
     "rloo": {"estimator": "rloo", "loss": "clip", "n": 4},
-    "grpo": {"estimator": "grpo", "by_answer": True, "n": 4},
-    "dr. grpo": {"estimator": "grpo", "by_std": False, "n": 4},
+    "grpo": {"estimator": "grpo", "n": 4},
+    "dr. grpo": {"estimator": "grpo", "grpo": Grpo(by_std=False, by_answer=False), "n": 4},
 }
 TRPO = {
     "estimator": "rloo",
@@ -128,9 +128,8 @@ TRPO = {
     "n": 4,
     "batch_size": 24,
     "mini_batch": 24,
-    "max_kl": 0.1,
-    "damping": 0.01,
-    "conjugate_steps": 4,
+    "step_kl": 0.1,
+    "trust_region": TrustRegion(damping=0.01, steps=4),
     "tokens_per_micro_batch": 10**6,
 }
 
@@ -198,7 +197,7 @@ def test_trpo_raises_the_reward_and_keeps_its_bound_at_every_step(tmp_path: Path
 
 
 def test_the_penalty_finds_its_target(tmp_path: Path) -> None:
-    loop_of(tmp_path, loss="penalty", kl_target=1e-9, iterations=4).train(PROMPTS)
+    loop_of(tmp_path, loss="penalty", step_kl=1e-9, iterations=4).train(PROMPTS)
     penalties = [line["penalty"] for line in metrics(tmp_path)]
     assert penalties == [2.0, 4.0, 8.0, 16.0]  # the policy always moved further than that
 
@@ -248,7 +247,7 @@ def test_early_stopping_keeps_the_best_policy(tmp_path: Path, lora: Lora | None)
     [("ppo", 3), ("ppo", 4), ("ppo", 5), ("ppo with adapters", 4), ("reinforce", 5), ("ppo-penalty", 4), ("trpo", 3)],
 )
 def test_a_killed_loop_goes_on_to_the_same_bits(name: str, kill: int, tmp_path: Path) -> None:
-    few = {"iterations": 4, "conjugate_steps": 2} if name == "trpo" else {"iterations": 6}
+    few = {"iterations": 4, "trust_region": TrustRegion(damping=0.01, steps=2)} if name == "trpo" else {"iterations": 6}
     changed = {**(TRPO if name == "trpo" else FAMILY[name]), "checkpoint_every": 2, **few}
     lora = changed.pop("lora", None)
 

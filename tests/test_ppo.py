@@ -37,7 +37,7 @@ FAMILY: dict[str, dict[str, Any]] = {
     "reinforce": {"estimator": "reinforce", "loss": "gradient"},
     "remax": {"estimator": "remax", "loss": "gradient"},
     "rloo": {"estimator": "rloo", "n": 2},
-    "grpo": {"estimator": "grpo", "n": 2, "by_answer": True},
+    "grpo": {"estimator": "grpo", "n": 2},
     "trpo": {"estimator": "rloo", "loss": "trust_region", "n": 2, "mini_batch": 8},
 }
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from ayni.config import Field, model_validator
+from ayni.config import Config, Field, model_validator
 from ayni.model.adapters import Lora
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
@@ -15,6 +15,20 @@ from ayni.online.settings import Settings
 from ayni.online.trust_region import TrustRegionLearner
 from ayni.train.objectives import Objective, PolicyClip, PolicyGradient, PolicyPenalty, ValueClip
 from ayni.train.trainer import Optimiser, Trainer, steps_per_epoch
+
+
+class Grpo(Config):
+    """GRPO's two normalisations (Shao et al. 2024); Dr. GRPO has neither (Liu et al. 2025)."""
+
+    by_std: bool = Field(True, description="divide by the standard deviation of the prompt's rewards")
+    by_answer: bool = Field(True, description="with loss clip: every answer counts alike, however long")
+
+
+class TrustRegion(Config):
+    """How TRPO finds its step (Schulman et al. 2015, appendix C)."""
+
+    damping: float = Field(0.1, ge=0, description="added to the Fisher matrix")
+    steps: int = Field(10, ge=1, description="of conjugate gradients")
 
 
 class Algorithm(Settings):
@@ -31,13 +45,13 @@ class Algorithm(Settings):
     value_clip: float = Field(0.2, gt=0)
     gamma: float = Field(1.0, gt=0, le=1)
     lam: float = Field(0.95, ge=0, le=1, description="gae: 1 trusts the rewards, 0 the critic")
-    decay: float = Field(0.9, ge=0, lt=1, description="reinforce: of the moving baseline")
-    by_std: bool = Field(True, description="grpo: divide by the group's standard deviation (Dr. GRPO: false)")
-    by_answer: bool = Field(False, description="clip: every answer counts alike, however long (GRPO: true)")
-    kl_target: float = Field(0.01, gt=0, description="penalty: KL to the sampling policy per token, in nats")
-    max_kl: float = Field(0.01, gt=0, description="trust_region: the bound, per token, in nats")
-    damping: float = Field(0.1, ge=0, description="trust_region: added to the Fisher matrix")
-    conjugate_steps: int = Field(10, ge=1, description="trust_region: steps of conjugate gradients")
+    step_kl: float = Field(
+        0.01,
+        gt=0,
+        description="KL to the sampling policy per token, nats: penalty aims at it, trust_region keeps below",
+    )
+    grpo: Grpo = Field(Grpo(), description="grpo: {by_std, by_answer}; both false is Dr. GRPO")
+    trust_region: TrustRegion = Field(TrustRegion(), description="trust_region: {damping, steps}")
     optimiser: Optimiser = Field(Optimiser(lr=1e-6, schedule="constant", warmup=0), description="the policy's")
     critic_optimiser: Optimiser = Field(Optimiser(lr=1e-6, schedule="constant", warmup=0), description="the critic's")
     lora: Lora | None = Field(None, description="policy and critic learn adapters: {rank, alpha, layers, targets}")
@@ -55,10 +69,10 @@ class Algorithm(Settings):
         choices: dict[str, Estimator] = {
             "gae": GAE(self.beta, self.gamma, self.lam),
             "actor_critic": ActorCritic(self.beta, self.gamma),
-            "reinforce": Reinforce(self.beta, self.decay),
+            "reinforce": Reinforce(self.beta),
             "remax": ReMax(self.beta),
             "rloo": LeaveOneOut(self.beta),
-            "grpo": GroupNormalised(self.by_std),
+            "grpo": GroupNormalised(self.grpo.by_std),
         }
         return choices[self.estimator]
 
@@ -69,16 +83,17 @@ class Algorithm(Settings):
                 role,
                 placement.ranks,
                 temperature=self.temperature,
-                max_kl=self.max_kl,
-                damping=self.damping,
-                iterations=self.conjugate_steps,
+                max_kl=self.step_kl,
+                damping=self.trust_region.damping,
+                iterations=self.trust_region.steps,
                 tokens_per_micro_batch=self.tokens_per_micro_batch,
             )
         trainer = self.trainer(role, self.optimiser, placement, prompts)
         if self.loss == "penalty":
-            return PenaltyLearner(trainer, PolicyPenalty(1.0, self.temperature), self.kl_target)
-        kl = self.beta if self.estimator == "grpo" else 0.0
-        clip = PolicyClip(self.clip, self.temperature, kl, self.by_answer)
+            return PenaltyLearner(trainer, PolicyPenalty(1.0, self.temperature), self.step_kl)
+        clip = PolicyClip(self.clip, self.temperature)
+        if self.estimator == "grpo":
+            clip = PolicyClip(self.clip, self.temperature, kl=self.beta, by_answer=self.grpo.by_answer)
         objective: Objective = PolicyGradient(self.temperature) if self.loss == "gradient" else clip
         return GradientLearner(trainer, objective)
 
