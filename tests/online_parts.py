@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tiny import language_model, policy_model, prompts, reward_model, tokenizer
+from tiny import policy_model, prompts, reward_model, tokenizer
 
 from ayni.config import parse_config
 from ayni.model.adapters import Lora
@@ -78,6 +78,18 @@ class ScriptedEngine:
         self.synced += 1
 
 
+class SeededEngine(ScriptedEngine):
+    """Answers `script[seed]`, so what is sampled does not depend on which process is asked."""
+
+    def __init__(self, script: Sequence[Sequence[int]], ranks: Ranks = Ranks()) -> None:
+        super().__init__(script)
+        self.ranks = ranks
+
+    def generate(self, requests: Sequence[Request]) -> list[list[Drawn]]:
+        answers = [[list(self.script[seed % len(self.script)]) for seed in request.seeds] for request in requests]
+        return [[Drawn(tokens, [-1.0] * len(tokens)) for tokens in group] for group in answers]
+
+
 def loop_of(
     directory: Path,
     taste: Taste = likes_token,
@@ -107,6 +119,3 @@ def loop_of(
         reference=Role(start.requires_grad_(False)),
         critic=critic,
     )
-
-
-__all__ = ["LIKED", "PROMPTS", "ScriptedEngine", "ScriptedReward", "language_model", "likes_token", "loop_of"]

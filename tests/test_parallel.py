@@ -15,9 +15,11 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as processes
 from objective_cases import CASES, Case
+from online_parts import LIKED, PROMPTS, SeededEngine, loop_of
 from small_stages import Small, prepare
-from tiny import answered, language_model
+from tiny import answered, language_model, tokenizer
 
+from ayni.model.adapters import Lora
 from ayni.model.role import Role
 from ayni.model_directory import load_weights
 from ayni.parallel import Ranks
@@ -27,6 +29,7 @@ from ayni.train.objectives import NextToken
 from ayni.train.trainer import Optimiser, Trainer, fit, shuffled
 
 Gradients = dict[str, torch.Tensor]
+EOS = tokenizer().eos
 LIMIT = {torch.float64: 1e-10, torch.float32: 1e-5}
 DTYPES = list(LIMIT)
 COUNT = 7  # examples of a step
@@ -111,6 +114,19 @@ def fitted(directory: Path, ranks: Ranks, steps: int = 6) -> Trainer:
     return trainer
 
 
+ROLES = {"whole": None, "lora": Lora(rank=4, alpha=8)}
+SCRIPT = [[LIKED, LIKED, EOS], [40, 41], [LIKED, EOS], [40, 41, 42, EOS], [LIKED]]
+
+
+def scripted(directory: Path, ranks: Ranks, lora: Lora | None) -> dict[str, torch.Tensor]:
+    """The weights of policy and critic after a few iterations of a scripted engine and a scripted reward."""
+    loop = loop_of(directory, engine=SeededEngine(SCRIPT, ranks), lora=lora, ranks=ranks, iterations=3, n=2)
+    loop.train(PROMPTS)
+    assert loop.critic is not None
+    learners = {"policy": loop.policy, "critic": loop.critic}
+    return {f"{role} {name}": p.detach() for role, of in learners.items() for name, p in of.role.trainable().items()}
+
+
 def work(rank: int, port: int, directory: Path, ppo: Small) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
@@ -126,6 +142,8 @@ def work(rank: int, port: int, directory: Path, ppo: Small) -> None:
     found["gathered"] = [ranks.gather(ranks.share(list(range(n)))) for n in (0, 1, 2, 7)]
     found["fit"] = fitted(directory / "fit", ranks).state()[0]
     found["resumed"] = fitted(directory / "fit", ranks, steps=6).step
+    for name, lora in ROLES.items():
+        found[f"loop, {name}"] = scripted(directory / name, ranks, lora)
     found["ppo"] = [ppo.execute(directory / "ppo"), ppo.execute(directory / "ppo")]
     ranks.barrier()
     torch.save(found, directory / f"rank-{rank}.pt")
@@ -182,6 +200,19 @@ def test_a_whole_fit_in_two_processes_ends_at_the_same_weights(two: list[dict[st
         assert found["resumed"] == 6
         for name, tensor in alone.items():
             torch.testing.assert_close(found["fit"][name], tensor, rtol=1e-8, atol=1e-10, msg=name)
+
+
+@pytest.mark.parametrize("name", ROLES)
+def test_the_online_loop_given_its_parts_in_two_processes(name: str, two: list[dict[str, Any]], tmp_path: Path) -> None:
+    """Whole models and adapters; the engine and the reward are scripted, nothing is patched."""
+    alone = scripted(tmp_path, Ranks(), ROLES[name])
+    start = loop_of(tmp_path / "start", lora=ROLES[name]).policy.role.trainable()
+    moved = {key: (alone[f"policy {key}"] - p).abs().max().item() for key, p in start.items()}
+    assert max(moved.values()) > 1e-3
+    for found in two:
+        assert found[f"loop, {name}"].keys() == alone.keys()
+        for key, tensor in alone.items():
+            torch.testing.assert_close(found[f"loop, {name}"][key], tensor, rtol=1e-3, atol=1e-5, msg=key)
 
 
 def test_ppo_in_two_processes_is_ppo(two: list[dict[str, Any]], tmp_path: Path) -> None:
