@@ -114,11 +114,16 @@ def _join(backend: str, rank: int, size: int) -> None:
 
 
 def leave() -> None:
-    """End this process with success, where it is one of several.
+    """End this process with success, where it is one of several; none leaves before all are done.
 
+    A launcher gives those who stay behind a few seconds only, and the first process may have a report to write.
     At once: where Python takes it apart, a thread of gloo's aborts it now and then, after all its work (exit 134).
     """
     if dist.is_initialized():
+        try:
+            dist.barrier(_objects)
+        except RuntimeError:
+            _give_up("another process of this command has ended")
         if _watch is not None:
             _watch.say_goodbye()
         sys.stdout.flush()

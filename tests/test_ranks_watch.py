@@ -21,6 +21,16 @@ if ranks.rank == {lost}:
 ranks.gather([ranks.rank])
 """
 SILENCE = "3"
+LEAVE = """
+import sys, time
+from pathlib import Path
+from ayni.parallel import Ranks, leave
+ranks = Ranks.current()
+if ranks.leads:
+    time.sleep(2)  # writes the report
+    Path(sys.argv[1]).touch()
+leave()
+"""
 
 
 def port() -> str:
@@ -29,20 +39,32 @@ def port() -> str:
         return str(server.getsockname()[1])
 
 
+def started(script: str, *arguments: str) -> list[subprocess.Popen[str]]:
+    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port()}
+    shared |= {"AYNI_SILENCE": SILENCE, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
+    command = [sys.executable, "-c", script, *arguments]
+    return [
+        subprocess.Popen(command, env={**shared, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True)
+        for rank in (0, 1)
+    ]
+
+
+def test_none_leaves_before_the_first_has_written_its_report(tmp_path: Path) -> None:
+    first, second = started(LEAVE, str(tmp_path / "report"))
+    assert second.wait(timeout=120) == 0
+    assert (tmp_path / "report").exists()
+    assert first.wait(timeout=120) == 0
+    for process in (first, second):
+        assert process.stderr is not None
+        process.stderr.close()
+
+
 @pytest.mark.parametrize("lost", [0, 1])
 @pytest.mark.parametrize(
     "end", ["os.kill(os.getpid(), signal.SIGSTOP)", "os.kill(os.getpid(), signal.SIGKILL)", "raise SystemExit(3)"]
 )
 def test_the_other_process_ends(lost: int, end: str) -> None:
-    shared = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port()}
-    shared |= {"AYNI_SILENCE": SILENCE, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parent.parent)}
-    script = WORK.format(lost=lost, end=end)
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", script], env={**shared, "RANK": str(rank)}, stderr=subprocess.PIPE, text=True
-        )
-        for rank in (0, 1)
-    ]
+    both = started(WORK.format(lost=lost, end=end))
     try:
         _, said = both[1 - lost].communicate(timeout=120)
         assert both[1 - lost].returncode != 0
