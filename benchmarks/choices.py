@@ -23,7 +23,8 @@ import torch
 import torch.nn.functional as F
 
 from ayni.cli.environment import prepare
-from ayni.model import attention, heads, transformer
+from ayni.model import attention, heads
+from ayni.model import rounding as rounding_rules
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
 from ayni.parallel import Ranks, leave
@@ -113,7 +114,7 @@ def unrounded() -> Iterator[None]:
     def as_it_is(rows: int, dtype: torch.dtype, device: torch.device) -> int:
         return rows
 
-    with patch.object(transformer, "rounded", as_it_is), patch.object(heads, "rounded", as_it_is):
+    with patch.object(rounding_rules, "rounded", as_it_is), patch.object(heads, "rounded", as_it_is):
         yield
 
 

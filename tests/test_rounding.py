@@ -1,4 +1,4 @@
-"""Zero rows that fill a flat batch up to a round number change nothing that counts."""
+"""Columns that fill a flat batch up to a round number change nothing that counts."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import torch
 from small_models import build
 from torch import Tensor
 
-from ayni.model import heads, rounding, transformer
+from ayni.model import heads, rounding
 from ayni.model.heads import token_logprobs
 from ayni.model.layout import Layout
-from ayni.model.rounding import ROWS, resize, rounded
+from ayni.model.rounding import ROWS, hidden_states, resize, rounded
 
 CPU = torch.device("cpu")
 
@@ -42,7 +42,7 @@ def test_outputs_and_gradients_are_those_of_the_rows_that_count(monkeypatch: pyt
         lengths = [60, 3, 41, 26, 33]
         tokens = torch.randint(0, model.shape.vocab, (sum(lengths),), generator=generator)
         mask = torch.rand(len(tokens), generator=generator) < 0.97
-        hidden = model(tokens, Layout.of(lengths))
+        hidden = hidden_states(model, tokens, Layout.of(lengths))
         logprobs = token_logprobs(hidden, model.head, tokens.roll(-1), mask)
         logprobs.sum().backward()
         return logprobs.detach(), [p.grad for p in model.parameters() if p.grad is not None]
@@ -54,7 +54,7 @@ def test_outputs_and_gradients_are_those_of_the_rows_that_count(monkeypatch: pyt
         calls.append(rows)
         return -(-rows // ROWS) * ROWS
 
-    for module in (rounding, transformer, heads):
+    for module in (rounding, heads):
         monkeypatch.setattr(module, "rounded", always)
     filled, filled_grads = learned()
     assert len(calls) == 2

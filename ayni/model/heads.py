@@ -127,10 +127,11 @@ class _TokenKL(torch.autograd.Function):
         return torch.cat(out)
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor, Tensor, None]:
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor, Tensor | None, None]:
         hidden_p, head_p, hidden_q, head_q = ctx.saved_tensors
         weight = head_q.to(hidden_q.dtype)
-        grad_hidden, grad_head = torch.empty_like(hidden_q), torch.zeros_like(head_q)
+        grad_hidden = torch.empty_like(hidden_q)
+        grad_head = torch.zeros_like(head_q) if ctx.needs_input_grad[3] else None
         scaled = grads[0] / ctx.temperature
         for start in range(0, len(hidden_q), ctx.chunk):
             rows = slice(start, start + ctx.chunk)
@@ -138,7 +139,8 @@ class _TokenKL(torch.autograd.Function):
             # d KL / d logits of q = (softmax q − softmax p) / temperature
             grad = ((q.exp() - p.exp()) * scaled[rows, None]).to(hidden_q.dtype)
             grad_hidden[rows] = grad @ weight
-            grad_head += (grad.t() @ hidden_q[rows]).to(head_q.dtype)
+            if grad_head is not None:
+                grad_head += (grad.t() @ hidden_q[rows]).to(head_q.dtype)
         return None, None, grad_hidden, grad_head, None
 
 

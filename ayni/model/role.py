@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ayni.model.heads import column_values, sequence_scores, token_kl, token_logprobs
 from ayni.model.layout import Layout
+from ayni.model.rounding import hidden_states
 from ayni.model.transformer import Transformer
 
 
@@ -38,24 +39,28 @@ class Role:
 
     def logprobs(self, batch: Columns, temperature: float = 1.0) -> Tensor:
         """log π(target | what stands before it) at the masked columns: (M,)."""
-        hidden = self.model(batch.tokens, batch.layout)
+        hidden = self._hidden(batch)
         return token_logprobs(hidden, self.model.head, batch.targets, batch.mask, temperature)
 
     def divergence(self, batch: Columns, other: Role, temperature: float = 1.0) -> Tensor:
         """KL(other‖self) of the whole next-token distributions at the masked columns: (M,), no gradient for `other`."""
         with torch.no_grad():
-            theirs = other.model(batch.tokens, batch.layout)
-        ours = self.model(batch.tokens, batch.layout)
+            theirs = other._hidden(batch)
+        ours = self._hidden(batch)
         return token_kl(theirs, other.model.head, ours, self.model.head, batch.mask, temperature)
 
     def values(self, batch: Columns) -> Tensor:
         """V before each masked target is sampled: (M,). Needs a scalar head."""
-        hidden = self.model(batch.tokens, batch.layout)
+        hidden = self._hidden(batch)
         return column_values(self.model, hidden, batch.mask.nonzero().squeeze(-1))
 
     def scores(self, batch: Columns) -> Tensor:
         """The raw reward of every sequence, read at its last token: (N,). Needs a scalar head."""
-        return sequence_scores(self.model, self.model(batch.tokens, batch.layout), batch.layout)
+        return sequence_scores(self.model, self._hidden(batch), batch.layout)
+
+    def _hidden(self, batch: Columns) -> Tensor:
+        """(T, D)."""
+        return hidden_states(self.model, batch.tokens, batch.layout)
 
     def idle(self) -> Tensor:
         """A zero that touches every parameter: what a rank with fewer micro-batches runs, so that none waits."""

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ayni.model.rounding import resize, rounded
 from ayni.model.shape import Shape
 from ayni.model.stored import Base
 
@@ -64,10 +63,9 @@ class Attention(nn.Module):
         self.wo = Linear(shape.heads * shape.head_dim, shape.dim)
 
     def forward(self, x: Tensor, turn: Tensor, context: Context, layer: int) -> Tensor:
-        columns = len(turn)
-        q, k, v = (resize(w(x), columns).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
+        q, k, v = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
         attended = context.attend(layer, rotate(q, turn), rotate(k, turn), v)
-        return self.wo(resize(attended.flatten(1), len(x)))
+        return self.wo(attended.flatten(1))
 
 
 class FeedForward(nn.Module):
@@ -129,10 +127,9 @@ class Transformer(nn.Module):
         if stream.dtype in (torch.bfloat16, torch.float16):
             stream = stream.float()
         turn = self.rotary(context.positions, stream.dtype)
-        stream = resize(stream, rounded(len(tokens), dtype, tokens.device))
         for i, layer in enumerate(self.layers):
             stream = layer(stream, turn, context, i, dtype)
-        return resize(self.norm(stream).to(dtype), len(tokens))
+        return self.norm(stream).to(dtype)
 
     def rotary(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
         """e^(i·pos·θ^(−2j/d)): (T, 1, d/2) complex, the angles in fp32 as Meta's."""

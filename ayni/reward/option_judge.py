@@ -17,6 +17,7 @@ from torch import Tensor
 from ayni.errors import BadInput
 from ayni.model.heads import token_logprobs
 from ayni.model.layout import Layout
+from ayni.model.rounding import hidden_states
 from ayni.model.transformer import Transformer
 from ayni.records import Message, Prompt
 from ayni.reward.judge_prompts import DECIDE, OPTIONS, THEN_DECIDE, THINK, pair_question, safety_question
@@ -82,7 +83,8 @@ def option_logprobs(model: Transformer, choices: Sequence[Choice], tokens_per_pa
     for part in cut([choices[i] for i in order], tokens_per_pass):
         rows = [row for choice in part for row in choice.rows]
         layout = Layout.of([len(row) for row in rows], model.device)
-        hidden = model(torch.tensor([t for row in rows for t in row], device=model.device), layout)
+        tokens = torch.tensor([t for row in rows for t in row], device=model.device)
+        hidden = hidden_states(model, tokens, layout)
         for which in (0, 1):
             targets, owner = _targets(part, which, len(hidden))
             mask = owner >= 0

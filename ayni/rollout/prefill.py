@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ayni.model.layout import Layout
+from ayni.model.rounding import hidden_states
 from ayni.model.transformer import Transformer
 from ayni.rollout.engine import Request
 from ayni.rollout.sampling import Sampling, choose, uniforms, ways_of
@@ -60,7 +61,7 @@ def begin(model: Transformer, requests: Sequence[Request], context: int, at_once
     device = model.device
     prefill = Prefill(Layout.of([len(r.tokens) for r in requests], device))
     prompts = torch.tensor([token for r in requests for token in r.tokens], device=device)
-    logits = logits_of(model, model(prompts, prefill)[prefill.layout.ends])
+    logits = logits_of(model, hidden_states(model, prompts, prefill)[prefill.layout.ends])
     wanted = [(row, seed, r.sampling) for row, r in enumerate(requests) for seed in r.seeds]
     found = []
     for start in range(0, len(wanted), at_once):
