@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ayni.model.attention import plain_attention
+from ayni.model.rounding import hidden_states
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer
 from ayni.rollout.prefill import Begun, logits_of
@@ -46,7 +47,7 @@ class DecodeState:
 def decode_step(model: Transformer, state: DecodeState, eos: int) -> DecodeState:
     """One token more in every active slot, without a host round trip."""
     positions = state.positions.masked_fill(~state.active, 0)
-    hidden = model(state.current, Slots(state.keys, state.values, positions, state.columns))
+    hidden = hidden_states(model, state.current, Slots(state.keys, state.values, positions, state.columns))
     uniform = uniforms(state.seeds, state.steps)
     tokens, logprobs = choose(logits_of(model, hidden), uniform, state.temperatures, state.top_p, state.ways)
     place = torch.where(state.active, state.steps, state.tokens.shape[1] - 1).unsqueeze(1)
