@@ -17,6 +17,7 @@ def kl_rewards(
 
     `last` (N,) are those columns (`ends − 1`), scores (N,). Zero wherever mask is False.
     """
+    # nats; k1: inside the reward its expected gradient is the KL's (docs/policy-gradients.md)
     rewards = torch.where(mask, -beta * (logprobs - ref_logprobs), torch.zeros_like(logprobs))
     return rewards.index_add(0, last, scores.to(rewards.dtype))
 
@@ -31,6 +32,7 @@ def gae(
     """
     inside = mask.to(rewards.dtype)
     following = torch.cat([mask[1:], mask.new_zeros(1)])
+    # 0 after the last column: an answer that was cut off ends there like any other
     next_values = torch.where(following, torch.cat([values[1:], values.new_zeros(1)]), values.new_zeros(()))
     delta = (rewards + gamma * next_values - values) * inside
     # Column t's distance to its run's end: sweep by distance, so that one step serves every run at once.
@@ -57,6 +59,7 @@ def _runs(mask: Tensor) -> Tensor:
 def whiten(x: Tensor, mask: Tensor | None = None, *, keep_mean: bool = False) -> Tensor:
     """(x − mean)/√(var + 1e-8) over the masked entries, biased variance; the mean added back if `keep_mean`."""
     valid = x if mask is None else x[mask]
+    # biased: the deviation of these numbers is wanted, not an estimate of others'
     mean, variance = valid.mean(), valid.var(unbiased=False)
     whitened = (x - mean) * torch.rsqrt(variance + 1e-8) + (mean if keep_mean else 0)
     return whitened if mask is None else torch.where(mask, whitened, torch.zeros_like(x))

@@ -70,9 +70,11 @@ def gwet_ac(
     counts, values = _counts(ratings, categories)
     r = counts.sum(1)
     w = weight_matrix(values, weights)
+    # what one annotator alone rated says how often categories are chosen, nothing about agreement
     several = r >= 2
     agreed = np.zeros(len(r))
     c = counts[several]
+    # − 1: nobody is paired with himself
     agreed[several] = (c * (c @ w - 1)).sum(1) / (r * (r - 1))[several]
     return _gwet(agreed, counts / r[:, None], several, w, level, _name(weights))
 
@@ -163,9 +165,12 @@ def _gwet(agreed: Floats, shares: Floats, several: NDArray[np.bool_], w: Floats,
         return Agreement(None, None, compared, level, name)
     p_a = float(agreed[several].mean())
     pi = shares.mean(0)
+    # 1 / (q − 1) for AC1: if all categories are chosen alike, p_e is 1 / q
     factor = float(w.sum()) / (q * (q - 1))
     p_e = factor * float((pi * (1 - pi)).sum())
+    # of the agreement that chance leaves to be had, the part that is there
     value = (p_a - p_e) / (1 - p_e)
+    # how each item moves p_e, through π: the error covers both p_a and p_e
     chance = factor * (shares @ (1 - pi)) - p_e
     each = (n / compared * (agreed - p_e) * several - 2 * (1 - value) * chance) / (1 - p_e) - value
     error = math.sqrt(float((each**2).sum()) / (n * (n - 1))) if n > 1 else None
@@ -190,6 +195,7 @@ def _alpha(
     n, name = len(counts), f"alpha {metric}"
     once = np.ones(n)
     observed, expected = _disagreement(once, left, right, counts, values, metric)
+    # everybody says the same: chance leaves no disagreement to compare with
     if expected <= 0:
         return Agreement(None, None, n, level, name)
     value = 1 - observed / expected
@@ -201,6 +207,7 @@ def _alpha(
         draw = rng(seed, "alpha", n, resamples)
         drawn = []
         for _ in range(resamples):
+            # items are drawn, not ratings: those of one item belong together
             times = np.bincount(draw.integers(0, n, n), minlength=n).astype(np.float64)
             top, bottom = _disagreement(times, left, right, counts, values, metric)
             drawn += [1 - top / bottom] if bottom > 0 else []
@@ -228,6 +235,7 @@ def _influence(left: Floats, right: Floats, counts: Floats, values: Floats, metr
     n = totals.sum()
     delta = _delta(values, totals, metric)
     pairs = left.T @ right
+    # own against others counts as others against own
     pairs = (pairs + pairs.T) / 2
     top, bottom = float((pairs * delta).sum()), float(totals @ delta @ totals)
     by_pairs, by_chance = ((left @ delta) * right).sum(1), 2 * counts @ (delta @ totals)
@@ -245,6 +253,7 @@ def _delta(values: Floats, totals: Floats, metric: Metric) -> Floats:
     v = _middle_ranks(totals) if metric == "ordinal" else values
     apart = np.subtract.outer(v, v)
     if metric == "ratio":
+        # (0 − 0) / (0 + 0) counts as no distance
         sums = np.add.outer(v, v)
         apart = np.divide(apart, sums, out=np.zeros_like(apart), where=sums > 0)
     return apart**2
@@ -289,6 +298,7 @@ def _two_sides(own: ArrayLike, others: ArrayLike, categories: Sequence[float] | 
     values = _categories(np.concatenate([mine, theirs.ravel()]), categories)
     first = (mine[:, None] == values).astype(np.float64)
     second = (theirs[:, :, None] == values).sum(1).astype(np.float64)
+    # shares: the mean over a draw of one of the others
     return first, second / second.sum(1, keepdims=True), values
 
 

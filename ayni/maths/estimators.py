@@ -43,6 +43,7 @@ def leave_one_out(rewards: Tensor, n: int) -> Tensor:
     ValueError for n < 2.
     """
     groups = _groups(rewards, n)
+    # the mean contains r_i itself, a share of 1/n: this takes it out
     return ((groups - groups.mean(1, keepdim=True)) * (n / (n - 1))).view(-1)
 
 
@@ -55,6 +56,7 @@ def group_normalised(rewards: Tensor, n: int, *, by_std: bool) -> Tensor:
     """
     groups = _groups(rewards, n)
     centred = groups - groups.mean(1, keepdim=True)
+    # 1e-4 as in TRL: a group of equal rewards teaches nothing, and gives 0 instead of 0/0
     return (centred / (groups.std(1, keepdim=True) + 1e-4) if by_std else centred).view(-1)
 
 
@@ -79,10 +81,13 @@ def n_step_advantages(
     if steps is not None and steps < 1:
         raise ValueError(f"steps must be 1 or more, not {steps}")
     nothing = values.new_zeros(())
+    # whether the next column is the same answer's: V after the last is 0
     following = torch.cat([mask[1:], mask.new_zeros(1)])
+    # where, not a product: 0 · NaN is NaN
     inside = torch.where(mask, rewards, nothing)
     longest = _longest(mask)
     returns = torch.where(mask, values, nothing)
+    # each round looks one step further in all columns at once
     for _ in range(longest if steps is None else min(steps, longest)):
         ahead = torch.cat([returns[1:], returns.new_zeros(1)])
         returns = inside + gamma * torch.where(following & mask, ahead, nothing)
@@ -92,6 +97,7 @@ def n_step_advantages(
 def _longest(mask: Tensor) -> int:
     """The length of the longest run of True."""
     edges = torch.cat([mask.new_zeros(1), mask, mask.new_zeros(1)]).int().diff()
+    # +1 where a run begins, −1 one after its end
     lengths = (edges == -1).nonzero() - (edges == 1).nonzero()
     return int(lengths.max()) if len(lengths) else 0
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 def ranking_loss(chosen: Tensor, rejected: Tensor, margin: Tensor) -> Tensor:
     """−log σ(r_c − r_r − m), all (P,) → (P,). Llama 2 eq. 2."""
+    # logsigmoid: −x where x is very negative, and not the log of a σ that has become 0
     return -F.logsigmoid(chosen - rejected - margin)
 
 
@@ -27,12 +28,14 @@ def dpo_loss(
 
     Rafailov et al. 2023, eq. 7; ε > 0 is the conservative form.
     """
+    # sums of hundreds of log-probs are large and their differences small: subtract those alike first
     h = beta * ((chosen - rejected) - (ref_chosen - ref_rejected))
     return -(1 - smoothing) * F.logsigmoid(h) - smoothing * F.logsigmoid(-h)
 
 
 def ipo_loss(chosen: Tensor, rejected: Tensor, ref_chosen: Tensor, ref_rejected: Tensor, *, beta: float) -> Tensor:
     """(h − 1/(2β))², (P,) → (P,). Azar et al. 2023."""
+    # β is the paper's τ: h is drawn to 1/(2τ) and not beyond, where DPO's goes on to infinity
     return ((chosen - rejected) - (ref_chosen - ref_rejected) - 1 / (2 * beta)) ** 2
 
 
@@ -42,6 +45,7 @@ def rrhf_loss(mean_logprobs: Tensor, rewards: Tensor) -> Tensor:
     p is the length-normalised log-probability. The cross-entropy of the best answer is added by the objective.
     """
     worse = rewards.unsqueeze(2) < rewards.unsqueeze(1)
+    # [i, j]: p_i − p_j, charged where the worse answer i is the likelier
     gap = mean_logprobs.unsqueeze(2) - mean_logprobs.unsqueeze(1)
     return torch.where(worse, gap.clamp(min=0), gap.new_zeros(())).sum((1, 2))
 
@@ -49,11 +53,13 @@ def rrhf_loss(mean_logprobs: Tensor, rewards: Tensor) -> Tensor:
 def policy_clip_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, clip: float) -> Tensor:
     """max(−A ρ, −A clip(ρ, 1 ± ε)), ρ = π/π_old, per column (M,). Schulman et al. 2017, eq. 7."""
     ratio = (logprobs - old_logprobs).exp()
+    # the larger loss: clipping takes a step's gain away, never its harm (a pessimistic bound)
     return torch.maximum(-advantages * ratio, -advantages * ratio.clamp(1 - clip, 1 + clip))
 
 
 def value_clip_loss(values: Tensor, old_values: Tensor, returns: Tensor, *, clip: float) -> Tensor:
     """½ max((V − G)², (clip(V, V_old ± ε) − G)²), per column (M,)."""
+    # in the units of returns, so ε suits whitened rewards of deviation 1
     clipped = torch.minimum(torch.maximum(values, old_values - clip), old_values + clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
 
@@ -77,6 +83,7 @@ def policy_penalty_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tens
 
 def adapted_beta(beta: float, kl: float, target: float) -> float:
     """β/2 where kl < target/1.5, 2β where kl > 1.5·target, else β. Schulman et al. 2017, §4."""
+    # 1.5 and 2 are the paper's, which finds the result insensitive to them
     if kl < target / 1.5:
         return beta / 2
     return beta * 2 if kl > target * 1.5 else beta
@@ -104,6 +111,7 @@ def kl_k3(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     As a loss of p (GRPO's) its expected gradient is that of KL(q‖p); as a loss of q, that of KL(p‖q).
     """
     log_ratio = ref_logprobs - logprobs
+    # expm1: where π ≈ π_ref the result is of second order, and exp − 1 would lose its digits
     return torch.expm1(log_ratio) - log_ratio
 
 
@@ -122,5 +130,6 @@ def kto_loss(
     h = log π(y|x)/π_ref(y|x), of summed log-probs; `desirable` (N,) bool. z_0 = max(0, `kl`), without gradient; `kl` ()
     is the batch's mean of h over prompts with the answers of other prompts. Ethayarajh et al. 2024.
     """
+    # a KL is never negative; an estimate of it may be
     above = beta * (logprobs - ref_logprobs - kl.detach().clamp(min=0))
     return torch.where(desirable, desirable_weight * torch.sigmoid(-above), undesirable_weight * torch.sigmoid(above))

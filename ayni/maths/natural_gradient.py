@@ -23,18 +23,21 @@ def conjugate_gradient(product: Product, b: Tensor, *, iterations: int, toleranc
     """
     x, residual, direction = torch.zeros_like(b), b.clone(), b.clone()
     square = residual.dot(residual)
+    # relative to b: how large a gradient is says nothing about how far it is solved
     enough = tolerance**2 * square
     for _ in range(iterations):
         if square <= enough:
             break
         along = product(direction)
         curvature = direction.dot(along)
+        # rounding makes flat directions look like this; dividing by it would leap
         if not curvature > 0:
             break
         length = square / curvature
         x = x + length * direction
         residual = residual - length * along
         previous, square = square, residual.dot(residual)
+        # Fletcher–Reeves: the next direction is F-conjugate to all before
         direction = residual + (square / previous) * direction
     return x
 
@@ -58,6 +61,7 @@ def trust_region_step(
         return product(v) + damping * v
 
     x = conjugate_gradient(damped, gradient, iterations=iterations, tolerance=tolerance)
+    # KL ≈ ½ xᵀHx, so the step that reaches δ is √(2δ / xᵀHx) times x
     curvature = x.dot(damped(x))
     return (2 * max_kl / curvature).sqrt() * x if curvature > 0 else torch.zeros_like(x)
 
@@ -73,6 +77,7 @@ def line_search(
     for i in range(tries):
         candidate = shrink**i * step
         improvement, kl = evaluate(candidate)
+        # a NaN is not greater than 0, so it is refused too
         if 0 < improvement < float("inf") and kl <= max_kl:
             return candidate
     return torch.zeros_like(step)
@@ -89,7 +94,9 @@ def finite_difference_product(kl_gradient: Callable[[Tensor], Tensor], *, epsilo
         norm = x.norm()
         if not norm > 0:
             return torch.zeros_like(x)
+        # of length epsilon, whatever the length of x: those of conjugate directions differ by orders
         step = epsilon / norm * x
+        # both ways: the second-order term of the gradient cancels
         return (kl_gradient(step) - kl_gradient(-step)) * (norm / (2 * epsilon))
 
     return product

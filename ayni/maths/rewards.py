@@ -11,4 +11,5 @@ def combine_rewards(helpfulness: Tensor, safety: Tensor, is_safety: Tensor, thre
 
     Raw scores go in: the logit of σ(raw) is the raw score itself, so nothing is squashed and nothing needs a clamp.
     """
+    # σ only here: scores are logits of a Bradley–Terry model, 0.15 is a probability
     return torch.where(is_safety | (torch.sigmoid(safety) < threshold), safety, helpfulness)

@@ -66,6 +66,7 @@ class LoraLinear(Linear):
         self.lora_B = nn.Parameter(torch.empty(outputs, lora.rank))
 
     def forward(self, x: Tensor) -> Tensor:
+        # scaled while it is (T, r): r numbers a token instead of the output's hundreds
         low = F.linear(x, self.lora_A.to(x.dtype)) * self.scale
         return super().forward(x) + F.linear(low, self.lora_B.to(x.dtype))
 
@@ -74,6 +75,7 @@ class Adapted(Transformer):
     """A Transformer whose own parameters are A, B and a score head; every other one is a frozen trunk's, shared."""
 
     def __init__(self, shape: Shape, lora: Lora) -> None:
+        # before anything is built: a wrong number of layers is an error of settings
         first = lora.first_of(shape.layers)
         super().__init__(shape)
         self.lora = lora
@@ -119,9 +121,11 @@ def with_adapter(model: Transformer, lora: Lora, seed: int) -> Adapted:
         if name == SCORE:
             own[name] = model.head.detach()
         elif name.endswith("lora_A"):
+            # nn.Linear's own and PEFT's: Kaiming's uniform with a = √5 comes to 1/√in
             bound, generator = size[1] ** -0.5, torch.Generator().manual_seed(seed_of(seed, name))
             own[name] = torch.empty(size).uniform_(-bound, bound, generator=generator)
         else:
+            # B·A = 0: the first forward is the trunk's, to the bit
             own[name] = torch.zeros(size)
     return adapted(model, lora, own)
 
@@ -137,6 +141,7 @@ def adapted(trunk: Transformer, lora: Lora, own: Mapping[str, Tensor]) -> Adapte
         raise ValueError("these are not the tensors of such an adapter")
     with torch.device("meta"):
         model = Adapted(shape, lora)
+    # a step of 1e-4 would vanish in a bf16 weight
     dtype = torch.promote_types(trunk.tok_embeddings.weight.dtype, torch.float32)
     copies = {name: nn.Parameter(p.detach().to(trunk.device, dtype, copy=True)) for name, p in own.items()}
     _fill(model, {**dict(trunk.named_parameters()), **copies})
@@ -176,6 +181,7 @@ def merged(model: Transformer) -> Transformer:
         if isinstance(part, LoraLinear):
             weight = state[f"{name}.weight"]
             added = part.scale * (part.lora_B.detach() @ part.lora_A.detach())
+            # rounded once, after the sum: B·A is small beside W
             state[f"{name}.weight"] = (weight.to(added.dtype) + added).to(weight.dtype)
     plain.load_state_dict(state, assign=True)
     plain.dtype = source.dtype

@@ -22,6 +22,7 @@ class Placement:
     @classmethod
     def of(cls, run: Run, choice: Dtype) -> Placement:
         ranks = Ranks.current()
+        # written down at the start: a run that resumes on another machine goes on in the same format
         settled = run.tuned(dtype=NAMES[compute_dtype(choice, ranks.device)])["dtype"]
         return cls(ranks, DTYPES[settled])
 

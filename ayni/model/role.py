@@ -44,6 +44,7 @@ class Role:
 
     def divergence(self, batch: Columns, other: Role, temperature: float = 1.0) -> Tensor:
         """KL(other‖self) of the whole next-token distributions at the masked columns: (M,), no gradient for `other`."""
+        # the other one is where we were: it stands still
         with torch.no_grad():
             theirs = other._hidden(batch)
         ours = self._hidden(batch)
@@ -65,6 +66,7 @@ class Role:
     def idle(self) -> Tensor:
         """A zero that touches every parameter: what a rank with fewer micro-batches runs, so that none waits."""
         hidden = self.model(torch.zeros(1, dtype=torch.long, device=self.device), Layout.of([1], self.device))
+        # both: the head is no part of the hidden states' graph
         return 0 * (hidden.sum() + self.model.head.sum())
 
     def trainable(self) -> dict[str, nn.Parameter]:

@@ -21,6 +21,7 @@ def with_score_head(model: Transformer, seed: int) -> Transformer:
     if shape.head == "score":
         raise BadInput("the model is a reward model already", fix="start from a language model")
     generator = torch.Generator().manual_seed(seed)
+    # 1/√(D+1): scores of normed states begin with a deviation near 1
     head = torch.empty(1, shape.dim).normal_(0, (shape.dim + 1) ** -0.5, generator=generator)
     if (lora := adapter_of(model)) is not None:
         return adapted(model, lora, {**adapter_tensors(model), SCORE: head})

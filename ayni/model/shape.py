@@ -8,6 +8,7 @@ from typing import Literal
 
 def ffn_hidden(dim: int, multiple_of: int, multiplier: float | None = None) -> int:
     """SwiGLU's width: ⅔ of 4·dim, times the multiplier, rounded up to a multiple (Meta's reference code)."""
+    # ⅔: SwiGLU has three matrices, so the parameters stay those of two at 4·dim (Shazeer 2020)
     hidden = int(2 * 4 * dim / 3)
     if multiplier is not None:
         hidden = int(multiplier * hidden)
@@ -34,6 +35,7 @@ class Shape:
         for name in ("dim", "layers", "heads", "kv_heads", "hidden", "vocab", "context"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: {getattr(self, name)} is not positive")
+        # rotary positions turn pairs, so a head's size is even
         if self.dim % self.heads or (self.dim // self.heads) % 2:
             raise ValueError(f"dim: {self.dim} does not split into {self.heads} heads of even size")
         if self.heads % self.kv_heads:
@@ -52,6 +54,7 @@ class Shape:
         return self.layers * layer + self.vocab * d + head + d
 
 
+# Table 1; the paper is silent on widths: these are of the released weights, at 34B Code Llama's
 SHAPES = {
     "7B": Shape(4096, 32, 32, 32, ffn_hidden(4096, 256), 32000),
     "13B": Shape(5120, 40, 40, 40, ffn_hidden(5120, 256), 32000),

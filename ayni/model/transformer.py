@@ -32,6 +32,7 @@ class Linear(nn.Linear):
         super().__init__(inputs, outputs, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        # Adam moves fp32 weights, matrix units multiply bf16: a cast at every use
         return F.linear(x, self.weight.to(x.dtype))
 
 
@@ -49,6 +50,7 @@ class RMSNorm(nn.Module):
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:
     """Rotary positions on adjacent pairs as complex numbers, as Meta does: x (T, H, d), turn (T, 1, d/2) complex."""
+    # bf16 has no complex numbers: pairs turn in fp32 and are rounded once, after it
     pairs = torch.view_as_complex(x.to(turn.real.dtype).unflatten(-1, (-1, 2)))
     return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
 
@@ -76,6 +78,7 @@ class FeedForward(nn.Module):
         self.w3 = Linear(shape.dim, shape.hidden)
 
     def forward(self, x: Tensor) -> Tensor:
+        # SwiGLU (Shazeer 2020): w1 is the gate, w3 the value
         return self.w2(F.silu(self.w1(x)) * self.w3(x))
 
 
@@ -90,6 +93,7 @@ class Block(nn.Module):
         self.ffn_norm = RMSNorm(shape.dim, shape.norm_eps)
 
     def forward(self, x: Tensor, turn: Tensor, context: Context, layer: int, dtype: torch.dtype) -> Tensor:
+        # norms stand inside the branches: nothing ever scales the stream itself (§2.2, pre-normalisation)
         x = x + self.attention(self.attention_norm(x).to(dtype), turn, context, layer)
         return x + self.feed_forward(self.ffn_norm(x).to(dtype))
 
@@ -124,8 +128,10 @@ class Transformer(nn.Module):
     def forward(self, tokens: Tensor, context: Context) -> Tensor:
         stream = self.tok_embeddings(tokens)
         dtype = self.dtype or stream.dtype
+        # 2L branches add up in it: 8 bits of mantissa would round the small ones away
         if stream.dtype in (torch.bfloat16, torch.float16):
             stream = stream.float()
+        # once for all layers: angles depend on positions alone
         turn = self.rotary(context.positions, stream.dtype)
         for i, layer in enumerate(self.layers):
             stream = layer(stream, turn, context, i, dtype)
@@ -140,6 +146,7 @@ class Transformer(nn.Module):
 
 def initialise(model: Transformer, seed: int) -> Transformer:
     """N(0, 0.02), residual outputs wo and w2 divided by √(2L). The paper is silent (docs/departures.md)."""
+    # one generator for all, in the order of names: a parameter more moves every later draw
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -147,6 +154,7 @@ def initialise(model: Transformer, seed: int) -> Transformer:
                 parameter.fill_(1.0)
                 continue
             residual = name.endswith(("wo.weight", "w2.weight"))
+            # 2L branches add up in the stream; scaled so, their variance does not grow with depth (GPT-2)
             std = 0.02 / (2 * model.shape.layers) ** 0.5 if residual else 0.02
             parameter.copy_(torch.empty(parameter.shape).normal_(0, std, generator=generator))
     return model

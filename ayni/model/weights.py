@@ -64,11 +64,13 @@ def collected(
             raise BadInput("the configuration has no such weight", path=path, field=source)
         if name in state:
             raise BadInput("the weight is there twice", path=path, field=source)
+        # load_state_dict would say so too, but not which file and which of its names
         if tuple(tensor.shape) != wanted[name]:
             sizes, expected = ("×".join(map(str, size)) for size in (tensor.shape, wanted[name]))
             raise BadInput(f"the weight is {sizes}, the configuration says {expected}", path=path, field=source)
         if not tensor.dtype.is_floating_point:
             raise BadInput(f"the weight holds {tensor.dtype}, not real numbers", path=path, field=source)
+        # a copy: what readers hand out may be a view into a mapped file
         state[name] = tensor.to(dtype or tensor.dtype, copy=True).contiguous()
     missing = [name for name in wanted if name not in state]
     if missing:

@@ -44,6 +44,7 @@ class Algorithm(Settings):
     clip: float = Field(0.2, gt=0)
     value_clip: float = Field(0.2, gt=0)
     gamma: float = Field(1.0, gt=0, le=1)
+    # RECIPE §7, as most code has it; the paper (§3.2.3) names neither λ nor a critic
     lam: float = Field(0.95, ge=0, le=1, description="gae: 1 trusts the rewards, 0 the critic")
     step_kl: float = Field(
         0.01,
@@ -52,6 +53,7 @@ class Algorithm(Settings):
     )
     grpo: Grpo = Field(Grpo(), description="grpo: {by_std, by_answer}; both false is Dr. GRPO")
     trust_region: TrustRegion = Field(TrustRegion(), description="trust_region: {damping, steps}")
+    # paper §3.2.3: constant 1e-6, β₂ 0.95, weight decay 0.1, clipping at 1.0
     optimiser: Optimiser = Field(Optimiser(lr=1e-6, schedule="constant", warmup=0), description="the policy's")
     critic_optimiser: Optimiser = Field(Optimiser(lr=1e-6, schedule="constant", warmup=0), description="the critic's")
     lora: Lora | None = Field(None, description="policy and critic learn adapters: {rank, alpha, layers, targets}")
@@ -90,14 +92,17 @@ class Algorithm(Settings):
             )
         trainer = self.trainer(role, self.optimiser, placement, prompts)
         if self.loss == "penalty":
+            # β from 1: it finds its target by doubling and halving (Schulman et al. 2017, §4)
             return PenaltyLearner(trainer, PolicyPenalty(1.0, self.temperature), self.step_kl)
         clip = PolicyClip(self.clip, self.temperature)
+        # GRPO charges the KL in the loss, where others have it in the reward (Shao et al. 2024, §4.1.1)
         if self.estimator == "grpo":
             clip = PolicyClip(self.clip, self.temperature, kl=self.beta, by_answer=self.grpo.by_answer)
         objective: Objective = PolicyGradient(self.temperature) if self.loss == "gradient" else clip
         return GradientLearner(trainer, objective)
 
     def trainer(self, role: Role, optimiser: Optimiser, placement: Placement, prompts: int) -> Trainer:
+        # no iteration asks more prompts than there are; the schedule must end with the last step
         answers = min(max(1, self.batch_size // self.n), prompts) * self.n
         steps = self.iterations * self.epochs * steps_per_epoch(answers, self.mini_batch)
         return Trainer(

@@ -42,6 +42,7 @@ class Answers:
         """log π − log π_ref of every sampled token: (T,); zero without a reference."""
         reading = self.reading
         if reading.ref_logprobs is None:
+            # nobody to drift from: β charges nothing
             return torch.zeros_like(reading.logprobs)
         return torch.where(self.batch.mask, reading.logprobs - reading.ref_logprobs, torch.zeros_like(reading.logprobs))
 
@@ -69,6 +70,7 @@ def read_answers(
     Old log-probs come from the training forward pass, not from the sampler: the first ratio is then exactly 1 in
     any dtype and with any sampler. Log-probs are those of the sampling temperature.
     """
+    # whole sequences, for gather_rows puts them back one by one
     mine = ranks.share(sequences)
     rows: dict[str, list[Tensor]] = {"policy": [], "reference": [], "critic": []}
     for part in cut(mine, tokens_per_micro_batch):
@@ -90,6 +92,7 @@ def read_answers(
 
 def _spread(x: Tensor, batch: Batch) -> Tensor:
     """(M,) → (T,), on the CPU."""
+    # an iteration's numbers are few, and are shuffled and cut there
     out = x.new_zeros(len(batch.tokens))
     out[batch.mask] = x
     return out.cpu()
@@ -97,6 +100,7 @@ def _spread(x: Tensor, batch: Batch) -> Tensor:
 
 def trajectories(answers: Answers, advantages: Tensor, returns: Tensor | None) -> list[Trajectory]:
     """One per answer, ready to be shuffled and cut: advantages and returns (T,)."""
+    # prompt columns too: what is cut here is laid out again on the same axis
     sizes = list(answers.batch.layout.lengths)
     reading = answers.reading
     columns = (reading.logprobs, advantages, reading.ref_logprobs, reading.values, returns)

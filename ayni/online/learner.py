@@ -73,6 +73,7 @@ class PenaltyLearner(GradientLearner):
 
     def learn(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         found = super().learn(trajectories)
+        # nats per token
         self.kl = found["approx_kl"]
         return found
 

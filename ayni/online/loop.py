@@ -81,6 +81,7 @@ class Loop:
         """One iteration, as the paper has it."""
         settings, t = self.settings, self.iteration + 1
         order = rng(self.seed, "prompts", t).permutation(len(prompts))
+        # batch_size counts answers, n to each prompt
         asked = [prompts[i] for i in order[: max(1, settings.batch_size // settings.n)]]
         groups = rollout(self.engine, asked, n=settings.n, sampling=self._sampling(), seed=self.seed, iteration=t)
         scores = self.reward(asked, groups)
@@ -91,6 +92,7 @@ class Loop:
 
         learned: dict[str, float] = {}
         for mini in self._mini_batches(trajectories(answers, estimate.advantages, estimate.returns), t):
+            # advantages of a critic that knows nothing yet are noise
             if self.critic is None or t > settings.critic_warmup:
                 learned = _renamed(self.policy.learn(mini), "policy", learned)
             if self.critic is not None:
@@ -106,9 +108,11 @@ class Loop:
     def _read(self, asked: Sequence[Prompt], samples: list[Sample], scores: Scores) -> Answers:
         """The answers as the roles read them, with the rewards that are optimised."""
         settings = self.settings
+        # paper §3.2.3: whitened, so that β weighs alike for any reward model's scale
         rewards = whiten(scores.combined) if self.estimator.whitened else scores.combined
         greedy = self._greedy_rewards(asked) if self.estimator.greedy else None
         if settings.truncated is not None:
+            # after whitening: this number is in deviations of the iteration's rewards
             cut_off = torch.tensor([s.finished == "length" for s in samples])
             rewards = torch.where(cut_off, torch.tensor(settings.truncated), rewards)
         sequences = [sampled_sequence(sample) for sample in samples]
@@ -149,6 +153,7 @@ class Loop:
             "entropy": -sum(sum(s.logprobs) for s in samples) / sum(len(s.tokens) for s in samples),
         }
         if estimate.returns is not None and answers.reading.values is not None:
+            # 1: the critic knows the returns; 0: no better than their mean
             error = (estimate.returns - answers.reading.values)[mask].var()
             shown["explained_variance"] = float(1 - error / estimate.returns[mask].var().clamp(min=1e-8))
         if scores.safety is not None:
@@ -164,6 +169,7 @@ class Loop:
 
     def validate(self, prompts: Sequence[Prompt]) -> None:
         """Mean reward on held-out prompts, with fixed random numbers; keeps the best weights."""
+        # the same seed at every look: they differ by the policy alone
         groups = rollout(self.engine, prompts, n=1, sampling=self._sampling(), seed=seed_of(self.seed, "validation"))
         reward = float(self.reward(prompts, groups).combined.mean())
         if self.best is None or reward > self.best:

@@ -66,10 +66,12 @@ class TrustRegionLearner:
 
     def learn(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         surrogate = PolicyPenalty(0.0, self.temperature)  # −A ρ
+        # π_old is where this step begins: the bound is on each step, not on the iteration
         divergence = Divergence(Role(copy.deepcopy(self.role.model).requires_grad_(False)), self.temperature)
         batches = micro_batches(trajectories, surrogate, self.ranks, self.tokens_per_micro_batch)
         start = [p.detach().clone() for p in self.parameters]
         found = accumulate(self.role, batches, surrogate, self.ranks)
+        # up: accumulate leaves that of the loss −ρA
         gradient = -self._gradient()
 
         def kl_gradient(step: Tensor) -> Tensor:

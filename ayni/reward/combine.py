@@ -17,6 +17,7 @@ from ayni.records import Prompt, Sample
 from ayni.reward.model import Reward, load_reward
 from ayni.text.tokenizer import Tokenizer
 
+# chosen by the paper for a precision of 0.89 and a recall of 0.55 on its safety test set (§3.2.3)
 THRESHOLD = 0.15  # σ(safety) below which safety decides
 
 

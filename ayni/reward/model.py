@@ -19,6 +19,7 @@ from ayni.text.chat import render
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.batch import batch_of, cut
 
+# as a micro-batch of training, but without its gradients: memory is no concern
 TOKENS_PER_PASS = 8192
 
 
@@ -46,11 +47,13 @@ class RewardModel:
             if len(row) > context:
                 raise BadInput(f"answer {i}: {len(row)} tokens do not fit the reward model's context of {context}")
         scores = []
+        # by length: attention pads inside a bucket, and like rows waste least of it
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
         for part in cut([TokenSequence(rows[i], [True] * len(rows[i])) for i in order], TOKENS_PER_PASS):
             scores.append(self.role.scores(batch_of(part).to(self.role.device)).float().cpu())
         out = torch.empty(len(rows))
         if order:
+            # back to the order they were asked in
             out[torch.tensor(order)] = torch.cat(scores)
         return out
 
@@ -65,6 +68,7 @@ class RewardModel:
     def score_samples(self, prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]], policy: Tokenizer) -> Tensor:
         """(N·n,) in order. With the policy's own tokenizer the sampled tokens are read as they were drawn."""
         pairs = [(p, s) for p, group in zip(prompts, groups, strict=True) for s in group]
+        # another tokenisation of the same text would have another score
         if policy.fingerprint == self.tokenizer.fingerprint:
             return self.score_tokens([[*s.prompt_tokens, *s.tokens] for _, s in pairs])
         return self.score_answers([p for p, _ in pairs], [s.text for _, s in pairs])

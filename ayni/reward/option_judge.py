@@ -43,6 +43,7 @@ class Choice:
     @property
     def rows(self) -> list[list[int]]:
         """What must be read: everything before each option's last token. Options of one token share their row."""
+        # the last token is predicted, never read
         first, second = (self.context + option[:-1] for option in self.options)
         return [first] if first == second else [first, second]
 
@@ -68,6 +69,7 @@ def choice_of(before: list[int], question: str, tokenizer: Tokenizer, options: t
 def _option_tokens(dialog: tuple[Message, ...], option: str, start: int, tokenizer: Tokenizer) -> list[int]:
     """The option's tokens inside the rendered turn, without those that end the turn: its last space and EOS."""
     tokens = answer_tokens(dialog, option, tokenizer).tokens[start:]
+    # by decoding: a tokenizer may split an option in several pieces or lend it a space
     for count in range(1, len(tokens)):
         if tokenizer.decode(tokens[:count]).lstrip(" ") == option:
             return tokens[:count]
@@ -85,6 +87,7 @@ def option_logprobs(model: Transformer, choices: Sequence[Choice], tokens_per_pa
         layout = Layout.of([len(row) for row in rows], model.device)
         tokens = torch.tensor([t for row in rows for t in row], device=model.device)
         hidden = hidden_states(model, tokens, layout)
+        # both options read the same hidden states; their columns and targets differ
         for which in (0, 1):
             targets, owner = _targets(part, which, len(hidden))
             mask = owner >= 0
@@ -102,7 +105,9 @@ def _targets(part: list[Choice], which: int, columns: int) -> tuple[Tensor, Tens
     start = 0
     for i, choice in enumerate(part):
         rows, option = choice.rows, choice.options[which]
+        # the second option's row stands after the first's, unless they share one
         before = len(rows[0]) if which and len(rows) == 2 else 0
+        # the column that predicts the option's first token
         first = start + before + len(choice.context) - 1
         targets[first : first + len(option)] = torch.tensor(option)
         owner[first : first + len(option)] = i
@@ -141,6 +146,7 @@ class OptionJudge:
         if times > 1 and not self.varies:
             raise ValueError(f"asked {times} times, this judge says {times} times the same")
         end = DECIDE if self.reasoning is None else THINK
+        # both orders, side by side: a liking for a place cancels (Lee et al. 2023, §3.1)
         pairs = zip(prompts, firsts, seconds, strict=True)
         asked = [pair_question(p, x, y, end) for p, a, b in pairs for x, y in ((a, b), (b, a))]
         said = self._first_options(asked, times)
@@ -192,6 +198,7 @@ class OptionJudge:
             prompts = [Prompt(_digest(text), (Message("user", text),)) for text in questions[part]]
             groups = rollout(self.engine, prompts, n=times, sampling=sampling, seed=self.seed)
             for sample in (sample for group in groups for sample in group):
+                # thoughts that were cut off are closed, for the next turn asks for the verdict
                 end = [] if sample.finished == "stop" else [self.engine.tokenizer.eos]
                 found.append([*sample.prompt_tokens, *sample.tokens, *end])
         return found
@@ -203,6 +210,7 @@ class OptionJudge:
             if choice.longest > context:
                 raise BadInput(f"a question of {choice.longest} tokens does not fit the judge's context of {context}")
         logprobs = option_logprobs(self.engine.role.model, choices, self.tokens_per_pass)
+        # P(A) / (P(A) + P(B)) is σ of the difference of log-probs
         return torch.sigmoid(logprobs[:, 0] - logprobs[:, 1]).tolist()
 
 

@@ -64,6 +64,7 @@ class Endpoint:
         """What is wrong, if asking again may help; BadInput if it cannot."""
         said = " ".join(error.read(2000).decode("utf-8", "replace").split())[:200]
         error.close()
+        # timeout, too early, too many requests: theirs to get over
         if error.code in (408, 425, 429) or error.code >= 500:
             return f"says {error.code} {error.reason}"
         what = f"{self.name} says {error.code} {error.reason}"

@@ -24,6 +24,7 @@ def two_answers(engines: Sequence[Engine], temperatures: Sequence[float], max_to
     count = itertools.count()
 
     def answer(engine: Engine, dialog: Dialog, task: str, turn: int, k: int) -> tuple[str, dict[str, Any]]:
+        # by turns, so that neither side of the page is always the warmer one
         sampling = Sampling(temperatures[(turn + k) % len(temperatures)], 1.0, max_tokens)
         prompt = Prompt(f"live-{turn}-{k}", dialog, "safety" if task == "safety" else "helpfulness")
         requests = requests_of(engine, [prompt], n=1, sampling=sampling, seed=seed)

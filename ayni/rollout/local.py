@@ -47,6 +47,7 @@ class LocalEngine:
         elif model is self.role.model is not copied and (copied.device, copied.head.dtype) == (model.device, dtype):
             with torch.no_grad():
                 for ours, theirs in zip(copied.parameters(), model.parameters(), strict=True):
+                    # into the same memory: what sampled before goes on with new numbers
                     ours.copy_(theirs)
         else:
             self.decoder = _cast(model, dtype)
@@ -57,6 +58,7 @@ class LocalEngine:
         for i, request in enumerate(requests):
             check_room(len(request.tokens), self.context, f"prompt {i}")
         found: list[list[Drawn]] = []
+        # rows of one matrix product change its last bits: the same chunks, the same samples
         size = chunk_prompts(max([1, *(len(request.seeds) for request in requests)]))
         for start in range(0, len(requests), size):
             found += self._chunk(requests[start : start + size])

@@ -24,6 +24,7 @@ def draw_all(
             file.write(json_line([[to_dict(s) for s in group] for group in groups]))
             failpoint("chunk-written")
             file.flush()
+            # a chunk costs minutes of sampling and milliseconds of waiting for the disk
             os.fsync(file.fileno())
         done.append(groups)
         progress(min(start + chunk, len(prompts)), len(prompts))

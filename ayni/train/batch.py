@@ -110,6 +110,7 @@ def _columns(sequences: Sequence[TokenSequence]) -> tuple[Tensor, Tensor, Tensor
     tokens = torch.tensor([t for s in sequences for t in s.tokens])
     supervised = torch.tensor([m for s in sequences for m in s.mask])
     # THE shift: a column's target is the next token of its own sequence.
+    # roll gives each end the next sequence's first token; the line below takes it away
     targets, mask = tokens.roll(-1), supervised.roll(-1)
     targets[layout.ends], mask[layout.ends] = 0, False
     return tokens, targets, mask, layout
@@ -122,14 +123,17 @@ def batch_of(sequences: Sequence[TokenSequence]) -> Batch:
 def pairs_of(pairs: Sequence[Pair]) -> Pairs:
     return Pairs(
         *_columns([s for p in pairs for s in (p.chosen, p.rejected)]),
+        # fp64 on the way: the objective casts to what its scores are in
         margin=torch.tensor([p.margin for p in pairs], dtype=torch.float64),
         safe=torch.tensor([bool(s) for p in pairs for s in p.safe]),
+        # beside `safe`, where an unlabelled answer is False like an unsafe one
         labelled=torch.tensor([s is not None for p in pairs for s in p.safe]),
         ref_logprobs=torch.tensor([r for p in pairs for r in p.ref_logprobs], dtype=torch.float64),
     )
 
 
 def groups_of(groups: Sequence[Group]) -> Groups:
+    # one size: rankings run over a (G, K) block
     sizes = {len(g.sequences) for g in groups}
     if len(sizes) != 1:
         raise ValueError(f"groups of different sizes {sorted(sizes)} cannot share a batch")
@@ -143,6 +147,7 @@ def groups_of(groups: Sequence[Group]) -> Groups:
 def experience_of(trajectories: Sequence[Trajectory]) -> Experience:
     def column(name: str) -> Tensor | None:
         parts = [getattr(trajectory, name) for trajectory in trajectories]
+        # one stands for all: a loop has a critic or a reference for all of its answers or for none
         return None if parts[0] is None else torch.cat(parts)
 
     return Experience(
@@ -162,6 +167,7 @@ def tokens_in(example: object) -> int:
 
 def cut(examples: Sequence[E], tokens_per_micro_batch: int) -> Iterator[list[E]]:
     """Micro-batches of at most this many tokens, in order; one example is never split, however long."""
+    # in order and greedily: the cut depends on the lengths alone, so a resumed run makes the same one
     part: list[E] = []
     room = tokens_per_micro_batch
     for example in examples:

@@ -14,6 +14,7 @@ from torch import Tensor
 from ayni.errors import BadInput
 from ayni.files import atomic_directory, failpoint, sha256_of, write_json
 
+# one more than the newest, which a failing disk may have torn
 KEEP = 2
 
 
@@ -25,9 +26,11 @@ def save_checkpoint(directory: Path, step: int, tensors: dict[str, Tensor], numb
             {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, place / "state.safetensors"
         )
         failpoint("save-tensors")
+        # the rename guards against kills; the hash against disks
         whole = sha256_of(place / "state.safetensors")
         write_json(place / "numbers.json", {"step": step, "sha256": whole, **numbers})
     failpoint("save-renamed")
+    # eight digits in the name, so names sort by step
     for old in sorted(directory.glob("step-*"))[:-KEEP]:
         shutil.rmtree(old)
     failpoint("save-end")

@@ -32,13 +32,16 @@ def accumulate(role: Role, batches: Sequence[Any], objective: Objective, ranks: 
     seen: list[Metrics] = []
     for batch in batches:
         loss, metrics = objective.loss(role, batch)
+        # divided before backward, so gradients add up to the mean's with nothing left to rescale
         (loss / count).backward()
         sums.append(loss.detach())
         seen.append(metrics)
     for _ in range(ranks.max(len(batches)) - len(batches)):
+        # sum_gradients lays gradients end to end: each rank needs one, of zeros, for every parameter
         role.idle().backward()
     ranks.sum_gradients(role.trainable().values())
     mean = float(ranks.sum(_total(sums, role)) / count)
+    # true of NaN and of infinity alone
     if mean - mean != 0:
         raise BadNumbers(f"the loss is {mean}; lower the learning rate")
     return {"loss": mean, **_means(seen, role, ranks)}
@@ -66,5 +69,6 @@ def _means(seen: Sequence[Metrics], role: Role, ranks: Ranks) -> dict[str, float
 
 
 def _total(parts: Sequence[Tensor], role: Role) -> Tensor:
+    # fp64: thousands of fp32 sums added in any order agree to the last digit that is logged
     zero = torch.zeros((), dtype=torch.float64, device=role.device)
     return torch.stack([zero, *(p.double() for p in parts)]).sum()

@@ -33,6 +33,7 @@ class Thumb:
     ref_mismatched: float = 0.0
 
     def __len__(self) -> int:
+        # of the pass with a gradient; the mismatched answer is read apart
         return len(self.sequence.tokens)
 
 
@@ -54,6 +55,7 @@ class KTO(Objective):
     kl: float = 0.0
 
     def settled(self, role: Role, examples: Sequence[Thumb], ranks: Ranks, budget: int) -> KTO:
+        # without a gradient, once a step: z_0 is a constant of it; fp64, as sums of hundreds differ by little
         sums = logprob_sums(role, [e.mismatched for e in examples], budget, ranks).double()
         return replace(self, kl=float((sums - torch.tensor([e.ref_mismatched for e in examples])).mean()))
 
@@ -69,6 +71,7 @@ class KTO(Objective):
         return torch.tensor(len(batch.desirable), device=batch.tokens.device)
 
     def loss(self, role: Role, batch: Thumbs) -> tuple[Tensor, Metrics]:
+        # summed, not averaged: h is the log-ratio of whole answers
         sums = sum_by_sequence(role.logprobs(batch), batch)
         lead = (sums - batch.ref_logprobs.to(sums.dtype)).detach()
         loss = kto_loss(
@@ -80,6 +83,7 @@ class KTO(Objective):
             desirable_weight=self.desirable_weight,
             undesirable_weight=self.undesirable_weight,
         )
+        # up and down apart: their mean would hide that one of them goes the wrong way
         up, items = batch.desirable, self.count(batch)
         return loss.sum(), {
             "lead_up": (lead[up].sum(), up.sum()),

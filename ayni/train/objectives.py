@@ -65,6 +65,7 @@ class NextToken(Objective):
         return batch.mask.sum()
 
     def loss(self, role: Role, batch: Batch) -> tuple[Tensor, Metrics]:
+        # a sum over tokens: every answer token of a step counts alike, whatever the dialogue's length
         return -role.logprobs(batch).sum(), {}
 
 
@@ -82,9 +83,11 @@ class Ranking(Objective):
 
     def loss(self, role: Role, batch: Pairs) -> tuple[Tensor, Metrics]:
         scores = role.scores(batch)
+        # as pairs_of lays them out
         chosen, rejected = scores[0::2], scores[1::2]
         loss = ranking_loss(chosen, rejected, batch.margin.to(scores.dtype)).sum()
         pairs = self.count(batch)
+        # strictly more: a model that gives both the same score has not told them apart
         metrics = {"accuracy": ((chosen > rejected).sum(), pairs), "lead": ((chosen - rejected).detach().sum(), pairs)}
         if self.safety_weight:
             # ½: both answers of a pair carry a label, and the item is the pair
@@ -110,11 +113,13 @@ class DPO(Objective):
 
     def loss(self, role: Role, batch: Pairs) -> tuple[Tensor, Metrics]:
         sums = sum_by_sequence(role.logprobs(batch), batch)
+        # computed once, before training: no second forward pass here
         reference = batch.ref_logprobs.to(sums.dtype)
         four = (sums[0::2], sums[1::2], reference[0::2], reference[1::2])
         loss = (
             ipo_loss(*four, beta=self.beta) if self.ipo else dpo_loss(*four, beta=self.beta, smoothing=self.smoothing)
         )
+        # the margin of DPO's implicit rewards β log π/π_ref
         lead = self.beta * ((four[0] - four[1]) - (four[2] - four[3])).detach()
         pairs = self.count(batch)
         return loss.sum(), {"accuracy": ((lead > 0).sum(), pairs), "lead": (lead.sum(), pairs)}
@@ -138,6 +143,7 @@ class RRHF(Objective):
     def loss(self, role: Role, batch: Groups) -> tuple[Tensor, Metrics]:
         logprobs = role.logprobs(batch)
         lengths = sum_by_sequence(torch.ones_like(logprobs), batch)
+        # an answer without a supervised token has mean 0, not 0/0
         means = (sum_by_sequence(logprobs, batch) / lengths.clamp(min=1)).view(-1, batch.size)
         rewards = batch.rewards.to(means.dtype).view(-1, batch.size)
         best = rewards.argmax(1, keepdim=True)
@@ -164,6 +170,7 @@ class PolicyClip(Objective):
         return experience_of(examples)
 
     def count(self, batch: Experience) -> Tensor:
+        # GRPO averages over answers; over tokens, long answers weigh as much as they are long
         return torch.tensor(len(batch.layout.lengths)) if self.by_answer else batch.mask.sum()
 
     def loss(self, role: Role, batch: Experience) -> tuple[Tensor, Metrics]:
@@ -172,9 +179,11 @@ class PolicyClip(Objective):
         advantages = batch.advantages[batch.mask].to(logprobs.dtype)
         loss = policy_clip_loss(logprobs, old, advantages, clip=self.clip)
         metrics = policy_metrics(logprobs, old)
+        # for the log only
         ratio = (logprobs - old).detach().exp()
         metrics["clipped"] = (((ratio - 1).abs() > self.clip).sum(), batch.mask.sum())
         if self.kl and batch.ref_logprobs is not None:
+            # k3 because it is never negative and vanishes at π = π_ref (Shao et al. 2024, eq. 4)
             divergence = kl_k3(logprobs, batch.ref_logprobs[batch.mask].to(logprobs.dtype))
             loss = loss + self.kl * divergence
         if self.by_answer:
@@ -203,6 +212,7 @@ class PolicyPenalty(Objective):
         logprobs = role.logprobs(batch, self.temperature)
         old = batch.logprobs[batch.mask].to(logprobs.dtype)
         advantages = batch.advantages[batch.mask].to(logprobs.dtype)
+        # nats per token: β and its target (step_kl) do not depend on the answers' lengths
         return policy_penalty_loss(logprobs, old, advantages, beta=self.beta).sum(), policy_metrics(logprobs, old)
 
 
@@ -222,6 +232,7 @@ class PolicyGradient(Objective):
         logprobs = role.logprobs(batch, self.temperature)
         old = batch.logprobs[batch.mask].to(logprobs.dtype)
         advantages = batch.advantages[batch.mask].to(logprobs.dtype)
+        # no ratio: right for the first step on these samples only, so epochs and small mini-batches bias it
         return policy_gradient_loss(logprobs, advantages).sum(), policy_metrics(logprobs, old)
 
 
@@ -246,6 +257,7 @@ class ValueClip(Objective):
 
     def loss(self, role: Role, batch: Experience) -> tuple[Tensor, Metrics]:
         assert batch.values is not None and batch.returns is not None  # noqa: PT018 - a critic made them
+        # the old values bound the step as π_old does the policy's; OpenAI's PPO has it, the paper (§3.2.3) not
         values = role.values(batch)
         old, returns = (x[batch.mask].to(values.dtype) for x in (batch.values, batch.returns))
         return value_clip_loss(values, old, returns, clip=self.clip).sum(), {}

@@ -19,6 +19,7 @@ from ayni.train.objectives import sum_by_sequence
 def logprob_sums(role: Role, sequences: Sequence[TokenSequence], budget: int, ranks: Ranks = Ranks()) -> Tensor:
     """Σ log p of every sequence's supervised tokens: (N,) on the CPU; each of the `ranks` reads its share."""
     mine = ranks.share(sequences)
+    # a rank without a share has nothing else to join
     sums = [torch.empty(0)]
     for part in cut(mine, budget):
         batch = batch_of(part).to(role.device)
@@ -28,5 +29,6 @@ def logprob_sums(role: Role, sequences: Sequence[TokenSequence], budget: int, ra
 
 def with_reference(pairs: Sequence[Pair], reference: Role, budget: int, ranks: Ranks = Ranks()) -> list[Pair]:
     """The pairs with the reference's summed log-probs, computed once."""
+    # chosen and rejected side by side, as pairs_of lays them out
     sums = logprob_sums(reference, [s for p in pairs for s in (p.chosen, p.rejected)], budget, ranks).view(-1, 2)
     return [replace(pair, ref_logprobs=(a, b)) for pair, (a, b) in zip(pairs, sums.tolist(), strict=True)]

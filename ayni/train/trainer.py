@@ -30,22 +30,26 @@ from ayni.train.objectives import Objective
 class Optimiser(Config):
     """AdamW and its schedule; the defaults are the paper's (§2.2, §3.1)."""
 
+    # paper: 2e-5 for SFT (§3.1), 3e-4 and 1.5e-4 for pretraining (§2.2), 1e-6 for PPO (§3.2.3)
     lr: float = Field(2e-5, gt=0, description="peak learning rate")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
     warmup: float = Field(0.03, ge=0, description="steps of linear warm-up; below 1, a share of all steps")
     floor: float = Field(0.1, ge=0, le=1, description="the cosine ends at this share of the peak")
     weight_decay: float = Field(0.1, ge=0, description="on matrices, not on norms")
+    # §2.2: β₂ = 0.95 averages over about 20 steps, Adam's usual 0.999 over 1,000
     betas: tuple[float, float] = Field((0.9, 0.95), strict=False)
     eps: float = Field(1e-5, gt=0)
     clip: float = Field(1.0, gt=0, description="largest global gradient norm")
 
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of step 1…steps: peak·t/warm-up, then cosine to floor·peak (RECIPE §2)."""
+        # rounded up: a short run that asks for a share has one step of it at least
         warmup = self.warmup if self.warmup >= 1 else math.ceil(self.warmup * steps)
         if step <= warmup:
             return self.lr * step / max(warmup, 1)
         if self.schedule == "constant":
             return self.lr
+        # 0 at the end of the warm-up, 1 at the last step; who goes on past that stays at the floor
         done = (step - warmup) / max(steps - warmup, 1)
         return self.lr * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
 
@@ -65,6 +69,7 @@ class Trainer:
         self.role, self.optimiser, self.steps, self.step = role, optimiser, steps, 0
         self.ranks, self.tokens_per_micro_batch = ranks or Ranks(), tokens_per_micro_batch
         self.parameters = role.trainable()
+        # a norm's weight belongs near 1: decay would pull it to 0 and switch its channel off
         matrices = [p for p in self.parameters.values() if p.ndim > 1]
         vectors = [p for p in self.parameters.values() if p.ndim <= 1]
         groups: list[dict[str, Any]] = [{"params": matrices}, {"params": vectors, "weight_decay": 0.0}]
@@ -86,6 +91,7 @@ class Trainer:
 
     def gradient(self, examples: Sequence[Any], objective: Objective) -> dict[str, float]:
         """Leaves the gradient of the mean loss on the parameters, whatever the cut and the number of ranks."""
+        # before the cut: what is a mean over the step cannot be known of a micro-batch
         objective = objective.settled(self.role, examples, self.ranks, self.tokens_per_micro_batch)
         batches = micro_batches(examples, objective, self.ranks, self.tokens_per_micro_batch)
         try:
@@ -96,11 +102,14 @@ class Trainer:
 
     def apply(self) -> dict[str, float]:
         """Clips the gradient, takes the step and clears it."""
+        # §2.2: the norm of all parameters' gradients laid end to end is clipped to 1.0
         norm = float(torch.nn.utils.clip_grad_norm_(self.parameters.values(), self.optimiser.clip))
+        # true of NaN and of infinity alone
         if norm - norm != 0:
             self.adam.zero_grad()
             raise BadNumbers(f"step {self.step + 1}: the gradient's norm is {norm}; lower the learning rate")
         self.step += 1
+        # from the step alone, so that a resumed run needs no scheduler's state
         lr = self.optimiser.lr_at(self.step, self.steps)
         for group in self.adam.param_groups:
             group["lr"] = lr
@@ -119,10 +128,12 @@ class Trainer:
     def load(self, tensors: dict[str, Tensor], numbers: dict[str, Any], prefix: str = "") -> None:
         with torch.no_grad():
             for name, p in self.parameters.items():
+                # in place: AdamW and every role of this model hold these very tensors
                 p.copy_(tensors[f"{prefix}model.{name}"])
         for name, p in self.parameters.items():
             keys = ("step", "exp_avg", "exp_avg_sq")
             moments = {key: tensors.get(f"{prefix}adam.{key}.{name}") for key in keys}
+            # no moments: it has not stepped yet, as a policy while its critic warms up
             if moments["step"] is not None:
                 self.adam.state[p] = {key: value.to(p.device) for key, value in moments.items() if value is not None}
         self.step = numbers[f"{prefix}step"]
@@ -139,6 +150,7 @@ def freeze(model: Transformer, train_layers: int | Literal["all"]) -> None:
         raise BadInput("an adapter is trained as a whole", field="train_layers", fix="choose its blocks by lora.layers")
     if not 1 <= train_layers <= model.shape.layers:
         raise BadInput(f"{train_layers} of {model.shape.layers} layers cannot be trained", field="train_layers")
+    # the later blocks; a tied head is the embedding, and stays frozen with it
     first = model.shape.layers - train_layers
     for name, parameter in model.named_parameters():
         block = int(name.split(".")[1]) if name.startswith("layers.") else None
@@ -165,6 +177,7 @@ def fit(
         trainer.load(tensors, numbers)
         run.say(f"resumed at step {step}")
     if ranks.leads:
+        # steps after the checkpoint are taken again, and logged again
         run.rewind(trainer.step)
     if (warmup := trainer.optimiser.warmup) > trainer.steps:
         run.say(f"{warmup:.0f} of {trainer.steps} steps are warm-up; optimiser.warmup=0.03 would make it 3% of them")
@@ -179,9 +192,11 @@ def fit(
             run.log(trainer.step, tokens=tokens, **metrics)
             speed = tokens / (time.monotonic() - began)
             run.progress(trainer.step, trainer.steps, loss=metrics["loss"], tokens_per_s=speed)
+        # not after the last step: the stage saves the model itself then
         if trainer.step % checkpoint_every == 0 and trainer.step < trainer.steps:
             if ranks.leads:
                 save_checkpoint(checkpoints, trainer.step, *trainer.state())
+            # nobody goes on before it is whole: after a kill all resume from the same step
             ranks.barrier()
 
 
@@ -194,8 +209,10 @@ def shuffled(items: Sequence[Any], seed: int, batch_size: int) -> Callable[[int]
 
     def batch(step: int) -> list[Any]:
         epoch, at = divmod(step - 1, per_epoch)
+        # made anew each time: no generator's state to keep in a checkpoint
         generator = torch.Generator().manual_seed(seed + epoch)
         order = torch.randperm(len(items), generator=generator)
+        # equal parts: in a small last batch every item would weigh more than in the others
         return [items[i] for i in order.tensor_split(per_epoch)[at].tolist()]
 
     return batch
@@ -206,6 +223,7 @@ def steps_per_epoch(items: int, batch_size: int) -> int:
 
 
 def total_steps(items: int, batch_size: int, epochs: float) -> int:
+    # epochs may be a fraction: at 1.25 a quarter of the items is seen twice
     return max(1, round(steps_per_epoch(items, batch_size) * epochs))
 
 
