@@ -118,4 +118,5 @@ def loop_of(
         estimator=estimator,
         reference=Role(start.requires_grad_(False)),
         critic=critic,
+        ranks=ranks,
     )

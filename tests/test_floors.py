@@ -129,6 +129,19 @@ def _is_module(name: str) -> bool:
     return path.with_suffix(".py").is_file() or (path / "__init__.py").is_file()
 
 
+SHARING = {"share", "gather", "gather_rows", "sum_gradients", "barrier"}
+FORMATS = {"float32", "bfloat16", "float16"}
+NAMED_FORMATS = {"fp32", "bf16"}
+
+
+@pytest.mark.parametrize("file", sorted((HOUSE / "stages").glob("*.py")), ids=lambda file: file.stem)
+def test_no_stage_has_a_collective_or_a_rule_of_number_formats(file: Path) -> None:
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)}
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert (used & (SHARING | FORMATS), texts & NAMED_FORMATS) == (set(), set())
+
+
 STAGES = [file.stem for file in FILES if part_of(file) == "stages" and file.stem != "__init__"]
 
 

@@ -188,8 +188,9 @@ def test_the_critic_learns_what_returns_to_expect(tmp_path: Path) -> None:
     assert explained[-1] > 0.5 > explained[0]
 
 
-def test_trpo_raises_the_reward_and_keeps_its_bound_at_every_step(tmp_path: Path) -> None:
-    loop_of(tmp_path, low, iterations=8, **TRPO).train(PROMPTS)
+@pytest.mark.parametrize("lora", [None, Lora(rank=8, alpha=32)], ids=["whole", "lora"])
+def test_trpo_raises_the_reward_and_keeps_its_bound_at_every_step(tmp_path: Path, lora: Lora | None) -> None:
+    loop_of(tmp_path, low, lora=lora, iterations=8, **TRPO).train(PROMPTS)
     lines = metrics(tmp_path)
     assert sum(line["reward"] for line in lines[-2:]) / 2 > lines[0]["reward"] + 0.1
     assert all(0 <= line["step_kl"] <= 0.1 and line["gain"] >= 0 for line in lines)
@@ -200,6 +201,25 @@ def test_the_penalty_finds_its_target(tmp_path: Path) -> None:
     loop_of(tmp_path, loss="penalty", step_kl=1e-9, iterations=4).train(PROMPTS)
     penalties = [line["penalty"] for line in metrics(tmp_path)]
     assert penalties == [2.0, 4.0, 8.0, 16.0]  # the policy always moved further than that
+
+
+def test_the_penalty_waits_for_a_policy_that_waits_for_its_critic(tmp_path: Path) -> None:
+    loop_of(tmp_path, loss="penalty", step_kl=1e-9, critic_warmup=2, iterations=4).train(PROMPTS)
+    assert [line.get("penalty") for line in metrics(tmp_path)] == [None, None, 2.0, 4.0]
+
+
+def test_a_greedy_baseline_that_was_cut_off_counts_as_cut_off(tmp_path: Path) -> None:
+    """All answers are cut off, sampled and greedy ones: none is better than its baseline."""
+    cut_off = ScriptedEngine([[40, 41]])
+    loop = loop_of(tmp_path, engine=cut_off, estimator="remax", loss="gradient", beta=0, truncated=-3.0, iterations=1)
+    loop.train(PROMPTS)
+    assert metrics(tmp_path)[0]["policy_norm"] == 0
+
+
+def test_grpo_s_kl_is_in_the_loss_of_clip_and_is_not_dropped_elsewhere() -> None:
+    with pytest.raises(BadInput, match="grpo charges its KL in the loss clip"):
+        parse_config(Algorithm, {"estimator": "grpo", "n": 4, "loss": "gradient"})
+    parse_config(Algorithm, {"estimator": "grpo", "n": 4, "loss": "gradient", "beta": 0})
 
 
 def test_every_answer_is_learned_from_whatever_the_sizes(tmp_path: Path) -> None:

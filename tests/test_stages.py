@@ -31,6 +31,7 @@ from ayni.run import Run
 from ayni.runs.execution import execute
 from ayni.runs.faces import load_stage
 from ayni.stages import pretrain, reject, reward
+from ayni.stages.kto import mismatched
 from ayni.text.chat import answer_tokens, render_prompt
 from ayni.text.tokenizer import load_tokenizer
 from ayni.train.batch import Pair, batch_of
@@ -468,3 +469,13 @@ def test_a_table_given_in_part_changes_that_part_of_its_default_alone() -> None:
     assert config.optimiser == Optimiser(lr=1e-6, schedule="constant", warmup=0)
     with pytest.raises(BadInput, match=r"optimiser\.lear"):
         parse_config(ppo, {"optimiser": {"lear": 1}})
+
+
+@pytest.mark.parametrize("count", [2, 3, 40])
+def test_kto_s_mismatched_answers_are_to_other_prompts(count: int) -> None:
+    """Two answers to each prompt, as comparisons give them."""
+    dialogs = [(Message("user", str(i // 2)),) for i in range(2 * count)]
+    found = mismatched(dialogs, np.random.default_rng(count))
+    assert all(dialogs[i] != dialogs[j] for i, j in enumerate(found))
+    with pytest.raises(BadInput, match="all answers are to one prompt"):
+        mismatched(dialogs[:2], np.random.default_rng(0))

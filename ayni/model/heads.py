@@ -27,7 +27,9 @@ def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, mask: Tensor, 
     columns = mask.nonzero().squeeze(-1)
     if len(columns) == 0:
         return at_least_fp32(hidden.sum() * 0 + head.sum() * 0).expand(0)
-    return _TokenLogprobs.apply(Rows.apply(hidden, columns), head, targets[columns], temperature)
+    filled = rounded(len(columns), hidden.dtype, hidden.device)
+    rows, wanted = resize(Rows.apply(hidden, columns), filled), resize(targets[columns], filled)
+    return _TokenLogprobs.apply(rows, head, wanted, temperature)[: len(columns)]
 
 
 class Rows(torch.autograd.Function):
@@ -48,9 +50,6 @@ class Rows(torch.autograd.Function):
 class _TokenLogprobs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float) -> Tensor:
-        columns = len(hidden)
-        filled = rounded(columns, hidden.dtype, hidden.device)
-        hidden, targets = resize(hidden, filled), resize(targets, filled)
         weight = head.to(hidden.dtype)
         chunk = max(1, CHUNK_ELEMENTS // len(head))
         out, norms = [], []
@@ -61,8 +60,8 @@ class _TokenLogprobs(torch.autograd.Function):
             out.append(logits.gather(-1, targets[rows, None]).squeeze(-1) - norm)
             norms.append(norm)
         ctx.save_for_backward(hidden, head, targets, torch.cat(norms))
-        ctx.temperature, ctx.chunk, ctx.columns = temperature, chunk, columns
-        return torch.cat(out)[:columns]
+        ctx.temperature, ctx.chunk = temperature, chunk
+        return torch.cat(out)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
@@ -70,7 +69,7 @@ class _TokenLogprobs(torch.autograd.Function):
         weight = head.to(hidden.dtype)
         grad_hidden = torch.empty_like(hidden)
         grad_head = torch.zeros_like(head) if ctx.needs_input_grad[1] else None  # an adapter's trunk is frozen
-        scaled = resize(grads[0] / ctx.temperature, len(hidden))
+        scaled = grads[0] / ctx.temperature
         for start in range(0, len(hidden), ctx.chunk):
             rows = slice(start, start + ctx.chunk)
             logits = at_least_fp32(hidden[rows] @ weight.t()) / ctx.temperature
@@ -81,7 +80,7 @@ class _TokenLogprobs(torch.autograd.Function):
             grad_hidden[rows] = grad @ weight
             if grad_head is not None:
                 grad_head += (grad.t() @ hidden[rows]).to(head.dtype)
-        return grad_hidden[: ctx.columns], grad_head, None, None
+        return grad_hidden, grad_head, None, None
 
 
 def sequence_scores(model: Transformer, hidden: Tensor, layout: Layout) -> Tensor:

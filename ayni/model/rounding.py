@@ -2,7 +2,7 @@
 
 Flat batches have as many row counts as there are batches, so they are filled up to a round number with columns that
 see nothing and that nobody reads: 1.16× the tokens per second on ragged batches, and no growing memory
-(docs/benchmarks.md). The model knows nothing of it; neither do their gradients, which are zero.
+(docs/benchmarks.md). The model knows nothing of it, and the gradients of the filling are zero.
 """
 
 from __future__ import annotations

@@ -9,6 +9,12 @@ from ayni.model.adapters import Lora, adapter_of, copy_adapter, merged, with_ada
 from ayni.model.transformer import Transformer
 
 
+def frozen_copy(model: Transformer) -> Transformer:
+    """Its numbers as they are now, whatever becomes of it; an adapter's trunk is shared, as it never moves."""
+    copied = copy.deepcopy(model) if adapter_of(model) is None else copy_adapter(model)
+    return copied.requires_grad_(False)
+
+
 def to_train(model: Transformer, lora: Lora | None, seed: int, *, keep: bool = False) -> Transformer:
     """A model whose trainable parameters are what `lora` says: None trains all of it, an adapter merged first.
 

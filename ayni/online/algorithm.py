@@ -65,7 +65,13 @@ class Algorithm(Settings):
             raise ValueError(f"{self.estimator} compares the answers of a prompt: n must be at least 2")
         if self.loss == "trust_region" and self.dtype == "bf16":
             raise ValueError("trust_region measures small differences: dtype must be fp32, or auto")
+        if self.estimator == "grpo" and self.loss != "clip" and self.beta:
+            raise ValueError("grpo charges its KL in the loss clip: with another loss, set beta: 0")
         return self
+
+    def precision(self) -> Dtype:
+        """The number format to ask for: TRPO's differences of gradients need fp32."""
+        return "fp32" if self.loss == "trust_region" else self.dtype
 
     def estimated(self) -> Estimator:
         choices: dict[str, Estimator] = {

@@ -20,6 +20,7 @@ from ayni.online.estimators import Estimate, Estimator
 from ayni.online.experience import Answers, read_answers, trajectories
 from ayni.online.learner import Learner
 from ayni.online.settings import Settings
+from ayni.parallel import Ranks
 from ayni.records import Prompt, Sample
 from ayni.reward.combine import Scores
 from ayni.rollout.engine import Engine, rollout, sampled_sequence
@@ -48,10 +49,11 @@ class Loop:
         estimator: Estimator,
         reference: Role | None = None,
         critic: Learner | None = None,
+        ranks: Ranks = Ranks(),
     ) -> None:
         self.settings, self.run, self.engine, self.policy = settings, run, engine, policy
         self.reward, self.estimator, self.reference, self.critic = reward, estimator, reference, critic
-        self.ranks = engine.ranks
+        self.ranks = ranks
         self.seed = seed_of(run.seed, run.name)
         self.iteration, self.stopped, self.waited = 0, False, 0
         self.memory: dict[str, float] = {}  # the estimator's
@@ -90,15 +92,17 @@ class Loop:
         estimate = self.estimator(answers, self.memory)
         self.memory = estimate.memory
 
+        # advantages of a critic that knows nothing yet are noise
+        moves = self.critic is None or t > settings.critic_warmup
         learned: dict[str, float] = {}
         for mini in self._mini_batches(trajectories(answers, estimate.advantages, estimate.returns), t):
-            # advantages of a critic that knows nothing yet are noise
-            if self.critic is None or t > settings.critic_warmup:
+            if moves:
                 learned = _renamed(self.policy.learn(mini), "policy", learned)
             if self.critic is not None:
                 learned = _renamed(self.critic.learn(mini), "value", learned)
-        learned |= self.policy.end_iteration()
-        self.engine.sync(self.policy.role)
+        if moves:
+            learned |= self.policy.end_iteration()
+            self.engine.sync(self.policy.role)
         self.iteration = t
         self._log(scores, samples, answers, estimate, learned)
 
@@ -110,11 +114,9 @@ class Loop:
         settings = self.settings
         # paper §3.2.3: whitened, so that β weighs alike for any reward model's scale
         rewards = whiten(scores.combined) if self.estimator.whitened else scores.combined
+        # after whitening: this number is in deviations of the iteration's rewards
+        rewards = self._truncated(rewards, samples)
         greedy = self._greedy_rewards(asked) if self.estimator.greedy else None
-        if settings.truncated is not None:
-            # after whitening: this number is in deviations of the iteration's rewards
-            cut_off = torch.tensor([s.finished == "length" for s in samples])
-            rewards = torch.where(cut_off, torch.tensor(settings.truncated), rewards)
         sequences = [sampled_sequence(sample) for sample in samples]
         reading = read_answers(
             sequences,
@@ -131,7 +133,14 @@ class Loop:
         """Of each prompt's greedy answer: (P,)."""
         sampling = Sampling(GREEDY, 1.0, self.settings.max_tokens)
         groups = rollout(self.engine, asked, n=1, sampling=sampling, seed=self.seed, iteration=self.iteration + 1)
-        return self.reward(asked, groups).combined
+        return self._truncated(self.reward(asked, groups).combined, [sample for (sample,) in groups])
+
+    def _truncated(self, rewards: Tensor, samples: Sequence[Sample]) -> Tensor:
+        """With the reward of answers that were cut off, where the settings name one."""
+        if self.settings.truncated is None:
+            return rewards
+        cut_off = torch.tensor([sample.finished == "length" for sample in samples])
+        return torch.where(cut_off, torch.tensor(self.settings.truncated), rewards)
 
     def _mini_batches(self, items: list[Trajectory], t: int) -> Iterator[list[Trajectory]]:
         count = steps_per_epoch(len(items), self.settings.mini_batch)

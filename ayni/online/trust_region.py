@@ -8,7 +8,6 @@ of first derivatives, as the attention and the heads have no second ones: that t
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from ayni.maths.natural_gradient import finite_difference_product, line_search, trust_region_step
 from ayni.model.role import Role
+from ayni.model.trainable import frozen_copy
 from ayni.online.learner import State
 from ayni.parallel import Ranks
 from ayni.train.batch import Experience, Trajectory, experience_of
@@ -67,7 +67,7 @@ class TrustRegionLearner:
     def learn(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         surrogate = PolicyPenalty(0.0, self.temperature)  # −A ρ
         # π_old is where this step begins: the bound is on each step, not on the iteration
-        divergence = Divergence(Role(copy.deepcopy(self.role.model).requires_grad_(False)), self.temperature)
+        divergence = Divergence(Role(frozen_copy(self.role.model)), self.temperature)
         batches = micro_batches(trajectories, surrogate, self.ranks, self.tokens_per_micro_batch)
         start = [p.detach().clone() for p in self.parameters]
         found = accumulate(self.role, batches, surrogate, self.ranks)

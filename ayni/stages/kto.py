@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from pydantic import Field
 
 from ayni.errors import BadInput
@@ -22,7 +23,7 @@ from ayni.text.chat import answer_tokens
 from ayni.train.kto import KTO, Thumb, with_references
 from ayni.train.trainer import Fitting, Optimiser
 
-VERSION = 1
+VERSION = 2
 FACE = Face(
     "fits",
     inputs=(
@@ -50,10 +51,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     judged = [each for path in inputs["data"] for each in read_thumbs(Path(path), config.liked_from)]
     if len({up for _, _, up in judged}) < 2:
         raise BadInput("every answer is judged alike", path=inputs["data"][0], fix="give liked and disliked answers")
-    order = rng(run.seed, run.name, "mismatched").permutation(len(judged))
-    others = {int(i): judged[order[k - 1]][1] for k, i in enumerate(order)}  # everybody gets a neighbour's answer
+    others = mismatched([dialog for dialog, _, _ in judged], rng(run.seed, run.name, "mismatched"))
     thumbs = [
-        Thumb(answer_tokens(dialog, answer, tokenizer), up, answer_tokens(dialog, others[i], tokenizer))
+        Thumb(answer_tokens(dialog, answer, tokenizer), up, answer_tokens(dialog, judged[others[i]][1], tokenizer))
         for i, (dialog, answer, up) in enumerate(judged)
     ]
     context = model.shape.context
@@ -68,6 +68,19 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     config.fit(model, kept, KTO(config.beta, config.desirable_weight, config.undesirable_weight), run)
     if run.leads:
         save_model(run.directory / "model", model, tokenizer, card={"stage": "kto"})
+
+
+def mismatched(dialogs: Sequence[Dialog], draw: np.random.Generator) -> list[int]:
+    """For each answer another one, of another dialogue: the next such in a random order. BadInput if there is none."""
+    if len(set(dialogs)) < 2:
+        raise BadInput("all answers are to one prompt", field="data", fix="KTO needs answers to several prompts")
+    count = len(dialogs)
+    order = draw.permutation(count).tolist()
+    found = [0] * count
+    for at, i in enumerate(order):
+        after = (order[(at + step) % count] for step in range(1, count))
+        found[i] = next(j for j in after if dialogs[j] != dialogs[i])
+    return found
 
 
 def read_thumbs(path: Path, liked_from: float | None) -> Iterator[tuple[Dialog, str, bool]]:

@@ -53,7 +53,7 @@ class Config(Algorithm):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
-    placement = Placement.of(run, "fp32" if config.loss == "trust_region" else config.dtype)
+    placement = Placement.of(run, config.precision())
     trunks = Trunks() if config.lora else None  # all roles that are adapters of one trunk share it
     start, tokenizer = load_model(inputs["model"], expect="logits", trunks=trunks)
     model = to_train(start, config.lora, seed_of(run.seed, run.name, "policy"), keep=True)
@@ -80,6 +80,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         estimator=estimator,
         reference=reference,
         critic=critic,
+        ranks=placement.ranks,
     )
 
     def keep(iteration: int) -> None:

@@ -37,7 +37,7 @@ def accumulate(role: Role, batches: Sequence[Any], objective: Objective, ranks: 
         sums.append(loss.detach())
         seen.append(metrics)
     for _ in range(ranks.max(len(batches)) - len(batches)):
-        # sum_gradients lays gradients end to end: each rank needs one, of zeros, for every parameter
+        # every rank runs as many passes: sharded weights are gathered in each, and sum_gradients wants them all
         role.idle().backward()
     ranks.sum_gradients(role.trainable().values())
     mean = float(ranks.sum(_total(sums, role)) / count)

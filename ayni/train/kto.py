@@ -73,10 +73,11 @@ class KTO(Objective):
     def loss(self, role: Role, batch: Thumbs) -> tuple[Tensor, Metrics]:
         # summed, not averaged: h is the log-ratio of whole answers
         sums = sum_by_sequence(role.logprobs(batch), batch)
-        lead = (sums - batch.ref_logprobs.to(sums.dtype)).detach()
+        reference = batch.ref_logprobs.to(sums.dtype)
+        lead = (sums - reference).detach()
         loss = kto_loss(
             sums,
-            sums.detach() - lead,
+            reference,
             batch.desirable,
             sums.new_tensor(self.kl),
             beta=self.beta,

@@ -171,7 +171,9 @@ class PolicyClip(Objective):
 
     def count(self, batch: Experience) -> Tensor:
         # GRPO averages over answers; over tokens, long answers weigh as much as they are long
-        return torch.tensor(len(batch.layout.lengths)) if self.by_answer else batch.mask.sum()
+        return (
+            torch.tensor(len(batch.layout.lengths), device=batch.tokens.device) if self.by_answer else batch.mask.sum()
+        )
 
     def loss(self, role: Role, batch: Experience) -> tuple[Tensor, Metrics]:
         logprobs = role.logprobs(batch, self.temperature)
@@ -239,7 +241,7 @@ class PolicyGradient(Objective):
 def policy_metrics(logprobs: Tensor, old: Tensor) -> Metrics:
     """The mean ratio π/π_old, and how far the policy has moved from the one that sampled: k3 of KL(π_old‖π)."""
     log_ratio = (logprobs - old).detach()
-    ratio, items = log_ratio.exp(), torch.tensor(len(log_ratio))
+    ratio, items = log_ratio.exp(), torch.tensor(len(log_ratio), device=log_ratio.device)
     return {"ratio": (ratio.sum(), items), "approx_kl": ((ratio - 1 - log_ratio).sum(), items)}
 
 
