@@ -51,6 +51,10 @@ class Run:
         kept = [line for line in self.metrics() if line["step"] <= step]
         write_text(self.metrics_path, "".join(json_line(line) for line in kept))
 
+    def begin_anew(self) -> None:
+        """Forget all metrics: a stage that was killed, and cannot go on where it was, logs everything again."""
+        self.metrics_path.unlink(missing_ok=True)
+
     def tuned(self, **choices: Any) -> dict[str, Any]:
         """What this run settled on at its start: written once, read back on resume."""
         path = self.directory / "tuned.json"

@@ -90,7 +90,7 @@ class Config(Base):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
-    run.rewind(-1)  # what a killed run logged is logged again
+    run.begin_anew()
     check_config(config)
     placement = Placement.of(run, config.dtype)
     engines = [load_engine(path, placement) for path in (inputs["model"], inputs.get("other") or inputs["model"])]

@@ -102,7 +102,7 @@ class Judged:
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
-    run.rewind(-1)  # what a killed run logged is logged again
+    run.begin_anew()
     if config.judge_url is not None and not run.leads:
         return  # one process alone asks an endpoint
     read = read_pairs(config, inputs)

@@ -69,7 +69,7 @@ def also_hashed(config: Config, inputs: Mapping[str, Any]) -> list[Path]:
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
-    run.rewind(-1)  # what a killed run logged is logged again
+    run.begin_anew()
     placement = Placement.of(run, config.dtype)
     engine = load_engine(inputs["model"], placement, run.name)
     helpful = load_choice(inputs.get("reward"), config.reward_function, placement)

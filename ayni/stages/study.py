@@ -51,7 +51,7 @@ class Config(Base):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
-    run.rewind(-1)  # what a killed run logged is logged again
+    run.begin_anew()
     placement = Placement.of(run, config.dtype)
     helpful = load_reward(inputs["reward_helpfulness"], placement)
     prompts = read_prompts_of(inputs["prompts"])[: config.limit]

@@ -27,7 +27,7 @@ class Config(Base):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
-    run.rewind(-1)  # what a killed run logged is logged again
+    run.begin_anew()
     texts: list[str] = []
     room = config.max_characters
     for path in inputs["data"]:

@@ -38,7 +38,7 @@ class Config(Base):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
-    run.rewind(-1)  # what a killed run logged is logged again
+    run.begin_anew()
     village = Village(config.village_seed)
     corpus = village.corpus(config.words)
     write_jsonl(run.directory / "corpus.jsonl", ({"text": text} for text in corpus))
