@@ -12,7 +12,7 @@ from ayni.train.batch import (
     Batch,
     Experience,
     Groups,
-    Pairs,
+    PairBatch,
     batch_of,
     cut,
     experience_of,
@@ -96,7 +96,7 @@ def test_experience_keeps_every_column_beside_its_token() -> None:
     ("kind", "batch"),
     [
         (Batch, batch_of([TokenSequence([1, 2], [False, True])])),
-        (Pairs, pairs_of([pair(np.random.default_rng(0))])),
+        (PairBatch, pairs_of([pair(np.random.default_rng(0))])),
         (Groups, groups_of([group(np.random.default_rng(0))])),
         (Experience, experience_of([trajectory(np.random.default_rng(0))])),
     ],

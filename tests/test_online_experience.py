@@ -11,8 +11,8 @@ from tiny import answered, language_model, policy, prompts, reward_model
 
 from ayni.model.layout import Layout
 from ayni.model.role import Role
-from ayni.online.estimators import GAE, ActorCritic, Estimate, GroupNormalised, LeaveOneOut, Reinforce, ReMax
-from ayni.online.experience import Answers, Reading, read_answers, trajectories
+from ayni.online.estimators import GAE, ActorCritic, AdvantageEstimate, GroupNormalised, LeaveOneOut, Reinforce, ReMax
+from ayni.online.experience import RoleOutputs, ScoredAnswers, read_answers, trajectories
 from ayni.records import TokenSequence
 from ayni.rollout.engine import rollout, sampled_sequence
 from ayni.rollout.sampling import Sampling
@@ -32,7 +32,7 @@ def test_what_three_models_say_of_every_sampled_token(temperature: float, budget
     actor, reference = (language_model(seed, dtype=torch.float64) for seed in (1, 2))
     critic = reward_model(3, dtype=torch.float64)
     roles = (Role(model) for model in (actor, reference, critic))
-    said = read_answers(rows, *roles, temperature=temperature, tokens_per_micro_batch=budget)
+    outputs = read_answers(rows, *roles, temperature=temperature, tokens_per_micro_batch=budget)
     start = 0
     for row in rows:
         alone, layout = torch.tensor(row.tokens), Layout.of([len(row.tokens)])
@@ -43,22 +43,24 @@ def test_what_three_models_say_of_every_sampled_token(temperature: float, budget
         for i in range(len(row.tokens)):
             sampled = i + 1 < len(row.tokens) and row.mask[i + 1]
             expected = [float(t[i, row.tokens[i + 1]]) if sampled else 0.0 for t in tables]
-            found = [float(said.logprobs[start + i]), float(said.ref_logprobs[start + i])]
+            found = [float(outputs.logprobs[start + i]), float(outputs.ref_logprobs[start + i])]
             assert found == pytest.approx(expected, abs=1e-10)
-            assert float(said.values[start + i]) == pytest.approx(float(values[i]) if sampled else 0, abs=1e-10)
+            assert float(outputs.values[start + i]) == pytest.approx(float(values[i]) if sampled else 0, abs=1e-10)
         start += len(row.tokens)
-    assert start == len(said.values)
+    assert start == len(outputs.values)
 
 
-def two_answers(n: int = 1) -> Answers:
+def two_answers(n: int = 1) -> ScoredAnswers:
     """Of 2 and 1 tokens; log π − log π_ref: +½ and −1, and 0."""
     rows = [TokenSequence([1, 7, 8, 2], [False, False, True, True]), TokenSequence([1, 9], [False, True])]
-    said = Reading(
+    outputs = RoleOutputs(
         torch.tensor([0, -1.0, -2.0, 0, -3.0, 0]),
         torch.tensor([0, -1.5, -1.0, 0, -3.0, 0]),
         torch.tensor([0, 0.5, 0.25, 0, 1.0, 0]),
     )
-    return Answers(rows, batch_of(rows), said, torch.tensor([2.0, -1.0]), n, torch.tensor([0.5, 0.5][: 2 // n]))
+    return ScoredAnswers(
+        rows, batch_of(rows), outputs, torch.tensor([2.0, -1.0]), n, torch.tensor([0.5, 0.5][: 2 // n])
+    )
 
 
 def test_advantages_by_hand() -> None:
@@ -95,13 +97,13 @@ def test_without_a_critic_the_kl_is_charged_to_the_whole_answer() -> None:
 def test_trajectories_give_back_what_went_in_whatever_their_order() -> None:
     rows = sequences()
     policy, critic = Role(language_model(1)), Role(reward_model(3))
-    said = read_answers(rows, policy, policy, critic, temperature=1.0, tokens_per_micro_batch=50)
-    answers = Answers(rows, batch_of(rows), said, torch.arange(len(rows)).float())
+    outputs = read_answers(rows, policy, policy, critic, temperature=1.0, tokens_per_micro_batch=50)
+    answers = ScoredAnswers(rows, batch_of(rows), outputs, torch.arange(len(rows)).float())
     assert answers.kl().abs().max() == 0  # the reference is the policy itself
     found = GAE(beta=0.1)(answers, {})
     parts = trajectories(answers, found.advantages, found.returns)
     whole = experience_of(parts)
-    for name, column in (("logprobs", said.logprobs), ("values", said.values), ("returns", found.returns)):
+    for name, column in (("logprobs", outputs.logprobs), ("values", outputs.values), ("returns", found.returns)):
         assert torch.equal(getattr(whole, name), column)
     assert torch.equal(whole.mask, answers.batch.mask)
     reverse = experience_of(parts[::-1])
@@ -110,12 +112,12 @@ def test_trajectories_give_back_what_went_in_whatever_their_order() -> None:
 
 def test_without_reference_and_critic_nothing_is_made_up() -> None:
     rows = sequences()
-    said = read_answers(rows, Role(language_model(1)), None, None, temperature=1.0, tokens_per_micro_batch=50)
-    assert said.ref_logprobs is None
-    assert said.values is None
-    answers = Answers(rows, batch_of(rows), said, torch.ones(len(rows)))
+    outputs = read_answers(rows, Role(language_model(1)), None, None, temperature=1.0, tokens_per_micro_batch=50)
+    assert outputs.ref_logprobs is None
+    assert outputs.values is None
+    answers = ScoredAnswers(rows, batch_of(rows), outputs, torch.ones(len(rows)))
     assert answers.kl().tolist() == [0] * len(rows)
-    whole = experience_of(trajectories(answers, torch.zeros_like(said.logprobs), None))
+    whole = experience_of(trajectories(answers, torch.zeros_like(outputs.logprobs), None))
     assert (whole.ref_logprobs, whole.values, whole.returns) == (None, None, None)
 
 
@@ -125,10 +127,10 @@ def test_the_first_ratio_is_1_and_the_first_values_are_the_critics(temperature: 
     drawn = rollout(engine, prompts(6), n=2, sampling=Sampling(temperature, 1.0, 12), seed=0)
     samples = [sample for group in drawn for sample in group]
     rows, sampled = [sampled_sequence(s) for s in samples], [x for s in samples for x in s.logprobs]
-    said = read_answers(rows, engine.role, engine.role, critic, temperature=temperature, tokens_per_micro_batch=64)
-    answers = Answers(rows, batch_of(rows), said, torch.randn(len(rows)))
-    torch.testing.assert_close(said.logprobs[answers.batch.mask], torch.tensor(sampled), rtol=0, atol=1e-4)
-    found: Estimate = GAE(beta=0.1)(answers, {})
+    outputs = read_answers(rows, engine.role, engine.role, critic, temperature=temperature, tokens_per_micro_batch=64)
+    answers = ScoredAnswers(rows, batch_of(rows), outputs, torch.randn(len(rows)))
+    torch.testing.assert_close(outputs.logprobs[answers.batch.mask], torch.tensor(sampled), rtol=0, atol=1e-4)
+    found: AdvantageEstimate = GAE(beta=0.1)(answers, {})
     experience = experience_of(trajectories(answers, found.advantages, found.returns)[::-1])
     loss, metrics = PolicyClip(0.2, temperature).loss(engine.role, experience)
     ratio, items = metrics["ratio"]
@@ -137,7 +139,7 @@ def test_the_first_ratio_is_1_and_the_first_values_are_the_critics(temperature: 
     assert float(metrics["approx_kl"][0] / items) == pytest.approx(0, abs=1e-5)
     assert loss.item() / len(sampled) == pytest.approx(0, abs=1e-3)  # −mean of whitened advantages
     values, _ = ValueClip(0.2).loss(critic, experience)
-    expected = 0.5 * ((found.returns - said.values)[answers.batch.mask] ** 2).sum()
+    expected = 0.5 * ((found.returns - outputs.values)[answers.batch.mask] ** 2).sum()
     assert values.item() == pytest.approx(float(expected), rel=1e-3)
     # another temperature would not be the sampler's: the ratio gives it away
     wrong, _ = PolicyClip(0.2, temperature * 1.5).loss(engine.role, experience)

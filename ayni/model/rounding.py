@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ayni.model.transformer import Context, Transformer
+from ayni.model.transformer import AttentionContext, Transformer
 
 ROWS = 128
 
@@ -25,7 +25,7 @@ def rounded(rows: int, dtype: torch.dtype, device: torch.device) -> int:
     return -(-rows // ROWS) * ROWS
 
 
-def hidden_states(model: Transformer, tokens: Tensor, context: Context) -> Tensor:
+def hidden_states(model: Transformer, tokens: Tensor, context: AttentionContext) -> Tensor:
     """model(tokens, context), computed with as many rows as `rounded` says: (T,) → (T, D)."""
     rows = rounded(len(tokens), model.dtype or model.tok_embeddings.weight.dtype, tokens.device)
     if rows == len(tokens):
@@ -37,7 +37,7 @@ def hidden_states(model: Transformer, tokens: Tensor, context: Context) -> Tenso
 class _Filled:
     """A context of T columns seen as one of `rows`: the rest attend to nothing."""
 
-    context: Context
+    context: AttentionContext
     rows: int
 
     @property

@@ -16,7 +16,7 @@ from ayni.model.shape import Shape
 from ayni.model.stored import Base
 
 
-class Context(Protocol):
+class AttentionContext(Protocol):
     """Where tokens stand and what they may see."""
 
     @property
@@ -48,11 +48,11 @@ class RMSNorm(nn.Module):
         return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.eps)
 
 
-def rotate(x: Tensor, turn: Tensor) -> Tensor:
-    """Rotary positions on adjacent pairs as complex numbers, as Meta does: x (T, H, d), turn (T, 1, d/2) complex."""
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Rotary positions on adjacent pairs as complex numbers, as Meta does: x (T, H, d), rotation (T, 1, d/2)."""
     # bf16 has no complex numbers: pairs turn in fp32 and are rounded once, after it
-    pairs = torch.view_as_complex(x.to(turn.real.dtype).unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * turn).flatten(-2).to(x.dtype)
+    pairs = torch.view_as_complex(x.to(rotation.real.dtype).unflatten(-1, (-1, 2)))
+    return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -64,9 +64,9 @@ class Attention(nn.Module):
         self.wv = Linear(shape.dim, shape.kv_heads * shape.head_dim)
         self.wo = Linear(shape.heads * shape.head_dim, shape.dim)
 
-    def forward(self, x: Tensor, turn: Tensor, context: Context, layer: int) -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor, context: AttentionContext, layer: int) -> Tensor:
         q, k, v = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
-        attended = context.attend(layer, rotate(q, turn), rotate(k, turn), v)
+        attended = context.attend(layer, rotate(q, rotation), rotate(k, rotation), v)
         return self.wo(attended.flatten(1))
 
 
@@ -92,9 +92,9 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(shape.dim, shape.norm_eps)
         self.ffn_norm = RMSNorm(shape.dim, shape.norm_eps)
 
-    def forward(self, x: Tensor, turn: Tensor, context: Context, layer: int, dtype: torch.dtype) -> Tensor:
+    def forward(self, x: Tensor, rotation: Tensor, context: AttentionContext, layer: int, dtype: torch.dtype) -> Tensor:
         # norms stand inside the branches: nothing ever scales the stream itself (§2.2, pre-normalisation)
-        x = x + self.attention(self.attention_norm(x).to(dtype), turn, context, layer)
+        x = x + self.attention(self.attention_norm(x).to(dtype), rotation, context, layer)
         return x + self.feed_forward(self.ffn_norm(x).to(dtype))
 
 
@@ -125,16 +125,16 @@ class Transformer(nn.Module):
     def device(self) -> torch.device:
         return self.tok_embeddings.weight.device
 
-    def forward(self, tokens: Tensor, context: Context) -> Tensor:
+    def forward(self, tokens: Tensor, context: AttentionContext) -> Tensor:
         stream = self.tok_embeddings(tokens)
         dtype = self.dtype or stream.dtype
         # 2L branches add up in it: 8 bits of mantissa would round the small ones away
         if stream.dtype in (torch.bfloat16, torch.float16):
             stream = stream.float()
         # once for all layers: angles depend on positions alone
-        turn = self.rotary(context.positions, stream.dtype)
+        rotation = self.rotary(context.positions, stream.dtype)
         for i, layer in enumerate(self.layers):
-            stream = layer(stream, turn, context, i, dtype)
+            stream = layer(stream, rotation, context, i, dtype)
         return self.norm(stream).to(dtype)
 
     def rotary(self, positions: Tensor, dtype: torch.dtype) -> Tensor:

@@ -11,7 +11,7 @@ from ayni.model.precision import Dtype
 from ayni.model.role import Role
 from ayni.online.estimators import GAE, ActorCritic, Estimator, GroupNormalised, LeaveOneOut, Reinforce, ReMax
 from ayni.online.learner import GradientLearner, Learner, PenaltyLearner
-from ayni.online.settings import Settings
+from ayni.online.settings import LoopSettings
 from ayni.online.trust_region import TrustRegionLearner
 from ayni.train.objectives import Objective, PolicyClip, PolicyGradient, PolicyPenalty, ValueClip
 from ayni.train.trainer import Optimiser, Trainer, steps_per_epoch
@@ -31,7 +31,7 @@ class TrustRegion(Config):
     steps: int = Field(10, ge=1, description="of conjugate gradients")
 
 
-class Algorithm(Settings):
+class Algorithm(LoopSettings):
     """Paper: β 0.01 (7B, 13B) or 0.005, batch 512, mini-batch 64, one step each, clip 0.2, constant LR 1e-6."""
 
     estimator: Literal["gae", "actor_critic", "reinforce", "remax", "rloo", "grpo"] = Field(

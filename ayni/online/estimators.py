@@ -21,13 +21,13 @@ from ayni.maths.estimators import (
     n_step_advantages,
     spread,
 )
-from ayni.online.experience import Answers
+from ayni.online.experience import ScoredAnswers
 
 Memory = dict[str, float]
 
 
 @dataclass(frozen=True)
-class Estimate:
+class AdvantageEstimate:
     """advantages (T,), and the returns (T,) that a critic learns to expect."""
 
     advantages: Tensor
@@ -43,7 +43,7 @@ class Estimator:
     group: ClassVar[int] = 1  # least number of answers per prompt
     whitened: ClassVar[bool] = False  # whether an iteration's rewards are brought to mean 0, deviation 1 first
 
-    def __call__(self, answers: Answers, memory: Memory) -> Estimate:
+    def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
         raise NotImplementedError
 
 
@@ -57,12 +57,12 @@ class GAE(Estimator):
     gamma: float = 1.0
     lam: float = 0.95
 
-    def __call__(self, answers: Answers, memory: Memory) -> Estimate:
+    def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
         mask = answers.batch.mask
         advantages, returns = gae(
             token_rewards(answers, self.beta), _values(answers), mask, gamma=self.gamma, lam=self.lam
         )
-        return Estimate(whiten(advantages, mask), returns)
+        return AdvantageEstimate(whiten(advantages, mask), returns)
 
 
 @dataclass(frozen=True)
@@ -75,9 +75,11 @@ class ActorCritic(Estimator):
     gamma: float = 1.0
     steps: int | None = None
 
-    def __call__(self, answers: Answers, memory: Memory) -> Estimate:
+    def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
         rewards, mask = token_rewards(answers, self.beta), answers.batch.mask
-        return Estimate(*n_step_advantages(rewards, _values(answers), mask, gamma=self.gamma, steps=self.steps))
+        return AdvantageEstimate(
+            *n_step_advantages(rewards, _values(answers), mask, gamma=self.gamma, steps=self.steps)
+        )
 
 
 @dataclass(frozen=True)
@@ -87,10 +89,10 @@ class Reinforce(Estimator):
     beta: float = 0.01
     decay: float = 0.9
 
-    def __call__(self, answers: Answers, memory: Memory) -> Estimate:
+    def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
         before = memory.get("baseline")
         advantages, baseline = moving_baseline(charged_rewards(answers, self.beta), before, decay=self.decay)
-        return Estimate(_everywhere(advantages, answers), memory={"baseline": baseline})
+        return AdvantageEstimate(_everywhere(advantages, answers), memory={"baseline": baseline})
 
 
 @dataclass(frozen=True)
@@ -100,10 +102,10 @@ class ReMax(Estimator):
     greedy = True
     beta: float = 0.01
 
-    def __call__(self, answers: Answers, memory: Memory) -> Estimate:
+    def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
         assert answers.greedy is not None
         advantages = greedy_advantages(charged_rewards(answers, self.beta), answers.greedy, answers.n)
-        return Estimate(_everywhere(advantages, answers))
+        return AdvantageEstimate(_everywhere(advantages, answers))
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,8 @@ class LeaveOneOut(Estimator):
     group = 2
     beta: float = 0.01
 
-    def __call__(self, answers: Answers, memory: Memory) -> Estimate:
-        return Estimate(_everywhere(leave_one_out(charged_rewards(answers, self.beta), answers.n), answers))
+    def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
+        return AdvantageEstimate(_everywhere(leave_one_out(charged_rewards(answers, self.beta), answers.n), answers))
 
 
 @dataclass(frozen=True)
@@ -124,28 +126,28 @@ class GroupNormalised(Estimator):
     group = 2
     by_std: bool = True
 
-    def __call__(self, answers: Answers, memory: Memory) -> Estimate:
-        return Estimate(_everywhere(group_normalised(answers.rewards, answers.n, by_std=self.by_std), answers))
+    def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
+        return AdvantageEstimate(_everywhere(group_normalised(answers.rewards, answers.n, by_std=self.by_std), answers))
 
 
-def token_rewards(answers: Answers, beta: float) -> Tensor:
+def token_rewards(answers: ScoredAnswers, beta: float) -> Tensor:
     """−β log π/π_ref at every token, the answer's reward at its last: (T,)."""
-    reading, batch = answers.reading, answers.batch
-    reference = reading.logprobs if reading.ref_logprobs is None else reading.ref_logprobs
-    return kl_rewards(reading.logprobs, reference, answers.rewards, batch.mask, batch.layout.ends - 1, beta=beta)
+    outputs, batch = answers.outputs, answers.batch
+    reference = outputs.logprobs if outputs.ref_logprobs is None else outputs.ref_logprobs
+    return kl_rewards(outputs.logprobs, reference, answers.rewards, batch.mask, batch.layout.ends - 1, beta=beta)
 
 
-def charged_rewards(answers: Answers, beta: float) -> Tensor:
+def charged_rewards(answers: ScoredAnswers, beta: float) -> Tensor:
     """r − β Σ_t log π/π_ref: (N,)."""
     return answers.rewards - beta * answers.kl().to(answers.rewards.dtype)
 
 
-def _everywhere(per_answer: Tensor, answers: Answers) -> Tensor:
+def _everywhere(per_answer: Tensor, answers: ScoredAnswers) -> Tensor:
     batch = answers.batch
     return spread(per_answer, batch.mask, batch.layout.offsets)
 
 
-def _values(answers: Answers) -> Tensor:
-    values = answers.reading.values
+def _values(answers: ScoredAnswers) -> Tensor:
+    values = answers.outputs.values
     assert values is not None  # the loop gives a critic to who asks for one
     return values

@@ -15,7 +15,7 @@ from ayni.train.batch import Batch, Trajectory, batch_of, cut
 
 
 @dataclass(frozen=True)
-class Reading:
+class RoleOutputs:
     """What the roles say of the answers, on one flat axis on the CPU: (T,), zero where the mask is False; None where
     there is no such role."""
 
@@ -25,7 +25,7 @@ class Reading:
 
 
 @dataclass(frozen=True)
-class Answers:
+class ScoredAnswers:
     """N answers, those of one prompt side by side, `n` each; `rewards` (N,) are what is optimised, before any KL.
 
     `greedy` (N/n,) are the rewards of the greedy answers, where the estimator asked for them.
@@ -33,18 +33,18 @@ class Answers:
 
     sequences: Sequence[TokenSequence]
     batch: Batch
-    reading: Reading
+    outputs: RoleOutputs
     rewards: Tensor
     n: int = 1
     greedy: Tensor | None = None
 
     def log_ratios(self) -> Tensor:
         """log π − log π_ref of every sampled token: (T,); zero without a reference."""
-        reading = self.reading
-        if reading.ref_logprobs is None:
+        outputs = self.outputs
+        if outputs.ref_logprobs is None:
             # nobody to drift from: β charges nothing
-            return torch.zeros_like(reading.logprobs)
-        return torch.where(self.batch.mask, reading.logprobs - reading.ref_logprobs, torch.zeros_like(reading.logprobs))
+            return torch.zeros_like(outputs.logprobs)
+        return torch.where(self.batch.mask, outputs.logprobs - outputs.ref_logprobs, torch.zeros_like(outputs.logprobs))
 
     def kl(self) -> Tensor:
         """Σ_t log π/π_ref of every answer, in nats: (N,)."""
@@ -64,7 +64,7 @@ def read_answers(
     temperature: float,
     tokens_per_micro_batch: int,
     ranks: Ranks = Ranks(),
-) -> Reading:
+) -> RoleOutputs:
     """Each of the `ranks` reads its share of the sequences.
 
     Old log-probs come from the training forward pass, not from the sampler: the first ratio is then exactly 1 in
@@ -87,7 +87,7 @@ def read_answers(
 
     logprobs = whole("policy", policy)
     assert logprobs is not None
-    return Reading(logprobs, whole("reference", reference), whole("critic", critic))
+    return RoleOutputs(logprobs, whole("reference", reference), whole("critic", critic))
 
 
 def _spread(x: Tensor, batch: Batch) -> Tensor:
@@ -98,11 +98,11 @@ def _spread(x: Tensor, batch: Batch) -> Tensor:
     return out.cpu()
 
 
-def trajectories(answers: Answers, advantages: Tensor, returns: Tensor | None) -> list[Trajectory]:
+def trajectories(answers: ScoredAnswers, advantages: Tensor, returns: Tensor | None) -> list[Trajectory]:
     """One per answer, ready to be shuffled and cut: advantages and returns (T,)."""
     # prompt columns too: what is cut here is laid out again on the same axis
     sizes = list(answers.batch.layout.lengths)
-    reading = answers.reading
-    columns = (reading.logprobs, advantages, reading.ref_logprobs, reading.values, returns)
+    outputs = answers.outputs
+    columns = (outputs.logprobs, advantages, outputs.ref_logprobs, outputs.values, returns)
     parts = [[None] * len(sizes) if x is None else x.split(sizes) for x in columns]
     return [Trajectory(*row) for row in zip(answers.sequences, *parts, strict=True)]

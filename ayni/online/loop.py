@@ -16,10 +16,10 @@ from torch import Tensor
 from ayni.errors import BadNumbers
 from ayni.maths.advantages import whiten
 from ayni.model.role import Role
-from ayni.online.estimators import Estimate, Estimator
-from ayni.online.experience import Answers, read_answers, trajectories
+from ayni.online.estimators import AdvantageEstimate, Estimator
+from ayni.online.experience import ScoredAnswers, read_answers, trajectories
 from ayni.online.learner import Learner
-from ayni.online.settings import Settings
+from ayni.online.settings import LoopSettings
 from ayni.parallel import Ranks
 from ayni.records import Prompt, Sample
 from ayni.reward.combine import Scores
@@ -31,7 +31,7 @@ from ayni.train.batch import Trajectory, batch_of
 from ayni.train.checkpoint import load_checkpoint, save_checkpoint
 from ayni.train.trainer import steps_per_epoch
 
-Reward = Callable[[Sequence[Prompt], list[list[Sample]]], Scores]
+RewardFunction = Callable[[Sequence[Prompt], list[list[Sample]]], Scores]
 GREEDY = 0.0  # temperature
 
 
@@ -40,12 +40,12 @@ class Loop:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: LoopSettings,
         run: Run,
         *,
         engine: Engine,
         policy: Learner,
-        reward: Reward,
+        reward: RewardFunction,
         estimator: Estimator,
         reference: Role | None = None,
         critic: Learner | None = None,
@@ -109,7 +109,7 @@ class Loop:
     def _sampling(self) -> Sampling:
         return Sampling(self.settings.temperature, 1.0, self.settings.max_tokens)  # what is learned from has top-p 1
 
-    def _read(self, asked: Sequence[Prompt], samples: list[Sample], scores: Scores) -> Answers:
+    def _read(self, asked: Sequence[Prompt], samples: list[Sample], scores: Scores) -> ScoredAnswers:
         """The answers as the roles read them, with the rewards that are optimised."""
         settings = self.settings
         # paper §3.2.3: whitened, so that β weighs alike for any reward model's scale
@@ -118,7 +118,7 @@ class Loop:
         rewards = self._truncated(rewards, samples)
         greedy = self._greedy_rewards(asked) if self.estimator.greedy else None
         sequences = [sampled_sequence(sample) for sample in samples]
-        reading = read_answers(
+        outputs = read_answers(
             sequences,
             self.policy.role,
             self.reference,
@@ -127,7 +127,7 @@ class Loop:
             tokens_per_micro_batch=settings.tokens_per_micro_batch,
             ranks=self.ranks,
         )
-        return Answers(sequences, batch_of(sequences), reading, rewards, settings.n, greedy)
+        return ScoredAnswers(sequences, batch_of(sequences), outputs, rewards, settings.n, greedy)
 
     def _greedy_rewards(self, asked: Sequence[Prompt]) -> Tensor:
         """Of each prompt's greedy answer: (P,)."""
@@ -150,7 +150,12 @@ class Loop:
                 yield [items[i] for i in part]
 
     def _log(
-        self, scores: Scores, samples: list[Sample], answers: Answers, estimate: Estimate, learned: dict[str, float]
+        self,
+        scores: Scores,
+        samples: list[Sample],
+        answers: ScoredAnswers,
+        estimate: AdvantageEstimate,
+        learned: dict[str, float],
     ) -> None:
         settings, mean_kl, mask = self.settings, float(answers.kl().mean()), answers.batch.mask
         shown = {
@@ -161,9 +166,9 @@ class Loop:
             "truncated": sum(s.finished == "length" for s in samples) / len(samples),
             "entropy": -sum(sum(s.logprobs) for s in samples) / sum(len(s.tokens) for s in samples),
         }
-        if estimate.returns is not None and answers.reading.values is not None:
+        if estimate.returns is not None and answers.outputs.values is not None:
             # 1: the critic knows the returns; 0: no better than their mean
-            error = (estimate.returns - answers.reading.values)[mask].var()
+            error = (estimate.returns - answers.outputs.values)[mask].var()
             shown["explained_variance"] = float(1 - error / estimate.returns[mask].var().clamp(min=1e-8))
         if scores.safety is not None:
             shown["safety"] = float(scores.safety.mean())

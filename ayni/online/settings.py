@@ -5,7 +5,7 @@ from __future__ import annotations
 from ayni.config import Config, Field
 
 
-class Settings(Config):
+class LoopSettings(Config):
     """Paper: 200–400 iterations of 512 answers, mini-batches of 64, one step each."""
 
     iterations: int = Field(200, ge=1, description="paper: 200–400")

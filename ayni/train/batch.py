@@ -35,7 +35,7 @@ class Batch:
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs(Batch):
+class PairBatch(Batch):
     """Sequences 2i chosen, 2i + 1 rejected. margin (P,); safe (N,) bool, which means something where `labelled` (N,);
     ref_logprobs (N,) are the reference's summed log-probs (zeros where the objective needs none)."""
 
@@ -120,8 +120,8 @@ def batch_of(sequences: Sequence[TokenSequence]) -> Batch:
     return Batch(*_columns(sequences))
 
 
-def pairs_of(pairs: Sequence[Pair]) -> Pairs:
-    return Pairs(
+def pairs_of(pairs: Sequence[Pair]) -> PairBatch:
+    return PairBatch(
         *_columns([s for p in pairs for s in (p.chosen, p.rejected)]),
         # fp64 on the way: the objective casts to what its scores are in
         margin=torch.tensor([p.margin for p in pairs], dtype=torch.float64),

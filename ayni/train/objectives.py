@@ -26,7 +26,7 @@ from ayni.maths.losses import (
 )
 from ayni.model.role import Role
 from ayni.parallel import Ranks
-from ayni.train.batch import Batch, Experience, Groups, Pairs, batch_of, experience_of, groups_of, pairs_of
+from ayni.train.batch import Batch, Experience, Groups, PairBatch, batch_of, experience_of, groups_of, pairs_of
 
 Metrics = dict[str, tuple[Tensor, Tensor]]  # name → (sum, count); summed over micro-batches and ranks, then divided
 
@@ -75,13 +75,13 @@ class Ranking(Objective):
 
     safety_weight: float = 0.0
 
-    def batch(self, examples: Sequence[Any]) -> Pairs:
+    def batch(self, examples: Sequence[Any]) -> PairBatch:
         return pairs_of(examples)
 
-    def count(self, batch: Pairs) -> Tensor:
+    def count(self, batch: PairBatch) -> Tensor:
         return torch.tensor(len(batch.margin), device=batch.tokens.device)
 
-    def loss(self, role: Role, batch: Pairs) -> tuple[Tensor, Metrics]:
+    def loss(self, role: Role, batch: PairBatch) -> tuple[Tensor, Metrics]:
         scores = role.scores(batch)
         # as pairs_of lays them out
         chosen, rejected = scores[0::2], scores[1::2]
@@ -105,13 +105,13 @@ class DPO(Objective):
     smoothing: float = 0.0
     ipo: bool = False
 
-    def batch(self, examples: Sequence[Any]) -> Pairs:
+    def batch(self, examples: Sequence[Any]) -> PairBatch:
         return pairs_of(examples)
 
-    def count(self, batch: Pairs) -> Tensor:
+    def count(self, batch: PairBatch) -> Tensor:
         return torch.tensor(len(batch.margin), device=batch.tokens.device)
 
-    def loss(self, role: Role, batch: Pairs) -> tuple[Tensor, Metrics]:
+    def loss(self, role: Role, batch: PairBatch) -> tuple[Tensor, Metrics]:
         sums = sum_by_sequence(role.logprobs(batch), batch)
         # computed once, before training: no second forward pass here
         reference = batch.ref_logprobs.to(sums.dtype)
