@@ -146,7 +146,8 @@ class _Watch(threading.Thread):
     def run(self) -> None:
         threading.Thread(target=self._watch_the_store, daemon=True, name="watch-store").start()
         now = time.monotonic()
-        seen = dict.fromkeys(self.others, (-1, now))  # its beats, and when we last saw a new one
+        # its beats, and when we last saw a new one
+        seen: dict[int, tuple[int | None, float]] = dict.fromkeys(self.others, (None, now))
         while True:
             try:
                 self.store.add(f"beat-{self.rank}", 1)

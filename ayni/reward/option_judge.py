@@ -89,19 +89,16 @@ def option_logprobs(model: Transformer, choices: Sequence[Choice], tokens_per_pa
         hidden = hidden_states(model, tokens, layout)
         # both options read the same hidden states; their columns and targets differ
         for which in (0, 1):
-            targets, owner = _targets(part, which, len(hidden))
-            mask = owner >= 0
+            targets, mask, owner = _targets(part, which, len(hidden))
             logprobs = token_logprobs(hidden, model.head, targets.to(model.device), mask.to(model.device))
-            out[:, which].index_add_(
-                0, torch.tensor(order[done : done + len(part)])[owner[mask]], logprobs.cpu().double()
-            )
+            out[:, which].index_add_(0, torch.tensor(order[done : done + len(part)])[owner], logprobs.cpu().double())
         done += len(part)
     return out
 
 
-def _targets(part: list[Choice], which: int, columns: int) -> tuple[Tensor, Tensor]:
-    """targets (T,): the option's tokens at the columns that predict them; owner (T,): whose they are, −1 elsewhere."""
-    targets, owner = torch.zeros(columns, dtype=torch.long), torch.full((columns,), -1)
+def _targets(part: list[Choice], which: int, columns: int) -> tuple[Tensor, Tensor, Tensor]:
+    """targets (T,): the option's tokens at the columns that predict them, mask (T,): those, and owner (M,): whose."""
+    targets, mask, owner = torch.zeros(columns, dtype=torch.long), torch.zeros(columns, dtype=torch.bool), list[int]()
     start = 0
     for i, choice in enumerate(part):
         rows, option = choice.rows, choice.options[which]
@@ -110,9 +107,10 @@ def _targets(part: list[Choice], which: int, columns: int) -> tuple[Tensor, Tens
         # the column that predicts the option's first token
         first = start + before + len(choice.context) - 1
         targets[first : first + len(option)] = torch.tensor(option)
-        owner[first : first + len(option)] = i
+        mask[first : first + len(option)] = True
+        owner += [i] * len(option)
         start += len(choice)
-    return targets, owner
+    return targets, mask, torch.tensor(owner)
 
 
 @dataclass(frozen=True)
