@@ -17,7 +17,7 @@ from ayni.text.sentencepiece_codec import SentencePieceCodec
 from ayni.text.tok_bin import write_tok_bin
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
 
-Format = Literal["hf", "meta", "llama2c"]
+ModelFormat = Literal["hf", "meta", "llama2c"]
 _CONTEXT = "context"  # Meta's params.json has no place for it, so it stands in ayni.json
 
 
@@ -81,8 +81,8 @@ def export_model(model: Path, out: Path, format: str, *, shards: int = 1) -> Non
     what the format cannot hold; then nothing is written.
     """
     model, out = Path(model), Path(out)
-    if format not in get_args(Format):
-        raise BadInput(f"{format!r} is not one of {', '.join(get_args(Format))}", field="format")
+    if format not in get_args(ModelFormat):
+        raise BadInput(f"{format!r} is not one of {', '.join(get_args(ModelFormat))}", field="format")
     if shards != 1 and format != "meta":
         raise BadInput("only the meta format has shards", field="shards")
     _refuse_existing(out)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ayni.feedback.entries import Batch, Entry, Gold, Item, Judged, shown_swapped
+from ayni.feedback.entries import Entry, GoldCheck, Item, Judged, PreferenceBatch, shown_swapped
 from ayni.feedback.store import Store
 from ayni.records import RATINGS, Message, Prompt
 from ayni.seeds import rng
@@ -36,7 +36,7 @@ def items_of(seed: int, count: int, overlap: int) -> list[tuple[Item, float]]:
         name = f"{'check' if gold else 'item'}-{i}"
         worth = float(draw.choice((-1, 1)) * draw.uniform(1.5, 3) if gold else draw.normal())
         prompt = Prompt(f"p-{name}", (Message("user", f"What is thing number {i}?"),))
-        known = Gold("a" if worth > 0 else "b") if gold else None
+        known = GoldCheck("a" if worth > 0 else "b") if gold else None
         item = Item(
             name, prompt, f"{i} at some length", f"{i} in short", overlap=overlap, gold=known, batch_id="week-1"
         )
@@ -66,7 +66,7 @@ def judgements(panel: Sequence[Simulated], seed: int, *, items: int, overlap: in
 
 def fill(store: Store, panel: Sequence[Simulated], seed: int, *, items: int, overlap: int = 3) -> None:
     """The same judgements in a store, batch week-1."""
-    store.add_batch(Batch("week-1"), [item for item, _ in items_of(seed, items, overlap)])
+    store.add_batch(PreferenceBatch("week-1"), [item for item, _ in items_of(seed, items, overlap)])
     ids = {who.name: store.enrol(who.name).id for who in panel}
     rows = judgements(panel, seed, items=items, overlap=overlap)
     store.record_all(replace(row.entry, annotator_id=ids[row.annotator]) for row in rows)

@@ -13,10 +13,10 @@ from feedback_cases import check, item, said
 from panel import Simulated, fill, judgements
 
 from ayni.evaluate.results import read_results, write_results
-from ayni.feedback.entries import Batch, Entry, Item, Judged
+from ayni.feedback.entries import Entry, Item, Judged, PreferenceBatch
 from ayni.feedback.store import open_store
 from ayni.maths.statistics import proportion
-from ayni.quality.agreement import PLACES, agreements, agreements_with_others, by_item, votes_of
+from ayni.quality.agreement import CHOICE_CATEGORIES, agreements, agreements_with_others, by_item, votes_of
 from ayni.quality.batch_statistics import repeated_prompts, text_statistics
 from ayni.quality.page_measures import quality_of
 from ayni.quality.report import AnnotatorQuality, annotators, passed_over_in, quality_report
@@ -67,7 +67,7 @@ def test_a_small_report_by_hand(tmp_path: Path) -> None:
     """Three people, two items that two or more have judged, one that one has, one gold check."""
     first, second, alone, gold = item("first"), item("second"), item("alone"), check("gold", "b")
     with open_store(str(tmp_path / "store.db")) as store:
-        store.add_batch(Batch("week-1"), [first, second, alone, gold])
+        store.add_batch(PreferenceBatch("week-1"), [first, second, alone, gold])
         ids = {name: store.enrol(name).id for name in ("Inti", "Killa", "Rosa")}
 
         def say(who: str, name: str, preferred: Any, rating: Any, **fields: Any) -> None:
@@ -93,7 +93,7 @@ def test_a_small_report_by_hand(tmp_path: Path) -> None:
     w = 1 - np.array([1, 16, 25]) / 49
     pi = np.zeros(8)
     pi[[0, 1, 5]] = 1 / 3
-    total = sum(1 - (c - k) ** 2 / 49 for c in PLACES for k in PLACES)
+    total = sum(1 - (c - k) ** 2 / 49 for c in CHOICE_CATEGORIES for k in CHOICE_CATEGORIES)
     p_e = total / 56 * (pi * (1 - pi)).sum()
     assert found.agreement.degree.value == pytest.approx((w.mean() - p_e) / (1 - p_e))
     assert (found.agreement.degree.n, found.agreement.degree.interval) == (1, None)
@@ -116,15 +116,15 @@ def test_a_small_report_by_hand(tmp_path: Path) -> None:
 
 
 def test_which_answer_stood_first_and_which_place_was_chosen() -> None:
-    places, firsts = [], []
+    choices, firsts = [], []
     for swapped in (False, True):
         for preferred in ("a", "b"):
             (vote,) = votes_of([row(item("x"), "Inti", preferred=preferred, rating="better", swapped=swapped)])
-            places.append(vote.place)
+            choices.append(vote.choice)
             firsts.append(vote.first)
-    assert places == [2, 7, 2, 7]  # the answers' own places, however they were shown
+    assert choices == [2, 7, 2, 7]  # of the answers as stored, however they were shown
     assert firsts == [True, False, False, True]
-    ends = [votes_of([row(item("x"), "Inti", preferred=p, rating=r)])[0].place for p in "ab" for r in RATINGS]
+    ends = [votes_of([row(item("x"), "Inti", preferred=p, rating=r)])[0].choice for p in "ab" for r in RATINGS]
     assert ends == [1, 2, 3, 4, 8, 7, 6, 5]
 
 
@@ -174,7 +174,7 @@ def test_results_are_rows_of_the_schema(tmp_path: Path) -> None:
 def test_an_empty_store_has_nothing_to_say_and_says_so(tmp_path: Path) -> None:
     with open_store(str(tmp_path / "store.db")) as store:
         assert quality_report(store).annotators == ()
-        store.add_batch(Batch("week-1"), [])
+        store.add_batch(PreferenceBatch("week-1"), [])
         found = quality_report(store)
         assert quality_of(store, None) == []
         assert quality_of(store, "week-1")[0].value is None

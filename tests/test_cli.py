@@ -513,7 +513,7 @@ def conversation(pieces: list[str], monkeypatch: pytest.MonkeyPatch, place: Path
             yield piece
 
     monkeypatch.setattr(chat_module, "stream", stream)
-    engine = chat_module.load_engine(place / "m")
+    engine = chat_module.language_engine(place / "m")
     return chat_module.Conversation(engine, chat_module.Sampling(max_tokens=4), 0, "", 1, None)
 
 

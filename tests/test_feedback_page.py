@@ -12,9 +12,9 @@ from page_visitor import Visitor, echo, item, new_store, person, site
 from panel import Simulated, fill
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import Entry, Gold, shown_swapped
+from ayni.feedback.entries import Entry, GoldCheck, shown_swapped
 from ayni.feedback.page import Measure, check_bind
-from ayni.feedback.page.degrees import CHOICES, DEGREES, number_of, side_of
+from ayni.feedback.page.degrees import CHOICES, CHOICES_BY_LETTER, number_of, side_of
 from ayni.feedback.store import Store, open_store
 from ayni.quality.page_measures import quality_of
 from ayni.records import RATINGS
@@ -34,7 +34,7 @@ def rosa(store: Store) -> Visitor:
 def test_the_eight_choices_are_the_four_degrees_each_way() -> None:
     assert [letter for letter, _ in CHOICES] == list("AAAABBBB")
     assert [rating for _, rating in CHOICES] == [*RATINGS, *reversed(RATINGS)]
-    assert [number for four in DEGREES.values() for number, _, _ in four] == list(range(1, 9))
+    assert [number for four in CHOICES_BY_LETTER.values() for number, _, _ in four] == list(range(1, 9))
     for swapped in (False, True):
         for number, (letter, rating) in enumerate(CHOICES, 1):
             assert number_of(side_of(letter, swapped), rating, swapped) == number
@@ -276,7 +276,7 @@ def test_the_admin_page_counts_measures_and_invites(tmp_path: Path) -> None:
     def quality(store: Store, batch: str) -> list[Measure]:
         return [Measure("Checks <right>", 0.5, (0.25, 0.75), 2, percent=True), Measure("AC2", None)]
 
-    items = [item("a"), item("b"), item("c", gold=Gold("a"))]
+    items = [item("a"), item("b"), item("c", gold=GoldCheck("a"))]
     with new_store(tmp_path, *items, task_mix={"helpfulness": 1.0}) as store:
         boss = Visitor(site(store, quality=quality)).sign_in(store.invite("Boss", "admin"))
         for n, kind in enumerate(("judged", "flagged")):

@@ -14,7 +14,7 @@ from tiny import tokenizer
 from ayni.errors import BadInput
 from ayni.files import write_jsonl
 from ayni.formats.inspect import inspect_data
-from ayni.formats.pairing import Pairing, degree, liked, pairs_of_judgements
+from ayni.formats.pairing import Pairing, liked, pairs_of_judgements, rating_of_lead
 from ayni.formats.reading import detect, read_comparisons, read_demonstrations, read_prompts, scan
 from ayni.records import Judgement, Message, Prompt, to_dict
 
@@ -59,7 +59,7 @@ def test_the_higher_score_is_chosen_with_the_degree_of_the_lead() -> None:
     ],
 )
 def test_degrees(lead: float, rating: str) -> None:
-    assert degree(lead, Pairing()) == rating
+    assert rating_of_lead(lead, Pairing()) == rating
 
 
 def test_equal_scores_give_no_pair_and_are_counted() -> None:

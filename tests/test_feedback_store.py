@@ -11,7 +11,7 @@ import pytest
 from feedback_cases import Clock, check, filled, item, said
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import Entry, Gold, Item, PreferenceBatch, Progress, shown_swapped
+from ayni.feedback.entries import BatchProgress, Entry, GoldCheck, Item, PreferenceBatch, shown_swapped
 from ayni.feedback.records_of import comparisons
 from ayni.feedback.store import Store, open_store
 from ayni.records import Comparison, Message, Prompt
@@ -60,7 +60,7 @@ class TestBatches:
             {"top_p": 0.9, "stop": None},
             overlap=3,
             heldout=True,
-            gold=Gold("b", "better"),
+            gold=GoldCheck("b", "better"),
         )
         store.add_batch(batch, [full, item("second")])
         assert store.batches() == [store.batch("week-1")] == [replace(batch, created_at=TIME)]
@@ -90,7 +90,7 @@ class TestBatches:
             (PreferenceBatch("w"), [item("new", task="maths")], "task: 'maths' is not one of helpfulness, safety"),
             (PreferenceBatch("w"), [item("new/1")], "item: 'new/1' is not a name for it"),
             (PreferenceBatch("w"), [check("new", "c")], "gold.preferred: 'c' is not one of a, b"),
-            (PreferenceBatch("w"), [item("new", gold=Gold("a", "best"))], "gold.rating: 'best' is not one of"),
+            (PreferenceBatch("w"), [item("new", gold=GoldCheck("a", "best"))], "gold.rating: 'best' is not one of"),
             (PreferenceBatch("w"), [replace(item("new"), answer_b="so\x00")], "answer_b: the text has a NUL character"),
             (
                 PreferenceBatch("w"),
@@ -187,7 +187,7 @@ class TestQueue:
         store.record(said("3", store.next_item(bob).id, bob))
         store.record(said("4", store.next_item(bob).id, bob))
         assert store.next_item(bob) is None
-        assert store.progress("week-1") == Progress(2, 2, 2, 1, 1, by_annotator={"Bob": 2})
+        assert store.progress("week-1") == BatchProgress(2, 2, 2, 1, 1, by_annotator={"Bob": 2})
 
     def test_a_check_comes_at_its_position_to_everybody(self, store: Store, ann: str, bob: str) -> None:
         names = ("i0", "i1", "i3", "i4")
@@ -274,7 +274,7 @@ class TestJudging:
         third = store.record(Entry("3", "x", ann, "skipped"))
         assert [judged.replaces for judged in store.log()] == [None, first, second]
         assert [judged.id for judged in store.current()] == [third]
-        assert store.progress("week-1") == Progress(1, 1, 0, 1, 0)
+        assert store.progress("week-1") == BatchProgress(1, 1, 0, 1, 0)
         assert store.record(said("1", "x", ann, "a")) == first, "sent again, a corrected one changes nothing"
         assert [judged.id for judged in store.current()] == [third]
 
@@ -403,13 +403,13 @@ class TestJudging:
 
     def test_progress(self, store: Store, ann: str, bob: str) -> None:
         filled(store, item("x", overlap=2), item("y"), check("c"))
-        assert store.progress("week-1") == Progress(3, 4, 0, 0, 0)
+        assert store.progress("week-1") == BatchProgress(3, 4, 0, 0, 0)
         assert (store.done("week-1"), store.done("w")) == ((0, 4), (0, 0))
         assert not store.progress("week-1").full
         store.record(said("1", "x", ann))
         store.record(said("2", "y", ann))
         store.record(said("3", "y", bob))
-        assert store.progress("week-1") == Progress(3, 4, 2, 0, 0, beyond=1, by_annotator={"Ann": 2, "Bob": 1})
+        assert store.progress("week-1") == BatchProgress(3, 4, 2, 0, 0, beyond=1, by_annotator={"Ann": 2, "Bob": 1})
         assert store.done("week-1") == (2, 4)
         store.record(said("4", "x", bob))
         store.record(said("5", "c", bob))

@@ -154,9 +154,9 @@ def test_bad_label_studio(tmp_path: Path, case: str) -> None:
 )
 def test_pairs_that_teach_nothing_are_left_out(tmp_path: Path, other: str, reason: str) -> None:
     path = one_file(tmp_path, TASK, changed(TASK, data={**DATA, "answer2": other}))
-    reading = scan(path)
-    assert len(reading.records) == 2
-    assert reading.skipped[reason] == 2
+    scanned = scan(path)
+    assert len(scanned.records) == 2
+    assert scanned.skipped[reason] == 2
 
 
 # Argilla

@@ -183,14 +183,14 @@ def test_a_held_out_prompt_is_held_out_of_both_tasks(
     write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, pairs))
     seen: list[Pair] = []
     held: list[Comparison] = []
-    measure = reward.measure
+    heldout_results = reward.heldout_results
 
     def measured(model: Any, heldout: list[Comparison], *rest: Any) -> Any:
         held.extend(heldout)
-        return measure(model, heldout, *rest)
+        return heldout_results(model, heldout, *rest)
 
     monkeypatch.setattr(reward.Config, "fit", lambda self, model, items, objective, run: seen.extend(items))
-    monkeypatch.setattr(reward, "measure", measured)
+    monkeypatch.setattr(reward, "heldout_results", measured)
     small = given(stages["reward"], data=[tmp_path / "pairs.jsonl"], heldout=None)
     small.execute(tmp_path / "rm", heldout_share=0.3, other_share=0.5)
     apart = {tuple(render_prompt(c.prompt.dialog, tokenizer())) for c in held}

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ayni
-from ayni.cli import Outcome
+from ayni.cli import VerbFailure
 from ayni.cli.stages import located
 from ayni.errors import BadInput
 from ayni.runs.sealing import damages, read_seal, source_hash
@@ -18,7 +18,7 @@ from ayni.runs.sealing import damages, read_seal, source_hash
 NEEDED = (3, 11)
 
 
-def doctor(directory: Path | None, as_json: bool) -> dict[str, Any] | Outcome:
+def doctor(directory: Path | None, as_json: bool) -> dict[str, Any] | VerbFailure:
     """{python, torch, cores, bf16, memory_gb, disk_gb, data, dependencies, problems} or, of a run, {run, stages}."""
     if directory is not None:
         return _verify(located(directory), as_json)
@@ -98,7 +98,7 @@ def _dependencies() -> tuple[dict[str, str | None], list[str]]:
     return found, problems
 
 
-def _verify(directory: Path, as_json: bool) -> dict[str, Any] | Outcome:
+def _verify(directory: Path, as_json: bool) -> dict[str, Any] | VerbFailure:
     """Every stage's files against the sha256 it was sealed with; any difference is exit 2."""
     if (directory / "stages").is_dir():
         places = sorted(path for path in (directory / "stages").iterdir() if path.is_dir())
@@ -122,5 +122,5 @@ def _verify(directory: Path, as_json: bool) -> dict[str, Any] | Outcome:
     if bad:
         count = sum(len(stage["wrong"]) for stage in bad)
         error = BadInput(f"{count} files are not what their stages left", path=directory, fix="see above; --fresh")
-        return Outcome(value, error)
+        return VerbFailure(value, error)
     return value

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, case, func, insert, select, up
 
 from ayni.errors import BadInput
 from ayni.feedback.accounts import stamp
-from ayni.feedback.entries import Item, PreferenceBatch, Progress
+from ayni.feedback.entries import BatchProgress, Item, PreferenceBatch
 from ayni.feedback.rows import TEXTS, batch_from_row, batch_row, item_of, item_row
 from ayni.feedback.rules import check_batch, check_item
 from ayni.feedback.schema import annotators, batches, items, standing, tallies
@@ -106,7 +106,7 @@ def items_where(connection: Connection, condition: ColumnElement[bool], texts: b
     return [item_of(row) for row in rows]
 
 
-def progress(connection: Connection, batch_id: str) -> Progress:
+def progress(connection: Connection, batch_id: str) -> BatchProgress:
     batch(connection, batch_id)
     judged, overlap = tallies.c.judged, tallies.c.overlap
     counts = {
@@ -135,7 +135,7 @@ def progress(connection: Connection, batch_id: str) -> Progress:
         kinds[kind] = kinds.get(kind, 0) + number
         if kind == "judged":
             by_annotator[name] = number
-    return Progress(
+    return BatchProgress(
         items=sum(row.items for row in asked),
         wanted=sum(row.wanted for row in asked),
         done=sum(row.judged - row.beyond for row in asked),

@@ -1,7 +1,8 @@
 """Which item an annotator gets next: the one with the fewest judgements, and gold checks at their positions.
 
 There are no leases: nothing keeps two annotators from judging one item at the same moment, and its overlap is then
-exceeded (`Progress.beyond` counts it). That this stays rare is why annotators begin at different places of the queue.
+exceeded (`BatchProgress.beyond` counts it). That this stays rare is why annotators begin at different positions of
+the queue.
 """
 
 from __future__ import annotations

@@ -51,8 +51,8 @@ def render(run: RunData) -> str:
         online=sections.online_panels(run),
         win_rates=sections.win_rates(run),
         hacking=sections.hacking(run),
-        dialogues=sections.dialogues(run),
-        table=sections.table(run),
+        dialogues=sections.compared_answers(run),
+        table=sections.result_rows(run),
         commands=_commands(run),
     )
 

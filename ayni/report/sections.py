@@ -78,7 +78,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ComparedAnswers:
     """One prompt with the answers to compare: (model, answer, ((axis, score), …))."""
 
     row: SampleRow
@@ -289,7 +289,7 @@ def _limits(values: Iterable[Sequence[float]]) -> tuple[float, float] | None:
     return min(flat) - room, max(flat) + room
 
 
-def dialogues(run: RunData, most: int = 24) -> list[Shown]:
+def compared_answers(run: RunData, most: int = 24) -> list[ComparedAnswers]:
     """Samples in which answers differ, a category at a time so that every sort of prompt is seen early."""
     by_category: dict[tuple[str, str], list[SampleRow]] = {}
     seen: set[str] = set()
@@ -304,14 +304,14 @@ def dialogues(run: RunData, most: int = 24) -> list[Shown]:
         shelf[turn] for turn in range(max(map(len, shelves), default=0)) for shelf in shelves if turn < len(shelf)
     ]
     return [
-        Shown(
+        ComparedAnswers(
             row, tuple((model, text, tuple(row.scores.get(model, {}).items())) for model, text in row.answers.items())
         )
         for row in chosen[:most]
     ]
 
 
-def table(run: RunData) -> list[Result]:
+def result_rows(run: RunData) -> list[Result]:
     """Every measured number but the points of the reliability plots."""
     return [row for row in run.results if not row.metric.startswith("calibration:")]
 

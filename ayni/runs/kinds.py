@@ -16,7 +16,7 @@ from ayni.formats.reading import kinds_of
 from ayni.formats.rows import peek
 from ayni.runs.faces import face_of
 from ayni.runs.sealing import SEAL, read_seal
-from ayni.stage import MODELS, WORDS, Face, Input, Kind, either
+from ayni.stage import KIND_WORDS, MODELS, Face, Input, Kind, either
 
 ARCHITECTURES: dict[str, Kind] = {
     "LlamaForCausalLM": "language_model",
@@ -40,7 +40,7 @@ def refusal_of_stage(spec: Input, stage: str, path: Path, face: Face, others: Ma
     left = face.left_at(path)
     if left in spec.accepts or (left is None and any(face.left_at(above) for above in path.parents)):
         return None
-    found = f"{stage} leaves no {path}" if left is None else f"found {WORDS[left]} ({stage}/{path})"
+    found = f"{stage} leaves no {path}" if left is None else f"found {KIND_WORDS[left]} ({stage}/{path})"
     places = [(name, where) for name, other in others.items() for where in other.where(spec.accepts)]
     fit = [name if where == spec.default else f"{name}/{where}" for name, where in places]
     fix = f"give {', '.join(fit[:3])} …" if len(fit) > 3 else f"give {' or '.join(fit)}" if fit else None
@@ -56,7 +56,7 @@ def refusal(spec: Input, path: Path) -> Refusal | None:
         return _refusal_of_sealed(spec, path)
     if path.is_dir() and MODELS.issuperset(spec.accepts) and not any((path / name).is_file() for name in CONFIGS):
         return Refusal("no config.json: not a model directory")
-    return None if found is None else Refusal(f"expected {either(spec.accepts)}, found {WORDS[found[0]]}")
+    return None if found is None else Refusal(f"expected {either(spec.accepts)}, found {KIND_WORDS[found[0]]}")
 
 
 def kinds_at(path: Path) -> tuple[Kind, ...] | None:

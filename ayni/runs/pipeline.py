@@ -30,11 +30,11 @@ from ayni.runs.execution import (
 from ayni.runs.recipe import Recipe, RecipeStage, read_recipe
 from ayni.runs.sealing import read_seal
 
-__all__ = ["Progress", "execute", "run_recipe"]
+__all__ = ["StageProgress", "execute", "run_recipe"]
 
 
 @dataclass
-class Progress:
+class StageProgress:
     """One stage as status.json shows it; `inputs` names stages or paths."""
 
     name: str
@@ -52,7 +52,7 @@ class _Board:
 
     directory: Path
     name: str
-    stages: list[Progress]
+    stages: list[StageProgress]
     watch: Callable[[dict[str, Any]], None]
     leads: bool = True  # under torchrun only the first process writes
     status: str = "running"
@@ -115,7 +115,7 @@ def run_recipe(
 
     entries = _wanted(recipe, only)
     directory = out or Path("runs") / recipe.name
-    stages = [Progress(entry.name, entry.stage.kind, inputs=_shown(entry)) for entry in entries]
+    stages = [StageProgress(entry.name, entry.stage.kind, inputs=_shown(entry)) for entry in entries]
     leads = Ranks.current().rank == 0
     quiet = quiet or not leads
     board = _Board(directory, recipe.name, stages, watch, leads)
@@ -150,7 +150,7 @@ def run_recipe(
 
 def _run_stage(
     entry: RecipeStage,
-    stage: Progress,
+    stage: StageProgress,
     places: Mapping[str, Path],
     board: _Board,
     number: int,
@@ -168,7 +168,7 @@ def _run_stage(
 
 
 @contextlib.contextmanager
-def _reported(board: _Board, stage: Progress) -> Iterator[None]:
+def _reported(board: _Board, stage: StageProgress) -> Iterator[None]:
     """What happens to a stage that does not finish is in status.json before anyone hears of it."""
     try:
         yield

@@ -27,7 +27,7 @@ from ayni.records import RATINGS, Comparison, Prompt, Sample, comparable, from_d
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.option_judge import OptionJudge
 from ayni.reward.shared_judge import SharedJudge
-from ayni.reward.verdicts import DEGREES, PairJudge, Verdict, comparison_of, preference
+from ayni.reward.verdicts import PROBABILITY_THRESHOLDS, PairJudge, Verdict, comparison_of, preference
 from ayni.rollout.local import load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
@@ -60,7 +60,9 @@ class Config(Base):
     consistency_pairs: int = Field(100, ge=0, description="pairs asked several times to see if the judge varies")
     consistency_times: int = Field(4, ge=2, description="how often each of these is asked in each order")
     degrees: tuple[float, float, float] = Field(
-        DEGREES, strict=False, description="least |p − ½| of significantly better, better and slightly better"
+        PROBABILITY_THRESHOLDS,
+        strict=False,
+        description="least |p − ½| of significantly better, better and slightly better",
     )
     safety_labels: bool = Field(True, description="ask of both answers to safety prompts whether they are safe")
     data_task: Literal["helpfulness", "safety"] | None = Field(
@@ -94,7 +96,7 @@ class AnswerPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class PairLabel:
     """What the judge said of a pair; `safe` is P(safe) of its two answers, None where nobody asked."""
 
     verdict: Verdict
@@ -211,20 +213,20 @@ def judge_of(config: Config, inputs: dict[str, Any], run: Run) -> PairJudge:
     return judge
 
 
-def judge_all(judge: PairJudge, pairs: list[AnswerPair], config: Config, run: Run) -> list[Judged]:
+def judge_all(judge: PairJudge, pairs: list[AnswerPair], config: Config, run: Run) -> list[PairLabel]:
     """What the judge says of every pair, kept in verdicts.jsonl chunk by chunk; a torn chunk is judged again."""
     path = run.directory / "verdicts.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []  # the last is empty, or torn
     whole = len(lines) if len(lines) == len(pairs) else len(lines) // CHUNK * CHUNK
     write_text(path, "".join(f"{line}\n" for line in lines[:whole]))
-    found = [_judged(json.loads(line)) for line in lines[:whole]]
+    found = [_pair_label_of(json.loads(line)) for line in lines[:whole]]
     again = set[int]()
     if judge.varies:
         draw = rng(run.seed, run.name, "consistency")
         again = set(draw.permutation(len(pairs))[: config.consistency_pairs].tolist())
     for start in range(len(found), len(pairs), CHUNK):
         chunk = range(start, min(start + CHUNK, len(pairs)))
-        answered: dict[int, Judged] = {}
+        answered: dict[int, PairLabel] = {}
         for some, times in (
             ([i for i in chunk if i not in again], config.times),
             ([i for i in chunk if i in again], max(config.times, config.consistency_times)),
@@ -243,14 +245,16 @@ def judge_all(judge: PairJudge, pairs: list[AnswerPair], config: Config, run: Ru
     return found
 
 
-def ask(judge: PairJudge, pairs: Sequence[AnswerPair], times: int, safety_labels: bool) -> list[Judged]:
+def ask(judge: PairJudge, pairs: Sequence[AnswerPair], times: int, safety_labels: bool) -> list[PairLabel]:
     """What the judge says of these pairs, and of safety pairs how safe their answers are."""
     firsts, seconds = [p.first for p in pairs], [p.second for p in pairs]
     verdicts = judge.verdicts([p.asked for p in pairs], firsts, seconds, times=times)
     labelled = [safety_labels and p.asked.task == "safety" for p in pairs]
     answers = [(p.asked, text) for p, asks in zip(pairs, labelled, strict=True) if asks for text in (p.first, p.second)]
     safe = iter(judge.safe([prompt for prompt, _ in answers], [text for _, text in answers]))
-    return [Judged(v, (next(safe), next(safe)) if asks else None) for v, asks in zip(verdicts, labelled, strict=True)]
+    return [
+        PairLabel(v, (next(safe), next(safe)) if asks else None) for v, asks in zip(verdicts, labelled, strict=True)
+    ]
 
 
 def label(
@@ -272,12 +276,12 @@ def label(
     return None if found is None else replace(found, prompt=pair.prompt)
 
 
-def _line(index: int, pair: AnswerPair, judged: Judged) -> dict[str, Any]:
+def _line(index: int, pair: AnswerPair, judged: PairLabel) -> dict[str, Any]:
     verdict = judged.verdict
     line = {"index": index, "prompt": pair.prompt.id, "forward": verdict.forward, "backward": verdict.backward}
     return line if judged.safe is None else line | {"safe": judged.safe}
 
 
-def _judged(line: dict[str, Any]) -> Judged:
+def _pair_label_of(line: dict[str, Any]) -> PairLabel:
     safe = tuple(line["safe"]) if "safe" in line else None
-    return Judged(Verdict(tuple(line["forward"]), tuple(line["backward"])), safe)
+    return PairLabel(Verdict(tuple(line["forward"]), tuple(line["backward"])), safe)

@@ -10,8 +10,6 @@ from ayni.village import villagers as folk
 from ayni.village.knowledge import Fact, Knowledge, Split, phrases
 from ayni.village.words import NUMBERS, capital, some
 
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
-
 
 def split_of(seed: int, *parts: object) -> Split:
     """Where a fact belongs: about 74% train, 7% validation, 19% test, by the hash of its name."""

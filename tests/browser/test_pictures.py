@@ -12,7 +12,7 @@ from browser_site import BREAD, DESKTOP, DOG, GUIDELINES, PHONE, Site, judge_by_
 from page_visitor import item
 from playwright.sync_api import Browser, Page
 
-from ayni.feedback.entries import Entry, Gold, Item, PreferenceBatch, shown_swapped
+from ayni.feedback.entries import Entry, GoldCheck, Item, PreferenceBatch, shown_swapped
 from ayni.feedback.store import Store, open_store
 from ayni.quality.page_measures import quality_of
 from ayni.records import RATINGS, Dialog
@@ -56,7 +56,7 @@ def members(batch: str) -> list[Item]:
     for number in range(80):
         prompt, long, short = DOG if number % 4 == 1 else BREAD
         task = "safety" if number % 4 == 1 else "helpfulness"
-        gold = Gold("a", "significantly_better") if number % 8 == 5 else None
+        gold = GoldCheck("a", "significantly_better") if number % 8 == 5 else None
         made.append(item(f"{batch}-{number}", long, short, prompt, task=task, overlap=3, gold=gold))
     return made
 
