@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ayni.formats.building import check_answers, check_margin
+from ayni.formats.building import check_answers
 from ayni.formats.fields import check_answer, check_text, checked
 from ayni.formats.format import Format, with_prompts
 from ayni.formats.pairing import LABELS, liked
@@ -13,7 +13,6 @@ from ayni.records import Comparison, Demonstration, Dialog, Judgement, Prompt, f
 
 
 def comparisons(row: Row) -> Iterator[Comparison]:
-    check_margin(row)
     record = from_dict(Comparison, row.value, path=row.path, line=row.line)
     _check_prompt(row, record.prompt, "prompt.")
     yield check_answers(row, record)
