@@ -93,15 +93,15 @@ def export_model(model: Path, out: Path, format: str, *, shards: int = 1) -> Non
         card = {"name": model.name, "stage": "export"}
         save_model(out, transformer, tokenizer, card=card, extra=read_extra(model))
     elif format == "meta":
-        with atomic_directory(out) as place:
-            write_meta(place, transformer, shards=shards)
-            tokenizer.save(place)
-            write_json(place / EXTRA, {**read_extra(model), _CONTEXT: transformer.shape.context})
+        with atomic_directory(out) as directory:
+            write_meta(directory, transformer, shards=shards)
+            tokenizer.save(directory)
+            write_json(directory / EXTRA, {**read_extra(model), _CONTEXT: transformer.shape.context})
     elif out.suffix == ".bin":
         _write_llama2c(out, transformer, tokenizer)
     else:
-        with atomic_directory(out) as place:
-            _write_llama2c(place / "model.bin", transformer, tokenizer)
+        with atomic_directory(out) as directory:
+            _write_llama2c(directory / "model.bin", transformer, tokenizer)
 
 
 def _write_llama2c(file: Path, model: Transformer, tokenizer: Tokenizer) -> None:

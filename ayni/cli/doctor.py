@@ -101,20 +101,20 @@ def _dependencies() -> tuple[dict[str, str | None], list[str]]:
 def _verify(directory: Path, as_json: bool) -> dict[str, Any] | VerbFailure:
     """Every stage's files against the sha256 it was sealed with; any difference is exit 2."""
     if (directory / "stages").is_dir():
-        places = sorted(path for path in (directory / "stages").iterdir() if path.is_dir())
+        paths = sorted(path for path in (directory / "stages").iterdir() if path.is_dir())
     elif (directory / "inputs.json").is_file():
-        places = [directory]
+        paths = [directory]
     else:
         raise BadInput("neither a run nor a stage", path=directory)
     stages: list[dict[str, Any]] = []
-    for place in places:
-        seal = read_seal(place)
-        wrong = {} if seal is None else damages(place, seal, thorough=True)
+    for path in paths:
+        seal = read_seal(path)
+        wrong = {} if seal is None else damages(path, seal, thorough=True)
         state = "unfinished" if seal is None else "damaged" if wrong else "whole"
         other = seal is not None and seal["source"] != source_hash()
-        stages.append({"directory": str(place), "state": state, "wrong": wrong, "older_source": other})
+        stages.append({"directory": str(path), "state": state, "wrong": wrong, "older_source": other})
         if not as_json:
-            print(f"{state:10} {place.name}{'  (made by other source code)' if other else ''}")
+            print(f"{state:10} {path.name}{'  (made by other source code)' if other else ''}")
             for file, what in wrong.items():
                 print(f"           {file} {what}")
     value = {"run": str(directory), "stages": stages}

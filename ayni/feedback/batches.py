@@ -23,14 +23,14 @@ def add_batch(connection: Connection, now: datetime, batch: PreferenceBatch, mem
     if connection.execute(select(batches.c.id).where(batches.c.id == batch.id)).first():
         raise BadInput(f"batch {batch.id} exists", field="batch", fix="batches never change: give it another name")
     connection.execute(insert(batches), batch_row(replace(batch, created_at=stamp(now), closed_at=None)))
-    placed = [
+    positioned = [
         replace(item, batch_id=batch.id, position=position, created_at=stamp(now))
         for position, item in enumerate(members)
     ]
-    for item in placed:
+    for item in positioned:
         if item.dialogue_id is not None or item.turn is not None:
             raise BadInput(f"item {item.id} is a dialogue's turn", field="items", fix="add_turn adds those")
-    insert_items(connection, placed)
+    insert_items(connection, positioned)
 
 
 def insert_items(connection: Connection, members: Sequence[Item]) -> None:

@@ -49,8 +49,8 @@ def _next_in(connection: Connection, annotator_id: str, batch_id: str) -> str | 
     if due is not None:
         return due.item_id
     # Among those with equally few judgements: the first one from a place that depends on who asks and how far they are.
-    place = seed_of("next", batch_id, annotator_id, answered_now) % (last_position + 1)
-    onward = wanted.where(tallies.c.judged == judged, tallies.c.position >= place)
+    position = seed_of("next", batch_id, annotator_id, answered_now) % (last_position + 1)
+    onward = wanted.where(tallies.c.judged == judged, tallies.c.position >= position)
     found = connection.execute(onward.order_by(tallies.c.position).limit(1)).one_or_none()
     return item_id if found is None else found.item_id
 

@@ -41,8 +41,8 @@ def refusal_of_stage(spec: Input, stage: str, path: Path, face: Face, others: Ma
     if left in spec.accepts or (left is None and any(face.left_at(above) for above in path.parents)):
         return None
     found = f"{stage} leaves no {path}" if left is None else f"found {KIND_WORDS[left]} ({stage}/{path})"
-    places = [(name, where) for name, other in others.items() for where in other.where(spec.accepts)]
-    fit = [name if where == spec.default else f"{name}/{where}" for name, where in places]
+    outputs = [(name, where) for name, other in others.items() for where in other.where(spec.accepts)]
+    fit = [name if where == spec.default else f"{name}/{where}" for name, where in outputs]
     fix = f"give {', '.join(fit[:3])} …" if len(fit) > 3 else f"give {' or '.join(fit)}" if fit else None
     return Refusal(f"expected {either(spec.accepts)}, {'but ' if left is None else ''}{found}", fix)
 

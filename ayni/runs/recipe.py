@@ -139,7 +139,7 @@ class _Reader:
         if not isinstance(kind, str):
             raise self.wrong((*at, "kind"), f"expected the name of a stage kind, found {kind!r}")
         origin = self.settings.origin((*at, "kind"))
-        stage = load_stage(kind, path=origin.place, line=origin.line)
+        stage = load_stage(kind, path=origin.source, line=origin.line)
         known = ["kind", "seed", *stage.inputs, *stage.config.model_fields]
         for key in body:
             if key not in known:

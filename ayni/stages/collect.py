@@ -109,7 +109,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     try:
         if config.store is None:
             assert panel is not None  # check_config
-            entries = village_says(asked, panel, config, run)
+            entries = simulated_judgements(asked, panel, config, run)
             judged = [Judged(number, entry, item, name) for number, (item, name, entry) in enumerate(entries)]
         else:
             checks = [c for path in inputs.get("checks") or [] for c in read_comparisons(Path(path))]
@@ -183,22 +183,24 @@ def plan_of(config: Config, run: Run) -> Plan:
     )
 
 
-def village_says(
+def simulated_judgements(
     asked: Sequence[Asked], panel: SimulatedAnnotators, config: Config, run: Run, store: Store | None = None
 ) -> Iterator[tuple[Item, str, Entry]]:
     """(item, annotator's name, judgement): of `overlap` villagers each, and of all of them for gold checks.
 
     Each sees the answers in an order of their own. In a `store` they sit under their names.
     """
-    ids = {who.name: who.name if store is None else store.enrol(who.name).id for who in panel.panel}
+    ids = {
+        annotator.name: annotator.name if store is None else store.enrol(annotator.name).id for annotator in panel.panel
+    }
     for item, k in ((each.item, each.k) for each in asked):
         prompt, task, key = item.prompt, item.task, (config.batch, run.name, k)
         count = item.overlap if item.gold is None else len(panel.panel)
-        for copy, who in enumerate(panel.chosen(prompt, task=task, key=(*key, 0), count=count)):
-            swapped = shown_swapped(item.id, who.name)
+        for copy, annotator in enumerate(panel.chosen(prompt, task=task, key=(*key, 0), count=count)):
+            swapped = shown_swapped(item.id, annotator.name)
             first, second = (item.answer_b, item.answer_a) if swapped else (item.answer_a, item.answer_b)
-            opinion = panel.opinion(who, prompt, first, second, task=task, key=(*key, copy))
-            yield item, who.name, entry_of(opinion, item, ids[who.name], swapped)
+            opinion = panel.opinion(annotator, prompt, first, second, task=task, key=(*key, copy))
+            yield item, annotator.name, entry_of(opinion, item, ids[annotator.name], swapped)
 
 
 def entry_of(opinion: Opinion, item: Item, annotator_id: str, swapped: bool) -> Entry:
@@ -260,7 +262,7 @@ def record_village(store: Store, asked: list[Asked], panel: SimulatedAnnotators,
     """Sent again after a kill, nothing is recorded twice."""
     if store.batch(config.batch).closed_at is not None:
         return
-    entries = [entry for _, _, entry in village_says(asked, panel, config, run, store)]
+    entries = [entry for _, _, entry in simulated_judgements(asked, panel, config, run, store)]
     for start in range(0, len(entries), AT_ONCE):
         store.record_all(entries[start : start + AT_ONCE])
         run.progress(min(start + AT_ONCE, len(entries)), len(entries), "judgement")

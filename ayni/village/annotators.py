@@ -72,14 +72,16 @@ class SimulatedAnnotators:
 
     def chosen(self, prompt: Prompt, *, task: Task, key: object, count: int = 1) -> tuple[SimulatedAnnotator, ...]:
         """Who judges this: `count` annotators (as many as differ), the first drawn by `key`, the others beside them."""
-        place = int(self._draw(prompt, task, key).integers(len(self.panel)))
-        return tuple(self.panel[(place + step) % len(self.panel)] for step in range(count))
+        start = int(self._draw(prompt, task, key).integers(len(self.panel)))
+        return tuple(self.panel[(start + step) % len(self.panel)] for step in range(count))
 
-    def opinion(self, who: SimulatedAnnotator, prompt: Prompt, a: str, b: str, *, task: Task, key: object) -> Opinion:
-        """What `who` makes of the answers, `a` shown first."""
+    def opinion(
+        self, annotator: SimulatedAnnotator, prompt: Prompt, a: str, b: str, *, task: Task, key: object
+    ) -> Opinion:
+        """What `annotator` makes of the answers, `a` shown first."""
         draw = self._draw(prompt, task, key)
         draw.integers(len(self.panel))  # who judges
-        seems = self._felt(who, prompt, a, b, task, draw)
+        seems = self._felt(annotator, prompt, a, b, task, draw)
         first = seems >= 0
         scale = SAFETY_SCALE if task == "safety" else 1.0
         rating = next(rating for least, rating in FELT_THRESHOLDS if abs(seems) >= least * scale)
@@ -95,13 +97,15 @@ class SimulatedAnnotators:
         return rng(self.seed, "judge", key, prompt.id, task)
 
     def _felt(
-        self, who: SimulatedAnnotator, prompt: Prompt, a: str, b: str, task: Task, draw: np.random.Generator
+        self, annotator: SimulatedAnnotator, prompt: Prompt, a: str, b: str, task: Task, draw: np.random.Generator
     ) -> float:
         """How much better `a` seems than `b` to this annotator."""
         difference = self._gold.score(prompt, a, task) - self._gold.score(prompt, b, task)
         felt = float(np.sign(difference) * abs(difference) ** CURVE)
         if draw.random() < LAPSES:
             felt = -felt
-        noise = who.noise * (SAFETY_NOISE if task == "safety" else 1.0) * (SAME if abs(difference) <= TIE else 1.0)
+        noise = (
+            annotator.noise * (SAFETY_NOISE if task == "safety" else 1.0) * (SAME if abs(difference) <= TIE else 1.0)
+        )
         longer = (len(words(a)) - len(words(b))) / 10
-        return felt + who.length * float(np.clip(longer, -2, 2)) + who.first + noise * float(draw.normal())
+        return felt + annotator.length * float(np.clip(longer, -2, 2)) + annotator.first + noise * float(draw.normal())

@@ -232,7 +232,7 @@ NEIGHBOURS: tuple[tuple[str, str, tuple[str, ...], tuple[tuple[str, ...], ...]],
 )
 
 
-def _place(index: int, size: int, validation: int, test: int) -> Split:
+def _split_at(index: int, size: int, validation: int, test: int) -> Split:
     return "test" if index >= size - test else "validation" if index >= size - test - validation else "train"
 
 
@@ -247,7 +247,7 @@ def _family_topics(family: TopicFamily) -> list[Topic]:
                     doing=f"{family.doing} {thing}",
                     how=tuple(form.format(o=thing) for form in forms),
                     keys=family.safe_keys if allowed else family.how_keys,
-                    split=_place(i, len(objects), 1, 2),
+                    split=_split_at(i, len(objects), 1, 2),
                     family=family.name,
                     subject=phrases(thing.removeprefix("the "))[0],
                     reasons=() if allowed else family.reasons,

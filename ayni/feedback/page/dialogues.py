@@ -73,7 +73,7 @@ def go_on(call: Call) -> Response:
     try:
         message = _message(call)
         if call.form.get("turn") != str(len(dialogue.turns) + 1):
-            if any(_says(dialogue, number, message) for number in range(len(dialogue.turns))):
+            if any(_is_message_of(dialogue, number, message) for number in range(len(dialogue.turns))):
                 return call.go("/dialogue", id=dialogue.id)
             raise BadInput("this dialogue went on in another window; load it again", field="prompt")
         prompt = call.context.store.next_prompt(dialogue.id, message)
@@ -124,7 +124,7 @@ def _add(call: Call, dialogue_id: str, prompt: Prompt, answers: TurnAnswers) -> 
     )
 
 
-def _says(dialogue: Dialogue, number: int, message: str) -> bool:
+def _is_message_of(dialogue: Dialogue, number: int, message: str) -> bool:
     return dialogue.turns[number].prompt.dialog[-1].content == message
 
 

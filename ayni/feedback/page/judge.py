@@ -19,7 +19,7 @@ from ayni.records import Dialog
 
 LONGEST_COMMENT = 4000  # characters
 _EMPTY = {"choice": "", "safety_a": "", "safety_b": "", "comment": ""}
-_SAID: Mapping[str, EntryKind] = {"judged": "judged", "skipped": "skipped", "flagged": "flagged"}
+_SENT_KINDS: Mapping[str, EntryKind] = {"judged": "judged", "skipped": "skipped", "flagged": "flagged"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +91,7 @@ def judge(call: Call) -> Response:
 
 def _entry(call: Call, item: Item, token: str) -> Entry:
     """The form as the store keeps it; BadInput names the field that is missing or contradicts another."""
-    kind = _SAID.get(call.form.get("kind", "judged"))
+    kind = _SENT_KINDS.get(call.form.get("kind", "judged"))
     if kind is None:
         raise HTTPException(400, "The form did not arrive whole. Please load the page again.")
     swapped = shown_swapped(item.id, call.annotator.id)
