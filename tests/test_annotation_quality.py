@@ -19,8 +19,8 @@ from ayni.maths.statistics import proportion
 from ayni.quality.agreement import CHOICE_CATEGORIES, agreements, agreements_with_others, by_item, votes_of
 from ayni.quality.batch_statistics import repeated_prompts, text_statistics
 from ayni.quality.page_measures import quality_of
-from ayni.quality.report import AnnotatorQuality, annotators, passed_over_in, quality_report
-from ayni.quality.screening import GOLD_ACCURACY, LEAST, PLACE, is_hasty, screen
+from ayni.quality.report import AnnotatorQuality, abstentions_in, annotator_qualities, quality_report
+from ayni.quality.screening import FIRST_SHARE, GOLD_ACCURACY, LEAST, is_hasty, screen
 from ayni.records import RATINGS, Message, Prompt
 
 NOISES = (0.1, 0.5, 1.0, 1.7, 3.0)  # of items whose worths differ by a standard deviation of 1
@@ -39,7 +39,7 @@ def over(item: Item, annotator: str, kind: Any, reason: str) -> Judged:
 @pytest.mark.parametrize("seed", range(8))
 def test_annotators_of_known_noise_are_ranked_as_their_noise(seed: int) -> None:
     panel = [Simulated(f"noise-{noise}", noise) for noise in NOISES]
-    found = annotators(votes_of(judgements(panel[::-1], seed, items=1500)))
+    found = annotator_qualities(votes_of(judgements(panel[::-1], seed, items=1500)))
     noises = [float(each.name.removeprefix("noise-")) for each in found]
     agree = [each.agreement.degree.value or 0 for each in found]
     assert scipy.stats.kendalltau(noises, agree).statistic == pytest.approx(-1)
@@ -51,7 +51,7 @@ def test_annotators_of_known_noise_are_ranked_as_their_noise(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_spammers_are_screened_out_and_honest_ones_are_not(seed: int) -> None:
-    found = annotators(votes_of(judgements((*HONEST, *SPAMMERS), seed, items=300)))
+    found = annotator_qualities(votes_of(judgements((*HONEST, *SPAMMERS), seed, items=300)))
     by_name = {each.name: each for each in found}
     for who in HONEST:
         assert by_name[who.name].screening.verdict == "passed", by_name[who.name]
@@ -143,7 +143,7 @@ def test_the_store_and_the_rows_say_the_same(tmp_path: Path) -> None:
     with open_store(str(tmp_path / "store.db")) as store:
         fill(store, HONEST, 1, items=60)
         found = quality_report(store, count=len)
-        alone = annotators(votes_of(judgements(HONEST, 1, items=60)))
+        alone = annotator_qualities(votes_of(judgements(HONEST, 1, items=60)))
         assert [each.name for each in found.annotators] == [each.name for each in alone]
         for ours, theirs in zip(found.annotators, alone, strict=True):
             assert ours == theirs
@@ -185,7 +185,7 @@ def test_an_empty_store_has_nothing_to_say_and_says_so(tmp_path: Path) -> None:
 
 def test_who_only_passes_over_is_listed_too() -> None:
     rows = [over(item(name), "Inti", kind, "torn") for name, kind in (("x", "skipped"), ("y", "flagged"))]
-    (inti,) = annotators([], passed_over_in(rows))
+    (inti,) = annotator_qualities([], abstentions_in(rows))
     assert (inti.name, inti.judged, inti.skipped, inti.flagged) == ("Inti", 0, 1, 1)
     assert inti.screening.verdict == "undecided"
 
@@ -219,7 +219,7 @@ def test_the_reason_given_for_the_least_number_of_checks_is_true() -> None:
     assert by_luck < 0.02
     assert 1 - scipy.stats.binom.cdf(7, 10, 0.5) == pytest.approx(0.055, abs=0.001)
     decided_by_place = 0.3
-    assert decided_by_place + (1 - decided_by_place) / 2 == pytest.approx(PLACE)
+    assert decided_by_place + (1 - decided_by_place) / 2 == pytest.approx(FIRST_SHARE)
 
 
 def test_honest_people_are_rarely_screened_out_by_chance() -> None:
@@ -279,6 +279,6 @@ def test_repeated_prompts_are_named() -> None:
 def test_annotators_come_by_agreement_and_the_unknown_last() -> None:
     rows = [row(item(n), who, rating="better") for n in "xyz" for who in ("Inti", "Killa")]
     rows += [row(item(n), "Rosa", preferred="b", rating="better") for n in "xy"] + [row(item("w"), "Sami")]
-    found: tuple[AnnotatorQuality, ...] = annotators(votes_of(rows))
+    found: tuple[AnnotatorQuality, ...] = annotator_qualities(votes_of(rows))
     assert [each.name for each in found] == ["Inti", "Killa", "Rosa", "Sami"]
     assert found[-1].agreement.degree.value is None

@@ -15,7 +15,7 @@ from small_stages import Small, prepare
 from ayni import cli
 from ayni.cli.records import stored
 from ayni.feedback.address import without_password
-from ayni.feedback.entries import Batch
+from ayni.feedback.entries import PreferenceBatch
 from ayni.feedback.store import open_store
 from ayni.files import write_json, write_jsonl
 from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts, scan
@@ -48,8 +48,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def filled(address: str) -> None:
     with open_store(address) as store:
         ann, bob = store.enrol("ann").id, store.enrol("bob").id
-        store.add_batch(Batch("week-1"), [item("owl"), item("hill", heldout=True), check("rain"), item("hare")])
-        store.add_batch(Batch("week-2"), [item("moss", task="safety")])
+        store.add_batch(
+            PreferenceBatch("week-1"), [item("owl"), item("hill", heldout=True), check("rain"), item("hare")]
+        )
+        store.add_batch(PreferenceBatch("week-2"), [item("moss", task="safety")])
         store.record(said("1", "owl", ann, "a", rating="better"))
         store.record(said("2", "owl", bob, "b"))
         store.record(said("3", "hill", ann, "b"))

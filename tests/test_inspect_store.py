@@ -13,7 +13,7 @@ from tiny import tokenizer
 
 from ayni import cli
 from ayni.feedback.address import is_store
-from ayni.feedback.entries import Batch, Entry
+from ayni.feedback.entries import Entry, PreferenceBatch
 from ayni.feedback.store import open_store
 from ayni.quality.page_measures import quality_of
 
@@ -26,7 +26,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("COLUMNS", "80")
     with open_store("week.db") as store:
         fill(store, PANEL, 0, items=30)
-        store.add_batch(Batch("week-2"), [item("late")])
+        store.add_batch(PreferenceBatch("week-2"), [item("late")])
         who = store.enrol("Inti").id
         store.record(Entry("flag", "late", who, "flagged", reason="\x1b[2J[bold]mean\u202e words"))
     return tmp_path
