@@ -37,5 +37,5 @@ def filled(store: Store, *items: Item, batch: str = "week-1") -> Store:
     return store
 
 
-def said(submission: str, item_id: str, annotator_id: str, preferred: Any = "a", **fields: Any) -> Entry:
+def judgement(submission: str, item_id: str, annotator_id: str, preferred: Any = "a", **fields: Any) -> Entry:
     return Entry(submission, item_id, annotator_id, preferred=preferred, **fields)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from feedback_cases import check, item, said
+from feedback_cases import check, item, judgement
 from panel import Simulated, fill, judgements
 
 from ayni.evaluate.results import read_results, write_results
@@ -29,7 +29,7 @@ SPAMMERS = (Simulated("Coin", 1e6), Simulated("Left", 0.4, first=1.6), Simulated
 
 
 def row(item: Item, annotator: str, **fields: Any) -> Judged:
-    return Judged(0, said(f"{annotator}-{item.id}", item.id, annotator, **fields), item, annotator)
+    return Judged(0, judgement(f"{annotator}-{item.id}", item.id, annotator, **fields), item, annotator)
 
 
 def over(item: Item, annotator: str, kind: Any, reason: str) -> Judged:
@@ -53,9 +53,9 @@ def test_annotators_of_known_noise_are_ranked_as_their_noise(seed: int) -> None:
 def test_spammers_are_screened_out_and_honest_ones_are_not(seed: int) -> None:
     found = annotator_qualities(votes_of(judgements((*HONEST, *SPAMMERS), seed, items=300)))
     by_name = {each.name: each for each in found}
-    for who in HONEST:
-        assert by_name[who.name].screening.verdict == "passed", by_name[who.name]
-    reasons = {who.name: by_name[who.name].screening for who in SPAMMERS}
+    for annotator in HONEST:
+        assert by_name[annotator.name].screening.verdict == "passed", by_name[annotator.name]
+    reasons = {annotator.name: by_name[annotator.name].screening for annotator in SPAMMERS}
     assert {name: screening.verdict for name, screening in reasons.items()} == dict.fromkeys(reasons, "screened out")
     assert "gold checks" in reasons["Coin"].reasons[0]
     assert "first place" in " ".join(reasons["Left"].reasons)
@@ -70,8 +70,8 @@ def test_a_small_report_by_hand(tmp_path: Path) -> None:
         store.add_batch(PreferenceBatch("week-1"), [first, second, alone, gold])
         ids = {name: store.enrol(name).id for name in ("Inti", "Killa", "Rosa")}
 
-        def say(who: str, name: str, preferred: Any, rating: Any, **fields: Any) -> None:
-            store.record(said(f"{who}-{name}", name, ids[who], preferred, rating=rating, **fields))
+        def say(annotator: str, name: str, preferred: Any, rating: Any, **fields: Any) -> None:
+            store.record(judgement(f"{annotator}-{name}", name, ids[annotator], preferred, rating=rating, **fields))
 
         say("Inti", "first", "a", "better", seconds=10.0)
         say("Killa", "first", "a", "significantly_better", seconds=30.0, swapped=True)
@@ -131,7 +131,7 @@ def test_which_answer_stood_first_and_which_place_was_chosen() -> None:
 def test_gold_checks_and_dialogues_are_no_part_of_agreement() -> None:
     shared, gold = item("shared"), check("gold")
     turn = replace(item("turn"), dialogue_id="d", turn=1)
-    rows = [row(each, who, rating="better") for each in (shared, gold, turn) for who in ("Inti", "Killa")]
+    rows = [row(each, annotator, rating="better") for each in (shared, gold, turn) for annotator in ("Inti", "Killa")]
     votes = votes_of(rows)
     assert [[v.item for v in of] for of in by_item(votes)] == [["shared", "shared"]]
     assert agreements(by_item(votes)).preference.n == 1
@@ -153,7 +153,7 @@ def test_the_store_and_the_rows_say_the_same(tmp_path: Path) -> None:
         assert [m.name for m in measures][-1] == "Gold checks right"
         assert all(m.interval is not None and m.person == "" for m in measures)
         people = quality_of(store, None)
-        assert {m.person for m in people} == {who.name for who in HONEST}
+        assert {m.person for m in people} == {annotator.name for annotator in HONEST}
         assert [m.remark for m in people if m.name == "Screening"] == ["passed"] * 4
 
 
@@ -277,7 +277,7 @@ def test_repeated_prompts_are_named() -> None:
 
 
 def test_annotators_come_by_agreement_and_the_unknown_last() -> None:
-    rows = [row(item(n), who, rating="better") for n in "xyz" for who in ("Inti", "Killa")]
+    rows = [row(item(n), annotator, rating="better") for n in "xyz" for annotator in ("Inti", "Killa")]
     rows += [row(item(n), "Rosa", preferred="b", rating="better") for n in "xy"] + [row(item("w"), "Sami")]
     found: tuple[AnnotatorQuality, ...] = annotator_qualities(votes_of(rows))
     assert [each.name for each in found] == ["Inti", "Killa", "Rosa", "Sami"]

@@ -31,10 +31,10 @@ from ayni.village.village import Village
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    place = tmp_path_factory.mktemp("inputs")
-    stage = prepare(place)["collect"]
-    write_jsonl(place / "checks.jsonl", map(to_dict, Village(7).checks(8)))
-    return Small("collect", stage.settings, {**stage.inputs, "checks": [place / "checks.jsonl"]})
+    directory = tmp_path_factory.mktemp("inputs")
+    stage = prepare(directory)["collect"]
+    write_jsonl(directory / "checks.jsonl", map(to_dict, Village(7).checks(8)))
+    return Small("collect", stage.settings, {**stage.inputs, "checks": [directory / "checks.jsonl"]})
 
 
 def plan(**changed: Any) -> Plan:
@@ -134,7 +134,7 @@ def test_a_batch_in_the_store_is_gone_on_with_and_never_mixed(small: Small, tmp_
     first = tmp_path / "first"
     small.execute(first, store="votes.db", overlap=2)
     with open_store(str(tmp_path / "votes.db")) as store:
-        said = store.log()
+        log = store.log()
     again = tmp_path / "again"
     small.execute(again, store="votes.db", overlap=2)
     assert (again / "records.jsonl").read_bytes() == (first / "records.jsonl").read_bytes()
@@ -144,7 +144,7 @@ def test_a_batch_in_the_store_is_gone_on_with_and_never_mixed(small: Small, tmp_
         assert (tmp_path / f"other-{number}" / "samples-1.jsonl").exists(), "what was drawn is kept"
     small.execute(tmp_path / "next", store="votes.db", batch="2", overlap=3)
     with open_store(str(tmp_path / "votes.db")) as store:
-        assert store.log("1") == said
+        assert store.log("1") == log
         assert [batch.id for batch in store.batches()] == ["1", "2"]
 
 
@@ -178,12 +178,14 @@ def judging(address: Path, judge: Callable[[Store], object]) -> threading.Thread
     return thread
 
 
-def judge_all(store: Store, count: int | None = None, who: str | None = None) -> int:
-    who, done = who or store.enrol("Rosa").id, 0
-    while (count is None or done < count) and (item := store.next_item(who)) is not None:
+def judge_all(store: Store, count: int | None = None, annotator_id: str | None = None) -> int:
+    annotator_id, done = annotator_id or store.enrol("Rosa").id, 0
+    while (count is None or done < count) and (item := store.next_item(annotator_id)) is not None:
         safe = True if item.task == "safety" else None
         done += 1
-        store.record(Entry(f"s{done}", item.id, who, preferred="b", rating="better", safety_a=safe, safety_b=safe))
+        store.record(
+            Entry(f"s{done}", item.id, annotator_id, preferred="b", rating="better", safety_a=safe, safety_b=safe)
+        )
     return done
 
 
@@ -231,9 +233,9 @@ def test_who_judges_alone_may_skip_and_it_still_goes_on(small: Small, tmp_path: 
     def all_but_one(store: Store) -> None:
         skipped = store.next_item(store.enrol("me", "admin").id)
         assert skipped is not None
-        who = store.enrol("me", "admin").id
-        store.record(Entry("skip", skipped.id, who, "skipped", reason="torn"))
-        judge_all(store, who=who)
+        annotator_id = store.enrol("me", "admin").id
+        store.record(Entry("skip", skipped.id, annotator_id, "skipped", reason="torn"))
+        judge_all(store, annotator_id=annotator_id)
 
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -279,7 +281,7 @@ def test_the_page_it_serves_takes_judgements(small: Small, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"judges": "people"}, "store: what people say must outlive this run"),
         ({**PEOPLE, "page": "8080"}, "page: '8080' is not HOST:PORT"),
@@ -288,8 +290,8 @@ def test_the_page_it_serves_takes_judgements(small: Small, tmp_path: Path) -> No
         ({"overlap": 99}, "overlap: 99 annotators wanted, the village has 8"),
     ],
 )
-def test_what_cannot_be_collected(small: Small, tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_collected(small: Small, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput) as caught:
         small.execute(tmp_path / "c", **settings)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert not (tmp_path / "c").exists()

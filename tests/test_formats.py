@@ -28,18 +28,18 @@ def dialog(*messages: tuple[str, str]) -> Dialog:
     return tuple(Message(role, content) for role, content in messages)
 
 
-def said(*messages: tuple[str, str]) -> list[dict[str, str]]:
+def turns(*messages: tuple[str, str]) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in messages]
 
 
 HI_HO = dialog(("user", "hi"), ("assistant", "ho"))
 DEMONSTRATIONS: list[tuple[str, dict[str, Any], Dialog]] = [
-    ("demonstration", {"dialog": said(("user", "hi"), ("assistant", "ho"))}, HI_HO),
-    ("messages", {"messages": said(("user", "hi"), ("assistant", "ho"))}, HI_HO),
+    ("demonstration", {"dialog": turns(("user", "hi"), ("assistant", "ho"))}, HI_HO),
+    ("messages", {"messages": turns(("user", "hi"), ("assistant", "ho"))}, HI_HO),
     ("prompt_completion", {"prompt": "hi", "completion": "ho"}, HI_HO),
     (
         "prompt_completion",
-        {"prompt": said(("system", "s"), ("user", "hi")), "completion": said(("assistant", "ho"))},
+        {"prompt": turns(("system", "s"), ("user", "hi")), "completion": turns(("assistant", "ho"))},
         dialog(("system", "s"), *(("user", "hi"), ("assistant", "ho"))),
     ),
     ("alpaca", {"instruction": "hi", "input": "", "output": "ho"}, HI_HO),
@@ -72,17 +72,17 @@ def test_demonstrations(tmp_path: Path, name: str, row: dict[str, Any], expected
 
 
 COMPARISONS: list[tuple[str, dict[str, Any]]] = [
-    ("comparison", {"prompt": {"id": "p", "dialog": said(("user", "hi"))}, "chosen": "ho", "rejected": "no"}),
+    ("comparison", {"prompt": {"id": "p", "dialog": turns(("user", "hi"))}, "chosen": "ho", "rejected": "no"}),
     ("pairs", {"prompt": "hi", "chosen": "ho", "rejected": "no", "score_chosen": 9}),
     (
         "pairs",
-        {"prompt": said(("user", "hi")), "chosen": said(("assistant", "ho")), "rejected": said(("assistant", "no"))},
+        {"prompt": turns(("user", "hi")), "chosen": turns(("assistant", "ho")), "rejected": turns(("assistant", "no"))},
     ),
     (
         "pairs",
         {
-            "chosen": said(("user", "hi"), ("assistant", "ho")),
-            "rejected": said(("user", "hi"), ("assistant", "no")),
+            "chosen": turns(("user", "hi"), ("assistant", "ho")),
+            "rejected": turns(("user", "hi"), ("assistant", "no")),
         },
     ),
     (
@@ -246,7 +246,7 @@ def test_directories_are_read_in_name_order(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(json.dumps([{"instruction": "2", "output": "x"}]))
     write_jsonl(tmp_path / "a.jsonl", [{"prompt": "1", "completion": "x"}])
     (tmp_path / "sub").mkdir()
-    write_jsonl(tmp_path / "sub" / "c.jsonl", [{"messages": said(("user", "3"), ("assistant", "x"))}])
+    write_jsonl(tmp_path / "sub" / "c.jsonl", [{"messages": turns(("user", "3"), ("assistant", "x"))}])
     (tmp_path / "LICENSE").write_text("not data")
     assert [record.dialog[0].content for record in read_demonstrations(tmp_path)] == ["1", "2", "3"]
     assert [prompt.id for prompt in read_prompts(tmp_path)] == ["a-0", "b-0", "c-0"]

@@ -381,10 +381,10 @@ def test_cut_off_answers_may_be_kept_on_request(stages: dict[str, Small], tmp_pa
 def test_an_empty_answer_is_never_kept_however_good(keep: str, tmp_path: Path) -> None:
     """A stage that trains on the records would refuse it, and rightly."""
     asked = prompts(2)
-    said = [["", "rain", " "], ["", " "]]
+    answers = [["", "rain", " "], ["", " "]]
     groups = [
         [Sample(p.id, "helpfulness", (1,), (2,), (-1.0,), text, "stop") for text in texts]
-        for p, texts in zip(asked, said, strict=True)
+        for p, texts in zip(asked, answers, strict=True)
     ]
     scores = Scores(torch.tensor([9.0, 1, 9, 9, 9]), None, torch.tensor([9.0, 1, 9, 9, 9]))
     run = Run(tmp_path, name="reject", quiet=True)
