@@ -205,6 +205,19 @@ def test_pairs_that_do_not_fit_are_counted(directory: Path, tmp_path: Path) -> N
     assert not (tmp_path / "none").exists()
 
 
+def test_samples_of_an_earlier_version_say_how_to_draw_them_again(directory: Path, tmp_path: Path) -> None:
+    chunks = [json.loads(line) for line in (directory / "samples-1.jsonl").read_text().splitlines()]
+    for sample in (sample for chunk in chunks for group in chunk for sample in group):
+        del sample["prompt_tokens"]
+    write_jsonl(tmp_path / "samples.jsonl", chunks)
+    small = given(
+        stage(directory), data=None, samples=[tmp_path / "samples.jsonl"], prompts=[directory / "prompts.jsonl"]
+    )
+    message = refused(lambda: small.execute(tmp_path / "o"))
+    assert "samples.jsonl:1: prompt_tokens: " in message
+    assert message.endswith("draw them again: --fresh")
+
+
 @pytest.mark.parametrize(
     ("settings", "inputs", "message"),
     [
