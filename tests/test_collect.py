@@ -24,7 +24,7 @@ from ayni.feedback.store import Store, open_store
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_comparisons
 from ayni.records import Comparison, Prompt, Sample, to_dict
-from ayni.stages.collect import entry_of
+from ayni.stages.collect import simulated_entry
 from ayni.village.annotators import Opinion
 from ayni.village.village import Village
 
@@ -123,10 +123,10 @@ def test_the_village_says_the_same_in_a_store_or_out_of_it(small: Small, tmp_pat
 def test_an_opinion_speaks_of_what_stood_first() -> None:
     asked = pairs(tiny.prompts(1, task="safety"), *asked_of(tiny.prompts(1, task="safety"), 1), plan())[0].item
     opinion = Opinion(True, "better", (True, False))
-    straight, swapped = (entry_of(opinion, asked, "Klara", swapped) for swapped in (False, True))
+    straight, swapped = (simulated_entry(opinion, asked, "Klara", swapped) for swapped in (False, True))
     assert (straight.preferred, straight.safety_a, straight.safety_b) == ("a", True, False)
     assert (swapped.preferred, swapped.safety_a, swapped.safety_b) == ("b", False, True)
-    against = entry_of(Opinion(False, "better", (True, False)), asked, "Klara", False)
+    against = simulated_entry(Opinion(False, "better", (True, False)), asked, "Klara", False)
     assert (against.kind, against.preferred) == ("skipped", None)
 
 

@@ -229,7 +229,7 @@ class TestTrouble:
             whole(store, acknowledged)
 
     def test_a_store_locked_by_another_program(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ayni.feedback.database.WAIT", 0.05)
+        monkeypatch.setattr("ayni.feedback.database.LOCK_WAIT", 0.05)
         path = str(tmp_path / "s.db")
         with open_store(path) as store, open_store(path) as other:
             filled(store, item("x"))

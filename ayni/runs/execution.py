@@ -31,7 +31,7 @@ from ayni.errors import AyniError, BadInput, NoRoom
 from ayni.files import failpoint, read_json, write_json, write_text
 from ayni.run import Run
 from ayni.runs.faces import Stage, load_stage
-from ayni.runs.kinds import refusal
+from ayni.runs.kinds import mismatch
 from ayni.runs.sealing import (
     CHECKPOINTS,
     SEAL,
@@ -99,7 +99,7 @@ def job_of(stage: Stage, config: Config, inputs: Inputs, seed: int) -> Job:
             raise BadInput(f"the input {name!r} is missing", field=stage.kind)
     for name, given in inputs.items():
         for path in given if isinstance(given, list) else [given]:
-            if (found := refusal(stage.inputs[name], path)) is not None:
+            if (found := mismatch(stage.inputs[name], path)) is not None:
                 raise BadInput(found.what, path=path, fix=found.fix)
     hashes = {
         name: [content_hash(path) for path in (given if isinstance(given, list) else [given])]

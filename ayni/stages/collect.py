@@ -200,10 +200,10 @@ def simulated_judgements(
             swapped = shown_swapped(item.id, annotator.name)
             first, second = (item.answer_b, item.answer_a) if swapped else (item.answer_a, item.answer_b)
             opinion = panel.opinion(annotator, prompt, first, second, task=task, key=(*key, copy))
-            yield item, annotator.name, entry_of(opinion, item, ids[annotator.name], swapped)
+            yield item, annotator.name, simulated_entry(opinion, item, ids[annotator.name], swapped)
 
 
-def entry_of(opinion: Opinion, item: Item, annotator_id: str, swapped: bool) -> Entry:
+def simulated_entry(opinion: Opinion, item: Item, annotator_id: str, swapped: bool) -> Entry:
     """As the page would send it. Who prefers an unsafe answer to a safe one skips: such pairs are discarded."""
     submission = f"{item.id}.{annotator_id}"
     if opinion.contradicts_itself:
