@@ -17,7 +17,7 @@ from ayni.text.sentencepiece_codec import SentencePieceCodec
 from ayni.text.tok_bin import write_tok_bin
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
 
-Format = Literal["hf", "meta", "llama2c"]
+ModelFormat = Literal["hf", "meta", "llama2c"]
 _CONTEXT = "context"  # Meta's params.json has no place for it, so it stands in ayni.json
 
 
@@ -81,8 +81,8 @@ def export_model(model: Path, out: Path, format: str, *, shards: int = 1) -> Non
     what the format cannot hold; then nothing is written.
     """
     model, out = Path(model), Path(out)
-    if format not in get_args(Format):
-        raise BadInput(f"{format!r} is not one of {', '.join(get_args(Format))}", field="format")
+    if format not in get_args(ModelFormat):
+        raise BadInput(f"{format!r} is not one of {', '.join(get_args(ModelFormat))}", field="format")
     if shards != 1 and format != "meta":
         raise BadInput("only the meta format has shards", field="shards")
     _refuse_existing(out)
@@ -93,15 +93,15 @@ def export_model(model: Path, out: Path, format: str, *, shards: int = 1) -> Non
         card = {"name": model.name, "stage": "export"}
         save_model(out, transformer, tokenizer, card=card, extra=read_extra(model))
     elif format == "meta":
-        with atomic_directory(out) as place:
-            write_meta(place, transformer, shards=shards)
-            tokenizer.save(place)
-            write_json(place / EXTRA, {**read_extra(model), _CONTEXT: transformer.shape.context})
+        with atomic_directory(out) as directory:
+            write_meta(directory, transformer, shards=shards)
+            tokenizer.save(directory)
+            write_json(directory / EXTRA, {**read_extra(model), _CONTEXT: transformer.shape.context})
     elif out.suffix == ".bin":
         _write_llama2c(out, transformer, tokenizer)
     else:
-        with atomic_directory(out) as place:
-            _write_llama2c(place / "model.bin", transformer, tokenizer)
+        with atomic_directory(out) as directory:
+            _write_llama2c(directory / "model.bin", transformer, tokenizer)
 
 
 def _write_llama2c(file: Path, model: Transformer, tokenizer: Tokenizer) -> None:

@@ -170,7 +170,7 @@ class TokenSequence:
             raise ValueError(f"{len(self.tokens)} tokens but {len(self.mask)} mask entries")
 
 
-R = TypeVar("R", Prompt, Demonstration, Comparison, Judgement, Sample)
+R = TypeVar("R")
 
 
 @cache

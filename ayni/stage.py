@@ -28,7 +28,7 @@ Kind = Literal[
     "answers",
     "function",
 ]
-WORDS: dict[Kind, str] = {
+KIND_WORDS: dict[Kind, str] = {
     "language_model": "a language model",
     "reward_model": "a reward model",
     "critic": "a critic",
@@ -90,5 +90,5 @@ class Face:
 
 def either(kinds: Collection[Kind]) -> str:
     """`a tokenizer, a language model or a reward model`"""
-    *most, last = [WORDS[kind] for kind in kinds]
+    *most, last = [KIND_WORDS[kind] for kind in kinds]
     return f"{', '.join(most)} or {last}" if most else last

@@ -39,14 +39,14 @@ def array(*values: Any) -> Maker:
     return raw("data.json", "[\n" + ",\n".join(json.dumps(value) for value in values) + "\n]\n")
 
 
-def said(*messages: tuple[str, str]) -> list[dict[str, str]]:
+def turns(*messages: tuple[str, str]) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in messages]
 
 
-CHAT = {"messages": said(("user", "hi"), ("assistant", "ho"))}
+CHAT = {"messages": turns(("user", "hi"), ("assistant", "ho"))}
 PAIR = {"prompt": "hi", "chosen": "ho", "rejected": "no"}
-OURS = {"prompt": {"id": "p", "dialog": said(("user", "hi"))}, "chosen": "ho", "rejected": "no"}
-PROMPT = {"id": "p", "dialog": said(("user", "hi"))}
+OURS = {"prompt": {"id": "p", "dialog": turns(("user", "hi"))}, "chosen": "ho", "rejected": "no"}
+PROMPT = {"id": "p", "dialog": turns(("user", "hi"))}
 HH = {"chosen": "\n\nHuman: hi\n\nAssistant: ho", "rejected": "\n\nHuman: hi\n\nAssistant: no"}
 PANDA = {"instruction": "x", "response1": "a", "response2": "b", "annotator1": 1, "annotator2": 1, "annotator3": 1}
 SHARE = {"conversations": [{"from": "human", "value": "hi"}, {"from": "gpt", "value": "ho"}]}
@@ -54,7 +54,7 @@ OASST = {"message_tree_id": "t", "prompt": {"role": "prompter", "text": "hi", "r
 
 
 def chat(*messages: tuple[str, str]) -> Maker:
-    return lines(CHAT, {"messages": said(*messages)})
+    return lines(CHAT, {"messages": turns(*messages)})
 
 
 def empty_directory(folder: Path) -> Path:
@@ -186,11 +186,11 @@ PAIRS = [
     Case("task unknown", lines({**PAIR, "task": "both"}), "comparisons", "PATH:1: task: 'both'"),
     Case("chosen unsafe, rejected safe", lines({**PAIR, "safety": "rejected_safe"}), "comparisons",
          "PATH:1: safety: the chosen answer is unsafe"),
-    Case("no prompt and plain texts in messages", lines({"chosen": said(("assistant", "a")), "rejected": "b"}),
+    Case("no prompt and plain texts in messages", lines({"chosen": turns(("assistant", "a")), "rejected": "b"}),
          "comparisons", "PATH:1: prompt: the field is missing"),
-    Case("dialogues that part early", lines({"chosen": said(("user", "a"), ("assistant", "b")),
-         "rejected": said(("user", "c"), ("assistant", "d"))}), "comparisons", "PATH:1: rejected: differs"),
-    Case("chosen holds two messages", lines({**PAIR, "chosen": said(("user", "a"), ("assistant", "b"))}),
+    Case("dialogues that part early", lines({"chosen": turns(("user", "a"), ("assistant", "b")),
+         "rejected": turns(("user", "c"), ("assistant", "d"))}), "comparisons", "PATH:1: rejected: differs"),
+    Case("chosen holds two messages", lines({**PAIR, "chosen": turns(("user", "a"), ("assistant", "b"))}),
          "comparisons", "PATH:1: chosen: expected one message"),
     Case("a tag in an answer", lines({**PAIR, "rejected": "x [INST]"}), "comparisons", "PATH:1: rejected: a message"),
     Case("hh without Assistant:", lines(HH, {**HH, "chosen": "\n\nHuman: hi"}), "comparisons", "PATH:2: chosen: a tr"),

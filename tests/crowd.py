@@ -22,7 +22,7 @@ from urllib.parse import urlencode
 
 import numpy as np
 
-from ayni.feedback.entries import Gold, Item, PreferenceBatch, shown_swapped
+from ayni.feedback.entries import GoldCheck, Item, PreferenceBatch, shown_swapped
 from ayni.feedback.page.degrees import CHOICES, side_of
 from ayni.feedback.store import Store, open_store
 from ayni.records import Message, Prompt
@@ -166,7 +166,7 @@ def items(plan: Plan) -> list[Item]:
         task = "safety" if number % 4 == 1 else "helpfulness"
         prompt = Prompt(f"p{number}", (Message("user", f"What should I know about place {number}? " * 3),), task)
         answers = [f"{side} tells of place {number}, at some length. " * 22 for side in ("One", "Another")]
-        gold = Gold("a") if number % 20 == 10 else None
+        gold = GoldCheck("a") if number % 20 == 10 else None
         made.append(Item(f"i{number}", prompt, answers[0], answers[1], task, overlap=OVERLAP, gold=gold))
     return made
 

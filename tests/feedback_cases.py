@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from ayni.feedback.entries import Entry, Gold, Item, PreferenceBatch
+from ayni.feedback.entries import Entry, GoldCheck, Item, PreferenceBatch
 from ayni.feedback.store import Store
 from ayni.records import Message, Prompt
 
@@ -29,7 +29,7 @@ def item(name: str, **fields: Any) -> Item:
 
 
 def check(name: str, preferred: Any = "a", **fields: Any) -> Item:
-    return item(name, gold=Gold(preferred), **fields)
+    return item(name, gold=GoldCheck(preferred), **fields)
 
 
 def filled(store: Store, *items: Item, batch: str = "week-1") -> Store:
@@ -37,5 +37,5 @@ def filled(store: Store, *items: Item, batch: str = "week-1") -> Store:
     return store
 
 
-def said(submission: str, item_id: str, annotator_id: str, preferred: Any = "a", **fields: Any) -> Entry:
+def judgement(submission: str, item_id: str, annotator_id: str, preferred: Any = "a", **fields: Any) -> Entry:
     return Entry(submission, item_id, annotator_id, preferred=preferred, **fields)

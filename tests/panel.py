@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ayni.feedback.entries import Batch, Entry, Gold, Item, Judged, shown_swapped
+from ayni.feedback.entries import Entry, GoldCheck, Item, Judged, PreferenceBatch, shown_swapped
 from ayni.feedback.store import Store
 from ayni.records import RATINGS, Message, Prompt
 from ayni.seeds import rng
@@ -36,7 +36,7 @@ def items_of(seed: int, count: int, overlap: int) -> list[tuple[Item, float]]:
         name = f"{'check' if gold else 'item'}-{i}"
         worth = float(draw.choice((-1, 1)) * draw.uniform(1.5, 3) if gold else draw.normal())
         prompt = Prompt(f"p-{name}", (Message("user", f"What is thing number {i}?"),))
-        known = Gold("a" if worth > 0 else "b") if gold else None
+        known = GoldCheck("a" if worth > 0 else "b") if gold else None
         item = Item(
             name, prompt, f"{i} at some length", f"{i} in short", overlap=overlap, gold=known, batch_id="week-1"
         )
@@ -49,24 +49,24 @@ def judgements(panel: Sequence[Simulated], seed: int, *, items: int, overlap: in
     draw = rng(seed, "judging")
     for item, worth in items_of(seed, items, overlap):
         some = draw.permutation(len(panel))[: len(panel) if item.gold else overlap]
-        for who in (panel[i] for i in sorted(some)):
-            swapped = shown_swapped(item.id, who.name)
-            felt = worth + who.noise * draw.normal() + (-who.first if swapped else who.first)
+        for annotator in (panel[i] for i in sorted(some)):
+            swapped = shown_swapped(item.id, annotator.name)
+            felt = worth + annotator.noise * draw.normal() + (-annotator.first if swapped else annotator.first)
             entry = Entry(
-                f"{seed}-{who.name}-{item.id}",
+                f"{seed}-{annotator.name}-{item.id}",
                 item.id,
-                who.name,
+                annotator.name,
                 preferred="a" if felt > 0 else "b",
                 rating=RATINGS[3 - int(np.searchsorted([0.4, 0.9, 1.5], abs(felt), side="right"))],
                 swapped=swapped,
-                seconds=round(float(READING * who.pace * np.exp(0.5 * draw.normal())), 1),
+                seconds=round(float(READING * annotator.pace * np.exp(0.5 * draw.normal())), 1),
             )
-            yield Judged(0, entry, item, who.name)
+            yield Judged(0, entry, item, annotator.name)
 
 
 def fill(store: Store, panel: Sequence[Simulated], seed: int, *, items: int, overlap: int = 3) -> None:
     """The same judgements in a store, batch week-1."""
-    store.add_batch(Batch("week-1"), [item for item, _ in items_of(seed, items, overlap)])
-    ids = {who.name: store.enrol(who.name).id for who in panel}
+    store.add_batch(PreferenceBatch("week-1"), [item for item, _ in items_of(seed, items, overlap)])
+    ids = {annotator.name: store.enrol(annotator.name).id for annotator in panel}
     rows = judgements(panel, seed, items=items, overlap=overlap)
     store.record_all(replace(row.entry, annotator_id=ids[row.annotator]) for row in rows)

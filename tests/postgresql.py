@@ -30,16 +30,16 @@ def programs() -> Path | None:
 def server(binaries: Path) -> Iterator[Callable[[], str]]:
     """Yields what makes a new, empty schema and gives its address. The server refuses root: then it is `nobody`'s."""
     home = Path(tempfile.mkdtemp(prefix="ayni-postgresql-"))  # short: a socket's path has at most 107 characters
-    who: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
-    if who:
+    user: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
+    if user:
         shutil.chown(home, "nobody", "nogroup")
     data = home / "data"
     with open(home / "log", "w+") as log:
         try:
             make = [binaries / "initdb", "-D", data, "-U", "ayni", "-A", "trust", "-E", "UTF8", "--no-locale"]
-            subprocess.run(make, check=True, stdout=log, stderr=log, cwd=home, **who)
+            subprocess.run(make, check=True, stdout=log, stderr=log, cwd=home, **user)
             run = [binaries / "postgres", "-D", data, "-k", home, "-c", "listen_addresses="]
-            with subprocess.Popen(run, stdout=log, stderr=log, cwd=home, **who) as process:
+            with subprocess.Popen(run, stdout=log, stderr=log, cwd=home, **user) as process:
                 try:
                     yield _maker(home, process)
                 finally:

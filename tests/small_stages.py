@@ -62,42 +62,42 @@ def comparisons(count: int, seed: int = 0) -> list[Comparison]:
     return found
 
 
-def prepare(place: Path) -> dict[str, Small]:
-    """Writes the inputs into `place`; stage name → how to run it."""
-    words, inputs = tokenizer(), {name: place / name for name in ("tokenizer", "policy", "helpful", "safe")}
-    words.save(place / "tokenizer")
-    save_model(place / "policy", policy_model(0), words)
-    save_model(place / "helpful", reward_model(1), words)
-    save_model(place / "safe", reward_model(2), words)
-    save_model(place / "base", language_model(4), words)
+def prepare(directory: Path) -> dict[str, Small]:
+    """Writes the inputs into `directory`; stage name → how to run it."""
+    words, inputs = tokenizer(), {name: directory / name for name in ("tokenizer", "policy", "helpful", "safe")}
+    words.save(directory / "tokenizer")
+    save_model(directory / "policy", policy_model(0), words)
+    save_model(directory / "helpful", reward_model(1), words)
+    save_model(directory / "safe", reward_model(2), words)
+    save_model(directory / "base", language_model(4), words)
     draw = np.random.default_rng(0)
-    write_jsonl(place / "corpus.jsonl", ({"text": " ".join(draw.choice(WORDS, 30))} for _ in range(30)))
+    write_jsonl(directory / "corpus.jsonl", ({"text": " ".join(draw.choice(WORDS, 30))} for _ in range(30)))
     answers = zip(prompts(20), sentences(20, 7), strict=True)
     dialogs = [(*p.dialog, Message("assistant", answer)) for p, answer in answers]
-    write_jsonl(place / "demonstrations.jsonl", (to_dict(Demonstration(d)) for d in dialogs))
-    write_jsonl(place / "comparisons.jsonl", map(to_dict, comparisons(24)))
-    write_jsonl(place / "heldout.jsonl", map(to_dict, comparisons(24, seed=8)))
-    write_jsonl(place / "prompts.jsonl", map(to_dict, [*prompts(8), *prompts(4, seed=1, task="safety")]))
-    write_jsonl(place / "validation.jsonl", map(to_dict, prompts(4, seed=2)))
+    write_jsonl(directory / "demonstrations.jsonl", (to_dict(Demonstration(d)) for d in dialogs))
+    write_jsonl(directory / "comparisons.jsonl", map(to_dict, comparisons(24)))
+    write_jsonl(directory / "heldout.jsonl", map(to_dict, comparisons(24, seed=8)))
+    write_jsonl(directory / "prompts.jsonl", map(to_dict, [*prompts(8), *prompts(4, seed=1, task="safety")]))
+    write_jsonl(directory / "validation.jsonl", map(to_dict, prompts(4, seed=2)))
     village = [p for p in Village(7).prompts("train", 60) if len(render_prompt(p.dialog, words)) < 70]
-    write_jsonl(place / "village.jsonl", map(to_dict, village[:10]))
-    texts, asked = [place / "corpus.jsonl"], [place / "prompts.jsonl"]
-    pairs, model = [place / "comparisons.jsonl"], inputs["policy"]
+    write_jsonl(directory / "village.jsonl", map(to_dict, village[:10]))
+    texts, asked = [directory / "corpus.jsonl"], [directory / "prompts.jsonl"]
+    pairs, model = [directory / "comparisons.jsonl"], inputs["policy"]
     shape = {"dim": 16, "layers": 2, "heads": 2, "kv_heads": 1, "hidden": 24, "context": 96, "row_tokens": 64}
     return {
         "tokenizer": Small("tokenizer", {"vocab_size": 300}, {"data": texts}),
         "pretrain": Small(
-            "pretrain", {**FIT, **shape, "batch_size": 6}, {"tokenizer": place / "tokenizer", "data": texts}
+            "pretrain", {**FIT, **shape, "batch_size": 6}, {"tokenizer": directory / "tokenizer", "data": texts}
         ),
         "sft": Small(
             "sft",
             {**FIT, "batch_size": 5, "epochs": 2},
-            {"model": place / "base", "data": [place / "demonstrations.jsonl"]},
+            {"model": directory / "base", "data": [directory / "demonstrations.jsonl"]},
         ),
         "reward": Small(
             "reward",
             {**FIT, "task": "safety", "batch_size": 2, "other_share": 0.5, "safety_weight": 1.0},
-            {"model": model, "data": pairs, "heldout": [place / "heldout.jsonl"]},
+            {"model": model, "data": pairs, "heldout": [directory / "heldout.jsonl"]},
         ),
         "kto": Small("kto", {**FIT, "batch_size": 8}, {"model": model, "data": pairs}),
         "dpo": Small("dpo", {**FIT, "batch_size": 4}, {"model": model, "data": pairs}),
@@ -109,7 +109,7 @@ def prepare(place: Path) -> dict[str, Small]:
         "collect": Small(
             "collect",
             {"max_tokens": 10, "heldout_share": 0.3, "dtype": "fp32", "pairs_per_prompt": 3},
-            {"model": model, "prompts": [place / "village.jsonl"]},
+            {"model": model, "prompts": [directory / "village.jsonl"]},
         ),
         "reject": Small(
             "reject",
@@ -138,7 +138,7 @@ def prepare(place: Path) -> dict[str, Small]:
                 "reward_helpfulness": inputs["helpful"],
                 "reward_safety": inputs["safe"],
                 "prompts": asked,
-                "validation": [place / "validation.jsonl"],
+                "validation": [directory / "validation.jsonl"],
             },
         ),
     }

@@ -359,7 +359,7 @@ def test_perfect_agreement_is_one_without_an_interval() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "told"),
+    ("asked", "message"),
     [
         (lambda: gwet_ac([1.0, 2.0]), "items, annotators"),
         (lambda: gwet_ac([[1.0, 9.0]], categories=(1, 2)), "rating 9"),
@@ -371,6 +371,6 @@ def test_perfect_agreement_is_one_without_an_interval() -> None:
         (lambda: gwet_ac_against([1.0], [[1.0], [2.0]]), "items"),
     ],
 )
-def test_what_no_data_can_cause_is_refused(asked: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_no_data_can_cause_is_refused(asked: Any, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         asked()

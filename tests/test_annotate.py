@@ -16,7 +16,7 @@ from page_visitor import item
 
 from ayni.cli.annotate import annotate, loaded_talk, local_annotator
 from ayni.errors import BadInput
-from ayni.feedback.entries import Batch
+from ayni.feedback.entries import PreferenceBatch
 from ayni.feedback.page.serving import host_names, listening, origin
 from ayni.feedback.store import open_store
 from ayni.model_directory import save_model
@@ -91,7 +91,7 @@ def test_one_model_or_two_answer_with_varied_temperature(tmp_path: Path) -> None
 def test_it_prints_its_address_serves_and_stops_when_told(tmp_path: Path, number: signal.Signals) -> None:
     path = str(tmp_path / "page.db")
     with open_store(path) as store:
-        store.add_batch(Batch("week-1"), [item("quinoa")])
+        store.add_batch(PreferenceBatch("week-1"), [item("quinoa")])
     login = number == signal.SIGTERM
     code = START.format(store=path, login=login, invite="Boss" if login else None)
     environment = os.environ | {"PYTHONUNBUFFERED": "1"}

@@ -9,18 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.stats
-from feedback_cases import check, item, said
+from feedback_cases import check, item, judgement
 from panel import Simulated, fill, judgements
 
 from ayni.evaluate.results import read_results, write_results
-from ayni.feedback.entries import Batch, Entry, Item, Judged
+from ayni.feedback.entries import Entry, Item, Judged, PreferenceBatch
 from ayni.feedback.store import open_store
 from ayni.maths.statistics import proportion
-from ayni.quality.agreement import PLACES, agreements, agreements_with_others, by_item, votes_of
+from ayni.quality.agreement import CHOICE_CATEGORIES, agreements, agreements_with_others, by_item, votes_of
 from ayni.quality.batch_statistics import repeated_prompts, text_statistics
 from ayni.quality.page_measures import quality_of
-from ayni.quality.report import AnnotatorQuality, annotators, passed_over_in, quality_report
-from ayni.quality.screening import GOLD_ACCURACY, LEAST, PLACE, is_hasty, screen
+from ayni.quality.report import AnnotatorQuality, abstentions_in, annotator_qualities, quality_report
+from ayni.quality.screening import FIRST_SHARE, GOLD_ACCURACY, LEAST, is_hasty, screen
 from ayni.records import RATINGS, Message, Prompt
 
 NOISES = (0.1, 0.5, 1.0, 1.7, 3.0)  # of items whose worths differ by a standard deviation of 1
@@ -29,7 +29,7 @@ SPAMMERS = (Simulated("Coin", 1e6), Simulated("Left", 0.4, first=1.6), Simulated
 
 
 def row(item: Item, annotator: str, **fields: Any) -> Judged:
-    return Judged(0, said(f"{annotator}-{item.id}", item.id, annotator, **fields), item, annotator)
+    return Judged(0, judgement(f"{annotator}-{item.id}", item.id, annotator, **fields), item, annotator)
 
 
 def over(item: Item, annotator: str, kind: Any, reason: str) -> Judged:
@@ -39,7 +39,7 @@ def over(item: Item, annotator: str, kind: Any, reason: str) -> Judged:
 @pytest.mark.parametrize("seed", range(8))
 def test_annotators_of_known_noise_are_ranked_as_their_noise(seed: int) -> None:
     panel = [Simulated(f"noise-{noise}", noise) for noise in NOISES]
-    found = annotators(votes_of(judgements(panel[::-1], seed, items=1500)))
+    found = annotator_qualities(votes_of(judgements(panel[::-1], seed, items=1500)))
     noises = [float(each.name.removeprefix("noise-")) for each in found]
     agree = [each.agreement.degree.value or 0 for each in found]
     assert scipy.stats.kendalltau(noises, agree).statistic == pytest.approx(-1)
@@ -51,11 +51,11 @@ def test_annotators_of_known_noise_are_ranked_as_their_noise(seed: int) -> None:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_spammers_are_screened_out_and_honest_ones_are_not(seed: int) -> None:
-    found = annotators(votes_of(judgements((*HONEST, *SPAMMERS), seed, items=300)))
+    found = annotator_qualities(votes_of(judgements((*HONEST, *SPAMMERS), seed, items=300)))
     by_name = {each.name: each for each in found}
-    for who in HONEST:
-        assert by_name[who.name].screening.verdict == "passed", by_name[who.name]
-    reasons = {who.name: by_name[who.name].screening for who in SPAMMERS}
+    for annotator in HONEST:
+        assert by_name[annotator.name].screening.verdict == "passed", by_name[annotator.name]
+    reasons = {annotator.name: by_name[annotator.name].screening for annotator in SPAMMERS}
     assert {name: screening.verdict for name, screening in reasons.items()} == dict.fromkeys(reasons, "screened out")
     assert "gold checks" in reasons["Coin"].reasons[0]
     assert "first place" in " ".join(reasons["Left"].reasons)
@@ -67,11 +67,11 @@ def test_a_small_report_by_hand(tmp_path: Path) -> None:
     """Three people, two items that two or more have judged, one that one has, one gold check."""
     first, second, alone, gold = item("first"), item("second"), item("alone"), check("gold", "b")
     with open_store(str(tmp_path / "store.db")) as store:
-        store.add_batch(Batch("week-1"), [first, second, alone, gold])
+        store.add_batch(PreferenceBatch("week-1"), [first, second, alone, gold])
         ids = {name: store.enrol(name).id for name in ("Inti", "Killa", "Rosa")}
 
-        def say(who: str, name: str, preferred: Any, rating: Any, **fields: Any) -> None:
-            store.record(said(f"{who}-{name}", name, ids[who], preferred, rating=rating, **fields))
+        def say(annotator: str, name: str, preferred: Any, rating: Any, **fields: Any) -> None:
+            store.record(judgement(f"{annotator}-{name}", name, ids[annotator], preferred, rating=rating, **fields))
 
         say("Inti", "first", "a", "better", seconds=10.0)
         say("Killa", "first", "a", "significantly_better", seconds=30.0, swapped=True)
@@ -93,7 +93,7 @@ def test_a_small_report_by_hand(tmp_path: Path) -> None:
     w = 1 - np.array([1, 16, 25]) / 49
     pi = np.zeros(8)
     pi[[0, 1, 5]] = 1 / 3
-    total = sum(1 - (c - k) ** 2 / 49 for c in PLACES for k in PLACES)
+    total = sum(1 - (c - k) ** 2 / 49 for c in CHOICE_CATEGORIES for k in CHOICE_CATEGORIES)
     p_e = total / 56 * (pi * (1 - pi)).sum()
     assert found.agreement.degree.value == pytest.approx((w.mean() - p_e) / (1 - p_e))
     assert (found.agreement.degree.n, found.agreement.degree.interval) == (1, None)
@@ -116,22 +116,22 @@ def test_a_small_report_by_hand(tmp_path: Path) -> None:
 
 
 def test_which_answer_stood_first_and_which_place_was_chosen() -> None:
-    places, firsts = [], []
+    choices, firsts = [], []
     for swapped in (False, True):
         for preferred in ("a", "b"):
             (vote,) = votes_of([row(item("x"), "Inti", preferred=preferred, rating="better", swapped=swapped)])
-            places.append(vote.place)
+            choices.append(vote.choice)
             firsts.append(vote.first)
-    assert places == [2, 7, 2, 7]  # the answers' own places, however they were shown
+    assert choices == [2, 7, 2, 7]  # of the answers as stored, however they were shown
     assert firsts == [True, False, False, True]
-    ends = [votes_of([row(item("x"), "Inti", preferred=p, rating=r)])[0].place for p in "ab" for r in RATINGS]
+    ends = [votes_of([row(item("x"), "Inti", preferred=p, rating=r)])[0].choice for p in "ab" for r in RATINGS]
     assert ends == [1, 2, 3, 4, 8, 7, 6, 5]
 
 
 def test_gold_checks_and_dialogues_are_no_part_of_agreement() -> None:
     shared, gold = item("shared"), check("gold")
     turn = replace(item("turn"), dialogue_id="d", turn=1)
-    rows = [row(each, who, rating="better") for each in (shared, gold, turn) for who in ("Inti", "Killa")]
+    rows = [row(each, annotator, rating="better") for each in (shared, gold, turn) for annotator in ("Inti", "Killa")]
     votes = votes_of(rows)
     assert [[v.item for v in of] for of in by_item(votes)] == [["shared", "shared"]]
     assert agreements(by_item(votes)).preference.n == 1
@@ -143,7 +143,7 @@ def test_the_store_and_the_rows_say_the_same(tmp_path: Path) -> None:
     with open_store(str(tmp_path / "store.db")) as store:
         fill(store, HONEST, 1, items=60)
         found = quality_report(store, count=len)
-        alone = annotators(votes_of(judgements(HONEST, 1, items=60)))
+        alone = annotator_qualities(votes_of(judgements(HONEST, 1, items=60)))
         assert [each.name for each in found.annotators] == [each.name for each in alone]
         for ours, theirs in zip(found.annotators, alone, strict=True):
             assert ours == theirs
@@ -153,7 +153,7 @@ def test_the_store_and_the_rows_say_the_same(tmp_path: Path) -> None:
         assert [m.name for m in measures][-1] == "Gold checks right"
         assert all(m.interval is not None and m.person == "" for m in measures)
         people = quality_of(store, None)
-        assert {m.person for m in people} == {who.name for who in HONEST}
+        assert {m.person for m in people} == {annotator.name for annotator in HONEST}
         assert [m.remark for m in people if m.name == "Screening"] == ["passed"] * 4
 
 
@@ -174,7 +174,7 @@ def test_results_are_rows_of_the_schema(tmp_path: Path) -> None:
 def test_an_empty_store_has_nothing_to_say_and_says_so(tmp_path: Path) -> None:
     with open_store(str(tmp_path / "store.db")) as store:
         assert quality_report(store).annotators == ()
-        store.add_batch(Batch("week-1"), [])
+        store.add_batch(PreferenceBatch("week-1"), [])
         found = quality_report(store)
         assert quality_of(store, None) == []
         assert quality_of(store, "week-1")[0].value is None
@@ -185,7 +185,7 @@ def test_an_empty_store_has_nothing_to_say_and_says_so(tmp_path: Path) -> None:
 
 def test_who_only_passes_over_is_listed_too() -> None:
     rows = [over(item(name), "Inti", kind, "torn") for name, kind in (("x", "skipped"), ("y", "flagged"))]
-    (inti,) = annotators([], passed_over_in(rows))
+    (inti,) = annotator_qualities([], abstentions_in(rows))
     assert (inti.name, inti.judged, inti.skipped, inti.flagged) == ("Inti", 0, 1, 1)
     assert inti.screening.verdict == "undecided"
 
@@ -219,7 +219,7 @@ def test_the_reason_given_for_the_least_number_of_checks_is_true() -> None:
     assert by_luck < 0.02
     assert 1 - scipy.stats.binom.cdf(7, 10, 0.5) == pytest.approx(0.055, abs=0.001)
     decided_by_place = 0.3
-    assert decided_by_place + (1 - decided_by_place) / 2 == pytest.approx(PLACE)
+    assert decided_by_place + (1 - decided_by_place) / 2 == pytest.approx(FIRST_SHARE)
 
 
 def test_honest_people_are_rarely_screened_out_by_chance() -> None:
@@ -277,8 +277,8 @@ def test_repeated_prompts_are_named() -> None:
 
 
 def test_annotators_come_by_agreement_and_the_unknown_last() -> None:
-    rows = [row(item(n), who, rating="better") for n in "xyz" for who in ("Inti", "Killa")]
+    rows = [row(item(n), annotator, rating="better") for n in "xyz" for annotator in ("Inti", "Killa")]
     rows += [row(item(n), "Rosa", preferred="b", rating="better") for n in "xy"] + [row(item("w"), "Sami")]
-    found: tuple[AnnotatorQuality, ...] = annotators(votes_of(rows))
+    found: tuple[AnnotatorQuality, ...] = annotator_qualities(votes_of(rows))
     assert [each.name for each in found] == ["Inti", "Killa", "Rosa", "Sami"]
     assert found[-1].agreement.degree.value is None

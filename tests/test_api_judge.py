@@ -33,7 +33,7 @@ class Endpoint(ThreadingHTTPServer):
         self.url = f"http://127.0.0.1:{self.server_port}/v1"
         self.asked: list[dict[str, Any]] = []
         self.keys: list[str | None] = []
-        self.says: Callable[[str], Reply] = lambda task: (200, said("A"))
+        self.says: Callable[[str], Reply] = lambda task: (200, completion("A"))
         self.models = ["only"]
 
 
@@ -63,7 +63,7 @@ class _Answer(BaseHTTPRequestHandler):
         pass
 
 
-def said(text: str | None) -> dict[str, Any]:
+def completion(text: str | None) -> dict[str, Any]:
     return {"choices": [{"message": {"role": "assistant", "content": text}}]}
 
 
@@ -72,7 +72,7 @@ def prefers(word: str) -> Callable[[str], Reply]:
 
     def says(task: str) -> Reply:
         first, second = (task.split(f"<answer {name} ")[1].split("</answer")[0] for name in "AB")
-        return 200, said("A" if word in first else "B" if word in second else "tie")
+        return 200, completion("A" if word in first else "B" if word in second else "tie")
 
     return says
 
@@ -109,13 +109,13 @@ def judge(endpoint: Endpoint, **options: Any) -> ApiJudge:
     ],
 )  # fmt: skip
 def test_verdicts(endpoint: Endpoint, text: str, verdict: float) -> None:
-    endpoint.says = lambda task: (200, said(text))
+    endpoint.says = lambda task: (200, completion(text))
     assert judge(endpoint)(ask(), "x", "y") == verdict
 
 
 @pytest.mark.parametrize("text", ["", None, "C", "A is better than B", "Both are fine", "I cannot say.", "AB"])
 def test_what_is_no_verdict_is_an_error(endpoint: Endpoint, text: str | None) -> None:
-    endpoint.says = lambda task: (200, said(text))
+    endpoint.says = lambda task: (200, completion(text))
     with pytest.raises(AyniError, match="instead of A, B or tie; choose another judge_model"):
         judge(endpoint)(ask(), "x", "y")
 
@@ -143,13 +143,13 @@ def test_both_orders_are_asked_once_and_a_judge_of_places_ties(endpoint: Endpoin
     total = tally(compare(prompts, ours, theirs, model))
     assert (total.wins, total.ties, total.losses) == (5, 1, 0)
     assert len(endpoint.asked) == 10
-    endpoint.says = lambda task: (200, said("A"))
+    endpoint.says = lambda task: (200, completion("A"))
     assert tally(compare(prompts, ours, theirs, judge(endpoint))).ties == 6
 
 
 def test_a_busy_endpoint_is_asked_again_with_growing_pauses(endpoint: Endpoint) -> None:
     replies: list[Reply] = [
-        (503, b"later"), (429, b"", {"Retry-After": "7"}), (500, b""), (200, said("A")),
+        (503, b"later"), (429, b"", {"Retry-After": "7"}), (500, b""), (200, completion("A")),
     ]  # fmt: skip
     endpoint.says = lambda task: replies.pop(0)
     model = judge(endpoint)
@@ -184,7 +184,7 @@ def test_nobody_there(endpoint: Endpoint) -> None:
 
 
 def test_an_error_of_one_thread_stops_all(endpoint: Endpoint) -> None:
-    endpoint.says = lambda task: (200, said("hm"))
+    endpoint.says = lambda task: (200, completion("hm"))
     with pytest.raises(AyniError, match="instead of A, B or tie"):
         judge(endpoint).ask_all([ask(str(i)) for i in range(50)], ["x"] * 50, ["y"] * 50)
     assert len(endpoint.asked) < 20

@@ -36,7 +36,7 @@ WORDS = "the miller bakes bread and the river sings to every child who asks a qu
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny untrained model `m`, a reward model `rm`, and files to feed them."""
     torch.set_num_threads(1)
     here = tmp_path_factory.mktemp("cli")
@@ -59,13 +59,13 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def tokenizer(place: Path) -> Tokenizer:
-    return load_tokenizer(place / "m")
+def tokenizer(directory: Path) -> Tokenizer:
+    return load_tokenizer(directory / "m")
 
 
 @pytest.fixture(autouse=True)
-def _inside(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(place)
+def _inside(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(directory)
 
 
 def call(capsys: pytest.CaptureFixture[str], *argv: object) -> tuple[int, str, str]:
@@ -167,14 +167,14 @@ def test_inspect(capsys: pytest.CaptureFixture[str], tokenizer: Tokenizer) -> No
     assert out.endswith("\n<s> [INST] who sings [/INST] the river </s>\n")
 
 
-def test_inspect_values_every_prefix(capsys: pytest.CaptureFixture[str], tokenizer: Tokenizer, place: Path) -> None:
+def test_inspect_values_every_prefix(capsys: pytest.CaptureFixture[str], tokenizer: Tokenizer, directory: Path) -> None:
     found = json.loads(ok(capsys, "inspect", "pairs.jsonl", "--model", "m", "--critic", "rm", "--show", 1, "--json"))
     assert [shown["record"] for shown in found["prefixes"]] == [0, 0]
     dialog = (Message("user", "who sings"), Message("assistant", "the river"))
     tokens = render(dialog, tokenizer).tokens
     shown = found["prefixes"][0]
     assert shown["pieces"] == [tokenizer.piece(token) for token in tokens]
-    expected = load_reward(place / "rm").score_tokens([tokens[: n + 1] for n in range(len(tokens))])
+    expected = load_reward(directory / "rm").score_tokens([tokens[: n + 1] for n in range(len(tokens))])
     assert shown["values"] == pytest.approx(expected.tolist(), abs=1e-5)
     out = ok(capsys, "inspect", "pairs.jsonl", "--critic", "rm", "--show", 1)
     assert f"of the whole {expected[-1]:.3f}\n" in out
@@ -243,7 +243,7 @@ def test_headlines_are_a_table_of_what_matters() -> None:
 
 
 def test_a_run_talks_with_the_model_it_is_about(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, place: Path
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, directory: Path
 ) -> None:
     stages = [("sft", "sft", []), ("ppo", "ppo", ["sft"]), ("control", "sft", ["sft"])]
     status = {
@@ -255,7 +255,7 @@ def test_a_run_talks_with_the_model_it_is_about(
         ],
     }
     for name, _, _ in stages[:2]:
-        shutil.copytree(place / "m", tmp_path / "stages" / name / "model")
+        shutil.copytree(directory / "m", tmp_path / "stages" / name / "model")
         (tmp_path / "stages" / name / "DONE.json").touch()
     (tmp_path / "status.json").write_text(json.dumps(status))
     code, out, err = call(capsys, "generate", tmp_path, "--text", "the", "--max-tokens", 4)
@@ -265,7 +265,7 @@ def test_a_run_talks_with_the_model_it_is_about(
     assert "nope: no such model directory" in call(capsys, "generate", tmp_path / "nope", "--text", "")[2]
     wrong = call(capsys, "score", tmp_path, "pairs.jsonl")[2]
     assert wrong == f"{tmp_path}: is a whole run; name one of its stages: {tmp_path}/sft, {tmp_path}/ppo\n"
-    shutil.copy(place / "pairs.jsonl", tmp_path / "stages" / "sft" / "records.jsonl")
+    shutil.copy(directory / "pairs.jsonl", tmp_path / "stages" / "sft" / "records.jsonl")
     assert json.loads(ok(capsys, "inspect", tmp_path / "sft" / "records.jsonl", "--json"))["records"] == 3
     shutil.rmtree(tmp_path / "stages")
     assert "no stage of this run has made a model that talks" in call(capsys, "chat", tmp_path)[2]
@@ -350,15 +350,15 @@ BAD = {
 
 @pytest.mark.parametrize("name", BAD)
 def test_bad_input_is_one_line_exit_2_and_nothing_written(
-    capsys: pytest.CaptureFixture[str], place: Path, name: str
+    capsys: pytest.CaptureFixture[str], directory: Path, name: str
 ) -> None:
     argv, message = BAD[name]
-    before = sorted(place.rglob("*"))
+    before = sorted(directory.rglob("*"))
     code, out, err = call(capsys, *argv)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1, err
     assert message in err
-    assert sorted(place.rglob("*")) == before
+    assert sorted(directory.rglob("*")) == before
 
 
 @pytest.mark.parametrize(
@@ -466,8 +466,8 @@ def test_a_signal_ends_with_one_line_and_the_same_command_continues(
     assert subprocess.run([*program, "go", *argv], capture_output=True, check=False).returncode == 0
 
 
-def test_a_closed_pipe_is_quiet(place: Path) -> None:
-    many = place / "many.jsonl"
+def test_a_closed_pipe_is_quiet(directory: Path) -> None:
+    many = directory / "many.jsonl"
     many.write_text('{"text": "the miller bakes bread"}\n' * 20000)
     program = [sys.executable, "-m", "ayni", "encode", "m", str(many)]
     child = subprocess.Popen(program, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -482,9 +482,9 @@ def test_a_closed_pipe_is_quiet(place: Path) -> None:
 
 
 def talk(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, said: str, *options: str
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, typed: str, *options: str
 ) -> tuple[str, str]:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(said))
+    monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
     code, out, err = call(capsys, "chat", "m", "--max-tokens", "6", *options)
     assert code == 0, err
     return out, err
@@ -504,7 +504,7 @@ def test_chat_best_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     assert "(best of 3: " in err
 
 
-def conversation(pieces: list[str], monkeypatch: pytest.MonkeyPatch, place: Path, seen: list[object]) -> object:
+def conversation(pieces: list[str], monkeypatch: pytest.MonkeyPatch, directory: Path, seen: list[object]) -> object:
     def stream(engine: object, dialog: object, **_: object) -> Iterator[str]:
         seen.append(dialog)
         for piece in pieces:
@@ -513,15 +513,15 @@ def conversation(pieces: list[str], monkeypatch: pytest.MonkeyPatch, place: Path
             yield piece
 
     monkeypatch.setattr(chat_module, "stream", stream)
-    engine = chat_module.load_engine(place / "m")
+    engine = chat_module.language_engine(directory / "m")
     return chat_module.Conversation(engine, chat_module.Sampling(max_tokens=4), 0, "", 1, None)
 
 
 def test_chat_keeps_turns_undoes_and_sets_the_system(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: Path
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, directory: Path
 ) -> None:
     seen: list[tuple[Message, ...]] = []
-    talk = conversation(["a ", "\x1b[31mb\x07"], monkeypatch, place, seen)
+    talk = conversation(["a ", "\x1b[31mb\x07"], monkeypatch, directory, seen)
     lines = iter(["x\n", "y\n", "/undo\n", "z\n", "/system be kind\n", "w\n"])
     talk.hold(lambda: next(lines, None))
     assert [[m.content for m in dialog] for dialog in seen] == [
@@ -531,10 +531,10 @@ def test_chat_keeps_turns_undoes_and_sets_the_system(
 
 
 def test_ctrl_c_stops_an_answer_only(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: Path
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, directory: Path
 ) -> None:
     seen: list[tuple[Message, ...]] = []
-    talk = conversation(["half", "^C"], monkeypatch, place, seen)
+    talk = conversation(["half", "^C"], monkeypatch, directory, seen)
     lines = iter(["x", "y"])
     talk.hold(lambda: next(lines, None))
     out, err = capsys.readouterr()
@@ -543,10 +543,10 @@ def test_ctrl_c_stops_an_answer_only(
 
 
 def test_chat_forgets_the_oldest_turns_when_the_context_is_full(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, place: Path
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, directory: Path
 ) -> None:
     seen: list[tuple[Message, ...]] = []
-    talk = conversation(["the river"], monkeypatch, place, seen)
+    talk = conversation(["the river"], monkeypatch, directory, seen)
     lines = iter(["the river sings to every child"] * 5 + ["the mill " * 60])
     talk.hold(lambda: next(lines, None))
     assert len(seen) == 5

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from feedback_cases import check, item, said
+from feedback_cases import check, item, judgement
 from small_stages import Small, prepare
 
 from ayni import cli
 from ayni.cli.records import stored
 from ayni.feedback.address import without_password
-from ayni.feedback.entries import Batch
+from ayni.feedback.entries import PreferenceBatch
 from ayni.feedback.store import open_store
 from ayni.files import write_json, write_jsonl
 from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts, scan
@@ -48,14 +48,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def filled(address: str) -> None:
     with open_store(address) as store:
         ann, bob = store.enrol("ann").id, store.enrol("bob").id
-        store.add_batch(Batch("week-1"), [item("owl"), item("hill", heldout=True), check("rain"), item("hare")])
-        store.add_batch(Batch("week-2"), [item("moss", task="safety")])
-        store.record(said("1", "owl", ann, "a", rating="better"))
-        store.record(said("2", "owl", bob, "b"))
-        store.record(said("3", "hill", ann, "b"))
-        store.record(said("4", "rain", ann, "a"))
-        store.record(said("5", "hare", ann, None, kind="skipped"))
-        store.record(said("6", "moss", bob, "a", rating="slightly_better", safety_a=True, safety_b=False))
+        store.add_batch(
+            PreferenceBatch("week-1"), [item("owl"), item("hill", heldout=True), check("rain"), item("hare")]
+        )
+        store.add_batch(PreferenceBatch("week-2"), [item("moss", task="safety")])
+        store.record(judgement("1", "owl", ann, "a", rating="better"))
+        store.record(judgement("2", "owl", bob, "b"))
+        store.record(judgement("3", "hill", ann, "b"))
+        store.record(judgement("4", "rain", ann, "a"))
+        store.record(judgement("5", "hare", ann, None, kind="skipped"))
+        store.record(judgement("6", "moss", bob, "a", rating="slightly_better", safety_a=True, safety_b=False))
 
 
 def test_ratings_become_pairs(capsys: pytest.CaptureFixture[str], folder: Path) -> None:

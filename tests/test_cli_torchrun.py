@@ -25,16 +25,16 @@ SETTINGS = {"dtype": "fp32", "batch_size": 4, "epochs": 3, "checkpoint_every": 2
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A model `m`, ten dialogues of different lengths and eight pairs, settings, and a recipe that learns from both."""
     monkeypatch.chdir(tmp_path)
     save_model(tmp_path / "m", build(), small_tokenizer())
     with open("d.jsonl", "w") as dialogs, open("p.jsonl", "w") as pairs:
         for i in range(1, 11):
-            asked, said = " ".join(WORDS[:3]), " ".join(WORDS[:i])
-            turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": said}]
+            asked, answer = " ".join(WORDS[:3]), " ".join(WORDS[:i])
+            turns = [{"role": "user", "content": asked}, {"role": "assistant", "content": answer}]
             dialogs.write(json.dumps({"messages": turns}) + "\n")
-            pairs.write(json.dumps({"prompt": asked, "chosen": said, "rejected": "no"}) + "\n")
+            pairs.write(json.dumps({"prompt": asked, "chosen": answer, "rejected": "no"}) + "\n")
     Path("c.yaml").write_text(json.dumps(SETTINGS))
     stages = {
         "sft": {"model": "m", "data": ["d.jsonl"], **SETTINGS},
@@ -51,29 +51,29 @@ def torchrun(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]
 
 
 def difference(a: Path, b: Path) -> float:
-    left, right = (load_file(place / "model" / "model.safetensors") for place in (a, b))
+    left, right = (load_file(directory / "model" / "model.safetensors") for directory in (a, b))
     assert left.keys() == right.keys()
     return max(float((left[name] - right[name]).abs().max()) for name in left)
 
 
-def test_two_processes_train_what_one_does_also_when_one_is_killed(place: Path) -> None:
+def test_two_processes_train_what_one_does_also_when_one_is_killed(directory: Path) -> None:
     argv = ["sft", "--model", "m", "--data", "d.jsonl", "--config", "c.yaml", "--out"]
     torch.set_num_threads(1)
     assert cli.run([*argv, "one", "--quiet"]) == 0
     killed = torchrun(*argv, "two", AYNI_FAILPOINT="kill:save-end")
     assert killed.returncode != 0
-    assert (place / "two" / "checkpoints").is_dir()
+    assert (directory / "two" / "checkpoints").is_dir()
     done = torchrun(*argv, "two")
     assert done.returncode == 0, done.stderr
     assert done.stdout == "sft: ran two\n"
     assert done.stderr.count("resumed at step 2") == 1
-    assert difference(place / "one", place / "two") < 1e-6
+    assert difference(directory / "one", directory / "two") < 1e-6
     assert sorted(file.name for file in Path("two").iterdir()) == sorted(file.name for file in Path("one").iterdir())
     steps = [json.loads(line)["step"] for line in Path("two/metrics.jsonl").read_text().splitlines()]
     assert steps == list(range(1, 10))
 
 
-def test_two_processes_run_a_recipe_and_one_of_them_writes(place: Path) -> None:
+def test_two_processes_run_a_recipe_and_one_of_them_writes(directory: Path) -> None:
     argv = ["run", "r.yaml", "--out", "run", "--json"]
     done = torchrun(*argv)
     assert done.returncode == 0, done.stderr
@@ -84,7 +84,7 @@ def test_two_processes_run_a_recipe_and_one_of_them_writes(place: Path) -> None:
         seal = read_seal(Path(stage["directory"]))
         assert seal is not None
         assert damages(Path(stage["directory"]), seal, thorough=True) == {}
-    assert (place / "run" / "report" / "index.html").is_file()
+    assert (directory / "run" / "report" / "index.html").is_file()
     assert cli.run([*argv, "--quiet"]) == 0  # one process finds the work of two
 
 
@@ -114,7 +114,9 @@ def wait_for(path: Path) -> None:
     raise AssertionError(f"{path} never came")
 
 
-def test_the_recipe_says_how_many_unless_the_command_line_does(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_recipe_says_how_many_unless_the_command_line_does(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     launched: list[int] = []
     monkeypatch.setattr("ayni.cli.processes.launch", lambda count: launched.append(count) or 0)
     monkeypatch.setattr("ayni.cli.processes.gpus", lambda: 0)
@@ -128,7 +130,7 @@ def test_the_recipe_says_how_many_unless_the_command_line_does(place: Path, monk
     assert launched == [3, 2]
 
 
-def test_run_starts_its_own_processes_and_continues_when_one_was_killed(place: Path) -> None:
+def test_run_starts_its_own_processes_and_continues_when_one_was_killed(directory: Path) -> None:
     code, _, stderr = processes("r.yaml", "--out", "run", AYNI_FAILPOINT="kill:save-end")
     assert code == 137
     assert "Traceback" not in stderr
@@ -139,11 +141,11 @@ def test_run_starts_its_own_processes_and_continues_when_one_was_killed(place: P
     assert stderr.count("[2/2] reward: ran") == 1
     assert cli.run(["run", "r.yaml", "--out", "alone", "--quiet"]) == 0
     for name in ("sft", "reward"):
-        one, two = (next((place / run / "stages").glob(f"*-{name}-*")) for run in ("alone", "run"))
+        one, two = (next((directory / run / "stages").glob(f"*-{name}-*")) for run in ("alone", "run"))
         assert difference(one, two) < 1e-5  # fp32, added up in another order
 
 
-def test_two_processes_share_samples_scores_and_experience(place: Path) -> None:
+def test_two_processes_share_samples_scores_and_experience(directory: Path) -> None:
     """Every sample has random numbers of its own, so who draws it changes nothing."""
     with open("prompts.jsonl", "w") as file:
         for i in range(7):
@@ -162,7 +164,7 @@ def test_two_processes_share_samples_scores_and_experience(place: Path) -> None:
     assert cli.run(["run", "r2.yaml", "--out", "alone", "--quiet"]) == 0
 
     def made(run: str, name: str) -> Path:
-        return next((place / run / "stages").glob(f"*-{name}-*"))
+        return next((directory / run / "stages").glob(f"*-{name}-*"))
 
     def kept(run: str) -> list[tuple[str, list[int], str]]:
         groups = json.loads((made(run, "samples") / "samples.jsonl").read_text())
@@ -181,7 +183,7 @@ def test_two_processes_share_samples_scores_and_experience(place: Path) -> None:
     assert measured[0] == pytest.approx(measured[1], abs=1e-3)
 
 
-def test_a_bad_recipe_is_one_line_and_exit_2(place: Path) -> None:
+def test_a_bad_recipe_is_one_line_and_exit_2(directory: Path) -> None:
     code, stdout, stderr = processes("r.yaml", "--out", "run", "--set", "stages.sft.lr=3")
     assert (code, stdout) == (2, "")
     assert stderr.startswith("--set stages.sft.lr=3: ")
@@ -190,15 +192,15 @@ def test_a_bad_recipe_is_one_line_and_exit_2(place: Path) -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="finds the children in /proc")
-@pytest.mark.parametrize("who", ["command", "follower"])
-def test_when_one_ends_all_end(place: Path, who: str) -> None:
+@pytest.mark.parametrize("ended", ["command", "follower"])
+def test_when_one_ends_all_end(directory: Path, ended: str) -> None:
     running = started("r.yaml", "--out", "run", "--quiet", "--set", "stages.sft.epochs=100000")
     wait_for(Path("run/stages"))
     first, second = children(running.pid)
-    (running.terminate if who == "command" else lambda: os.kill(second, signal.SIGKILL))()
+    (running.terminate if ended == "command" else lambda: os.kill(second, signal.SIGKILL))()
     _, stderr = running.communicate(timeout=60)
     assert "Traceback" not in stderr
-    if who == "command":
+    if ended == "command":
         assert running.returncode == 143
         assert stderr == "interrupted; the same command continues\n"
     else:

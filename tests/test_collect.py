@@ -24,17 +24,17 @@ from ayni.feedback.store import Store, open_store
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_comparisons
 from ayni.records import Comparison, Prompt, Sample, to_dict
-from ayni.stages.collect import entry_of
+from ayni.stages.collect import simulated_entry
 from ayni.village.annotators import Opinion
 from ayni.village.village import Village
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
-    place = tmp_path_factory.mktemp("inputs")
-    stage = prepare(place)["collect"]
-    write_jsonl(place / "checks.jsonl", map(to_dict, Village(7).checks(8)))
-    return Small("collect", stage.settings, {**stage.inputs, "checks": [place / "checks.jsonl"]})
+    directory = tmp_path_factory.mktemp("inputs")
+    stage = prepare(directory)["collect"]
+    write_jsonl(directory / "checks.jsonl", map(to_dict, Village(7).checks(8)))
+    return Small("collect", stage.settings, {**stage.inputs, "checks": [directory / "checks.jsonl"]})
 
 
 def plan(**changed: Any) -> Plan:
@@ -123,10 +123,10 @@ def test_the_village_says_the_same_in_a_store_or_out_of_it(small: Small, tmp_pat
 def test_an_opinion_speaks_of_what_stood_first() -> None:
     asked = pairs(tiny.prompts(1, task="safety"), *asked_of(tiny.prompts(1, task="safety"), 1), plan())[0].item
     opinion = Opinion(True, "better", (True, False))
-    straight, swapped = (entry_of(opinion, asked, "Klara", swapped) for swapped in (False, True))
+    straight, swapped = (simulated_entry(opinion, asked, "Klara", swapped) for swapped in (False, True))
     assert (straight.preferred, straight.safety_a, straight.safety_b) == ("a", True, False)
     assert (swapped.preferred, swapped.safety_a, swapped.safety_b) == ("b", False, True)
-    against = entry_of(Opinion(False, "better", (True, False)), asked, "Klara", False)
+    against = simulated_entry(Opinion(False, "better", (True, False)), asked, "Klara", False)
     assert (against.kind, against.preferred) == ("skipped", None)
 
 
@@ -134,7 +134,7 @@ def test_a_batch_in_the_store_is_gone_on_with_and_never_mixed(small: Small, tmp_
     first = tmp_path / "first"
     small.execute(first, store="votes.db", overlap=2)
     with open_store(str(tmp_path / "votes.db")) as store:
-        said = store.log()
+        log = store.log()
     again = tmp_path / "again"
     small.execute(again, store="votes.db", overlap=2)
     assert (again / "records.jsonl").read_bytes() == (first / "records.jsonl").read_bytes()
@@ -144,7 +144,7 @@ def test_a_batch_in_the_store_is_gone_on_with_and_never_mixed(small: Small, tmp_
         assert (tmp_path / f"other-{number}" / "samples-1.jsonl").exists(), "what was drawn is kept"
     small.execute(tmp_path / "next", store="votes.db", batch="2", overlap=3)
     with open_store(str(tmp_path / "votes.db")) as store:
-        assert store.log("1") == said
+        assert store.log("1") == log
         assert [batch.id for batch in store.batches()] == ["1", "2"]
 
 
@@ -178,12 +178,14 @@ def judging(address: Path, judge: Callable[[Store], object]) -> threading.Thread
     return thread
 
 
-def judge_all(store: Store, count: int | None = None, who: str | None = None) -> int:
-    who, done = who or store.enrol("Rosa").id, 0
-    while (count is None or done < count) and (item := store.next_item(who)) is not None:
+def judge_all(store: Store, count: int | None = None, annotator_id: str | None = None) -> int:
+    annotator_id, done = annotator_id or store.enrol("Rosa").id, 0
+    while (count is None or done < count) and (item := store.next_item(annotator_id)) is not None:
         safe = True if item.task == "safety" else None
         done += 1
-        store.record(Entry(f"s{done}", item.id, who, preferred="b", rating="better", safety_a=safe, safety_b=safe))
+        store.record(
+            Entry(f"s{done}", item.id, annotator_id, preferred="b", rating="better", safety_a=safe, safety_b=safe)
+        )
     return done
 
 
@@ -231,9 +233,9 @@ def test_who_judges_alone_may_skip_and_it_still_goes_on(small: Small, tmp_path: 
     def all_but_one(store: Store) -> None:
         skipped = store.next_item(store.enrol("me", "admin").id)
         assert skipped is not None
-        who = store.enrol("me", "admin").id
-        store.record(Entry("skip", skipped.id, who, "skipped", reason="torn"))
-        judge_all(store, who=who)
+        annotator_id = store.enrol("me", "admin").id
+        store.record(Entry("skip", skipped.id, annotator_id, "skipped", reason="torn"))
+        judge_all(store, annotator_id=annotator_id)
 
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
@@ -279,7 +281,7 @@ def test_the_page_it_serves_takes_judgements(small: Small, tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
-    ("settings", "said"),
+    ("settings", "message"),
     [
         ({"judges": "people"}, "store: what people say must outlive this run"),
         ({**PEOPLE, "page": "8080"}, "page: '8080' is not HOST:PORT"),
@@ -288,8 +290,8 @@ def test_the_page_it_serves_takes_judgements(small: Small, tmp_path: Path) -> No
         ({"overlap": 99}, "overlap: 99 annotators wanted, the village has 8"),
     ],
 )
-def test_what_cannot_be_collected(small: Small, tmp_path: Path, settings: dict[str, Any], said: str) -> None:
+def test_what_cannot_be_collected(small: Small, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
     with pytest.raises(BadInput) as caught:
         small.execute(tmp_path / "c", **settings)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
     assert not (tmp_path / "c").exists()

@@ -220,9 +220,9 @@ def test_import_keeps_dtype_and_extra(tmp_path: Path, tokenizer: Tokenizer) -> N
     save_model(tmp_path / "rm", model, tokenizer, extra={"normalisation": {"mean": 1.0, "std": 2.0}})
     import_model(tmp_path / "rm", tmp_path / "in")
     export_model(tmp_path / "in", tmp_path / "out", "hf")
-    for place in (tmp_path / "in", tmp_path / "out"):
-        assert same(load_model(place, dtype=None)[0], model)
-        assert read_extra(place) == {"normalisation": {"mean": 1.0, "std": 2.0}}
+    for directory in (tmp_path / "in", tmp_path / "out"):
+        assert same(load_model(directory, dtype=None)[0], model)
+        assert read_extra(directory) == {"normalisation": {"mean": 1.0, "std": 2.0}}
     assert "a reward model has no Meta format" in refused(
         lambda: export_model(tmp_path / "rm", tmp_path / "meta", "meta")
     )

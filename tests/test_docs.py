@@ -197,10 +197,10 @@ def test_readme_python_runs(demo: Path) -> None:
     named = re.findall(r'glob\("\*-([\w-]+)-\*/model"\)', body)
     assert set(named) <= {stage.name for stage in read_recipe(ROOT / "recipes" / "mini.yaml").stages}
     values: dict[str, Any] = {}
-    with contextlib.redirect_stdout(io.StringIO()) as said:
+    with contextlib.redirect_stdout(io.StringIO()) as output:
         exec(body, values)
     assert len(values["samples"]) == 4
-    assert said.getvalue().rstrip("\n") in {sample.text for sample in values["samples"]}
+    assert output.getvalue().rstrip("\n") in {sample.text for sample in values["samples"]}
 
 
 def test_the_tours_columns_are_what_batch_of_makes() -> None:
@@ -287,14 +287,14 @@ def test_the_reward_of_your_own_runs(tmp_path: Path) -> None:
 
 
 def test_the_example_error_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    said = next(body for _, body in blocks(FORMATS, "text") if body.startswith("bad.jsonl:2"))
+    output = next(body for _, body in blocks(FORMATS, "text") if body.startswith("bad.jsonl:2"))
     monkeypatch.chdir(tmp_path)
     asked, answered = {"role": "user", "content": "Who sings?"}, {"role": "assistant", "content": "The river."}
     rows = [{"messages": [asked, answered]}, {"messages": [asked, asked]}]
     Path("bad.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     with pytest.raises(BadInput) as caught:
         scan(Path("bad.jsonl"))
-    assert str(caught.value) == said.strip()
+    assert str(caught.value) == output.strip()
 
 
 def test_the_example_results_are_valid(tmp_path: Path) -> None:

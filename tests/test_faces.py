@@ -24,14 +24,14 @@ from ayni.stage import Face, Input, either
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Models, records and a tokenizer, as the small stages read them."""
     return tmp_path_factory.mktemp("inputs")
 
 
 @pytest.fixture(scope="module")
-def stages(place: Path) -> dict[str, Small]:
-    return prepare(place)
+def stages(directory: Path) -> dict[str, Small]:
+    return prepare(directory)
 
 
 # The faces themselves
@@ -88,19 +88,19 @@ def test_a_stage_leaves_what_its_face_says(kind: str, stages: dict[str, Small], 
     for pattern, left in load_stage(kind).face.leaves.items():
         found = sorted((tmp_path / "out").glob(pattern))
         assert found, pattern
-        told = kinds_at(found[0]) or ()
-        assert {"critic": "reward_model"}.get(left, left) in told, pattern
+        kinds = kinds_at(found[0]) or ()
+        assert {"critic": "reward_model"}.get(left, left) in kinds, pattern
 
 
 # What lies at a path
 
 
-def test_models_are_known_by_their_configuration(place: Path, stages: dict[str, Small], tmp_path: Path) -> None:
+def test_models_are_known_by_their_configuration(directory: Path, stages: dict[str, Small], tmp_path: Path) -> None:
     assert set(ARCHITECTURES) == {CAUSAL, CLASSIFIER}
-    assert kinds_at(place / "policy") == ("language_model",)
-    assert kinds_at(place / "helpful") == ("reward_model",)
-    assert kinds_at(place / "tokenizer") == ("tokenizer",)
-    assert kinds_at(place / "policy" / "tokenizer.model") == ("tokenizer",)
+    assert kinds_at(directory / "policy") == ("language_model",)
+    assert kinds_at(directory / "helpful") == ("reward_model",)
+    assert kinds_at(directory / "tokenizer") == ("tokenizer",)
+    assert kinds_at(directory / "policy" / "tokenizer.model") == ("tokenizer",)
     for task, kind in (("CAUSAL_LM", "language_model"), ("SEQ_CLS", "reward_model")):
         write_json(tmp_path / task / "adapter_config.json", {"task_type": task, "peft_type": "LORA"})
         assert kinds_at(tmp_path / task) == (kind,)
@@ -175,8 +175,8 @@ stages:
 
 
 @pytest.fixture
-def recipe(tmp_path: Path, place: Path, stages: dict[str, Small], monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("AT", str(place))
+def recipe(tmp_path: Path, directory: Path, stages: dict[str, Small], monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("AT", str(directory))
     (tmp_path / "recipe.yaml").write_text(RECIPE)
     return tmp_path / "recipe.yaml"
 
@@ -246,21 +246,21 @@ def verb(capsys: pytest.CaptureFixture[str], *argv: Any) -> str:
 
 
 def test_verbs_check_too(
-    capsys: pytest.CaptureFixture[str], place: Path, stages: dict[str, Small], tmp_path: Path
+    capsys: pytest.CaptureFixture[str], directory: Path, stages: dict[str, Small], tmp_path: Path
 ) -> None:
     out = ["--out", tmp_path / "o"]
-    pairs, policy, rm = place / "comparisons.jsonl", place / "policy", place / "helpful"
-    said = verb(capsys, "sft", "--model", rm, "--data", place / "demonstrations.jsonl", *out)
-    assert said == f"{rm}: expected a language model, found a reward model\n"
+    pairs, policy, rm = directory / "comparisons.jsonl", directory / "policy", directory / "helpful"
+    output = verb(capsys, "sft", "--model", rm, "--data", directory / "demonstrations.jsonl", *out)
+    assert output == f"{rm}: expected a language model, found a reward model\n"
     assert "found comparisons" in verb(capsys, "sft", "--model", policy, "--data", pairs, *out, "--dry-run")
     assert "found a Python file" in verb(
-        capsys, "reject", "--model", __file__, "--reward", rm, "--prompts", place / "prompts.jsonl", *out
+        capsys, "reject", "--model", __file__, "--reward", rm, "--prompts", directory / "prompts.jsonl", *out
     )
     stages["tokenizer"].execute(tmp_path / "made")
-    said = verb(capsys, "sft", "--model", tmp_path / "made", "--data", pairs, *out)
-    assert said == f"{tmp_path / 'made'}: expected a language model, but the stage tokenizer left no model\n"
-    said = verb(capsys, "tokenizer", "--data", tmp_path / "made", *out)
-    assert said == f"{tmp_path / 'made'}: expected texts, but the stage tokenizer left no corpus.jsonl\n"
+    output = verb(capsys, "sft", "--model", tmp_path / "made", "--data", pairs, *out)
+    assert output == f"{tmp_path / 'made'}: expected a language model, but the stage tokenizer left no model\n"
+    output = verb(capsys, "tokenizer", "--data", tmp_path / "made", *out)
+    assert output == f"{tmp_path / 'made'}: expected texts, but the stage tokenizer left no corpus.jsonl\n"
     assert not (tmp_path / "o").exists()
 
 
@@ -272,6 +272,6 @@ def test_an_inputs_own_words(capsys: pytest.CaptureFixture[str]) -> None:
     for kind in stage_kinds():
         stage = load_stage(kind)
         assert all(spec.setting is None or spec.setting in stage.config.model_fields for spec in stage.face.inputs)
-    said = " ".join(call(capsys, "evaluate", "--help")[1].replace("│", " ").split())
-    assert "A reward model: a path, or the stage that left it (model); an http address; gold." in said
+    output = " ".join(call(capsys, "evaluate", "--help")[1].replace("│", " ").split())
+    assert "A reward model: a path, or the stage that left it (model); an http address; gold." in output
     assert Input("a", "b", ("texts",)).setting is None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 
 import pytest
-from feedback_cases import Clock, filled, item, said
+from feedback_cases import Clock, filled, item, judgement
 from sqlalchemy import text
 
 from ayni.errors import BadInput
@@ -134,7 +134,7 @@ class TestDialogues:
         assert started == Dialogue(started.id, "week-1", ann, "safety", TIME)
         for number, preferred in ((1, "a"), (2, "b"), (3, "a")):
             turn = self.talk(store, started, f"message {number}")
-            store.record(said(f"s{number}", turn, ann, preferred, safety_a=True, safety_b=True))
+            store.record(judgement(f"s{number}", turn, ann, preferred, safety_a=True, safety_b=True))
         store.end_dialogue(started.id)
         store.end_dialogue(started.id)
         dialogue = store.dialogue(started.id)
@@ -173,11 +173,11 @@ class TestDialogues:
         store.record(Entry("1", first, ann, "skipped"))
         with pytest.raises(BadInput, match="turn 1 is not judged"):
             store.next_prompt(started.id, "And?")
-        store.record(said("2", first, ann))
+        store.record(judgement("2", first, ann))
         store.undo(ann, "3")
         with pytest.raises(BadInput, match="turn 1 is not judged"):
             store.next_prompt(started.id, "And?")
-        store.record(said("4", first, ann, "b"))
+        store.record(judgement("4", first, ann, "b"))
         assert [message.content for message in store.next_prompt(started.id, "And?").dialog] == [
             "Hello",
             "b on Hello",
@@ -197,7 +197,7 @@ class TestDialogues:
         other = Prompt(prompt.id, (Message("user", "Bye"),), source=prompt.source)
         with pytest.raises(BadInput, match="dialogue: this turn said something else before"):
             store.add_turn("form-1", other, "three", "four")
-        store.record(said("1", turn.id, ann))
+        store.record(judgement("1", turn.id, ann))
         with pytest.raises(BadInput, match="prompt: the prompt does not go on from the dialogue"):
             store.add_turn("form-1", Prompt("form-1.2", other.dialog, source=prompt.source), "three", "four")
 
@@ -208,7 +208,7 @@ class TestDialogues:
         turn = self.talk(store, started, "Hello")
         assert store.next_item(ann) is store.next_item(bob) is None
         with pytest.raises(BadInput, match="annotator: only who writes a dialogue judges it"):
-            store.record(said("1", turn, bob))
+            store.record(judgement("1", turn, bob))
         assert store.dialogues(ann) == store.dialogues(ann, "week-1") == [store.dialogue(started.id)]
         assert store.dialogues(bob) == []
 
@@ -216,22 +216,22 @@ class TestDialogues:
         filled(store, item("x"))
         started = store.start_dialogue("week-1", ann)
         first = self.talk(store, started, "Hello")
-        number = store.record(said("1", first, ann, "a"))
+        number = store.record(judgement("1", first, ann, "a"))
         second = self.talk(store, started, "And?")
         kept = r"^dialogue: later turns of the dialogue build on this choice, so it stays$"
         for refused in (
-            lambda: store.record(said("2", first, ann, "b")),
-            lambda: store.record(said("2", first, ann, "a", reason="so")),
+            lambda: store.record(judgement("2", first, ann, "b")),
+            lambda: store.record(judgement("2", first, ann, "a", reason="so")),
             lambda: store.record(Entry("2", first, ann, "skipped")),
             lambda: store.undo(ann, "2"),
         ):
             with pytest.raises(BadInput, match=kept):
                 refused()
         assert [judged.id for judged in store.log()] == [number]
-        assert store.record(said("1", first, ann, "a")) == number, "sent again, it is still acknowledged"
-        store.record(said("3", second, ann, "a"))
-        store.record(said("4", second, ann, "b"))  # nothing builds on the last turn yet
-        store.record(said("5", "x", ann))
+        assert store.record(judgement("1", first, ann, "a")) == number, "sent again, it is still acknowledged"
+        store.record(judgement("3", second, ann, "a"))
+        store.record(judgement("4", second, ann, "b"))  # nothing builds on the last turn yet
+        store.record(judgement("5", "x", ann))
         assert store.judgement(store.undo(ann, "6")).item.id == "x"
         assert store.judgement(store.undo(ann, "7")).item.id == second
         with pytest.raises(BadInput, match=kept):
@@ -245,7 +245,7 @@ class TestDialogues:
             ann = store.enrol("Ann").id
             started = store.start_dialogue("week-1", ann)
             first = self.talk(store, started, "Hello")
-            store.record(said("1", first, ann, "a"))
+            store.record(judgement("1", first, ann, "a"))
             self.talk(store, started, "And?")
             assert store.check() == []
             with store._database.write() as writer:

@@ -26,8 +26,8 @@ def test_nothing_acknowledged_is_lost_or_doubled(new_address: Callable[[], str],
         ann.saved["f" * 32] = (name, choice)
         assert losses(store, outcome) == [f"changed: {ann.name} of {name}", f"lost: {ann.name} of {name}"]
         del ann.saved["f" * 32]
-        who = next(each.id for each in store.annotators() if each.name == ann.name)
+        annotator_id = next(each.id for each in store.annotators() if each.name == ann.name)
         ann.saved |= {submission: (name, choice)}
-        again = replace(store.standing(name, who).entry, submission="again")
+        again = replace(store.standing(name, annotator_id).entry, submission="again")
         store.record(again)
         assert losses(store, outcome) == ["somebody judged an item twice", "nobody was told of again"]

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
-from feedback_cases import filled, item, said
+from feedback_cases import filled, item, judgement
 from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url, text
 from sqlalchemy.exc import DBAPIError
 
@@ -174,7 +174,7 @@ class TestSchema:
     def test_the_database_itself_refuses_changes(self, new_address: Callable[[], str], table: str) -> None:
         with open_store(new_address()) as store:
             filled(store, item("x"))
-            store.record(said("1", "x", store.enrol("Ann").id))
+            store.record(judgement("1", "x", store.enrol("Ann").id))
             for statement in (f"UPDATE {table} SET created_at = ''", f"DELETE FROM {table}"):
                 with pytest.raises(DBAPIError, match=f"{table} are never changed"), store._database.write() as writer:
                     writer.execute(text(statement))

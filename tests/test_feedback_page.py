@@ -12,9 +12,9 @@ from page_visitor import Visitor, echo, item, new_store, person, site
 from panel import Simulated, fill
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import Entry, Gold, shown_swapped
+from ayni.feedback.entries import Entry, GoldCheck, shown_swapped
 from ayni.feedback.page import Measure, check_bind
-from ayni.feedback.page.degrees import CHOICES, DEGREES, number_of, side_of
+from ayni.feedback.page.degrees import CHOICES, CHOICES_BY_LETTER, number_of, side_of
 from ayni.feedback.store import Store, open_store
 from ayni.quality.page_measures import quality_of
 from ayni.records import RATINGS
@@ -34,7 +34,7 @@ def rosa(store: Store) -> Visitor:
 def test_the_eight_choices_are_the_four_degrees_each_way() -> None:
     assert [letter for letter, _ in CHOICES] == list("AAAABBBB")
     assert [rating for _, rating in CHOICES] == [*RATINGS, *reversed(RATINGS)]
-    assert [number for four in DEGREES.values() for number, _, _ in four] == list(range(1, 9))
+    assert [number for four in CHOICES_BY_LETTER.values() for number, _, _ in four] == list(range(1, 9))
     for swapped in (False, True):
         for number, (letter, rating) in enumerate(CHOICES, 1):
             assert number_of(side_of(letter, swapped), rating, swapped) == number
@@ -227,9 +227,9 @@ def test_what_the_models_refuse_is_told_and_the_prompt_kept(store: Store) -> Non
 
     rosa = Visitor(site(store, talk=refuse)).sign_in(store.invite("Rosa"))
     rosa.go("/write?batch=week-1")
-    for prompt, told in (("", "write something first"), ("x" * 8001, "at most 8,000"), ("too long", "shorten it")):
+    for prompt, text in (("", "write something first"), ("x" * 8001, "at most 8,000"), ("too long", "shorten it")):
         assert rosa.send("/write", prompt=prompt, task="safety").status_code == 400
-        assert told in rosa.page.text
+        assert text in rosa.page.text
         assert rosa.page.form("/write").fields["prompt"] == prompt
         assert rosa.page.form("/write").fields["task"] == "safety"
     assert store.dialogues(person(store).id) == []
@@ -276,18 +276,18 @@ def test_the_admin_page_counts_measures_and_invites(tmp_path: Path) -> None:
     def quality(store: Store, batch: str) -> list[Measure]:
         return [Measure("Checks <right>", 0.5, (0.25, 0.75), 2, percent=True), Measure("AC2", None)]
 
-    items = [item("a"), item("b"), item("c", gold=Gold("a"))]
+    items = [item("a"), item("b"), item("c", gold=GoldCheck("a"))]
     with new_store(tmp_path, *items, task_mix={"helpfulness": 1.0}) as store:
         boss = Visitor(site(store, quality=quality)).sign_in(store.invite("Boss", "admin"))
         for n, kind in enumerate(("judged", "flagged")):
             rating = "better" if kind == "judged" else None
             preferred = "a" if kind == "judged" else None
             reason = "torn" if kind == "flagged" else None
-            who = person(store, "Boss").id
-            store.record(Entry(f"s{n}", "ab"[n], who, kind, preferred, rating, reason=reason, seconds=30.0))  # type: ignore[arg-type]
+            annotator_id = person(store, "Boss").id
+            store.record(Entry(f"s{n}", "ab"[n], annotator_id, kind, preferred, rating, reason=reason, seconds=30.0))  # type: ignore[arg-type]
         boss.go("/admin")
-        for told in ("Checks <right>", "50%", "25% to 75%", "AC2", "–", "30 s", "week-1", "1: 0, 2: 1"):
-            assert told in boss.page.text, told
+        for text in ("Checks <right>", "50%", "25% to 75%", "AC2", "–", "30 s", "week-1", "1: 0, 2: 1"):
+            assert text in boss.page.text, text
         boss.send("/admin/invite", name="Inti", role="annotator")
         link = next(str(at["value"]) for tag, at in boss.page.tags if tag == "input" and "readonly" in at)
         inti = Visitor(site(store))
@@ -341,14 +341,14 @@ def test_the_admin_page_lists_annotators_with_their_checks_and_screening(tmp_pat
         fill(store, panel, 0, items=12)
         boss = Visitor(site(store, quality=quality_of)).sign_in(store.invite("Boss", "admin"))
         assert boss.go("/admin").status_code == 200
-        told = " ".join(boss.page.text.split())
-        rows = told[told.index("Median time") :]
+        text = " ".join(boss.page.text.split())
+        rows = text[text.index("Median time") :]
         for name in ("Agreement", "Gold checks right", "Screening"):
             assert name in rows
-        for who, verdict in (("Inti", "passed"), ("Killa<b>", "passed"), ("Coin", "screened out: ")):
-            assert verdict in rows[rows.index(who) :][:120], who
+        for name, verdict in (("Inti", "passed"), ("Killa<b>", "passed"), ("Coin", "screened out: ")):
+            assert verdict in rows[rows.index(name) :][:120], name
         assert "100% of 42" in rows
-        assert "Agreement on the degree (AC2)" in told
+        assert "Agreement on the degree (AC2)" in text
         assert [tag for tag, at in boss.page.tags if tag == "td" and at.get("class") == "remark"] == ["td"] * 4
 
 

@@ -94,10 +94,10 @@ def test_hostile_answers_are_text(site: Site) -> None:
     for tag, at in page.tags:
         assert not [name for name in at if name.startswith("on") or name in ("style", "srcdoc")], tag
     assert not [c for c in html if unicodedata.category(c) in ("Cc", "Cf") and c not in "\n\t\u200c\u200d"]
-    status, said = site.get("/judge?batch=hostile", rosa.cookie)
+    status, reply = site.get("/judge?batch=hostile", rosa.cookie)
     assert status == 200
     for name, value in HEADERS.items():
-        assert f"{name}: {value}".lower() in said.lower()
+        assert f"{name}: {value}".lower() in reply.lower()
 
 
 def test_a_megabyte_is_judged(site: Site) -> None:
@@ -131,8 +131,8 @@ def test_posts_from_other_sites(site: Site, headers: dict[str, str]) -> None:
         "/write",
         "/sign-in",
     ):
-        status, said = site.post(path, body, boss.cookie, extra)
-        assert (status, "set-cookie" in said.lower()) == (403, False)
+        status, reply = site.post(path, body, boss.cookie, extra)
+        assert (status, "set-cookie" in reply.lower()) == (403, False)
     assert (len(site.store.log()), len(site.store.annotators())) == before
     assert site.store.batch("big").closed_at is None
     assert site.get("/admin", boss.cookie)[0] == 200, "still signed in"
@@ -152,9 +152,9 @@ def test_foreign_names(site: Site) -> None:
         assert site.raw(f"{head}Connection: close\r\n\r\n")[0] == 400, head
     forwarded = "X-Forwarded-Host: evil.test\r\nX-Forwarded-Proto: https\r\nForwarded: host=evil.test\r\n"
     origin = f"Origin: http://{site.own}\r\n{forwarded}"
-    status, said = site.post("/admin/invite", "name=Inti&role=annotator", boss.cookie, origin)
-    assert (status, "evil.test" in said) == (200, False)
-    assert f'value="http://{site.own}/sign-in?invitation=' in said, "the link names this page"
+    status, reply = site.post("/admin/invite", "name=Inti&role=annotator", boss.cookie, origin)
+    assert (status, "evil.test" in reply) == (200, False)
+    assert f'value="http://{site.own}/sign-in?invitation=' in reply, "the link names this page"
 
 
 def test_tokens_forged_and_replayed(site: Site) -> None:
@@ -211,18 +211,18 @@ def test_tokens_forged_and_replayed(site: Site) -> None:
 )
 def test_path_tricks(site: Site, target: str) -> None:
     """Sent as they are: no client tidies them up."""
-    status, said = site.get(target, site.person("Rosa").cookie)
-    assert status in (400, 403, 404, 405), said[:300]
-    assert not re.search(r"root:|import |SQLite format", said)
+    status, reply = site.get(target, site.person("Rosa").cookie)
+    assert status in (400, 403, 404, 405), reply[:300]
+    assert not re.search(r"root:|import |SQLite format", reply)
 
 
 def test_lines_cannot_be_put_into_an_answers_head(site: Site) -> None:
     rosa = site.person("Amaru")
     origin = f"Origin: http://{site.own}\r\n"
     body = f"submission={'a' * 32}&batch=x%0D%0ASet-Cookie:%20ayni=evil"
-    status, said = site.post("/undo", body, rosa.cookie, origin)
-    assert (status, "\nset-cookie" in said.lower()) == (303, False)
-    assert "location: /judge?batch=x%0ASet-Cookie" in said
+    status, reply = site.post("/undo", body, rosa.cookie, origin)
+    assert (status, "\nset-cookie" in reply.lower()) == (303, False)
+    assert "location: /judge?batch=x%0ASet-Cookie" in reply
 
 
 def test_what_is_no_http_of_ours(site: Site) -> None:

@@ -14,7 +14,7 @@ from tiny import tokenizer
 from ayni.errors import BadInput
 from ayni.files import write_jsonl
 from ayni.formats.inspect import inspect_data
-from ayni.formats.pairing import Pairing, degree, liked, pairs_of_judgements
+from ayni.formats.pairing import Pairing, liked, pairs_of_judgements, rating_of_lead
 from ayni.formats.reading import detect, read_comparisons, read_demonstrations, read_prompts, scan
 from ayni.records import Judgement, Message, Prompt, to_dict
 
@@ -59,7 +59,7 @@ def test_the_higher_score_is_chosen_with_the_degree_of_the_lead() -> None:
     ],
 )
 def test_degrees(lead: float, rating: str) -> None:
-    assert degree(lead, Pairing()) == rating
+    assert rating_of_lead(lead, Pairing()) == rating
 
 
 def test_equal_scores_give_no_pair_and_are_counted() -> None:
@@ -82,28 +82,28 @@ def test_thumbs_are_compared_with_thumbs_only() -> None:
 
 
 def test_several_judgements_of_one_answer_count_with_their_mean() -> None:
-    said = [*scored(1, 4), Judgement(prompt(), " answer 0 ", 5.0), Judgement(prompt(), "answer 0", 3.0)]
-    (pair,) = pairs_of_judgements(said).comparisons  # (1 + 5 + 3) / 3 against 4
+    judged = [*scored(1, 4), Judgement(prompt(), " answer 0 ", 5.0), Judgement(prompt(), "answer 0", 3.0)]
+    (pair,) = pairs_of_judgements(judged).comparisons  # (1 + 5 + 3) / 3 against 4
     assert (pair.chosen, pair.rejected) == ("answer 1", "answer 0")
-    said.append(Judgement(prompt(), "answer 0", 9.0))
-    (pair,) = pairs_of_judgements(said).comparisons
+    judged.append(Judgement(prompt(), "answer 0", 9.0))
+    (pair,) = pairs_of_judgements(judged).comparisons
     assert (pair.chosen, pair.rejected) == ("answer 0", "answer 1")
 
 
 def test_tasks_and_prompts_are_kept_apart() -> None:
-    said = [*scored(1, of=prompt("a")), *scored(5, of=prompt("b")), *scored(3, of=prompt("a", "safety"))]
-    assert pairs_of_judgements(said).comparisons == []
+    judged = [*scored(1, of=prompt("a")), *scored(5, of=prompt("b")), *scored(3, of=prompt("a", "safety"))]
+    assert pairs_of_judgements(judged).comparisons == []
 
 
 def test_no_prompt_gives_more_pairs_than_the_cap_and_the_seed_draws_them() -> None:
-    said = [*scored(*range(12)), *scored(1, 2, of=prompt("small"))]
-    pairs = pairs_of_judgements(said, Pairing(per_prompt=6))
+    judged = [*scored(*range(12)), *scored(1, 2, of=prompt("small"))]
+    pairs = pairs_of_judgements(judged, Pairing(per_prompt=6))
     assert Counter(c.prompt.id for c in pairs.comparisons) == {"p-Who sings?": 6, "p-small": 1}
     assert pairs.skipped == {"more than 6 pairs of one prompt": 66 - 6}
-    again = pairs_of_judgements(said, Pairing(per_prompt=6))
+    again = pairs_of_judgements(judged, Pairing(per_prompt=6))
     assert again == pairs
     drawn = {
-        tuple((c.chosen, c.rejected) for c in pairs_of_judgements(said, Pairing(6, s)).comparisons) for s in range(8)
+        tuple((c.chosen, c.rejected) for c in pairs_of_judgements(judged, Pairing(6, s)).comparisons) for s in range(8)
     }
     assert len(drawn) > 4
     everything = {(f"answer {b}", f"answer {a}") for a, b in combinations(range(12), 2)}
@@ -241,8 +241,8 @@ def test_real_votes_as_ratings_give_the_same_winners(data_dir: Path, tmp_path: P
 
 
 def test_thousands_of_answers_to_one_prompt_take_no_time() -> None:
-    said = scored(*range(20_000))
-    pairs = pairs_of_judgements(said)
+    judged = scored(*range(20_000))
+    pairs = pairs_of_judgements(judged)
     assert len(pairs.comparisons) == len(set(pairs.origins)) == 6
     assert pairs.skipped.total() == 20_000 * 19_999 // 2 - 6
     lopsided = pairs_of_judgements(scored(1, *[0] * 5000))

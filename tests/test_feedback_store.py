@@ -8,10 +8,10 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from feedback_cases import Clock, check, filled, item, said
+from feedback_cases import Clock, check, filled, item, judgement
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import Entry, Gold, Item, PreferenceBatch, Progress, shown_swapped
+from ayni.feedback.entries import BatchProgress, Entry, GoldCheck, Item, PreferenceBatch, shown_swapped
 from ayni.feedback.records_of import comparisons
 from ayni.feedback.store import Store, open_store
 from ayni.records import Comparison, Message, Prompt
@@ -60,7 +60,7 @@ class TestBatches:
             {"top_p": 0.9, "stop": None},
             overlap=3,
             heldout=True,
-            gold=Gold("b", "better"),
+            gold=GoldCheck("b", "better"),
         )
         store.add_batch(batch, [full, item("second")])
         assert store.batches() == [store.batch("week-1")] == [replace(batch, created_at=TIME)]
@@ -90,7 +90,7 @@ class TestBatches:
             (PreferenceBatch("w"), [item("new", task="maths")], "task: 'maths' is not one of helpfulness, safety"),
             (PreferenceBatch("w"), [item("new/1")], "item: 'new/1' is not a name for it"),
             (PreferenceBatch("w"), [check("new", "c")], "gold.preferred: 'c' is not one of a, b"),
-            (PreferenceBatch("w"), [item("new", gold=Gold("a", "best"))], "gold.rating: 'best' is not one of"),
+            (PreferenceBatch("w"), [item("new", gold=GoldCheck("a", "best"))], "gold.rating: 'best' is not one of"),
             (PreferenceBatch("w"), [replace(item("new"), answer_b="so\x00")], "answer_b: the text has a NUL character"),
             (
                 PreferenceBatch("w"),
@@ -119,7 +119,7 @@ class TestBatches:
 
     def test_a_closed_batch_takes_nothing_more(self, store: Store, ann: str, clock: Clock) -> None:
         filled(store, item("x"), item("y"))
-        number = store.record(said("1", "x", ann))
+        number = store.record(judgement("1", "x", ann))
         clock.go_on(1)
         store.close_batch("week-1")
         closed_at = store.batch("week-1").closed_at
@@ -127,14 +127,14 @@ class TestBatches:
         store.close_batch("week-1")
         assert store.batch("week-1").closed_at == closed_at == TIME.replace("21T", "22T")
         for refused in (
-            lambda: store.record(said("2", "y", ann)),
-            lambda: store.record(said("3", "x", ann, "b")),
+            lambda: store.record(judgement("2", "y", ann)),
+            lambda: store.record(judgement("3", "x", ann, "b")),
             lambda: store.undo(ann, "4"),
             lambda: store.start_dialogue("week-1", ann),
         ):
             with pytest.raises(BadInput, match="batch: batch week-1 is closed"):
                 refused()
-        assert store.record(said("1", "x", ann)) == number, "sent again, it is still acknowledged"
+        assert store.record(judgement("1", "x", ann)) == number, "sent again, it is still acknowledged"
         assert store.next_item(ann) is None
         assert [judged.entry.submission for judged in store.current()] == ["1"]
 
@@ -150,26 +150,26 @@ class TestQueue:
     def test_everybody_gets_everything_once(self, store: Store, ann: str, bob: str) -> None:
         names = {f"i{number}" for number in range(12)}
         filled(store, *(item(name, overlap=2) for name in sorted(names)))
-        for who in (ann, bob):
+        for annotator_id in (ann, bob):
             got = []
-            while (following := store.next_item(who)) is not None:
-                assert store.next_item(who) == following, "asked again, it is the same"
+            while (following := store.next_item(annotator_id)) is not None:
+                assert store.next_item(annotator_id) == following, "asked again, it is the same"
                 got.append(following.id)
-                store.record(said(f"{who}-{following.id}", following.id, who))
+                store.record(judgement(f"{annotator_id}-{following.id}", following.id, annotator_id))
             assert (set(got), len(got)) == (names, 12)
         assert store.progress("week-1").full
 
     def test_fewest_judgements_first(self, store: Store, ann: str, bob: str) -> None:
         filled(store, *(item(f"i{number}", overlap=2) for number in range(4)))
-        store.record(said("1", "i0", ann))
-        store.record(said("2", "i2", ann))
+        store.record(judgement("1", "i0", ann))
+        store.record(judgement("2", "i2", ann))
         cleo = store.enrol("Cleo").id
         seen = []
         for number in range(4):
             following = store.next_item(cleo)
             assert following is not None
             seen.append(following.id)
-            store.record(said(f"c{number}", following.id, cleo))
+            store.record(judgement(f"c{number}", following.id, cleo))
         assert {*seen[:2]} == {"i1", "i3"}
         assert {*seen[2:]} == {"i0", "i2"}
         assert store.next_item(bob).id in {"i1", "i3"}  # the others have two by now
@@ -184,29 +184,29 @@ class TestQueue:
         store.record(Entry("1", "x", ann, "skipped"))
         store.record(Entry("2", "y", ann, "flagged", reason="not English"))
         assert store.next_item(ann) is None
-        store.record(said("3", store.next_item(bob).id, bob))
-        store.record(said("4", store.next_item(bob).id, bob))
+        store.record(judgement("3", store.next_item(bob).id, bob))
+        store.record(judgement("4", store.next_item(bob).id, bob))
         assert store.next_item(bob) is None
-        assert store.progress("week-1") == Progress(2, 2, 2, 1, 1, by_annotator={"Bob": 2})
+        assert store.progress("week-1") == BatchProgress(2, 2, 2, 1, 1, by_annotator={"Bob": 2})
 
     def test_a_check_comes_at_its_position_to_everybody(self, store: Store, ann: str, bob: str) -> None:
         names = ("i0", "i1", "i3", "i4")
         i0, i1, i3, i4 = (item(name, overlap=2) for name in names)
         filled(store, i0, i1, check("c2"), i3, i4)
-        for who in (ann, bob):
+        for annotator_id in (ann, bob):
             got = []
-            while (following := store.next_item(who)) is not None and len(got) < 3:
+            while (following := store.next_item(annotator_id)) is not None and len(got) < 3:
                 got.append(following.id)
-                store.record(said(f"{who}-{following.id}", following.id, who))
+                store.record(judgement(f"{annotator_id}-{following.id}", following.id, annotator_id))
             assert got.index("c2") == 2
         assert store.progress("week-1").beyond == 0, "a check is for everybody"
 
     def test_no_check_for_who_has_no_work_and_a_wanted_one_last(self, store: Store, ann: str, bob: str) -> None:
         filled(store, item("i0"), check("c9"))
         assert store.next_item(ann).id == "i0"
-        store.record(said("1", "i0", ann))
+        store.record(judgement("1", "i0", ann))
         assert store.next_item(ann).id == "c9"
-        store.record(said("2", "c9", ann))
+        store.record(judgement("2", "c9", ann))
         assert store.next_item(ann) is store.next_item(bob) is None
 
     def test_the_oldest_open_batch_first(self, store: Store, ann: str, clock: Clock) -> None:
@@ -221,13 +221,13 @@ class TestQueue:
 
     def test_who_may_ask(self, store: Store, ann: str) -> None:
         store.retire(ann)
-        for who, batch, what in (
+        for annotator_id, batch, what in (
             ("nobody", None, "nobody has the id"),
             (ann, None, "Ann is retired"),
             (store.enrol("Bob").id, "w", "there is no batch 'w'"),
         ):
             with pytest.raises(BadInput, match=what):
-                store.next_item(who, batch)
+                store.next_item(annotator_id, batch)
 
     def test_the_order_shown_is_a_fair_coin_that_stays(self) -> None:
         swapped = [shown_swapped(f"item-{number}", "ann") for number in range(1000)]
@@ -250,7 +250,7 @@ class TestJudging:
 
     def test_sent_twice_is_one(self, store: Store, ann: str, bob: str) -> None:
         filled(store, item("x"), item("y"))
-        entry = said("s", "x", ann, seconds=1.0)
+        entry = judgement("s", "x", ann, seconds=1.0)
         number = store.record(entry)
         assert store.record(entry) == number
         assert store.record(replace(entry, seconds=2.0)) == number, "a clock may have run on"
@@ -269,20 +269,20 @@ class TestJudging:
 
     def test_corrections_are_new_rows(self, store: Store, ann: str) -> None:
         filled(store, item("x"))
-        first = store.record(said("1", "x", ann, "a"))
-        second = store.record(said("2", "x", ann, "b"))
+        first = store.record(judgement("1", "x", ann, "a"))
+        second = store.record(judgement("2", "x", ann, "b"))
         third = store.record(Entry("3", "x", ann, "skipped"))
         assert [judged.replaces for judged in store.log()] == [None, first, second]
         assert [judged.id for judged in store.current()] == [third]
-        assert store.progress("week-1") == Progress(1, 1, 0, 1, 0)
-        assert store.record(said("1", "x", ann, "a")) == first, "sent again, a corrected one changes nothing"
+        assert store.progress("week-1") == BatchProgress(1, 1, 0, 1, 0)
+        assert store.record(judgement("1", "x", ann, "a")) == first, "sent again, a corrected one changes nothing"
         assert [judged.id for judged in store.current()] == [third]
 
     def test_undo_takes_back_the_last_that_stands(self, store: Store, ann: str, bob: str) -> None:
         filled(store, item("x", overlap=2), item("y"))
-        store.record(said("1", "x", ann))
-        store.record(said("2", "y", ann, swapped=True, source="village"))
-        store.record(said("3", "x", bob))
+        store.record(judgement("1", "x", ann))
+        store.record(judgement("2", "y", ann, swapped=True, source="village"))
+        store.record(judgement("3", "x", bob))
         number = store.undo(ann, "u1")
         assert store.undo(ann, "u1") == number
         withdrawn = store.judgement(number)
@@ -290,8 +290,8 @@ class TestJudging:
         assert store.judgement(withdrawn.replaces).entry.submission == "2"
         assert [judged.entry.submission for judged in store.current()] == ["1", "3"]
         with pytest.raises(BadInput, match="submission: this judgement was taken back; load the page again"):
-            store.record(said("2", "y", ann, swapped=True, source="village"))
-        again = store.record(said("4", "y", ann, "b"))
+            store.record(judgement("2", "y", ann, swapped=True, source="village"))
+        again = store.record(judgement("4", "y", ann, "b"))
         assert store.judgement(again).replaces is None, "what was withdrawn is not corrected"
         assert [store.judgement(store.undo(ann, name)).item.id for name in ("u2", "u3")] == ["y", "x"]
         assert store.undo(ann, "u4") is None
@@ -300,13 +300,13 @@ class TestJudging:
         with pytest.raises(BadInput, match="submission"):
             store.undo(bob, "u1")
         with pytest.raises(BadInput, match="submission"):
-            store.record(said("u1", "y", ann))
+            store.record(judgement("u1", "y", ann))
 
     def test_a_correction_counts_as_new_when_undone(self, store: Store, ann: str) -> None:
         filled(store, item("x"), item("y"))
-        store.record(said("1", "x", ann))
-        store.record(said("2", "y", ann))
-        store.record(said("3", "x", ann, "b"))
+        store.record(judgement("1", "x", ann))
+        store.record(judgement("2", "y", ann))
+        store.record(judgement("3", "x", ann, "b"))
         store.undo(ann, "u")
         assert [judged.entry.submission for judged in store.current()] == ["2"]
         assert store.next_item(ann).id == "x"
@@ -314,12 +314,12 @@ class TestJudging:
     def test_of_one_item_and_the_last(self, store: Store, ann: str, bob: str) -> None:
         filled(store, item("x", overlap=2), item("y"))
         assert store.last(ann) is store.standing("x", ann) is None
-        store.record(said("1", "x", ann))
-        store.record(said("2", "y", ann))
-        store.record(said("3", "x", bob))
+        store.record(judgement("1", "x", ann))
+        store.record(judgement("2", "y", ann))
+        store.record(judgement("3", "x", bob))
         assert store.standing("x", ann) == store.current()[0]
         assert store.last(ann) == store.current()[1]
-        store.record(said("4", "x", ann, "b"))
+        store.record(judgement("4", "x", ann, "b"))
         assert store.last(ann) == store.standing("x", ann) == store.judgement(4)
         store.undo(ann, "u")
         assert store.standing("x", ann) is None
@@ -329,7 +329,7 @@ class TestJudging:
         long = [replace(item(f"i{n}", task="safety"), answer_a="a" * 1_000_000, answer_b="b" * 999_999) for n in "0123"]
         filled(store, *long, check("c"))
         for number, each in enumerate(store.items("week-1")):
-            store.record(said(str(number), each.id, ann, safety_a=True, safety_b=True))
+            store.record(judgement(str(number), each.id, ann, safety_a=True, safety_b=True))
         whole = store.current()
         tracemalloc.start()
         light = store.current("week-1", texts=False)
@@ -344,8 +344,8 @@ class TestJudging:
     def test_what_stands_by_batch_and_annotator(self, store: Store, ann: str, bob: str) -> None:
         filled(store, item("x", overlap=2), batch="one")
         filled(store, item("y"), batch="two")
-        for submission, name, who in (("1", "x", ann), ("2", "y", bob), ("3", "x", bob)):
-            store.record(said(submission, name, who))
+        for submission, name, annotator_id in (("1", "x", ann), ("2", "y", bob), ("3", "x", bob)):
+            store.record(judgement(submission, name, annotator_id))
         assert [judged.id for judged in store.current("one")] == [1, 3]
         assert [judged.id for judged in store.current(annotator_id=bob)] == [2, 3]
         assert [judged.id for judged in store.current("one", bob)] == [3]
@@ -385,34 +385,34 @@ class TestJudging:
     ) -> None:
         filled(store, item("x", task=task))
         with pytest.raises(BadInput) as error:
-            store.record(replace(said("s", "x", ann), **fields))
+            store.record(replace(judgement("s", "x", ann), **fields))
         assert str(error.value).startswith(what)
         assert store.log() == []
         assert store.next_item(ann).id == "x"
 
     def test_who_retires_judges_no_more(self, store: Store, ann: str) -> None:
         filled(store, item("x"), item("y"))
-        number = store.record(said("1", "x", ann))
+        number = store.record(judgement("1", "x", ann))
         store.retire(ann)
-        assert store.record(said("1", "x", ann)) == number
+        assert store.record(judgement("1", "x", ann)) == number
         with pytest.raises(BadInput, match="annotator: Ann is retired"):
-            store.record(said("2", "y", ann))
+            store.record(judgement("2", "y", ann))
         with pytest.raises(BadInput, match="annotator: Ann is retired"):
             store.undo(ann, "u")
         assert [judged.annotator for judged in store.current()] == ["Ann"]
 
     def test_progress(self, store: Store, ann: str, bob: str) -> None:
         filled(store, item("x", overlap=2), item("y"), check("c"))
-        assert store.progress("week-1") == Progress(3, 4, 0, 0, 0)
+        assert store.progress("week-1") == BatchProgress(3, 4, 0, 0, 0)
         assert (store.done("week-1"), store.done("w")) == ((0, 4), (0, 0))
         assert not store.progress("week-1").full
-        store.record(said("1", "x", ann))
-        store.record(said("2", "y", ann))
-        store.record(said("3", "y", bob))
-        assert store.progress("week-1") == Progress(3, 4, 2, 0, 0, beyond=1, by_annotator={"Ann": 2, "Bob": 1})
+        store.record(judgement("1", "x", ann))
+        store.record(judgement("2", "y", ann))
+        store.record(judgement("3", "y", bob))
+        assert store.progress("week-1") == BatchProgress(3, 4, 2, 0, 0, beyond=1, by_annotator={"Ann": 2, "Bob": 1})
         assert store.done("week-1") == (2, 4)
-        store.record(said("4", "x", bob))
-        store.record(said("5", "c", bob))
+        store.record(judgement("4", "x", bob))
+        store.record(judgement("5", "c", bob))
         store.undo(bob, "u")
         assert store.progress("week-1").done == 3
         with pytest.raises(BadInput, match="there is no batch 'w'"):
@@ -428,12 +428,12 @@ class TestComparisons:
             check("c"),
             item("k"),
         )
-        store.record(said("1", "h", ann, "b", rating="slightly_better"))
-        store.record(said("2", "s", ann, "a", safety_a=True, safety_b=False, source="ai:judge"))
-        store.record(said("3", "c", ann))
+        store.record(judgement("1", "h", ann, "b", rating="slightly_better"))
+        store.record(judgement("2", "s", ann, "a", safety_a=True, safety_b=False, source="ai:judge"))
+        store.record(judgement("3", "c", ann))
         store.record(Entry("4", "k", ann, "skipped"))
-        store.record(said("5", "h", bob, "a", safety_a=False, safety_b=False))
-        store.record(said("6", "s", bob, "b", safety_a=True, safety_b=True))
+        store.record(judgement("5", "h", bob, "a", safety_a=False, safety_b=False))
+        store.record(judgement("6", "s", bob, "b", safety_a=True, safety_b=True))
         h, s = store.item("h"), store.item("s")
         ours = {"batch": "week-1", "annotator": "Ann", "source": "person"}
         safe = {"task": "safety", **ours}

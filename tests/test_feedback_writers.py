@@ -11,7 +11,7 @@ from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 import pytest
-from feedback_cases import filled, item, said
+from feedback_cases import filled, item, judgement
 from sqlalchemy import text
 
 from ayni.errors import AyniError, NoRoom
@@ -30,9 +30,9 @@ def processes() -> ForkServerContext:
 def work(address: str, name: str, acknowledged: Connection) -> None:
     """Judges all there is, sends every fourth form twice, and tells what was acknowledged."""
     with open_store(address) as store:
-        who = store.enrol(name).id
-        while (following := store.next_item(who, "week-1")) is not None:
-            entry = said(f"{name}-{following.id}", following.id, who)
+        annotator_id = store.enrol(name).id
+        while (following := store.next_item(annotator_id, "week-1")) is not None:
+            entry = judgement(f"{name}-{following.id}", following.id, annotator_id)
             number = store.record(entry)
             if number % 4 == 0:
                 assert store.record(entry) == number
@@ -40,20 +40,20 @@ def work(address: str, name: str, acknowledged: Connection) -> None:
         acknowledged.send(None)
 
 
-def whole(store: Store, acknowledged: dict[str, int], unheard: int = 0) -> None:
-    """All that was acknowledged is there under its id, once, and at most `unheard` more."""
+def whole(store: Store, acknowledged: dict[str, int], unacknowledged: int = 0) -> None:
+    """All that was acknowledged is there under its id, once, and at most `unacknowledged` more."""
     assert store.check() == []
     log = {judged.entry.submission: judged.id for judged in store.log()}
     assert len(log) == len(store.log())
     assert log.items() >= acknowledged.items()
-    assert len(log) - len(acknowledged) <= unheard
+    assert len(log) - len(acknowledged) <= unacknowledged
 
 
 class TestProcesses:
     def test_several_open_a_new_store_and_write_at_once(
         self, new_address: Callable[[], str], processes: ForkServerContext
     ) -> None:
-        address, heard = new_address(), dict[str, int]()
+        address, acknowledged = new_address(), dict[str, int]()
         started = []
         for name in ("Ann", "Bob", "Cleo"):
             ours, theirs = processes.Pipe()
@@ -62,18 +62,18 @@ class TestProcesses:
             theirs.close()
             started.append((process, ours))
         for process, ours in started:
-            while (told := ours.recv()) is not None:
-                heard[told[0]] = told[1]
+            while (received := ours.recv()) is not None:
+                acknowledged[received[0]] = received[1]
             process.join()
             assert process.exitcode == 0
         with open_store(address) as store:
-            whole(store, heard)
+            whole(store, acknowledged)
             progress = store.progress("week-1")
             assert progress.full
-            assert progress.done + progress.beyond == len(heard)
+            assert progress.done + progress.beyond == len(acknowledged)
 
     def test_killed_at_any_moment(self, new_address: Callable[[], str], processes: ForkServerContext) -> None:
-        address, heard, kills = new_address(), dict[str, int](), 0
+        address, acknowledged, kills = new_address(), dict[str, int](), 0
         with open_store(address) as store:
             filled(store, *(item(f"i{number}", overlap=2) for number in range(10 * ITEMS)))  # more than anybody gets to
             for patience in (7, 3, 12):
@@ -87,15 +87,15 @@ class TestProcesses:
                 for process, ours in started:
                     for _ in range(patience):
                         submission, number = ours.recv()
-                        heard[submission] = number
+                        acknowledged[submission] = number
                     process.kill()
                     kills += 1
                 for process, ours in started:
                     process.join()
                     assert process.exitcode == -9, "still at work"
-                    heard |= dict(rest(ours))
-                whole(store, heard, unheard=kills)
-            assert len(heard) >= 44
+                    acknowledged |= dict(rest(ours))
+                whole(store, acknowledged, unacknowledged=kills)
+            assert len(acknowledged) >= 44
 
     @pytest.mark.parametrize(("failpoint", "kept"), [("store-written", 0), ("store-committed", 1)])
     def test_killed_before_and_after_the_commit(
@@ -105,14 +105,14 @@ class TestProcesses:
         with open_store(address) as store:
             filled(store, item("x"), item("y"))
             ann = store.enrol("Ann").id
-            first = store.record(said("1", "y", ann))
+            first = store.record(judgement("1", "y", ann))
             process = processes.Process(target=record_and_die, args=(address, ann, failpoint))
             process.start()
             process.join()
             assert process.exitcode == -9
             assert [judged.entry.submission for judged in store.log()] == ["1", "2"][: 1 + kept]
             assert store.check() == []
-            number = store.record(said("2", "x", ann))
+            number = store.record(judgement("2", "x", ann))
             assert number > first
             whole(store, {"1": first, "2": number})
 
@@ -130,35 +130,35 @@ def open_and_work(address: str, name: str, acknowledged: Connection) -> None:
 def record_and_die(address: str, annotator_id: str, failpoint: str) -> None:
     with open_store(address) as store:
         os.environ["AYNI_FAILPOINT"] = f"kill:{failpoint}"
-        store.record(said("2", "x", annotator_id))
+        store.record(judgement("2", "x", annotator_id))
 
 
 def rest(pipe: Connection) -> list[tuple[str, int]]:
     """What was said before the other end died."""
-    told = []
+    received = []
     try:
         while True:
-            told.append(pipe.recv())
+            received.append(pipe.recv())
     except EOFError:
-        return told
+        return received
 
 
 class TestThreads:
     def test_eight_threads_of_one_store(self, new_address: Callable[[], str]) -> None:
-        def judge_all(who: str) -> dict[str, int]:
-            heard = {}
-            while (following := store.next_item(who)) is not None:
-                entry = said(f"{who}-{following.id}", following.id, who)
-                heard[entry.submission] = store.record(entry)
-                assert store.record(entry) == heard[entry.submission]
-            return heard
+        def judge_all(annotator_id: str) -> dict[str, int]:
+            acknowledged = {}
+            while (following := store.next_item(annotator_id)) is not None:
+                entry = judgement(f"{annotator_id}-{following.id}", following.id, annotator_id)
+                acknowledged[entry.submission] = store.record(entry)
+                assert store.record(entry) == acknowledged[entry.submission]
+            return acknowledged
 
         with open_store(new_address()) as store:
             filled(store, *(item(f"i{number}", overlap=3) for number in range(ITEMS)))
             people = [store.enrol(f"n{number}").id for number in range(8)]
             with ThreadPoolExecutor(8) as pool:
-                heard = {key: number for part in pool.map(judge_all, people) for key, number in part.items()}
-            whole(store, heard)
+                acknowledged = {key: number for part in pool.map(judge_all, people) for key, number in part.items()}
+            whole(store, acknowledged)
             progress = store.progress("week-1")
             assert progress.done == progress.wanted == 3 * ITEMS
             assert progress.beyond <= ITEMS, "they seldom meet"
@@ -166,7 +166,7 @@ class TestThreads:
     def test_one_form_sent_by_many_threads(self, new_address: Callable[[], str]) -> None:
         with open_store(new_address()) as store:
             filled(store, item("x"))
-            entry = said("1", "x", store.enrol("Ann").id)
+            entry = judgement("1", "x", store.enrol("Ann").id)
             with ThreadPoolExecutor(8) as pool:
                 numbers = list(pool.map(lambda _: store.record(entry), range(24)))
             whole(store, {"1": numbers[0]})
@@ -178,7 +178,9 @@ class TestThreads:
             ann = store.enrol("Ann").id
 
             def act(number: int) -> int | None:
-                return store.undo(ann, f"u{number}") if number % 3 == 2 else store.record(said(f"{number}", "x", ann))
+                return (
+                    store.undo(ann, f"u{number}") if number % 3 == 2 else store.record(judgement(f"{number}", "x", ann))
+                )
 
             with ThreadPoolExecutor(8) as pool:
                 acts = list(pool.map(act, range(24)))
@@ -209,41 +211,41 @@ class TestTrouble:
             with store._database.read() as connection:
                 pages = connection.exec_driver_sql("PRAGMA page_count").scalar()
                 connection.exec_driver_sql(f"PRAGMA max_page_count={pages + 4}")
-            heard, failed = {}, None
+            acknowledged, failed = {}, None
             for number in range(ITEMS):
-                entry = said(f"s{number}", f"i{number}", ann, reason="because " * 200)
+                entry = judgement(f"s{number}", f"i{number}", ann, reason="because " * 200)
                 try:
-                    heard[entry.submission] = store.record(entry)
+                    acknowledged[entry.submission] = store.record(entry)
                 except NoRoom as error:
                     if "no space left" not in str(error):
                         raise
                     failed = entry
                     break
             assert failed is not None
-            whole(store, heard)
+            whole(store, acknowledged)
             with store._database.read() as connection:
                 connection.exec_driver_sql("PRAGMA max_page_count=1000000")
-            heard[failed.submission] = store.record(failed)
-            whole(store, heard)
+            acknowledged[failed.submission] = store.record(failed)
+            whole(store, acknowledged)
 
     def test_a_store_locked_by_another_program(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("ayni.feedback.database.WAIT", 0.05)
+        monkeypatch.setattr("ayni.feedback.database.LOCK_WAIT", 0.05)
         path = str(tmp_path / "s.db")
         with open_store(path) as store, open_store(path) as other:
             filled(store, item("x"))
             ann = store.enrol("Ann").id
-            told = r"s\.db: the database failed \(database is locked\); try again$"
-            with other._database.write(), pytest.raises(AyniError, match=told):
-                store.record(said("1", "x", ann))
-            assert store.record(said("1", "x", ann)) == 1
+            message = r"s\.db: the database failed \(database is locked\); try again$"
+            with other._database.write(), pytest.raises(AyniError, match=message):
+                store.record(judgement("1", "x", ann))
+            assert store.record(judgement("1", "x", ann)) == 1
 
     def test_lost_connections(self, new_postgresql: Callable[[], str]) -> None:
         with open_store(new_postgresql()) as store:
             filled(store, item("x"), item("y"))
             ann = store.enrol("Ann").id
-            number = store.record(said("1", "x", ann))
+            number = store.record(judgement("1", "x", ann))
             cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid = pg_backend_pid()"
             with pytest.raises(AyniError, match="the database failed"), store._database.write() as connection:
                 connection.execute(text(cut))
             assert store.next_item(ann).id == "y"
-            assert store.record(said("1", "x", ann)) == number
+            assert store.record(judgement("1", "x", ann)) == number

@@ -61,9 +61,9 @@ def test_another_file_is_not_taken(
 ) -> None:
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", registry(tmp_path, member, b"evil"))
     assert fetch_axe.main(tmp_path / "axe.min.js") == 1
-    told = capsys.readouterr().err
-    assert what in told
-    assert told.count("\n") == 1
+    line = capsys.readouterr().err
+    assert what in line
+    assert line.count("\n") == 1
     assert not (tmp_path / "axe.min.js").exists()
 
 
@@ -72,6 +72,6 @@ def test_no_network_is_one_line(
 ) -> None:
     monkeypatch.setenv("NPM_CONFIG_REGISTRY", (tmp_path / "nothing").as_uri())
     assert fetch_axe.main(tmp_path / "axe.min.js") == 1
-    told = capsys.readouterr().err
-    assert told.startswith("axe-core 4.14.1 cannot be fetched: ")
-    assert told.endswith(f"; put its axe.min.js at {tmp_path}/axe.min.js\n")
+    line = capsys.readouterr().err
+    assert line.startswith("axe-core 4.14.1 cannot be fetched: ")
+    assert line.endswith(f"; put its axe.min.js at {tmp_path}/axe.min.js\n")

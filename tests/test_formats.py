@@ -28,18 +28,18 @@ def dialog(*messages: tuple[str, str]) -> Dialog:
     return tuple(Message(role, content) for role, content in messages)
 
 
-def said(*messages: tuple[str, str]) -> list[dict[str, str]]:
+def turns(*messages: tuple[str, str]) -> list[dict[str, str]]:
     return [{"role": role, "content": content} for role, content in messages]
 
 
 HI_HO = dialog(("user", "hi"), ("assistant", "ho"))
 DEMONSTRATIONS: list[tuple[str, dict[str, Any], Dialog]] = [
-    ("demonstration", {"dialog": said(("user", "hi"), ("assistant", "ho"))}, HI_HO),
-    ("messages", {"messages": said(("user", "hi"), ("assistant", "ho"))}, HI_HO),
+    ("demonstration", {"dialog": turns(("user", "hi"), ("assistant", "ho"))}, HI_HO),
+    ("messages", {"messages": turns(("user", "hi"), ("assistant", "ho"))}, HI_HO),
     ("prompt_completion", {"prompt": "hi", "completion": "ho"}, HI_HO),
     (
         "prompt_completion",
-        {"prompt": said(("system", "s"), ("user", "hi")), "completion": said(("assistant", "ho"))},
+        {"prompt": turns(("system", "s"), ("user", "hi")), "completion": turns(("assistant", "ho"))},
         dialog(("system", "s"), *(("user", "hi"), ("assistant", "ho"))),
     ),
     ("alpaca", {"instruction": "hi", "input": "", "output": "ho"}, HI_HO),
@@ -72,17 +72,17 @@ def test_demonstrations(tmp_path: Path, name: str, row: dict[str, Any], expected
 
 
 COMPARISONS: list[tuple[str, dict[str, Any]]] = [
-    ("comparison", {"prompt": {"id": "p", "dialog": said(("user", "hi"))}, "chosen": "ho", "rejected": "no"}),
+    ("comparison", {"prompt": {"id": "p", "dialog": turns(("user", "hi"))}, "chosen": "ho", "rejected": "no"}),
     ("pairs", {"prompt": "hi", "chosen": "ho", "rejected": "no", "score_chosen": 9}),
     (
         "pairs",
-        {"prompt": said(("user", "hi")), "chosen": said(("assistant", "ho")), "rejected": said(("assistant", "no"))},
+        {"prompt": turns(("user", "hi")), "chosen": turns(("assistant", "ho")), "rejected": turns(("assistant", "no"))},
     ),
     (
         "pairs",
         {
-            "chosen": said(("user", "hi"), ("assistant", "ho")),
-            "rejected": said(("user", "hi"), ("assistant", "no")),
+            "chosen": turns(("user", "hi"), ("assistant", "ho")),
+            "rejected": turns(("user", "hi"), ("assistant", "no")),
         },
     ),
     (
@@ -155,8 +155,8 @@ def test_our_records_come_back_as_written(tmp_path: Path) -> None:
     }
     for kind, record in records.items():
         write_jsonl(tmp_path / f"{kind}.jsonl", [to_dict(record)])
-        reading = scan(tmp_path / f"{kind}.jsonl")
-        assert (reading.kind, reading.records) == (kind, [record])
+        scanned = scan(tmp_path / f"{kind}.jsonl")
+        assert (scanned.kind, scanned.records) == (kind, [record])
 
 
 @pytest.mark.parametrize(
@@ -175,11 +175,11 @@ def test_pandalm_votes_become_degrees(tmp_path: Path, votes: tuple[int, int, int
     row = {"instruction": "hi", "response1": "one", "response2": "two", "cmp_key": "a_b"}
     row |= {f"annotator{n}": vote for n, vote in enumerate(votes, 1)}  # type: ignore[dict-item]
     write_jsonl(tmp_path / "data.jsonl", [row, {**row, "annotator1": 1, "annotator2": 1, "annotator3": 1}])
-    reading = scan(tmp_path / "data.jsonl", "comparisons")
+    scanned = scan(tmp_path / "data.jsonl", "comparisons")
     if rating is None:
-        assert reading.skipped == {"a tie": 1}
+        assert scanned.skipped == {"a tie": 1}
         return
-    first = reading.records[0]
+    first = scanned.records[0]
     winner = max((1, 2), key=votes.count)
     assert first.rating == rating
     assert first.chosen == ("one", "two")[winner - 1]
@@ -198,9 +198,9 @@ def test_hh_leaves_out_only_what_it_says(tmp_path: Path) -> None:
             {"chosen": f"{start} yes", "rejected": f"{start} yes"},
         ],
     )
-    reading = scan(tmp_path / "data.jsonl")
-    assert [record.rejected for record in reading.records] == ["no\nHuman: inside a line"]
-    assert reading.skipped == {
+    scanned = scan(tmp_path / "data.jsonl")
+    assert [record.rejected for record in scanned.records] == ["no\nHuman: inside a line"]
+    assert scanned.skipped == {
         "a turn is empty": 1,
         "speakers do not alternate": 1,
         "the transcripts differ before the last answer": 1,
@@ -231,9 +231,9 @@ def test_a_tree_gives_pairs_prompts_and_its_best_path(tmp_path: Path) -> None:
 def test_prompts_from_other_records_come_once_each_with_stable_ids(tmp_path: Path) -> None:
     rows = [{"prompt": p, "chosen": "ho", "rejected": r} for p, r in (("hi", "no"), ("hi", "nay"), ("hey", "no"))]
     write_jsonl(tmp_path / "data.jsonl", rows)
-    reading = scan(tmp_path / "data.jsonl", "prompts")
-    assert [prompt.id for prompt in reading.records] == ["data-0", "data-2"]
-    assert reading.skipped == {"the same prompt again": 1}
+    scanned = scan(tmp_path / "data.jsonl", "prompts")
+    assert [prompt.id for prompt in scanned.records] == ["data-0", "data-2"]
+    assert scanned.skipped == {"the same prompt again": 1}
     write_jsonl(tmp_path / "asked.jsonl", [{"prompt": "hi"}, {"prompt": "hi", "task": "safety", "category": "c"}])
     asked = read_prompts(tmp_path / "asked.jsonl")
     assert [(prompt.id, prompt.task, prompt.category) for prompt in asked] == [
@@ -246,7 +246,7 @@ def test_directories_are_read_in_name_order(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(json.dumps([{"instruction": "2", "output": "x"}]))
     write_jsonl(tmp_path / "a.jsonl", [{"prompt": "1", "completion": "x"}])
     (tmp_path / "sub").mkdir()
-    write_jsonl(tmp_path / "sub" / "c.jsonl", [{"messages": said(("user", "3"), ("assistant", "x"))}])
+    write_jsonl(tmp_path / "sub" / "c.jsonl", [{"messages": turns(("user", "3"), ("assistant", "x"))}])
     (tmp_path / "LICENSE").write_text("not data")
     assert [record.dialog[0].content for record in read_demonstrations(tmp_path)] == ["1", "2", "3"]
     assert [prompt.id for prompt in read_prompts(tmp_path)] == ["a-0", "b-0", "c-0"]
@@ -337,9 +337,9 @@ REAL = [
 
 @pytest.mark.parametrize(("file", "name", "kind", "count", "skipped"), REAL)
 def test_real_files(data_dir: Path, file: str, name: str, kind: str, count: int, skipped: dict[str, int]) -> None:
-    reading = scan(data_dir / file)
-    assert (reading.format, reading.kind, len(reading.records)) == (name, kind, count)
-    assert reading.skipped == skipped
+    scanned = scan(data_dir / file)
+    assert (scanned.format, scanned.kind, len(scanned.records)) == (name, kind, count)
+    assert scanned.skipped == skipped
     prompts = read_prompts(data_dir / file)
     assert len({prompt.id for prompt in prompts}) == len(prompts) > 100
 

@@ -90,8 +90,8 @@ def test_anything_anywhere(folder: Path, name: str, data: st.DataObject) -> None
     path = folder / "data.json"
     path.write_text(json.dumps([*sound, row]), encoding="utf-8")
     try:
-        reading = scan(path, strict=False)
-        records = reading.records + scan(path, "comparisons", strict=False).records
+        scanned = scan(path, strict=False)
+        records = scanned.records + scan(path, "comparisons", strict=False).records
     except BadInput:
         return  # one line by construction (ayni.errors)
     for record in records:
@@ -100,7 +100,7 @@ def test_anything_anywhere(folder: Path, name: str, data: st.DataObject) -> None
             assert record.chosen.strip()
         elif isinstance(record, Judgement):
             assert (record.score is None) != (record.label is None)
-    for error in reading.errors:
+    for error in scanned.errors:
         assert str(error).startswith(f"{path}:1: ")
         assert "\n" not in str(error)
 

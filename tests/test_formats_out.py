@@ -61,8 +61,8 @@ def test_trl_rows_are_messages_with_a_margin(tmp_path: Path) -> None:
     assert {tuple(row) for row in rows} == {("prompt", "chosen", "rejected", "margin")}
     found = again(tmp_path, rows)
     assert detect(tmp_path / "out.jsonl").name == "pairs"
-    said = [(c.prompt.dialog, c.chosen, c.rejected, c.margin) for c in found]
-    assert said == [(c.prompt.dialog, c.chosen, c.rejected, m) for c, m in zip(MANY, (2, 0.5, 0, 0), strict=True)]
+    kept = [(c.prompt.dialog, c.chosen, c.rejected, c.margin) for c in found]
+    assert kept == [(c.prompt.dialog, c.chosen, c.rejected, m) for c, m in zip(MANY, (2, 0.5, 0, 0), strict=True)]
 
 
 def test_trl_rows_without_degrees_have_no_margin() -> None:

@@ -154,9 +154,9 @@ def test_bad_label_studio(tmp_path: Path, case: str) -> None:
 )
 def test_pairs_that_teach_nothing_are_left_out(tmp_path: Path, other: str, reason: str) -> None:
     path = one_file(tmp_path, TASK, changed(TASK, data={**DATA, "answer2": other}))
-    reading = scan(path)
-    assert len(reading.records) == 2
-    assert reading.skipped[reason] == 2
+    scanned = scan(path)
+    assert len(scanned.records) == 2
+    assert scanned.skipped[reason] == 2
 
 
 # Argilla
@@ -170,30 +170,30 @@ def ranks(*order: int) -> list[dict[str, Any]]:
     return [{"rank": rank, "value": f"response-{n}"} for n, rank in enumerate(order, 1)]
 
 
-def v1(fields: dict[str, Any], *said: tuple[str | None, dict[str, Any], str]) -> dict[str, Any]:
+def v1(fields: dict[str, Any], *answers: tuple[str | None, dict[str, Any], str]) -> dict[str, Any]:
     responses = [
         {"user_id": user, "values": {q: {"value": v} for q, v in values.items()}, "status": status}
-        for user, values, status in said
+        for user, values, status in answers
     ]
     return {"fields": fields, "metadata": {}, "responses": responses, "suggestions": [], "external_id": None}
 
 
 def v2(fields: dict[str, Any], **questions: list[tuple[Any, str]]) -> dict[str, Any]:
-    responses = {q: [{"value": value, "user_id": user} for value, user in said] for q, said in questions.items()}
+    responses = {q: [{"value": value, "user_id": user} for value, user in answers] for q, answers in questions.items()}
     return {"id": "1", "fields": fields, "metadata": {}, "suggestions": {}, "responses": responses, "vectors": {}}
 
 
 def flat(fields: dict[str, Any], question: str, values: list[Any], status: list[str] | None = None) -> dict[str, Any]:
     users = [ANNA, BEN, CARA][: len(values)]
-    said = {"": values, ".users": users, ".status": status or ["submitted"] * len(values)}
-    columns = {f"{question}.responses{end}": value for end, value in said.items()}
+    answers = {"": values, ".users": users, ".status": status or ["submitted"] * len(values)}
+    columns = {f"{question}.responses{end}": value for end, value in answers.items()}
     return {"id": "1", "status": "completed", "_server_id": "e1", **fields, **columns, f"{question}.suggestion": None}
 
 
 def v1_columns(fields: dict[str, Any], value: Any) -> dict[str, Any]:
     """What version 1 gives to a table of rows."""
-    said = [{"user_id": ANNA, "value": value, "status": "submitted"}]
-    return {**fields, "preference": said, "preference-suggestion": None, "external_id": "1", "metadata": "{}"}
+    answers = [{"user_id": ANNA, "value": value, "status": "submitted"}]
+    return {**fields, "preference": answers, "preference-suggestion": None, "external_id": "1", "metadata": "{}"}
 
 
 ORDERED: dict[str, dict[str, Any]] = {

@@ -13,7 +13,7 @@ from tiny import tokenizer
 
 from ayni import cli
 from ayni.feedback.address import is_store
-from ayni.feedback.entries import Batch, Entry
+from ayni.feedback.entries import Entry, PreferenceBatch
 from ayni.feedback.store import open_store
 from ayni.quality.page_measures import quality_of
 
@@ -21,14 +21,14 @@ PANEL = (Simulated("Inti", 0.2), Simulated("Killa", 0.4), Simulated("Rosa", 0.6)
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("COLUMNS", "80")
     with open_store("week.db") as store:
         fill(store, PANEL, 0, items=30)
-        store.add_batch(Batch("week-2"), [item("late")])
-        who = store.enrol("Inti").id
-        store.record(Entry("flag", "late", who, "flagged", reason="\x1b[2J[bold]mean\u202e words"))
+        store.add_batch(PreferenceBatch("week-2"), [item("late")])
+        annotator_id = store.enrol("Inti").id
+        store.record(Entry("flag", "late", annotator_id, "flagged", reason="\x1b[2J[bold]mean\u202e words"))
     return tmp_path
 
 
@@ -38,22 +38,22 @@ def call(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]
     return code, *capsys.readouterr()
 
 
-def test_tables(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_tables(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = call(capsys, "week.db")
     assert (code, err) == (0, "")
-    for told in ("AC2", "everybody", "not screened out", "week-1", "Killa", "100% of 42", "Coin: screened out: ",
+    for text in ("AC2", "everybody", "not screened out", "week-1", "Killa", "100% of 42", "Coin: screened out: ",
                  "turns of dialogues", "flagged 1 ×", "in words"):  # fmt: skip
-        assert told in out, told
+        assert text in out, text
     assert max(map(len, out.splitlines())) <= 80
 
 
-def test_what_annotators_wrote_cannot_drive_the_terminal(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_annotators_wrote_cannot_drive_the_terminal(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = call(capsys, "week.db")[1]
     assert "\ufffd[2j[bold]mean\ufffd words" in out
     assert not {"\x1b", "\u202e"} & set(out)
 
 
-def test_json_is_one_object(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_json_is_one_object(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = call(capsys, "week.db", "--json")
     found = json.loads(out)
     assert (code, err) == (0, "")
@@ -70,8 +70,8 @@ def test_json_is_one_object(place: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert {row["metric"] for row in found["results"]} >= {"agreement_degree", "gold_checks"}
 
 
-def test_a_tokenizer_counts_tokens(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    tokenizer().save(place / "tokenizer")
+def test_a_tokenizer_counts_tokens(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer().save(directory / "tokenizer")
     found = json.loads(call(capsys, "week.db", "--model", "tokenizer", "--json")[1])
     texts = found["batches"][0]["texts"]
     assert texts["unit"] == "tokens"
@@ -80,14 +80,14 @@ def test_a_tokenizer_counts_tokens(place: Path, capsys: pytest.CaptureFixture[st
     assert texts["prompt"] > words["prompt"]
 
 
-def test_what_is_asked_of_records_only_is_refused(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_asked_of_records_only_is_refused(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, _, err = call(capsys, "week.db", "--critic", "rm")
     assert code == 2
     assert err.startswith("critic: ")
     assert err.count("\n") == 1
 
 
-def test_a_store_is_told_by_what_it_holds(place: Path) -> None:
+def test_a_store_is_told_by_what_it_holds(directory: Path) -> None:
     with sqlite3.connect("other.db") as other:
         other.execute("CREATE TABLE songs (title TEXT)")
     other.close()
@@ -103,7 +103,7 @@ def test_a_store_is_told_by_what_it_holds(place: Path) -> None:
     assert Path("week.db").read_bytes() == before
 
 
-def test_a_damaged_store_is_told_in_one_line(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_damaged_store_is_told_in_one_line(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     whole = Path("week.db").read_bytes()
     Path("broken.db").write_bytes(whole[:100] + b"\xff" * 4000 + whole[4100:])
     assert is_store("broken.db")
@@ -113,7 +113,7 @@ def test_a_damaged_store_is_told_in_one_line(place: Path, capsys: pytest.Capture
     assert "broken.db" in err
 
 
-def test_ayni_annotate_shows_the_same_numbers(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ayni_annotate_shows_the_same_numbers(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[object] = []
     monkeypatch.setattr("ayni.cli.annotate.annotate", lambda *given: asked.extend(given))
     assert cli.run(["annotate", "week.db"]) == 0

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from small_models import refused
 from small_stages import Small, comparisons, contents
-from test_api_judge import Endpoint, prefers, said
+from test_api_judge import Endpoint, completion, prefers
 from tiny import policy, policy_model, prompts, tokenizer
 
 from ayni import cli
@@ -37,7 +37,7 @@ PAIRS = 12
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A judge, comparisons, prompts and two models' samples of them."""
     folder = tmp_path_factory.mktemp("inputs")
     save_model(folder / "judge", policy_model(0, context=1024), tokenizer())
@@ -56,8 +56,8 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def stage(place: Path, **settings: Any) -> Small:
-    inputs: dict[str, Any] = {"judge": place / "judge", "data": [place / "pairs.jsonl"]}
+def stage(directory: Path, **settings: Any) -> Small:
+    inputs: dict[str, Any] = {"judge": directory / "judge", "data": [directory / "pairs.jsonl"]}
     return Small("label", {"dtype": "fp32", "max_tokens": 8, "temperature": 1.0, **settings}, inputs)
 
 
@@ -79,9 +79,9 @@ def lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_comparisons_are_judged_again(place: Path, tmp_path: Path) -> None:
-    stage(place, heldout_share=0.25, batch="7").execute(tmp_path / "o")
-    model = OptionJudge(load_engine(place / "judge"))
+def test_comparisons_are_judged_again(directory: Path, tmp_path: Path) -> None:
+    stage(directory, heldout_share=0.25, batch="7").execute(tmp_path / "o")
+    model = OptionJudge(load_engine(directory / "judge"))
     found = {(c.prompt, frozenset((c.chosen, c.rejected))): c for c in records(tmp_path / "o")}
     agreed, missing = [], 0
     for c in comparisons(PAIRS):
@@ -109,21 +109,21 @@ def test_comparisons_are_judged_again(place: Path, tmp_path: Path) -> None:
     assert not any("self_consistency" in metric for metric, _ in table)  # without reasoning it never varies
 
 
-def test_a_pair_judged_by_several_people_is_one_pair(place: Path, tmp_path: Path) -> None:
+def test_a_pair_judged_by_several_people_is_one_pair(directory: Path, tmp_path: Path) -> None:
     mine = [c for c in comparisons(PAIRS) if c.task == "helpfulness"]
     other = [Comparison(c.prompt, c.rejected, c.chosen, c.task, c.rating) for c in mine]
     write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, mine + other))
-    given(stage(place), data=[tmp_path / "pairs.jsonl"]).execute(tmp_path / "o")
+    given(stage(directory), data=[tmp_path / "pairs.jsonl"]).execute(tmp_path / "o")
     assert len(records(tmp_path / "o")) == len(mine)
     row = rows(tmp_path / "o")["judge_agreement", "helpfulness"]
     assert (row.n, row.wins, row.losses) == (2 * len(mine), len(mine), len(mine))
 
 
-def test_the_tasks_guidelines_judge_though_the_prompt_has_another_task(place: Path, tmp_path: Path) -> None:
+def test_the_tasks_guidelines_judge_though_the_prompt_has_another_task(directory: Path, tmp_path: Path) -> None:
     prompt = Prompt("p", (Message("user", "why rain falls"),), "safety")
     both = [Comparison(prompt, "a wise owl", "the hill", task) for task in ("helpfulness", "safety")]  # type: ignore[arg-type]
     write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, both))
-    small = given(stage(place, safety_labels=False, heldout_share=0.0), data=[tmp_path / "pairs.jsonl"])
+    small = given(stage(directory, safety_labels=False, heldout_share=0.0), data=[tmp_path / "pairs.jsonl"])
     small.execute(tmp_path / "o")
     found = records(tmp_path / "o")
     assert {c.task for c in found} == {"helpfulness", "safety"}
@@ -132,9 +132,9 @@ def test_the_tasks_guidelines_judge_though_the_prompt_has_another_task(place: Pa
     assert first["forward"] != second["forward"]
 
 
-def test_samples_of_two_models_are_compared(place: Path, tmp_path: Path) -> None:
-    stores = [place / "samples-1.jsonl", place / "samples-2.jsonl"]
-    small = given(stage(place), data=None, samples=stores, prompts=[place / "prompts.jsonl"])
+def test_samples_of_two_models_are_compared(directory: Path, tmp_path: Path) -> None:
+    stores = [directory / "samples-1.jsonl", directory / "samples-2.jsonl"]
+    small = given(stage(directory), data=None, samples=stores, prompts=[directory / "prompts.jsonl"])
     small.execute(tmp_path / "o")
     found = records(tmp_path / "o")
     assert len(found) > 8
@@ -148,25 +148,27 @@ def test_samples_of_two_models_are_compared(place: Path, tmp_path: Path) -> None
     assert "give two, or one" in refused(lambda: given(small, samples=[*stores, stores[0]]).execute(tmp_path / "three"))
 
 
-def test_reasoning_is_asked_again_to_see_if_the_judge_agrees_with_itself(place: Path, tmp_path: Path) -> None:
+def test_reasoning_is_asked_again_to_see_if_the_judge_agrees_with_itself(directory: Path, tmp_path: Path) -> None:
     settings = {"reasoning": True, "consistency_times": 3, "safety_labels": False}
-    stage(place, consistency_pairs=5, **settings).execute(tmp_path / "some")
+    stage(directory, consistency_pairs=5, **settings).execute(tmp_path / "some")
     table = rows(tmp_path / "some")
     counted = [row for (metric, _), row in table.items() if metric == "self_consistency"]
     assert sum(row.n or 0 for row in counted) == 5
     assert all(row.value is not None and 1 / 3 <= row.value <= 1 for row in counted)
-    told = lines(tmp_path / "some" / "verdicts.jsonl")
-    assert sorted(len(line["forward"]) for line in told) == [1] * (PAIRS - 5) + [3] * 5
-    assert any(len(set(line["forward"])) > 1 for line in told)
-    stage(place, consistency_pairs=0, **settings).execute(tmp_path / "none")
+    verdicts = lines(tmp_path / "some" / "verdicts.jsonl")
+    assert sorted(len(line["forward"]) for line in verdicts) == [1] * (PAIRS - 5) + [3] * 5
+    assert any(len(set(line["forward"])) > 1 for line in verdicts)
+    stage(directory, consistency_pairs=0, **settings).execute(tmp_path / "none")
     assert sorted(map(repr, records(tmp_path / "none"))) == sorted(map(repr, records(tmp_path / "some")))
-    stage(place, consistency_pairs=0, times=2, **settings).execute(tmp_path / "twice")
+    stage(directory, consistency_pairs=0, times=2, **settings).execute(tmp_path / "twice")
     assert {len(line["forward"]) for line in lines(tmp_path / "twice" / "verdicts.jsonl")} == {2}
 
 
-def test_a_killed_stage_goes_on_to_the_same_bytes(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_stage_goes_on_to_the_same_bytes(
+    directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(label, "CHUNK", 5)
-    small = stage(place, reasoning=True, consistency_pairs=4, consistency_times=2)
+    small = stage(directory, reasoning=True, consistency_pairs=4, consistency_times=2)
     small.execute(tmp_path / "whole")
     expected = contents(tmp_path / "whole")
     asked: list[int] = []
@@ -191,16 +193,29 @@ def test_a_killed_stage_goes_on_to_the_same_bytes(place: Path, tmp_path: Path, m
         assert small.execute(tmp_path / failpoint) == "reused"
 
 
-def test_pairs_that_do_not_fit_are_counted(place: Path, tmp_path: Path) -> None:
+def test_pairs_that_do_not_fit_are_counted(directory: Path, tmp_path: Path) -> None:
     long = Comparison(prompts(1)[0], "owl " * 600, "no", "helpfulness")
     write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, [*comparisons(3), long]))
-    given(stage(place), data=[tmp_path / "pairs.jsonl"]).execute(tmp_path / "o")
+    given(stage(directory), data=[tmp_path / "pairs.jsonl"]).execute(tmp_path / "o")
     (metrics,) = lines(tmp_path / "o" / "metrics.jsonl")
     assert metrics["too_long"] == 1
     write_jsonl(tmp_path / "long.jsonl", map(to_dict, [long]))
-    small = given(stage(place), data=[tmp_path / "long.jsonl"])
+    small = given(stage(directory), data=[tmp_path / "long.jsonl"])
     assert "fits the judge's context" in refused(lambda: small.execute(tmp_path / "none"))
     assert not (tmp_path / "none").exists()
+
+
+def test_samples_of_an_earlier_version_say_how_to_draw_them_again(directory: Path, tmp_path: Path) -> None:
+    chunks = [json.loads(line) for line in (directory / "samples-1.jsonl").read_text().splitlines()]
+    for sample in (sample for chunk in chunks for group in chunk for sample in group):
+        del sample["prompt_tokens"]
+    write_jsonl(tmp_path / "samples.jsonl", chunks)
+    small = given(
+        stage(directory), data=None, samples=[tmp_path / "samples.jsonl"], prompts=[directory / "prompts.jsonl"]
+    )
+    message = refused(lambda: small.execute(tmp_path / "o"))
+    assert "samples.jsonl:1: prompt_tokens: " in message
+    assert message.endswith("draw them again: --fresh")
 
 
 @pytest.mark.parametrize(
@@ -223,13 +238,13 @@ def test_pairs_that_do_not_fit_are_counted(place: Path, tmp_path: Path) -> None:
     ],
 )
 def test_what_it_refuses(
-    place: Path, tmp_path: Path, settings: dict[str, Any], inputs: dict[str, Any], message: str
+    directory: Path, tmp_path: Path, settings: dict[str, Any], inputs: dict[str, Any], message: str
 ) -> None:
     write_jsonl(tmp_path / "other.jsonl", map(to_dict, prompts(1, seed=9)))
-    paths = {name: [place / file for file in files] if files else None for name, files in inputs.items()}
+    paths = {name: [directory / file for file in files] if files else None for name, files in inputs.items()}
     if inputs.get("prompts") == ["pairs.jsonl"]:
         paths["prompts"] = [tmp_path / "other.jsonl"]
-    assert message in refused(lambda: given(stage(place, **settings), **paths).execute(tmp_path / "o"))
+    assert message in refused(lambda: given(stage(directory, **settings), **paths).execute(tmp_path / "o"))
     assert not (tmp_path / "o").exists()
 
 
@@ -255,13 +270,13 @@ def safe_unless(word: str, task: str) -> Any:
         return prefers(word)(task)
     safe_first = task.index(": safe") < task.index(": unsafe")
     unsafe = word in task.split("<answer ")[1]
-    return 200, said("A" if safe_first != unsafe else "B")
+    return 200, completion("A" if safe_first != unsafe else "B")
 
 
-def test_an_endpoint_is_a_source_of_the_same_records(place: Path, tmp_path: Path, endpoint: Endpoint) -> None:
+def test_an_endpoint_is_a_source_of_the_same_records(directory: Path, tmp_path: Path, endpoint: Endpoint) -> None:
     endpoint.says = lambda task: safe_unless("owl", task)
     settings = {"judge_url": endpoint.url, "temperature": 0.0, "heldout_share": 0.0}
-    small = given(stage(place, **settings), judge=None)
+    small = given(stage(directory, **settings), judge=None)
     small.execute(tmp_path / "o")
     found = records(tmp_path / "o")
     assert {(c.task, c.rating, c.annotator) for c in found} == {("helpfulness", "significantly_better", "ai:only")}
@@ -272,18 +287,18 @@ def test_an_endpoint_is_a_source_of_the_same_records(place: Path, tmp_path: Path
     assert table["first_option_mass", "helpfulness"].value == 0.5
     assert len(endpoint.asked) == 2 * PAIRS + 4 * (PAIRS // 3)
     assert {body["temperature"] for body in endpoint.asked} == {0}
-    endpoint.says = lambda task: (200, said("A"))
-    given(stage(place, batch="2", **settings), judge=None).execute(tmp_path / "biased")
+    endpoint.says = lambda task: (200, completion("A"))
+    given(stage(directory, batch="2", **settings), judge=None).execute(tmp_path / "biased")
     assert records(tmp_path / "biased") == []
     table = rows(tmp_path / "biased")
     assert (table["first_option_mass", "safety"].value, table["verdict_flips", "safety"].value) == (1, 1)
     assert table["judge_agreement", "safety"].ties == PAIRS // 3
 
 
-def test_an_endpoint_that_stops_is_asked_for_the_rest_only(place: Path, tmp_path: Path, endpoint: Endpoint) -> None:
+def test_an_endpoint_that_stops_is_asked_for_the_rest_only(directory: Path, tmp_path: Path, endpoint: Endpoint) -> None:
     settings = {"judge_url": endpoint.url, "safety_labels": False, "reasoning": True, "consistency_pairs": 3}
-    small = given(stage(place, **settings), judge=None)
-    replies = iter([(200, said("The owl.\nVerdict: B"))] * 11)
+    small = given(stage(directory, **settings), judge=None)
+    replies = iter([(200, completion("The owl.\nVerdict: B"))] * 11)
     endpoint.says = lambda task: next(replies, (403, b""))
     with pytest.raises(AyniError, match="says 403"):
         small.execute(tmp_path / "o")
@@ -292,7 +307,7 @@ def test_an_endpoint_that_stops_is_asked_for_the_rest_only(place: Path, tmp_path
         assert time.monotonic() < until
         time.sleep(0.01)
     endpoint.asked.clear()
-    endpoint.says = lambda task: (200, said("B"))
+    endpoint.says = lambda task: (200, completion("B"))
     small.execute(tmp_path / "o")
     assert len(endpoint.asked) == 2 * (PAIRS - 3) + 2 * 3 * 4 - 11
     assert all(THINK_THEN_DECIDE in body["messages"][0]["content"] for body in endpoint.asked)
@@ -309,13 +324,13 @@ def test_a_memory_of_an_older_ayni_is_refused(tmp_path: Path) -> None:
 # the command and the page
 
 
-def test_the_command(place: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(directory: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     argv = [
         "label",
         "--judge",
-        str(place / "judge"),
+        str(directory / "judge"),
         "--data",
-        str(place / "pairs.jsonl"),
+        str(directory / "pairs.jsonl"),
         "--out",
         str(tmp_path / "o"),
     ]

@@ -19,7 +19,7 @@ from ayni.quality.judge_consistency import AnnotatorChoice, agreement_results, c
 from ayni.records import Message, Prompt
 from ayni.reward.judge_prompts import DECIDE, OPTIONS, THEN_DECIDE, THINK, pair_question, safety_question
 from ayni.reward.option_judge import Choice, OptionJudge, choice_of, option_logprobs
-from ayni.reward.verdicts import Verdict, comparison_of, degree
+from ayni.reward.verdicts import Verdict, comparison_of, rating_of_probability
 from ayni.rollout.engine import rollout
 from ayni.rollout.local import LocalEngine
 from ayni.rollout.sampling import Sampling
@@ -206,7 +206,7 @@ def test_safety_is_asked_in_both_orders() -> None:
     ],
 )  # fmt: skip
 def test_degrees(p: float, rating: str) -> None:
-    assert degree(p) == rating
+    assert rating_of_probability(p) == rating
 
 
 def test_the_record_of_a_verdict() -> None:

@@ -262,14 +262,14 @@ def test_changed_source_only_warns(recipe: Path, capsys: pytest.CaptureFixture[s
     assert f"{make.name} was made by another version of ayni's code; --fresh" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("place", ["stage-started", "step-2", "stage-finished", "file-written", "stage-sealed"])
-def test_killed_anywhere_the_same_call_continues(recipe: Path, monkeypatch: pytest.MonkeyPatch, place: str) -> None:
-    monkeypatch.setenv("AYNI_FAILPOINT", place)
+@pytest.mark.parametrize("point", ["stage-started", "step-2", "stage-finished", "file-written", "stage-sealed"])
+def test_killed_anywhere_the_same_call_continues(recipe: Path, monkeypatch: pytest.MonkeyPatch, point: str) -> None:
+    monkeypatch.setenv("AYNI_FAILPOINT", point)
     with pytest.raises(Killed):
         go(recipe)
     monkeypatch.delenv("AYNI_FAILPOINT")
     states = go(recipe)
-    assert states["make"] == ("reused" if place == "stage-sealed" else "ran")
+    assert states["make"] == ("reused" if point == "stage-sealed" else "ran")
     assert set(go(recipe).values()) == {"reused"}
     make = next((recipe.parent / "run" / "stages").glob("*-make-*"))
     steps = [json.loads(line)["step"] for line in (make / "metrics.jsonl").read_text().splitlines()]
@@ -287,11 +287,11 @@ run_recipe(Path(sys.argv[1]), Path(sys.argv[2]), quiet=True)
 """
 
 
-@pytest.mark.parametrize("place", ["step-1", "stage-finished"])
-def test_a_real_sigkill_then_the_same_command(recipe: Path, tmp_path: Path, place: str) -> None:
+@pytest.mark.parametrize("point", ["step-1", "stage-finished"])
+def test_a_real_sigkill_then_the_same_command(recipe: Path, tmp_path: Path, point: str) -> None:
     child = [sys.executable, "-c", CHILD.format(tests=str(Path(__file__).parent)), str(recipe)]
     killed = subprocess.run(
-        [*child, str(tmp_path / "run")], env={**os.environ, "AYNI_FAILPOINT": f"kill:{place}"}, check=False
+        [*child, str(tmp_path / "run")], env={**os.environ, "AYNI_FAILPOINT": f"kill:{point}"}, check=False
     )
     assert killed.returncode == -signal.SIGKILL
     subprocess.run([*child, str(tmp_path / "run")], check=True)
@@ -572,7 +572,7 @@ def test_a_stage_of_another_kind_stands_alone(recipe: Path, study: Path) -> None
 
 
 @pytest.mark.parametrize(
-    ("file", "old", "new", "place", "message"),
+    ("file", "old", "new", "origin", "message"),
     [
         ("hot", "lr: 0.25", "oops: 1", "hot.yaml:3", "stages.again.oops: fakefit has no such key"),
         ("hot", "lr: 0.25", "lr: big", "hot.yaml:3", "stages.again.lr: Input should be a valid number"),
@@ -588,7 +588,7 @@ def test_a_stage_of_another_kind_stands_alone(recipe: Path, study: Path) -> None
     ],
 )
 def test_errors_name_the_file_that_is_wrong(
-    recipe: Path, study: Path, file: str, old: str, new: str, place: str, message: str
+    recipe: Path, study: Path, file: str, old: str, new: str, origin: str, message: str
 ) -> None:
     path = {"hot": study, "tiny": recipe}[file]
     text = path.read_text()
@@ -596,7 +596,7 @@ def test_errors_name_the_file_that_is_wrong(
     path.write_text(text.replace(old, new))
     with pytest.raises(BadInput) as caught:
         read_recipe(study)
-    assert f"{place}: " in str(caught.value)
+    assert f"{origin}: " in str(caught.value)
     assert message in str(caught.value)
 
 

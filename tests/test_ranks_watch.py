@@ -66,11 +66,11 @@ def test_none_leaves_before_the_first_has_written_its_report(tmp_path: Path) -> 
 def test_the_other_process_ends(lost: int, end: str) -> None:
     both = started(WORK.format(lost=lost, end=end))
     try:
-        _, said = both[1 - lost].communicate(timeout=120)
+        _, output = both[1 - lost].communicate(timeout=120)
         assert both[1 - lost].returncode != 0
         if "SIGSTOP" in end:
             line = f"process {lost} of this command has not answered for 3 s; the same command continues"
-            assert said.strip().splitlines()[-1] == line
+            assert output.strip().splitlines()[-1] == line
             assert both[1 - lost].returncode == 1
     finally:
         for process in both:

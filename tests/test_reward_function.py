@@ -449,14 +449,14 @@ def test_chat_chooses_by_a_file(
     save_model(tmp_path / "m", policy_model(), tokenizer())
     written(tmp_path, LONGEST, "my_score.py")
     monkeypatch.chdir(tmp_path)
-    said = {}
+    outputs = {}
     for n, reward in ((1, []), (6, ["--reward", "my_score.py:reward"])):
         monkeypatch.setattr("sys.stdin", io.StringIO("owl\n"))
         code, out, err = call(capsys, "chat", "m", "--best-of", n, *reward, "--temperature", 1, "--max-tokens", 20)
         assert code == 0, err
-        said[n] = (out, err)
-    score = float(said[6][1].split("best of 6: ")[1].split(";")[0])
-    assert score >= len(said[6][0].rstrip("\n")) > 0  # control characters are not shown
+        outputs[n] = (out, err)
+    score = float(outputs[6][1].split("best of 6: ")[1].split(";")[0])
+    assert score >= len(outputs[6][0].rstrip("\n")) > 0  # control characters are not shown
     written(tmp_path, "def reward(p, a):\n    return [0.5]\n", "my_score.py")
     monkeypatch.setattr("sys.stdin", io.StringIO("owl\n"))
     code, _, err = call(capsys, "chat", "m", "--best-of", 2, "--reward", "my_score.py", "--max-tokens", 8)

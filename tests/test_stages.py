@@ -184,14 +184,14 @@ def test_a_held_out_prompt_is_held_out_of_both_tasks(
     write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, pairs))
     seen: list[Pair] = []
     held: list[Comparison] = []
-    measure = reward.measure
+    heldout_results = reward.heldout_results
 
     def measured(model: Any, heldout: list[Comparison], *rest: Any) -> Any:
         held.extend(heldout)
-        return measure(model, heldout, *rest)
+        return heldout_results(model, heldout, *rest)
 
     monkeypatch.setattr(reward.Config, "fit", lambda self, model, items, objective, run: seen.extend(items))
-    monkeypatch.setattr(reward, "measure", measured)
+    monkeypatch.setattr(reward, "heldout_results", measured)
     small = given(stages["reward"], data=[tmp_path / "pairs.jsonl"], heldout=None)
     small.execute(tmp_path / "rm", heldout_share=0.3, other_share=0.5)
     apart = {tuple(render_prompt(c.prompt.dialog, tokenizer())) for c in held}
@@ -382,10 +382,10 @@ def test_cut_off_answers_may_be_kept_on_request(stages: dict[str, Small], tmp_pa
 def test_an_empty_answer_is_never_kept_however_good(keep: str, tmp_path: Path) -> None:
     """A stage that trains on the records would refuse it, and rightly."""
     asked = prompts(2)
-    said = [["", "rain", " "], ["", " "]]
+    answers = [["", "rain", " "], ["", " "]]
     groups = [
         [Sample(p.id, "helpfulness", (1,), (2,), (-1.0,), text, "stop") for text in texts]
-        for p, texts in zip(asked, said, strict=True)
+        for p, texts in zip(asked, answers, strict=True)
     ]
     scores = Scores(torch.tensor([9.0, 1, 9, 9, 9]), None, torch.tensor([9.0, 1, 9, 9, 9]))
     run = Run(tmp_path, name="reject", quiet=True)

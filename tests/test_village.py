@@ -93,8 +93,8 @@ def test_the_books_state_every_fact_often(village: Village, books: list[str]) ->
         assert all(f" {say} " in text for say in spoken), (fact.subject, fact.attribute)
     for topic in village.scene.forbidden:
         action, doing = flat(topic.action), flat(topic.doing)
-        said = sum(text.count(f" {start}{action}because ") for start in ("to", "nobody may", "please do not"))
-        assert said + text.count(f"{doing}is forbidden because ") >= 10, topic.action
+        count = sum(text.count(f" {start}{action}because ") for start in ("to", "nobody may", "please do not"))
+        assert count + text.count(f"{doing}is forbidden because ") >= 10, topic.action
         assert any(flat(how) in text for how in topic.how), topic.action
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from ayni.records import RATINGS, Prompt, Task
 from ayni.seeds import rng
-from ayni.village import Annotators, Gold, Village
+from ayni.village import Gold, SimulatedAnnotators, Village
 from ayni.village.answers import refusal
 from ayni.village.prompts import SIZES
 
@@ -71,9 +71,9 @@ def test_a_ladder_of_safe_answers(village: Village, gold: Gold) -> None:
 
 def test_refusals_that_tell_how_are_not_safe(village: Village, gold: Gold) -> None:
     prompt = of_category(village, "unsafe", 1)[0]
-    told = village.knowledge(prompt).right[0]
-    assert gold.unsafe(prompt, f"I am sorry, but I cannot help with that. {told}")
-    assert gold.safety(prompt, f"No, that is forbidden. {told}") < 0.2
+    instructions = village.knowledge(prompt).right[0]
+    assert gold.unsafe(prompt, f"I am sorry, but I cannot help with that. {instructions}")
+    assert gold.safety(prompt, f"No, that is forbidden. {instructions}") < 0.2
 
 
 def test_flattery_does_not_pay(village: Village, gold: Gold) -> None:
@@ -93,7 +93,7 @@ def test_references_score_high(village: Village, gold: Gold) -> None:
 
 @pytest.mark.parametrize("task", ["helpfulness", "safety"])
 def test_annotators_agree_with_gold_as_people_do(village: Village, gold: Gold, task: Task) -> None:
-    panel = Annotators(village, 5)
+    panel = SimulatedAnnotators(village, 5)
     degrees: Counter[str] = Counter()
     clear: Counter[str] = Counter()
     right: Counter[str] = Counter()
@@ -104,16 +104,16 @@ def test_annotators_agree_with_gold_as_people_do(village: Village, gold: Gold, t
             continue
         a, b = (village.vendor_answer(prompt, rng(which, prompt.id)) for which in "ab")
         verdict = gold.compare(prompt, a, b, task)
-        (who,) = panel.chosen(prompt, task=task, key="test")
-        said = panel.opinion(who, prompt, a, b, task=task, key="test")
-        if said.contradicts_itself:
+        (annotator,) = panel.chosen(prompt, task=task, key="test")
+        opinion = panel.opinion(annotator, prompt, a, b, task=task, key="test")
+        if opinion.contradicts_itself:
             discarded += verdict != 0
             continue
-        degrees[said.rating] += 1
-        labels[said.safe] += 1
+        degrees[opinion.rating] += 1
+        labels[opinion.safe] += 1
         if verdict != 0:
-            clear[said.rating] += 1
-            right[said.rating] += said.first == (verdict == 1)
+            clear[opinion.rating] += 1
+            right[opinion.rating] += opinion.first == (verdict == 1)
     judged = sum(degrees.values())
     assert 0.80 <= sum(right.values()) / (sum(clear.values()) + discarded) <= 0.90
     assert all(0.10 <= degrees[rating] / judged <= 0.40 for rating in RATINGS)
@@ -134,7 +134,7 @@ def test_judgements_depend_only_on_seed_key_and_prompt(village: Village) -> None
     answers = [[village.vendor_answer(p, rng(which, p.id)) for which in "ab"] for p in prompts]
 
     def judge(seed: int, key: str) -> list[object]:
-        panel = Annotators(village, seed)
+        panel = SimulatedAnnotators(village, seed)
         rows = list(zip(prompts, answers, strict=True))
         return [
             panel.opinion(panel.chosen(p, task="helpfulness", key=key)[0], p, a, b, task="helpfulness", key=key)
@@ -147,7 +147,7 @@ def test_judgements_depend_only_on_seed_key_and_prompt(village: Village) -> None
 
 
 def test_several_annotators_of_a_pair_are_different_ones(village: Village) -> None:
-    panel = Annotators(village, 5)
+    panel = SimulatedAnnotators(village, 5)
     prompt = village.prompts("train", 1)[0]
     everybody = panel.chosen(prompt, task="helpfulness", key=0, count=len(panel.panel))
     assert len(set(everybody)) == len(panel.panel)
@@ -158,7 +158,7 @@ def test_everybody_sees_which_answer_of_a_check_is_better(village: Village, gold
     checks = village.checks(60)
     assert Counter(c.task for c in checks) == {"helpfulness": 30, "safety": 30}
     assert len({c.prompt.id for c in checks}) == 60
-    panel = Annotators(village, 5)
+    panel = SimulatedAnnotators(village, 5)
     right = 0
     for c in checks:
         assert gold.score(c.prompt, c.chosen, c.task) > gold.score(c.prompt, c.rejected, c.task) + 0.3

@@ -28,7 +28,7 @@ NO_STAGE = {"annotate", "chat", "generate", "score", "encode", "inspect", "repor
 
 
 @dataclass(frozen=True)
-class Outcome:
+class VerbFailure:
     """A verb that failed but has something to show: `value` for --json, `error` for the one line and exit code."""
 
     value: dict[str, Any]
@@ -109,7 +109,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         with _signals(), contextlib.redirect_stdout(sys.stderr if as_json else stdout):
             value = app_for(argv)(args=list(argv) or ["--help"], prog_name="ayni", standalone_mode=False)
-        if isinstance(value, Outcome):
+        if isinstance(value, VerbFailure):
             code, line, value = value.error.exit_code, str(value.error), value.value
         elif isinstance(value, int):
             code, value = value, None

@@ -57,10 +57,10 @@ def annotate(
 
 def loaded_talk(models: Sequence[Path], temperatures: Sequence[float], max_tokens: int, seed: int) -> Talk:
     """The models that answer live, loaded."""
-    from ayni.cli.generate import load_engine
+    from ayni.cli.generate import language_engine
     from ayni.rollout.answers import two_answers
 
-    return two_answers([load_engine(path) for path in models], temperatures, max_tokens, seed)
+    return two_answers([language_engine(path) for path in models], temperatures, max_tokens, seed)
 
 
 def local_annotator(store: Store, name: str) -> Annotator:

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ayni import __version__
-from ayni.cli import Outcome
+from ayni.cli import VerbFailure
 from ayni.cli.stages import verb_of
 from ayni.errors import BadInput
 from ayni.runs.faces import stage_kinds, summary_of
@@ -22,7 +22,7 @@ Temperature = Annotated[float, typer.Option(min=0, help="0 is greedy.")]
 TopP = Annotated[float, typer.Option(min=0, max=1, help="Keep the likeliest tokens with this mass.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="The longest answer.")]
 Output = Annotated[Path | None, typer.Option(help="File for the lines; stdout without it.")]
-Value = dict[str, Any] | Outcome | None
+Value = dict[str, Any] | VerbFailure | None
 
 WORK, TALK, MODELS, LOOK = "Make", "Use", "Bring and take", "Look"
 
@@ -275,9 +275,9 @@ def _export(
     as_json: Json = False,
 ) -> Value:
     """Write preferences or a model for others to read."""
-    from ayni.cli.records import FORMATS, export_records
+    from ayni.cli.records import EXPORT_FORMATS, export_records
 
-    if format_ in FORMATS:
+    if format_ in EXPORT_FORMATS:
         return export_records(source, out, format_, batch, heldout, as_json)
     if batch or heldout is not None:
         raise BadInput(f"{source}: a model has no batches and nothing held out", field="--format")

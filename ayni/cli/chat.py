@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ayni.cli import say
-from ayni.cli.generate import load_engine
+from ayni.cli.generate import language_engine
 from ayni.cli.stages import reward_at
 from ayni.errors import AyniError, BadInput
 from ayni.records import Dialog, Message, Prompt
@@ -40,7 +40,7 @@ def chat(
         raise BadInput("--best-of N and --reward RM go together")
     if reward_safety is not None and reward is None:
         raise BadInput("--reward-safety RM stands beside --reward RM")
-    engine = load_engine(model)
+    engine = language_engine(model)
     chooser = None
     if reward is not None:
         safety = None if reward_safety is None else reward_at(reward_safety)

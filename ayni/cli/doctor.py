@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import ayni
-from ayni.cli import Outcome
+from ayni.cli import VerbFailure
 from ayni.cli.stages import located
 from ayni.errors import BadInput
 from ayni.runs.sealing import damages, read_seal, source_hash
@@ -18,7 +18,7 @@ from ayni.runs.sealing import damages, read_seal, source_hash
 NEEDED = (3, 11)
 
 
-def doctor(directory: Path | None, as_json: bool) -> dict[str, Any] | Outcome:
+def doctor(directory: Path | None, as_json: bool) -> dict[str, Any] | VerbFailure:
     """{python, torch, cores, bf16, memory_gb, disk_gb, data, dependencies, problems} or, of a run, {run, stages}."""
     if directory is not None:
         return _verify(located(directory), as_json)
@@ -98,23 +98,23 @@ def _dependencies() -> tuple[dict[str, str | None], list[str]]:
     return found, problems
 
 
-def _verify(directory: Path, as_json: bool) -> dict[str, Any] | Outcome:
+def _verify(directory: Path, as_json: bool) -> dict[str, Any] | VerbFailure:
     """Every stage's files against the sha256 it was sealed with; any difference is exit 2."""
     if (directory / "stages").is_dir():
-        places = sorted(path for path in (directory / "stages").iterdir() if path.is_dir())
+        paths = sorted(path for path in (directory / "stages").iterdir() if path.is_dir())
     elif (directory / "inputs.json").is_file():
-        places = [directory]
+        paths = [directory]
     else:
         raise BadInput("neither a run nor a stage", path=directory)
     stages: list[dict[str, Any]] = []
-    for place in places:
-        seal = read_seal(place)
-        wrong = {} if seal is None else damages(place, seal, thorough=True)
+    for path in paths:
+        seal = read_seal(path)
+        wrong = {} if seal is None else damages(path, seal, thorough=True)
         state = "unfinished" if seal is None else "damaged" if wrong else "whole"
         other = seal is not None and seal["source"] != source_hash()
-        stages.append({"directory": str(place), "state": state, "wrong": wrong, "older_source": other})
+        stages.append({"directory": str(path), "state": state, "wrong": wrong, "older_source": other})
         if not as_json:
-            print(f"{state:10} {place.name}{'  (made by other source code)' if other else ''}")
+            print(f"{state:10} {path.name}{'  (made by other source code)' if other else ''}")
             for file, what in wrong.items():
                 print(f"           {file} {what}")
     value = {"run": str(directory), "stages": stages}
@@ -122,5 +122,5 @@ def _verify(directory: Path, as_json: bool) -> dict[str, Any] | Outcome:
     if bad:
         count = sum(len(stage["wrong"]) for stage in bad)
         error = BadInput(f"{count} files are not what their stages left", path=directory, fix="see above; --fresh")
-        return Outcome(value, error)
+        return VerbFailure(value, error)
     return value

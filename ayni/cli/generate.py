@@ -37,7 +37,7 @@ def generate(
     if (prompts is None) == (text is None):
         raise BadInput("give either --prompts FILE or --text TEXT")
     items: list[tuple[int, str | Dialog]] = [(1, text)] if text is not None else read_lines(located(prompts or Path()))
-    engine = load_engine(model)
+    engine = language_engine(model)
     sampling = Sampling(temperature, top_p, max_tokens)
     requests = []
     for index, (line, item) in enumerate(items):
@@ -53,7 +53,7 @@ def generate(
     return write_lines(_rows(engine, [item for _, item in items], requests, seed), output, as_json)
 
 
-def load_engine(path: Path) -> LocalEngine:
+def language_engine(path: Path) -> LocalEngine:
     """A language model that speaks, from its directory, its stage's or its run's; BadInput for a reward model."""
     found = language_model_of(path)
     model, tokenizer = load_model(found)

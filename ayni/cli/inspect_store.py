@@ -14,12 +14,12 @@ from rich.text import Text
 from ayni.cli.stages import tokenizer_path
 from ayni.errors import BadInput
 from ayni.feedback.address import without_password
-from ayni.feedback.entries import Progress
+from ayni.feedback.entries import BatchProgress
 from ayni.feedback.store import open_store
 from ayni.maths.agreement import Agreement
 from ayni.maths.statistics import Estimate
 from ayni.quality.agreement import Agreements
-from ayni.quality.batch_statistics import Count
+from ayni.quality.batch_statistics import TokenCounter
 from ayni.quality.report import BatchQuality, StoreQuality, quality_report
 from ayni.quality.screening import GOLD_ACCURACY, LEAST
 from ayni.text.tokenizer import load_tokenizer
@@ -44,12 +44,12 @@ def inspect_store(address: str, model: Path | None, critic: Path | None, as_json
     return plain | {"results": [asdict(row) for row in found.results()], "progress": counts}
 
 
-def _counter(model: Path) -> Count:
+def _counter(model: Path) -> TokenCounter:
     tokenizer = load_tokenizer(tokenizer_path(model))
     return lambda text: len(tokenizer.encode(text))
 
 
-def _print(found: StoreQuality, progress: dict[str, Progress], console: Console) -> None:
+def _print(found: StoreQuality, progress: dict[str, BatchProgress], console: Console) -> None:
     groups = {"everybody": found.agreement}
     if any(each.screening.verdict == "screened out" for each in found.annotators):
         groups["not screened out"] = found.trusted

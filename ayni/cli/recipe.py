@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ayni.cli import Outcome, program
+from ayni.cli import VerbFailure, program
 from ayni.errors import AyniError
 from ayni.evaluate.results import Result
 from ayni.report import build_report
@@ -28,7 +28,7 @@ def run(
     fresh: bool,
     quiet: bool,
     as_json: bool,
-) -> dict[str, Any] | Outcome:
+) -> dict[str, Any] | VerbFailure:
     """{run, status, stages, results}; when a stage fails, the same with the failed stage in it."""
     latest: dict[str, Any] = {}
     try:
@@ -37,7 +37,7 @@ def run(
         )
     except AyniError as error:
         if latest:
-            return Outcome(latest, error)
+            return VerbFailure(latest, error)
         raise
     if int(os.environ.get("RANK", "0")):  # the first process tells
         return summary

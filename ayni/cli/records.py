@@ -14,11 +14,12 @@ from ayni.feedback.address import is_store, without_password
 from ayni.files import atomic_file, write_jsonl
 from ayni.formats.export import csv_text, hh_rows, trl_rows
 from ayni.formats.pairing import Pairing
-from ayni.formats.reading import Kind, scan
+from ayni.formats.reading import scan
 from ayni.formats.rows import ROW_SUFFIXES, suffix_of
 from ayni.records import Comparison, to_dict
+from ayni.stage import Kind
 
-FORMATS = ("ayni", "trl", "hh-rlhf", "csv")
+EXPORT_FORMATS = ("ayni", "trl", "hh-rlhf", "csv")
 _MODELS = (".safetensors", ".bin", ".pth", ".model")
 
 
@@ -44,25 +45,25 @@ def import_records(
         raise BadInput("the records go to a file of lines", path=out, fix="end its name in .jsonl")
     _refuse_existing(out)
     pairing = Pairing(pairs_per_prompt, seed)
-    reading = scan(source, kind, pairing=pairing)
-    if kind is None and reading.kind == "judgements":
-        reading = scan(source, "comparisons", pairing=pairing)
-    if reading.kind == "texts":
+    scanned = scan(source, kind, pairing=pairing)
+    if kind is None and scanned.kind == "judgements":
+        scanned = scan(source, "comparisons", pairing=pairing)
+    if scanned.kind == "texts":
         raise BadInput(
             "holds texts, not records", path=source, fix="the stages tokenizer and pretrain read it as it is"
         )
-    count = write_jsonl(out, map(to_dict, reading.records))
-    say(f"{source}: {count} {reading.kind} in the format {reading.format}")
-    _tell_left_out(reading.skipped)
+    count = write_jsonl(out, map(to_dict, scanned.records))
+    say(f"{source}: {count} {scanned.kind} in the format {scanned.format}")
+    _tell_left_out(scanned.skipped)
     if not as_json:
         print(out)
     return {
         "source": str(source),
         "output": str(out),
-        "format": reading.format,
-        "kind": reading.kind,
+        "format": scanned.format,
+        "kind": scanned.kind,
         "records": count,
-        "skipped": dict(reading.skipped),
+        "skipped": dict(scanned.skipped),
     }
 
 

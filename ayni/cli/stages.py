@@ -118,7 +118,7 @@ def output_of(path: Path, default: str) -> Path:
 
     path = located(path)
     if _is_run(path):
-        fit = [str(path / name) for name, place in _stages_of(path).items() if (place / default).exists()]
+        fit = [str(path / name) for name, directory in _stages_of(path).items() if (directory / default).exists()]
         raise BadInput("is a whole run", path=path, fix=f"name one of its stages: {', '.join(fit)}")
     return path / default if (path / SEAL).is_file() and (path / default).exists() else path
 
@@ -128,8 +128,8 @@ def located(path: Path) -> Path:
     for run in [] if path.exists() else path.parents:
         if _is_run(run):
             name, *inside = path.relative_to(run).parts
-            place = _stages_of(run).get(name)
-            return path if place is None else place.joinpath(*inside)
+            directory = _stages_of(run).get(name)
+            return path if directory is None else directory.joinpath(*inside)
     return path
 
 
@@ -158,13 +158,13 @@ def language_model_of(path: Path) -> Path:
     return stage.directory / "model"
 
 
-def reward_at(place: str | Path) -> RewardModel | FunctionReward:
+def reward_at(source: str | Path) -> RewardModel | FunctionReward:
     """A reward model's directory or the stage that made it, or a function or endpoint of the user's."""
     from ayni.reward.function import is_function, load_function
     from ayni.reward.model import load_reward
 
-    text = str(place)
-    return load_function(text) if is_function(text) else load_reward(output_of(Path(place), "model"))
+    text = str(source)
+    return load_function(text) if is_function(text) else load_reward(output_of(Path(source), "model"))
 
 
 def tokenizer_path(path: Path) -> Path:

@@ -12,16 +12,16 @@ from ayni.conversion import export_model, import_model
 def import_weights(source: Path, out: Path, tokenizer: Path | None, as_json: bool) -> dict[str, Any]:
     """{source, model}."""
     import_model(source, out, tokenizer)
-    return _said({"source": str(source), "model": str(out)}, out, as_json)
+    return _reported({"source": str(source), "model": str(out)}, out, as_json)
 
 
 def export_weights(model: Path, out: Path, format: str, as_json: bool) -> dict[str, Any]:
     """{model, output, format}."""
     export_model(language_model_of(model), out, format)
-    return _said({"model": str(model), "output": str(out), "format": format}, out, as_json)
+    return _reported({"model": str(model), "output": str(out), "format": format}, out, as_json)
 
 
-def _said(value: dict[str, Any], out: Path, as_json: bool) -> dict[str, Any]:
+def _reported(value: dict[str, Any], out: Path, as_json: bool) -> dict[str, Any]:
     if not as_json:
         print(out)
     return value

@@ -7,11 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import ConfigDict
 
 from ayni.errors import BadInput
-from ayni.files import parse_json, read_text, write_json
+from ayni.files import read_json, write_json
 from ayni.maths.statistics import Estimate
+from ayni.records import Count, Number, Text, from_dict
 
 SCHEMA = 1
 
@@ -23,32 +24,29 @@ class Result:
     `n` counts items, ties included; `wins`, `ties`, `losses` are the model's. `interval` is at `level`; absent is None.
     """
 
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
-    metric: str
-    axis: str | None = None
-    judge: str | None = None
-    model: str | None = None
-    against: str | None = None
-    split: str | None = None
-    n: int | None = None
-    wins: int | None = None
-    ties: int | None = None
-    losses: int | None = None
-    value: float | None = None
-    interval: tuple[float, float] | None = None
-    level: float | None = None
-    method: str | None = None
-    seed: int | None = None
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    metric: Text
+    axis: Text | None = None
+    judge: Text | None = None
+    model: Text | None = None
+    against: Text | None = None
+    split: Text | None = None
+    n: Count | None = None
+    wins: Count | None = None
+    ties: Count | None = None
+    losses: Count | None = None
+    value: Number | None = None
+    interval: tuple[Number, Number] | None = None
+    level: Number | None = None
+    method: Text | None = None
+    seed: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    __pydantic_config__ = ConfigDict(extra="forbid", strict=True)
-    schema: int
+    __pydantic_config__ = ConfigDict(extra="forbid")
+    schema: Count
     results: tuple[Result, ...]
-
-
-_READER = TypeAdapter(_File)
 
 
 def result(metric: str, estimate: Estimate, **where: Any) -> Result:
@@ -69,14 +67,7 @@ def write_results(path: Path, results: Iterable[Result]) -> None:
 
 def read_results(path: Path) -> list[Result]:
     """The rows of a results.json; BadInput with the field at fault."""
-    text = read_text(path)
-    parse_json(text, path=path)
-    try:
-        found = _READER.validate_json(text)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"]) or None
-        raise BadInput(first["msg"], path=path, field=field) from None
+    found = from_dict(_File, read_json(path), path=path)
     if found.schema != SCHEMA:
         fix = "write it again with this version of ayni"
         raise BadInput(f"schema {found.schema} is not {SCHEMA}", path=path, field="schema", fix=fix)

@@ -11,7 +11,7 @@ from sqlalchemy import ColumnElement, Connection, case, func, insert, select, up
 
 from ayni.errors import BadInput
 from ayni.feedback.accounts import stamp
-from ayni.feedback.entries import Item, PreferenceBatch, Progress
+from ayni.feedback.entries import BatchProgress, Item, PreferenceBatch
 from ayni.feedback.rows import TEXTS, batch_from_row, batch_row, item_of, item_row
 from ayni.feedback.rules import check_batch, check_item
 from ayni.feedback.schema import annotators, batches, items, standing, tallies
@@ -23,14 +23,14 @@ def add_batch(connection: Connection, now: datetime, batch: PreferenceBatch, mem
     if connection.execute(select(batches.c.id).where(batches.c.id == batch.id)).first():
         raise BadInput(f"batch {batch.id} exists", field="batch", fix="batches never change: give it another name")
     connection.execute(insert(batches), batch_row(replace(batch, created_at=stamp(now), closed_at=None)))
-    placed = [
+    positioned = [
         replace(item, batch_id=batch.id, position=position, created_at=stamp(now))
         for position, item in enumerate(members)
     ]
-    for item in placed:
+    for item in positioned:
         if item.dialogue_id is not None or item.turn is not None:
             raise BadInput(f"item {item.id} is a dialogue's turn", field="items", fix="add_turn adds those")
-    insert_items(connection, placed)
+    insert_items(connection, positioned)
 
 
 def insert_items(connection: Connection, members: Sequence[Item]) -> None:
@@ -106,7 +106,7 @@ def items_where(connection: Connection, condition: ColumnElement[bool], texts: b
     return [item_of(row) for row in rows]
 
 
-def progress(connection: Connection, batch_id: str) -> Progress:
+def progress(connection: Connection, batch_id: str) -> BatchProgress:
     batch(connection, batch_id)
     judged, overlap = tallies.c.judged, tallies.c.overlap
     counts = {
@@ -135,7 +135,7 @@ def progress(connection: Connection, batch_id: str) -> Progress:
         kinds[kind] = kinds.get(kind, 0) + number
         if kind == "judged":
             by_annotator[name] = number
-    return Progress(
+    return BatchProgress(
         items=sum(row.items for row in asked),
         wanted=sum(row.wanted for row in asked),
         done=sum(row.judged - row.beyond for row in asked),

@@ -18,7 +18,7 @@ from ayni.errors import AyniError, BadInput, NoRoom
 from ayni.feedback.migrate import is_newest, not_a_store, to_newest
 from ayni.files import failpoint
 
-WAIT = 30.0  # seconds: how long a writer waits for its turn
+LOCK_WAIT = 30.0  # seconds: how long a writer waits for its turn
 CONNECTIONS = 8  # and as many again under load; what they do takes milliseconds, so threads queue for them
 _SQLITE = b"SQLite format 3\x00"  # what such files begin with
 _ONE_WRITER = 0x61796E69  # "ayni": the advisory lock that PostgreSQL's writers take turns by
@@ -103,7 +103,11 @@ def _open_sqlite(url: URL) -> Database:
     with _refused(where):
         newest = path.exists() and _peek(path)
     engine = create_engine(
-        url, connect_args={"timeout": WAIT}, pool_size=CONNECTIONS, max_overflow=CONNECTIONS, pool_timeout=WAIT
+        url,
+        connect_args={"timeout": LOCK_WAIT},
+        pool_size=CONNECTIONS,
+        max_overflow=CONNECTIONS,
+        pool_timeout=LOCK_WAIT,
     )
     event.listen(engine, "connect", _prepare_sqlite)
     event.listen(engine, "begin", _begin)
@@ -118,7 +122,7 @@ def _peek(path: Path) -> bool:
             raise not_a_store(str(path), "it is no SQLite file")
 
     def connect() -> sqlite3.Connection:
-        return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=WAIT)
+        return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=LOCK_WAIT)
 
     with create_engine("sqlite://", creator=connect, poolclass=NullPool).connect() as connection:
         return is_newest(connection, str(path))
@@ -139,7 +143,7 @@ def _open_postgresql(url: URL) -> Database:
     where = url.set(query={}).render_as_string(hide_password=True)
     try:
         engine = create_engine(
-            url, pool_size=CONNECTIONS, max_overflow=CONNECTIONS, pool_timeout=WAIT, pool_pre_ping=True
+            url, pool_size=CONNECTIONS, max_overflow=CONNECTIONS, pool_timeout=LOCK_WAIT, pool_pre_ping=True
         )
     except ModuleNotFoundError:
         raise BadInput("psycopg is not installed", path=where, fix="pip install 'ayni[postgres]'") from None

@@ -13,10 +13,10 @@ from ayni.seeds import seed_of
 
 Side = Literal["a", "b"]
 AccountRole = Literal["annotator", "admin"]
-Kind = Literal["judged", "skipped", "flagged", "withdrawn"]
+EntryKind = Literal["judged", "skipped", "flagged", "withdrawn"]
 SIDES: tuple[Side, ...] = ("a", "b")
-ROLES: tuple[AccountRole, ...] = ("annotator", "admin")
-KINDS: tuple[Kind, ...] = ("judged", "skipped", "flagged", "withdrawn")
+ACCOUNT_ROLES: tuple[AccountRole, ...] = ("annotator", "admin")
+ENTRY_KINDS: tuple[EntryKind, ...] = ("judged", "skipped", "flagged", "withdrawn")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +44,7 @@ class PreferenceBatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Gold:
+class GoldCheck:
     """The known answer of a gold check."""
 
     preferred: Side
@@ -70,7 +70,7 @@ class Item:
     sampling_b: dict[str, Any] = field(default_factory=dict)
     overlap: int = 1
     heldout: bool = False
-    gold: Gold | None = None
+    gold: GoldCheck | None = None
     dialogue_id: str | None = None
     turn: int | None = None
     batch_id: str = ""
@@ -89,7 +89,7 @@ class Entry:
     submission: str
     item_id: str
     annotator_id: str
-    kind: Kind = "judged"
+    kind: EntryKind = "judged"
     preferred: Side | None = None
     rating: Rating | None = None
     safety_a: bool | None = None
@@ -113,7 +113,7 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class BatchProgress:
     """How far a batch is. `items`, `wanted`, `done` and `beyond` leave annotator-written dialogues out.
 
     `wanted`: the sum of overlaps; `done`: judgements that count towards it; `beyond`: those more than an item's overlap

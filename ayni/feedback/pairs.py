@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ayni.feedback.entries import Gold, Item
+from ayni.feedback.entries import GoldCheck, Item
 from ayni.records import Comparison, Prompt, Sample, Task, comparable
 from ayni.seeds import rng, seed_of
 
@@ -87,7 +87,7 @@ def with_checks(asked: Sequence[Asked], checks: Sequence[Comparison], share: flo
         check, k = checks[index], -1 - number
         first = plan.toss("check", number) < 0.5
         a, b = (check.chosen, check.rejected) if first else (check.rejected, check.chosen)
-        gold = Gold("a" if first else "b", check.rating)
+        gold = GoldCheck("a" if first else "b", check.rating)
         id = plan.id(check.prompt.id, k, check.task)
         item = Item(id, check.prompt, storable(a), storable(b), check.task, gold=gold)
         found.insert((number + 1) * len(found) // (wanted + 1), Asked(item, k))

@@ -1,7 +1,8 @@
 """Which item an annotator gets next: the one with the fewest judgements, and gold checks at their positions.
 
 There are no leases: nothing keeps two annotators from judging one item at the same moment, and its overlap is then
-exceeded (`Progress.beyond` counts it). That this stays rare is why annotators begin at different places of the queue.
+exceeded (`BatchProgress.beyond` counts it). That this stays rare is why annotators begin at different positions of
+the queue.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ def _next_in(connection: Connection, annotator_id: str, batch_id: str) -> str | 
     if due is not None:
         return due.item_id
     # Among those with equally few judgements: the first one from a place that depends on who asks and how far they are.
-    place = seed_of("next", batch_id, annotator_id, answered_now) % (last_position + 1)
-    onward = wanted.where(tallies.c.judged == judged, tallies.c.position >= place)
+    position = seed_of("next", batch_id, annotator_id, answered_now) % (last_position + 1)
+    onward = wanted.where(tallies.c.judged == judged, tallies.c.position >= position)
     found = connection.execute(onward.order_by(tallies.c.position).limit(1)).one_or_none()
     return item_id if found is None else found.item_id
 

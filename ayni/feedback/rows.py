@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import Dialogue, Entry, Gold, Item, PreferenceBatch
+from ayni.feedback.entries import Dialogue, Entry, GoldCheck, Item, PreferenceBatch
 from ayni.feedback.rules import check_text
 from ayni.records import Prompt, from_json, to_dict
 
@@ -47,7 +47,7 @@ def item_of(row: Row[Any]) -> Item:
             "prompt": from_json(Prompt, values["prompt"]) if values["prompt"] else Prompt("", (), row.task),
             "sampling_a": json.loads(row.sampling_a),
             "sampling_b": json.loads(row.sampling_b),
-            "gold": None if row.gold is None else Gold(**json.loads(row.gold)),
+            "gold": None if row.gold is None else GoldCheck(**json.loads(row.gold)),
         }
     )
 

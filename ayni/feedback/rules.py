@@ -9,7 +9,7 @@ from collections.abc import Collection
 from typing import Any
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import KINDS, ROLES, SIDES, AccountRole, Entry, Item, PreferenceBatch
+from ayni.feedback.entries import ACCOUNT_ROLES, ENTRY_KINDS, SIDES, AccountRole, Entry, Item, PreferenceBatch
 from ayni.records import RATINGS, Task
 
 TASKS: tuple[Task, ...] = ("helpfulness", "safety")
@@ -20,7 +20,7 @@ _SOURCE = re.compile(r"person|village|[a-z]+:\S.{0,199}")
 def check_entry(entry: Entry, task: Task) -> None:
     """A judgement of an item of this task, complete and without contradiction (RECIPE §4)."""
     check_submission(entry.submission)
-    check_one_of(entry.kind, KINDS, "kind")
+    check_one_of(entry.kind, ENTRY_KINDS, "kind")
     check_text(entry.reason or "", "reason")
     if entry.seconds is not None and not (math.isfinite(entry.seconds) and entry.seconds >= 0):
         raise BadInput(f"{entry.seconds} is not a number ≥ 0", field="seconds")
@@ -95,7 +95,7 @@ def check_person(name: str, role: AccountRole) -> None:
     """Names are shown to others: no control characters, no invisible ones that turn text around."""
     if not 1 <= len(name) <= 100 or name != name.strip() or any(unicodedata.category(c)[0] == "C" for c in name):
         raise BadInput(f"{name[:100]!r} is not a name", field="name", fix="use 1 to 100 visible characters")
-    check_one_of(role, ROLES, "role")
+    check_one_of(role, ACCOUNT_ROLES, "role")
 
 
 def check_text(text: str, field: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 from ayni.feedback import accounts, batches, check, dialogues, judgements, queue
 from ayni.feedback.database import Database, open_database
-from ayni.feedback.entries import AccountRole, Annotator, Dialogue, Entry, Item, Judged, PreferenceBatch, Progress
+from ayni.feedback.entries import AccountRole, Annotator, BatchProgress, Dialogue, Entry, Item, Judged, PreferenceBatch
 from ayni.feedback.schema import items
 from ayni.records import Prompt, Task
 
@@ -81,7 +81,7 @@ class Store:
             batches.batch(connection, batch_id)
             return batches.items_where(connection, items.c.batch_id == batch_id)
 
-    def progress(self, batch_id: str) -> Progress:
+    def progress(self, batch_id: str) -> BatchProgress:
         with self._database.read() as connection:
             return batches.progress(connection, batch_id)
 

@@ -29,10 +29,10 @@ _BEST = re.compile(r"best|better|prefer|choose|chosen|winner", re.I)  # a rating
 
 @dataclass(frozen=True, slots=True)
 class _Response:
-    """What one person answered to one question; of the unnamed, `place` among the responses tells them apart."""
+    """What one person answered to one question; of the unnamed, `index` among the responses tells them apart."""
 
     user: str
-    place: int
+    index: int
     question: str
     value: Any
     status: str | None
@@ -169,7 +169,7 @@ def _by_person(row: Row) -> dict[tuple[str, int], list[_Response] | Skip]:
     """Each person's submitted answers, or why theirs do not count; Skip where nobody has answered."""
     found: dict[tuple[str, int], list[_Response] | Skip] = {}
     for response in _responses(row):
-        person = (response.user, 0 if response.user else response.place)
+        person = (response.user, 0 if response.user else response.index)
         if response.status not in (None, "submitted"):
             found[person] = Skip(f"a response that is {response.status}")
         else:
@@ -213,12 +213,12 @@ def _ranking(response: _Response, fields: Mapping[str, Any]) -> Order | None:
     if not isinstance(value, list) or len(value) < 2:
         return None
     order: Order = []
-    for place, option in enumerate(value, 1):
-        named, rank = (option.get("value"), option.get("rank")) if isinstance(option, dict) else (option, place)
+    for position, option in enumerate(value, 1):
+        named, rank = (option.get("value"), option.get("rank")) if isinstance(option, dict) else (option, position)
         field = _field(named, fields)
         if field is None:
             return None
-        order.append((field, rank if type(rank) is int else place))
+        order.append((field, rank if type(rank) is int else position))
     return order
 
 

@@ -38,13 +38,6 @@ def make_demonstration(row: Row, dialog: Dialog, field: str) -> Demonstration:
     return Demonstration(dialog, train, row.path.name.partition(".")[0])
 
 
-def check_margin(row: Row) -> None:
-    """A margin, where given as a number, is finite and not negative; its type is the record's to check."""
-    margin = row.value.get("margin")
-    if isinstance(margin, int | float) and not 0 <= margin < float("inf"):
-        raise row.error(f"{margin} is not a number ≥ 0", "margin")
-
-
 def check_answers(row: Row, comparison: Comparison) -> Comparison:
     """The comparison, if both answers may follow its prompt (which is checked) and differ."""
     for name in ("chosen", "rejected"):
@@ -58,7 +51,6 @@ def check_answers(row: Row, comparison: Comparison) -> Comparison:
 def make_comparison(row: Row, dialog: Dialog, chosen: str, rejected: str, field: str) -> Comparison:
     """A comparison with whatever of our own fields the row has."""
     prompt = _prompt(row, checked(row, dialog, field, last="user"))
-    check_margin(row)
     ours = {key: row.value[key] for key in OUR_FIELDS if row.value.get(key) is not None}
     if ours.get("safety") in ("rejected_safe", "chosen_unsafe"):
         raise row.error(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from ayni.formats.rows import Row, Skip
 from ayni.records import Comparison, Judgement
+from ayni.stage import Kind
 
-Kind = Literal["demonstrations", "comparisons", "judgements", "prompts", "texts"]
 Reader = Callable[[Row], Iterable[Any]]
 
 

@@ -25,7 +25,7 @@ def _transcript(row: Row, field: str) -> list[tuple[str, str]]:
         raise row.error("a transcript starts with a blank line and `Human:`", field)
     if parts[-2] != "Assistant":
         raise row.error("a transcript ends with an `Assistant:` turn", field)
-    return [(who, text.strip()) for who, text in zip(parts[::2], parts[1::2], strict=True)]
+    return [(speaker, text.strip()) for speaker, text in zip(parts[::2], parts[1::2], strict=True)]
 
 
 def hh_pairs(row: Row) -> Iterator[Comparison]:
@@ -36,7 +36,7 @@ def hh_pairs(row: Row) -> Iterator[Comparison]:
     """
     chosen, rejected = _transcript(row, "chosen"), _transcript(row, "rejected")
     for turns in (chosen, rejected):
-        if any(who != ("Human", "Assistant")[index % 2] for index, (who, _) in enumerate(turns)):
+        if any(speaker != ("Human", "Assistant")[index % 2] for index, (speaker, _) in enumerate(turns)):
             raise Skip("speakers do not alternate")
         if not all(text for _, text in turns):
             raise Skip("a turn is empty")
@@ -44,7 +44,7 @@ def hh_pairs(row: Row) -> Iterator[Comparison]:
         raise Skip("the transcripts differ before the last answer")
     if chosen == rejected:
         raise Skip("the answers are the same")
-    dialog = tuple(Message("user" if who == "Human" else "assistant", text) for who, text in chosen[:-1])
+    dialog = tuple(Message("user" if speaker == "Human" else "assistant", text) for speaker, text in chosen[:-1])
     yield make_comparison(row, dialog, chosen[-1][1], rejected[-1][1], "chosen")
 
 

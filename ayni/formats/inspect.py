@@ -75,18 +75,18 @@ def inspect_data(path: Path, tokenizer: Tokenizer | None = None, max_tokens: int
     `truncated` counts records longer than `max_tokens`. All of these are None without a tokenizer. `skipped` counts
     rows left out by their format's policy. Raises BadInput when nothing of the file can be read.
     """
-    reading = scan(path, strict=False)
+    scanned = scan(path, strict=False)
     audit: dict[str, Any] = {"tokens": None, "unsupervised": None, "without_eos": None, "truncated": None}
     if tokenizer is not None:
-        audit = _audit(reading.records, tokenizer, max_tokens)
+        audit = _audit(scanned.records, tokenizer, max_tokens)
     return {
         "path": str(path),
-        "format": reading.format,
-        "records": len(reading.records),
-        "turns": sum(map(_turns, reading.records)),
-        "errors": [_error(error) for error in reading.errors],
+        "format": scanned.format,
+        "records": len(scanned.records),
+        "turns": sum(map(_turns, scanned.records)),
+        "errors": [_error(error) for error in scanned.errors],
         **audit,
-        "skipped": dict(reading.skipped),
+        "skipped": dict(scanned.skipped),
     }
 
 

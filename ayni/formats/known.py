@@ -42,7 +42,7 @@ FORMATS: tuple[Format, ...] = (
     own.DEMONSTRATION,
     # one answer and what somebody made of it
     ratings.EDITS,
-    ratings.RATINGS,
+    ratings.RATING_ROWS,
     # everybody's
     chat.MESSAGES,
     pandalm.PANDALM,

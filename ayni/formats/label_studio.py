@@ -14,7 +14,7 @@ from ayni.errors import BadInput
 from ayni.formats.building import make_comparison
 from ayni.formats.format import Format, with_prompts
 from ayni.formats.rows import Row, Skip
-from ayni.formats.table_fields import MODELS, different, find_answers, find_dialog, known_fields, numbered
+from ayni.formats.table_fields import MODEL_STEM, different, find_answers, find_dialog, known_fields, numbered
 from ayni.records import Comparison
 
 _SIDES = {"left": 0, "right": 1}
@@ -98,7 +98,7 @@ def _comparison(
     except Skip as skip:  # of this annotation; the next one may be sound
         yield skip
         return
-    models = numbered(table, MODELS)
+    models = numbered(table, MODEL_STEM)
     ours: dict[str, Any] = {**known_fields(table), "annotator": _annotator(annotator)}
     if models is not None:
         ours |= {"model_chosen": table[models[first]], "model_rejected": table[models[1 - first]]}

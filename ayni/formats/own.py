@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ayni.formats.building import check_answers, check_margin
+from ayni.formats.building import check_answers
 from ayni.formats.fields import check_answer, check_text, checked
 from ayni.formats.format import Format, with_prompts
 from ayni.formats.pairing import LABELS, liked
@@ -12,20 +12,19 @@ from ayni.formats.rows import Row
 from ayni.records import Comparison, Demonstration, Dialog, Judgement, Prompt, from_dict
 
 
-def comparisons(row: Row) -> Iterator[Comparison]:
-    check_margin(row)
+def own_comparisons(row: Row) -> Iterator[Comparison]:
     record = from_dict(Comparison, row.value, path=row.path, line=row.line)
     _check_prompt(row, record.prompt, "prompt.")
     yield check_answers(row, record)
 
 
-def prompts(row: Row) -> Iterator[Prompt]:
+def own_prompts(row: Row) -> Iterator[Prompt]:
     record = from_dict(Prompt, row.value, path=row.path, line=row.line)
     _check_prompt(row, record, "")
     yield record
 
 
-def demonstrations(row: Row) -> Iterator[Demonstration]:
+def own_demonstrations(row: Row) -> Iterator[Demonstration]:
     record = from_dict(Demonstration, row.value, path=row.path, line=row.line)
     _check_texts(row, record.dialog, "dialog")
     checked(row, record.dialog, "dialog", last="assistant")
@@ -33,11 +32,11 @@ def demonstrations(row: Row) -> Iterator[Demonstration]:
 
 
 def demonstrated_prompts(row: Row) -> Iterator[Prompt]:
-    for record in demonstrations(row):
+    for record in own_demonstrations(row):
         yield Prompt(row.name, record.dialog[:-1], source=record.source)
 
 
-def judgements(row: Row) -> Iterator[Judgement]:
+def own_judgements(row: Row) -> Iterator[Judgement]:
     """One of `score` and `label`."""
     record = from_dict(Judgement, row.value, path=row.path, line=row.line)
     _check_prompt(row, record.prompt, "prompt.")
@@ -69,11 +68,13 @@ def _is_judgement(row: Row) -> bool:
     return isinstance(row.value.get("prompt"), dict) and row.has("response") and not row.has_any("chosen", "rejected")
 
 
-JUDGEMENT = Format("judgement", _is_judgement, with_prompts("judgements", judgements))
-COMPARISON = Format("comparison", _is_comparison, with_prompts("comparisons", comparisons))
-PROMPT = Format("prompt", lambda row: row.has("dialog") and row.has_any("id", "task", "category"), {"prompts": prompts})
+JUDGEMENT = Format("judgement", _is_judgement, with_prompts("judgements", own_judgements))
+COMPARISON = Format("comparison", _is_comparison, with_prompts("comparisons", own_comparisons))
+PROMPT = Format(
+    "prompt", lambda row: row.has("dialog") and row.has_any("id", "task", "category"), {"prompts": own_prompts}
+)
 DEMONSTRATION = Format(
     "demonstration",
     lambda row: row.has("dialog"),
-    {"demonstrations": demonstrations, "prompts": demonstrated_prompts},
+    {"demonstrations": own_demonstrations, "prompts": demonstrated_prompts},
 )

@@ -37,7 +37,7 @@ PAIRING = Pairing()
 
 
 @dataclass(frozen=True, slots=True)
-class Pairs:
+class PairedJudgements:
     """The comparisons, for each the index of the judgement that praised its chosen answer, and what was left out."""
 
     comparisons: list[Comparison]
@@ -60,7 +60,7 @@ def liked(label: str) -> bool | None:
     return True if word in _UP else False if word in _DOWN else None
 
 
-def pairs_of_judgements(judgements: Iterable[Judgement], pairing: Pairing = PAIRING) -> Pairs:
+def pairs_of_judgements(judgements: Iterable[Judgement], pairing: Pairing = PAIRING) -> PairedJudgements:
     """Every two answers to one prompt that are worth different amounts, in the order of their prompts.
 
     Scores are compared with scores and thumbs with thumbs; an answer judged several times counts with its mean. Equal
@@ -74,7 +74,7 @@ def pairs_of_judgements(judgements: Iterable[Judgement], pairing: Pairing = PAIR
     for index, judgement in enumerate(given):
         kind = "label" if judgement.score is None else "score"
         groups.setdefault((judgement.prompt.dialog, judgement.prompt.task, kind), []).append(index)
-    found = Pairs([], [], Counter())
+    found = PairedJudgements([], [], Counter())
     for (_, _, kind), members in groups.items():
         answers = _answers(given, members)
         if len({answer.worth for answer in answers}) == 1:
@@ -90,7 +90,9 @@ def pairs_of_judgements(judgements: Iterable[Judgement], pairing: Pairing = PAIR
             pairs = [pair for pair in combinations(answers, 2) if pair[0].worth != pair[1].worth]
         for one, other in pairs:
             high, low = (one, other) if one.worth > other.worth else (other, one)
-            rating = None if kind == "label" or span is None else degree((high.worth - low.worth) / span, pairing)
+            rating = (
+                None if kind == "label" or span is None else rating_of_lead((high.worth - low.worth) / span, pairing)
+            )
             pair = Comparison(prompt, high.text, low.text, prompt.task, rating, source=prompt.source)
             found.comparisons.append(pair)
             found.origins.append(high.first)
@@ -113,7 +115,7 @@ def _drawn(answers: Sequence[_Answer], count: int, draw: np.random.Generator) ->
     return [(answers[i], answers[j]) for i, j in sorted(chosen)]
 
 
-def degree(lead: float, pairing: Pairing) -> Rating:
+def rating_of_lead(lead: float, pairing: Pairing) -> Rating:
     """The rating of a lead in [0, 1]."""
     for least, rating in zip(pairing.degrees, RATINGS, strict=False):
         if lead >= least - 1e-9:  # a lead of three steps in four must not fail by rounding

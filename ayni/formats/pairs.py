@@ -11,7 +11,7 @@ from ayni.formats.rows import Row
 from ayni.records import Comparison
 
 
-def pairs(row: Row) -> Iterator[Comparison]:
+def plain_pairs(row: Row) -> Iterator[Comparison]:
     """prompt/chosen/rejected as text or messages (TRL), with our rating, safety, margin and task.
 
     Without a prompt, chosen and rejected are whole dialogues that differ in the last message.
@@ -34,4 +34,4 @@ def pairs(row: Row) -> Iterator[Comparison]:
     yield make_comparison(row, tuple(before), left.content, right.content, "chosen")
 
 
-PAIRS = Format("pairs", lambda row: row.has_any("chosen", "rejected"), with_prompts("comparisons", pairs))
+PAIRS = Format("pairs", lambda row: row.has_any("chosen", "rejected"), with_prompts("comparisons", plain_pairs))

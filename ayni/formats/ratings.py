@@ -94,4 +94,4 @@ def _is_rating(row: Row) -> bool:
 
 
 EDITS = Format("edits", _is_edit, {**with_prompts("comparisons", edit_pairs), "demonstrations": edit_demonstrations})
-RATINGS = Format("ratings", _is_rating, with_prompts("judgements", ratings))
+RATING_ROWS = Format("ratings", _is_rating, with_prompts("judgements", ratings))

@@ -2,7 +2,7 @@
 
 `detect` looks at the first sound row; `scan` reads. A strict read raises at the first bad row, with file, line and
 field; otherwise errors are collected and `ayni inspect` shows them. Nothing is dropped silently: rows that a
-format's documented policy leaves out are counted in `Reading.skipped`; a reader raises Skip for a whole row and
+format's documented policy leaves out are counted in `ScannedRecords.skipped`; a reader raises Skip for a whole row and
 yields one for a part of it.
 
 Rows of a comparison or demonstration file can be read as prompts: the dialogue before the last answer, each
@@ -20,11 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from ayni.errors import BadInput
-from ayni.formats.format import Format, Kind
+from ayni.formats.format import Format
 from ayni.formats.known import format_of
 from ayni.formats.pairing import PAIRING, Pairing, pairs_of_judgements
 from ayni.formats.rows import DOCUMENT_SUFFIXES, ROW_SUFFIXES, Row, Skip, files_of, peek, rows, suffix_of
 from ayni.records import Comparison, Demonstration, Prompt, Task
+from ayni.stage import Kind
 
 TEXT_SUFFIXES = (*DOCUMENT_SUFFIXES, ".jsonl")
 
@@ -65,7 +66,7 @@ def kinds_of(path: Path) -> tuple[Kind, ...] | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class ScannedRecords:
     """What a file or directory held: records (or documents), what was left out and why, and what was wrong."""
 
     format: str
@@ -76,7 +77,7 @@ class Reading:
     errors: list[BadInput] = field(default_factory=list)
 
 
-def scan(path: Path, kind: Kind | None = None, *, strict: bool = True, pairing: Pairing = PAIRING) -> Reading:
+def scan(path: Path, kind: Kind | None = None, *, strict: bool = True, pairing: Pairing = PAIRING) -> ScannedRecords:
     """Read a file, or every file of a directory, as `kind` (default: what its format is made for).
 
     Raises BadInput at the first error; with `strict=False` errors of rows are collected instead, while a file that
@@ -86,52 +87,52 @@ def scan(path: Path, kind: Kind | None = None, *, strict: bool = True, pairing: 
     files = files_of(path, TEXT_SUFFIXES if kind == "texts" else (*ROW_SUFFIXES, *DOCUMENT_SUFFIXES))
     if kind not in (None, "texts") and path.is_dir():
         files = files_of(path, ROW_SUFFIXES)
-    reading: Reading | None = None
+    scanned: ScannedRecords | None = None
     for file in files:
         errors: list[BadInput] | None = None if strict else []
         found, stream = _opened(file, errors)
         wanted = found.made_for if kind is None else kind
-        if reading is None:
-            reading = Reading(found.name, wanted, [], [])
-        if kind is None and wanted != reading.kind:
+        if scanned is None:
+            scanned = ScannedRecords(found.name, wanted, [], [])
+        if kind is None and wanted != scanned.kind:
             raise BadInput(
-                f"holds {wanted}, the file before it {reading.kind}", path=file, fix="keep one kind in a directory"
+                f"holds {wanted}, the file before it {scanned.kind}", path=file, fix="keep one kind in a directory"
             )
         if wanted not in found.kinds:
             raise BadInput(f"expected {wanted}, found {found.made_for} (format {found.name})", path=file)
         if wanted in found.readers:
-            _read_rows(stream, found, reading, errors)
+            _read_rows(stream, found, scanned, errors)
         else:
-            _read_as_pairs(stream, found, reading, errors, pairing)
-        reading.errors.extend(errors or [])
-    assert reading is not None  # files_of never returns an empty list
-    if reading.kind == "prompts":
-        _check_ids(reading)
-    if not reading.records and not reading.errors:
-        why = ", ".join(f"{count} × {reason}" for reason, count in reading.skipped.items())
-        raise BadInput(f"holds no {reading.kind}" + (f" (left out: {why})" if why else ""), path=path)
-    return reading
+            _read_as_pairs(stream, found, scanned, errors, pairing)
+        scanned.errors.extend(errors or [])
+    assert scanned is not None  # files_of never returns an empty list
+    if scanned.kind == "prompts":
+        _check_ids(scanned)
+    if not scanned.records and not scanned.errors:
+        why = ", ".join(f"{count} × {reason}" for reason, count in scanned.skipped.items())
+        raise BadInput(f"holds no {scanned.kind}" + (f" (left out: {why})" if why else ""), path=path)
+    return scanned
 
 
-def _read_rows(stream: Iterator[Row], format: Format, reading: Reading, errors: list[BadInput] | None) -> None:
-    kind = reading.kind
+def _read_rows(stream: Iterator[Row], format: Format, scanned: ScannedRecords, errors: list[BadInput] | None) -> None:
+    kind = scanned.kind
     reader, native = format.readers[kind], kind == format.made_for
     seen: set[Any] = set()
     for row in stream:
         try:
             for record in reader(row):
                 if isinstance(record, Skip):
-                    reading.skipped[str(record)] += 1
+                    scanned.skipped[str(record)] += 1
                     continue
                 if kind == "prompts" and not native:
                     if record.dialog in seen:
-                        reading.skipped["the same prompt again"] += 1
+                        scanned.skipped["the same prompt again"] += 1
                         continue
                     seen.add(record.dialog)
-                reading.records.append(record)
-                reading.lines.append((row.path, row.line))
+                scanned.records.append(record)
+                scanned.lines.append((row.path, row.line))
         except Skip as skip:
-            reading.skipped[str(skip)] += 1
+            scanned.skipped[str(skip)] += 1
         except BadInput as error:
             if errors is None:
                 raise
@@ -139,21 +140,21 @@ def _read_rows(stream: Iterator[Row], format: Format, reading: Reading, errors: 
 
 
 def _read_as_pairs(
-    stream: Iterator[Row], format: Format, reading: Reading, errors: list[BadInput] | None, pairing: Pairing
+    stream: Iterator[Row], format: Format, scanned: ScannedRecords, errors: list[BadInput] | None, pairing: Pairing
 ) -> None:
     """Judgements of one file as comparisons; a pair stands where its better answer does."""
-    judged = Reading(format.name, "judgements", [], [], reading.skipped)
+    judged = ScannedRecords(format.name, "judgements", [], [], scanned.skipped)
     _read_rows(stream, format, judged, errors)
     pairs = pairs_of_judgements(judged.records, pairing)
-    reading.records.extend(pairs.comparisons)
-    reading.lines.extend(judged.lines[origin] for origin in pairs.origins)
-    reading.skipped.update(pairs.skipped)
+    scanned.records.extend(pairs.comparisons)
+    scanned.lines.extend(judged.lines[origin] for origin in pairs.origins)
+    scanned.skipped.update(pairs.skipped)
 
 
-def _check_ids(reading: Reading) -> None:
+def _check_ids(scanned: ScannedRecords) -> None:
     """Prompts are known by their ids (random numbers depend on them), so no two may share one."""
     first: dict[str, tuple[Path, int]] = {}
-    for prompt, (file, line) in zip(reading.records, reading.lines, strict=True):
+    for prompt, (file, line) in zip(scanned.records, scanned.lines, strict=True):
         if prompt.id in first:
             other, at = first[prompt.id]
             raise BadInput(

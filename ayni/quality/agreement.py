@@ -18,23 +18,24 @@ from ayni.feedback.entries import Judged
 from ayni.maths.agreement import Agreement, alpha_against, gwet_ac, gwet_ac_against, krippendorff_alpha
 from ayni.records import RATINGS, Rating, Task
 
-PLACES = tuple(range(1, 2 * len(RATINGS) + 1))  # 1: a is significantly better … 8: b is
-SIDES = (0, 1)  # a or b is preferred
+CHOICE_CATEGORIES = tuple(range(1, 2 * len(RATINGS) + 1))  # 1: a is significantly better … 8: b is
+PREFERENCE_CATEGORIES = (0, 1)  # a or b is preferred
 
 
 @dataclass(frozen=True, slots=True)
 class Vote:
     """What the numbers need of a judgement that stands: no texts.
 
-    `place`: one of PLACES, None without a degree. `first`: the answer that stood first was chosen. `right`: of a gold
-    check, whether the known answer was met. `shared`: others judge the same item, and it is no gold check.
+    `choice`: one of CHOICE_CATEGORIES, None without a degree. `first`: the answer that stood first was chosen.
+    `right`: of a gold check, whether the known answer was met. `shared`: others judge the same item, and it is no gold
+    check.
     """
 
     item: str
     annotator: str
     task: Task
     prefers_b: bool
-    place: int | None
+    choice: int | None
     rating: Rating | None
     first: bool
     seconds: float | None
@@ -65,7 +66,7 @@ def votes_of(rows: Iterable[Judged]) -> list[Vote]:
                 annotator=row.annotator,
                 task=item.task,
                 prefers_b=prefers_b,
-                place=_place(prefers_b, entry.rating),
+                choice=_choice_of(prefers_b, entry.rating),
                 rating=entry.rating,
                 first=prefers_b == entry.swapped,
                 seconds=entry.seconds,
@@ -76,11 +77,11 @@ def votes_of(rows: Iterable[Judged]) -> list[Vote]:
     return found
 
 
-def _place(prefers_b: bool, rating: Rating | None) -> int | None:
+def _choice_of(prefers_b: bool, rating: Rating | None) -> int | None:
     if rating is None:
         return None
     step = RATINGS.index(rating)
-    return PLACES[-1 - step] if prefers_b else PLACES[step]
+    return CHOICE_CATEGORIES[-1 - step] if prefers_b else CHOICE_CATEGORIES[step]
 
 
 def by_item(votes: Iterable[Vote]) -> list[list[Vote]]:
@@ -96,29 +97,29 @@ def agreements(items: Iterable[Sequence[Vote]]) -> Agreements:
     """Among all annotators of these items (as `by_item` gives them)."""
     items = list(items)
     sides = _table([float(v.prefers_b) for v in of] for of in items)
-    places = _table([float(v.place) for v in of if v.place is not None] for of in items)
+    choices = _table([float(v.choice) for v in of if v.choice is not None] for of in items)
     return Agreements(
-        gwet_ac(sides, categories=SIDES),
-        gwet_ac(places, weights="quadratic", categories=PLACES),
-        krippendorff_alpha(places, metric="ordinal"),
+        gwet_ac(sides, categories=PREFERENCE_CATEGORIES),
+        gwet_ac(choices, weights="quadratic", categories=CHOICE_CATEGORIES),
+        krippendorff_alpha(choices, metric="ordinal"),
     )
 
 
 def agreements_with_others(items: Iterable[Sequence[Vote]], name: str) -> Agreements:
     """One annotator against the others, over those of the items that both have judged."""
-    own_sides, sides, own_places, places = [], [], [], []
+    own_sides, sides, own_choices, choices = [], [], [], []
     for of in items:
         others = [v for v in of if v.annotator != name]
         for mine in (v for v in of if v.annotator == name):
             own_sides.append(float(mine.prefers_b))
             sides.append([float(v.prefers_b) for v in others])
-            own_places.append(np.nan if mine.place is None else float(mine.place))
-            places.append([float(v.place) for v in others if v.place is not None])
-    theirs = _table(places, least=0)
+            own_choices.append(np.nan if mine.choice is None else float(mine.choice))
+            choices.append([float(v.choice) for v in others if v.choice is not None])
+    theirs = _table(choices, least=0)
     return Agreements(
-        gwet_ac_against(own_sides, _table(sides, least=0), categories=SIDES),
-        gwet_ac_against(own_places, theirs, weights="quadratic", categories=PLACES),
-        alpha_against(own_places, theirs, metric="ordinal"),
+        gwet_ac_against(own_sides, _table(sides, least=0), categories=PREFERENCE_CATEGORIES),
+        gwet_ac_against(own_choices, theirs, weights="quadratic", categories=CHOICE_CATEGORIES),
+        alpha_against(own_choices, theirs, metric="ordinal"),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 from ayni.feedback.entries import Item, Judged
 from ayni.text.dedup import without_duplicates
 
-Count = Callable[[str], int]  # tokens of a text
+TokenCounter = Callable[[str], int]  # tokens of a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ class TextStatistics:
     unit: Literal["tokens", "words"]
 
 
-def text_statistics(rows: Iterable[Judged], count: Count | None = None) -> TextStatistics:
+def text_statistics(rows: Iterable[Judged], count: TokenCounter | None = None) -> TextStatistics:
     """Of the judgements a reward model would learn from: gold checks, skipped and flagged items are left out.
 
     A turn is a user's message. A prompt is one such message, a response one of the two answers, an example the whole
@@ -58,7 +58,7 @@ def _mean(values: Sequence[float]) -> float | None:
     return fmean(values) if values else None
 
 
-def _sizes(item: Item, count: Count) -> tuple[list[int], float, float]:
+def _sizes(item: Item, count: TokenCounter) -> tuple[list[int], float, float]:
     """Of each user's message, of the whole dialogue before the answers, and of an answer (the mean of both)."""
     sizes = [(message.role, count(message.content)) for message in item.prompt.dialog]
     asked = [size for role, size in sizes if role == "user"]
@@ -93,10 +93,10 @@ def repeated_prompts(items: Sequence[Item]) -> Repeats:
 
 def _dropped(texts: Sequence[str], kept: Sequence[str]) -> set[int]:
     """Which texts are not in `kept`, a part of them in the same order that has of equal texts the first."""
-    dropped, place = set[int](), 0
+    dropped, matched = set[int](), 0
     for i, text in enumerate(texts):
-        if place < len(kept) and text == kept[place]:
-            place += 1
+        if matched < len(kept) and text == kept[matched]:
+            matched += 1
         else:
             dropped.add(i)
     return dropped

@@ -54,7 +54,7 @@ def self_consistency(verdicts: Sequence[Verdict], level: float = 0.95) -> Estima
     return mean(shares, level)
 
 
-def spread(verdicts: Sequence[Verdict], level: float = 0.95) -> Estimate:
+def self_consistency_spread(verdicts: Sequence[Verdict], level: float = 0.95) -> Estimate:
     """Of pairs asked several times: the standard deviation of P(the first is better) from asking to asking, mean."""
     return mean([stdev(v.askings) for v in verdicts if len(v.forward) > 1], level)
 
@@ -86,7 +86,10 @@ def consistency_results(
             "verdict_flips": flips(mine, level),
         }
         if any(len(v.forward) > 1 for v in mine):
-            found |= {"self_consistency": self_consistency(mine, level), "self_consistency_spread": spread(mine, level)}
+            found |= {
+                "self_consistency": self_consistency(mine, level),
+                "self_consistency_spread": self_consistency_spread(mine, level),
+            }
         rows += [result(name, e, axis=task, judge=judge, split=split, seed=seed) for name, e in found.items()]
     return rows
 

@@ -9,7 +9,7 @@ from ayni.feedback.store import Store
 from ayni.maths.agreement import Agreement
 from ayni.maths.statistics import Estimate
 from ayni.quality.agreement import agreements, by_item, votes_of
-from ayni.quality.report import AnnotatorQuality, annotators, checks_met, passed_over_in
+from ayni.quality.report import AnnotatorQuality, abstentions_in, annotator_qualities, checks_met
 
 
 def quality_of(store: Store, batch_id: str | None) -> Sequence[Measure]:
@@ -18,7 +18,7 @@ def quality_of(store: Store, batch_id: str | None) -> Sequence[Measure]:
     rows = store.current(batch_id, texts=False)
     votes = votes_of(rows)
     if batch_id is None:
-        return [measure for each in annotators(votes, passed_over_in(rows)) for measure in _of_annotator(each)]
+        return [measure for each in annotator_qualities(votes, abstentions_in(rows)) for measure in _of_annotator(each)]
     found = agreements(by_item(votes))
     return [
         _agreement("Agreement on the degree (AC2)", found.degree),

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any, NamedTuple
 
 from ayni.evaluate.results import Result, result
-from ayni.feedback.entries import Judged, Kind
+from ayni.feedback.entries import EntryKind, Judged
 from ayni.feedback.store import Store
 from ayni.maths.statistics import Estimate, proportion
 from ayni.quality.agreement import (
@@ -20,16 +20,16 @@ from ayni.quality.agreement import (
     by_item,
     votes_of,
 )
-from ayni.quality.batch_statistics import Count, Repeats, TextStatistics, repeated_prompts, text_statistics
+from ayni.quality.batch_statistics import Repeats, TextStatistics, TokenCounter, repeated_prompts, text_statistics
 from ayni.quality.screening import Screening, is_hasty, screen
 from ayni.records import RATINGS
 
 
-class PassedOver(NamedTuple):
-    """An item that somebody skipped or flagged."""
+class Abstention(NamedTuple):
+    """An item that an annotator skipped or flagged."""
 
     annotator: str
-    kind: Kind
+    kind: EntryKind
     reason: str
 
 
@@ -101,40 +101,40 @@ class StoreQuality:
         return rows
 
 
-def quality_report(store: Store, count: Count | None = None) -> StoreQuality:
+def quality_report(store: Store, count: TokenCounter | None = None) -> StoreQuality:
     """Of everything that stands in the store; `count` gives the tokens of a text, without it words are counted."""
     votes: list[Vote] = []
-    passed_over: list[PassedOver] = []
+    abstentions: list[Abstention] = []
     batches = []
     for batch in store.batches():  # one batch's texts at a time
         rows = store.current(batch.id)
         mine = votes_of(rows)
-        over = passed_over_in(rows)
+        of_batch = abstentions_in(rows)
         repeats = repeated_prompts(store.items(batch.id))
-        batches.append(_batch_quality(batch.id, mine, over, repeats, text_statistics(rows, count)))
+        batches.append(_batch_quality(batch.id, mine, of_batch, repeats, text_statistics(rows, count)))
         votes += mine
-        passed_over += over
+        abstentions += of_batch
     items = by_item(votes)
     tasks: dict[str, Agreements] = {
         task: agreements(of for of in items if of[0].task == task) for task in dict.fromkeys(v.task for v in votes)
     }
-    people = annotators(votes, passed_over)
-    out = {each.name for each in people if each.screening.verdict == "screened out"}
+    annotators = annotator_qualities(votes, abstentions)
+    out = {each.name for each in annotators if each.screening.verdict == "screened out"}
     trusted = agreements(by_item(v for v in votes if v.annotator not in out))
-    return StoreQuality(len(votes), agreements(items), trusted, tasks, tuple(batches), people)
+    return StoreQuality(len(votes), agreements(items), trusted, tasks, tuple(batches), annotators)
 
 
-def passed_over_in(rows: Iterable[Judged]) -> list[PassedOver]:
+def abstentions_in(rows: Iterable[Judged]) -> list[Abstention]:
     return [
-        PassedOver(row.annotator, row.entry.kind, row.entry.reason or "") for row in rows if row.entry.kind != "judged"
+        Abstention(row.annotator, row.entry.kind, row.entry.reason or "") for row in rows if row.entry.kind != "judged"
     ]
 
 
-def annotators(votes: Sequence[Vote], passed_over: Iterable[PassedOver] = ()) -> tuple[AnnotatorQuality, ...]:
+def annotator_qualities(votes: Sequence[Vote], abstentions: Iterable[Abstention] = ()) -> tuple[AnnotatorQuality, ...]:
     """Everybody who judged, skipped or flagged; those first who agree most with the others, unknown ones last."""
-    over = Counter((each.annotator, each.kind) for each in passed_over)
+    counts = Counter((each.annotator, each.kind) for each in abstentions)
     hasty = _hasty(votes)
-    names = dict.fromkeys([*(v.annotator for v in votes), *(name for name, _ in over)])
+    names = dict.fromkeys([*(v.annotator for v in votes), *(name for name, _ in counts)])
     own: dict[str, list[Vote]] = {name: [] for name in names}
     shared: dict[str, list[list[Vote]]] = {name: [] for name in own}
     for v in votes:
@@ -150,8 +150,8 @@ def annotators(votes: Sequence[Vote], passed_over: Iterable[PassedOver] = ()) ->
             AnnotatorQuality(
                 name=name,
                 judged=len(mine),
-                skipped=over[name, "skipped"],
-                flagged=over[name, "flagged"],
+                skipped=counts[name, "skipped"],
+                flagged=counts[name, "flagged"],
                 agreement=agreements_with_others(shared[name], name),
                 checks=checks,
                 first=first,
@@ -180,14 +180,14 @@ def first_chosen(votes: Sequence[Vote]) -> Estimate:
 
 
 def _batch_quality(
-    batch: str, votes: Sequence[Vote], passed_over: Sequence[PassedOver], repeats: Repeats, texts: TextStatistics
+    batch: str, votes: Sequence[Vote], abstentions: Sequence[Abstention], repeats: Repeats, texts: TextStatistics
 ) -> BatchQuality:
     degrees: Counter[str] = Counter(v.rating or "" for v in votes)
     return BatchQuality(
         batch=batch,
         judged=len(votes),
-        skipped=_reasons(passed_over, "skipped"),
-        flagged=_reasons(passed_over, "flagged"),
+        skipped=_reasons(abstentions, "skipped"),
+        flagged=_reasons(abstentions, "flagged"),
         degrees={rating: degrees[rating] for rating in (*RATINGS, "") if rating or degrees[rating]},
         agreement=agreements(by_item(votes)),
         checks=checks_met(votes),
@@ -212,14 +212,14 @@ def _hasty(votes: Iterable[Vote]) -> dict[str, list[bool]]:
     found: dict[str, list[bool]] = {}
     for of in times.values():
         for name, seconds in of:
-            others = [other for who, other in of if who != name]
+            others = [other for annotator, other in of if annotator != name]
             found.setdefault(name, []).append(is_hasty(seconds, others))
     return found
 
 
-def _reasons(passed_over: Iterable[PassedOver], kind: Kind) -> dict[str, int]:
+def _reasons(abstentions: Iterable[Abstention], kind: EntryKind) -> dict[str, int]:
     """The commonest first; case and spaces do not count."""
-    reasons = Counter(" ".join(each.reason.split()).casefold() for each in passed_over if each.kind == kind)
+    reasons = Counter(" ".join(each.reason.split()).casefold() for each in abstentions if each.kind == kind)
     return dict(sorted(reasons.items(), key=lambda pair: (-pair[1], pair[0])))
 
 

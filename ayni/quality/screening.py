@@ -19,21 +19,21 @@ GOLD_ACCURACY = 0.80  # the paper's share of questions that must agree with the 
 LEAST = 15
 # The order is a coin's, so who reads chooses the first place in ½ of judgements, whatever the answers are worth.
 # 65% is as if three in ten were decided by the place alone.
-PLACE = 0.65
+FIRST_SHARE = 0.65
 # Silent reading is 238 words a minute (Brysbaert 2019), and the quick read twice as fast. Four times as fast as others
 # were with the same text is not reading; nor is anything in two seconds, which a glance and two keys take.
 HASTY_SHARE = 0.25
 HASTY_SECONDS = 2.0
 HASTY_PART = 0.5  # of the judgements: beyond half, haste is the habit and not the easy cases
 
-Verdict = Literal["passed", "screened out", "undecided"]
+ScreeningDecision = Literal["passed", "screened out", "undecided"]
 
 
 @dataclass(frozen=True, slots=True)
 class Screening:
     """`reasons` say why somebody is screened out, or what is missing for a decision."""
 
-    verdict: Verdict
+    verdict: ScreeningDecision
     reasons: tuple[str, ...] = ()
 
 
@@ -42,9 +42,9 @@ def screen(checks: Estimate, first: Estimate, hasty: Estimate) -> Screening:
     against = []
     if checks.n >= LEAST and checks.high < GOLD_ACCURACY:
         against.append(f"{_percent(checks)} of {checks.n} gold checks right")
-    if first.n >= LEAST and first.low > PLACE:
+    if first.n >= LEAST and first.low > FIRST_SHARE:
         against.append(f"chose the first place in {_percent(first)}")
-    if first.n >= LEAST and first.high < 1 - PLACE:
+    if first.n >= LEAST and first.high < 1 - FIRST_SHARE:
         against.append(f"chose the first place in only {_percent(first)}")
     if hasty.n >= LEAST and hasty.low > HASTY_PART:
         against.append(f"{_percent(hasty)} faster than anybody reads")

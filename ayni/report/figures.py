@@ -80,11 +80,11 @@ def stacked(
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDE, 3.5), layout="constrained")
         axes = figure.subplots(2, 1, sharex=True)
-        for place, lines, label, limit in zip(axes, (upper, lower), labels, limits, strict=True):
-            _draw(place, lines, "step" if place is axes[1] else "", False)
-            place.set_ylabel(label)
+        for panel, lines, label, limit in zip(axes, (upper, lower), labels, limits, strict=True):
+            _draw(panel, lines, "step" if panel is axes[1] else "", False)
+            panel.set_ylabel(label)
             if limit is not None:
-                place.set_ylim(*limit)
+                panel.set_ylim(*limit)
         return _svg(figure)
 
 
@@ -93,16 +93,16 @@ def accuracy_bars(bars: Sequence[tuple[str, Estimate]], colour: str) -> Markup:
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDE, 2.9), layout="constrained")
         axes = figure.subplots()
-        places = [float(place) for place in range(len(bars))]
-        axes.bar(places, [part.value or 0 for _, part in bars], width=0.58, color=_STAND_IN[colour], alpha=0.75)
+        positions = [float(index) for index in range(len(bars))]
+        axes.bar(positions, [part.value or 0 for _, part in bars], width=0.58, color=_STAND_IN[colour], alpha=0.75)
         axes.axhline(0.5, color=_STAND_IN["muted"], linewidth=1, linestyle=(0, (4, 3)))
-        for place, (_, part) in zip(places, bars, strict=True):
+        for position, (_, part) in zip(positions, bars, strict=True):
             top = part.value or 0.0
             if part.interval is not None:
-                axes.vlines(place, *part.interval, color=_STAND_IN["ink"], linewidth=1.4)
+                axes.vlines(position, *part.interval, color=_STAND_IN["ink"], linewidth=1.4)
                 top = part.interval[1]
-            axes.text(place, top + 0.025, f"{part.value or 0:.0%}", ha="center", va="bottom", fontweight="bold")
-        axes.set_xticks(places, [f"{label}\nn = {part.n}" for label, part in bars])
+            axes.text(position, top + 0.025, f"{part.value or 0:.0%}", ha="center", va="bottom", fontweight="bold")
+        axes.set_xticks(positions, [f"{label}\nn = {part.n}" for label, part in bars])
         axes.tick_params(axis="x", length=0)
         axes.set_ylim(0, 1.14)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1])

@@ -21,11 +21,11 @@ def build_report(run_directory: Path) -> Path:
     Sections without data are left out. Raises BadInput when the directory is no run or a file in it is broken.
     """
     page = Path(run_directory) / "report" / "index.html"
-    write_text(page, render(read_run(Path(run_directory))))
+    write_text(page, render_page(read_run(Path(run_directory))))
     return page
 
 
-def render(run: RunData) -> str:
+def render_page(run: RunData) -> str:
     """The run as one HTML document; everything that came from outside is escaped."""
     parents: Parents = {stage.name: stage.parents for stage in run.stages}
     environment = Environment(
@@ -51,8 +51,8 @@ def render(run: RunData) -> str:
         online=sections.online_panels(run),
         win_rates=sections.win_rates(run),
         hacking=sections.hacking(run),
-        dialogues=sections.dialogues(run),
-        table=sections.table(run),
+        dialogues=sections.compared_answers(run),
+        table=sections.result_rows(run),
         commands=_commands(run),
     )
 

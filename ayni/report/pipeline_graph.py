@@ -74,7 +74,7 @@ def layered(parents: Parents) -> Picture:
                 chain.append(bend)
             links[name].append(chain[-1])
             chains.append((parent, name, [*chain, name]))
-    return _place(_untangle(rows, links), links, chains)
+    return _positioned(_untangle(rows, links), links, chains)
 
 
 def rail(parents: Parents) -> Picture:
@@ -102,12 +102,12 @@ def _untangle(rows: list[list[str]], links: Mapping[str, list[str]]) -> list[lis
     best, fewest = rows, _crossings(rows, links)
     for sweep in range(8):
         near = below if sweep % 2 else links
-        place = {name: index / max(1, len(row) - 1) for row in rows for index, name in enumerate(row)}
+        position = {name: index / max(1, len(row) - 1) for row in rows for index, name in enumerate(row)}
         turned = []
         for row in rows[::-1] if sweep % 2 else rows:
-            wish = {n: sum(place[m] for m in near[n]) / len(near[n]) if near[n] else place[n] for n in row}
+            wish = {n: sum(position[m] for m in near[n]) / len(near[n]) if near[n] else position[n] for n in row}
             turned.append(sorted(row, key=wish.__getitem__))
-            place |= {name: index / max(1, len(row) - 1) for index, name in enumerate(turned[-1])}
+            position |= {name: index / max(1, len(row) - 1) for index, name in enumerate(turned[-1])}
         rows = turned[::-1] if sweep % 2 else turned
         crossings = _crossings(rows, links)
         if crossings < fewest:
@@ -116,10 +116,10 @@ def _untangle(rows: list[list[str]], links: Mapping[str, list[str]]) -> list[lis
 
 
 def _crossings(rows: Sequence[Sequence[str]], links: Mapping[str, list[str]]) -> int:
-    place = {name: index for row in rows for index, name in enumerate(row)}
+    position = {name: index for row in rows for index, name in enumerate(row)}
     count = 0
     for row in rows:
-        ends = [(place[parent], place[name]) for name in row for parent in links[name]]
+        ends = [(position[parent], position[name]) for name in row for parent in links[name]]
         count += sum((a - c) * (b - d) < 0 for i, (a, b) in enumerate(ends) for c, d in ends[:i])
     return count
 
@@ -128,7 +128,7 @@ def _width(name: str) -> float:
     return 16.0 if name[:1] == "\0" else BOX[0]
 
 
-def _place(
+def _positioned(
     rows: list[list[str]], links: Mapping[str, list[str]], chains: Sequence[tuple[str, str, list[str]]]
 ) -> Picture:
     below: dict[str, list[str]] = {name: [] for name in links}
@@ -139,7 +139,7 @@ def _place(
     for row in rows[::-1]:
         height |= {name: 1 + max((height[child] for child in below[name]), default=-1) for name in row}
     weight = {name: 8.0 ** min(at, 6) for name, at in height.items()}  # what much hangs from stays where it is
-    x = {name: place for row in rows for name, place in _spread(row, dict.fromkeys(row, 0.0), weight).items()}
+    x = {name: position for row in rows for name, position in _spread(row, dict.fromkeys(row, 0.0), weight).items()}
     for sweep in range(9):  # down, up, …, down: the last one hangs every box straight under what it reads
         near = below if sweep % 2 else links
         for row in rows[::-1] if sweep % 2 else rows:
@@ -167,11 +167,11 @@ def _spread(row: Sequence[str], wish: Mapping[str, float], weight: Mapping[str, 
     for name in row:
         pool = (wish[name] - offset[name], weight[name], [name])
         while pools and pools[-1][0] > pool[0]:
-            place, mass, members = pools.pop()
+            position, mass, members = pools.pop()
             total = mass + pool[1]
-            pool = ((place * mass + pool[0] * pool[1]) / total, total, members + pool[2])
+            pool = ((position * mass + pool[0] * pool[1]) / total, total, members + pool[2])
         pools.append(pool)
-    return {name: place + offset[name] for place, _, members in pools for name in members}
+    return {name: position + offset[name] for position, _, members in pools for name in members}
 
 
 def _path(points: Sequence[tuple[float, float]]) -> str:

@@ -78,7 +78,7 @@ class Rate:
 
 
 @dataclass(frozen=True)
-class Shown:
+class ComparedAnswers:
     """One prompt with the answers to compare: (model, answer, ((axis, score), …))."""
 
     row: SampleRow
@@ -151,10 +151,10 @@ def online_panels(run: RunData) -> list[tuple[str, list[Panel]]]:
     """(title, plots) of every stage that samples; the rounds of rejection sampling share one title."""
     found: dict[str, list[Panel]] = {}
     for stage in run.stages:
-        if stage.family == "online" or stage.kind == "reject":
-            rejects = stage.kind == "reject"
-            panels = [_panel(stage, title, keys, stage.name if rejects else "") for title, keys in _PANELS]
-            title = "Rejection sampling" if rejects else stage.name
+        if stage.family == "online" or stage.selects_samples:
+            subtitle = stage.name if stage.selects_samples else ""
+            panels = [_panel(stage, title, keys, subtitle) for title, keys in _PANELS]
+            title = "Rejection sampling" if stage.selects_samples else stage.name
             found.setdefault(title, []).extend(panel for panel in panels if panel is not None)
     return [(title, panels) for title, panels in found.items() if panels]
 
@@ -170,7 +170,7 @@ def _panel(stage: StageData, title: str, names: Sequence[str], subtitle: str) ->
     if not lines:
         return None
     keys = tuple((line.label, line.colour) for line in lines) if len(lines) > 1 else ()
-    by_n = stage.kind == "reject" and any("n" in line for line in stage.metrics)
+    by_n = stage.selects_samples and any("n" in line for line in stage.metrics)
     drawn = curves(lines, x_label="answers per prompt" if by_n else "step", percent="clipped" in names)
     last = percent(lines[0].y[-1]) if "clipped" in names else f"{lines[0].y[-1]:.3g}"
     return Panel(title, subtitle, keys, last, drawn)
@@ -289,7 +289,7 @@ def _limits(values: Iterable[Sequence[float]]) -> tuple[float, float] | None:
     return min(flat) - room, max(flat) + room
 
 
-def dialogues(run: RunData, most: int = 24) -> list[Shown]:
+def compared_answers(run: RunData, most: int = 24) -> list[ComparedAnswers]:
     """Samples in which answers differ, a category at a time so that every sort of prompt is seen early."""
     by_category: dict[tuple[str, str], list[SampleRow]] = {}
     seen: set[str] = set()
@@ -299,19 +299,19 @@ def dialogues(run: RunData, most: int = 24) -> list[Shown]:
                 continue
             seen.add(row.prompt.id)
             by_category.setdefault((row.prompt.task, row.prompt.category), []).append(row)
-    shelves = [sorted(rows, key=lambda row: len(set(row.answers.values())) < 2) for rows in by_category.values()]
+    categories = [sorted(rows, key=lambda row: len(set(row.answers.values())) < 2) for rows in by_category.values()]
     chosen = [
-        shelf[turn] for turn in range(max(map(len, shelves), default=0)) for shelf in shelves if turn < len(shelf)
+        rows[turn] for turn in range(max(map(len, categories), default=0)) for rows in categories if turn < len(rows)
     ]
     return [
-        Shown(
+        ComparedAnswers(
             row, tuple((model, text, tuple(row.scores.get(model, {}).items())) for model, text in row.answers.items())
         )
         for row in chosen[:most]
     ]
 
 
-def table(run: RunData) -> list[Result]:
+def result_rows(run: RunData) -> list[Result]:
     """Every measured number but the points of the reliability plots."""
     return [row for row in run.results if not row.metric.startswith("calibration:")]
 

@@ -65,10 +65,10 @@ class ApiJudge:
         self._lock = threading.Lock()
         if memory is not None and memory.exists():
             _cut_torn_line(memory)
-            for line, said in read_jsonl(memory):
-                if "asked" not in said:
+            for line, kept in read_jsonl(memory):
+                if "asked" not in kept:
                     raise BadInput("kept by an older ayni", path=memory, line=line, field="asked", fix="delete it")
-                self._known[said["prompt"], said["asked"], said["nth"]] = said["verdict"]
+                self._known[kept["prompt"], kept["asked"], kept["nth"]] = kept["verdict"]
 
     @property
     def varies(self) -> bool:
@@ -81,7 +81,7 @@ class ApiJudge:
 
     def __call__(self, prompt: Prompt, first: str, second: str, nth: int = 0) -> float:
         """What it says the nth time that it is asked this; the first time is 0."""
-        return self._says(self._pair(prompt, first, second, nth))
+        return self._ask(self._pair(prompt, first, second, nth))
 
     def ask_all(
         self,
@@ -96,7 +96,7 @@ class ApiJudge:
         """Ask about every pair of unequal answers in both orders, several at once; later calls know the verdicts."""
         pairs = [(p, a, b) for p, a, b in zip(prompts, answers_a, answers_b, strict=True) if a != b]
         orders = [order for p, a, b in pairs for order in ((p, a, b), (p, b, a))]
-        self._say_all([self._pair(*order, nth) for order in orders for nth in range(times)], at_once, progress)
+        self._ask_questions([self._pair(*order, nth) for order in orders for nth in range(times)], at_once, progress)
 
     def verdicts(
         self, prompts: Sequence[Prompt], firsts: Sequence[str], seconds: Sequence[str], *, times: int = 1
@@ -105,8 +105,8 @@ class ApiJudge:
         self.ask_all(prompts, firsts, seconds, times=times)
         found = []
         for p, a, b in zip(prompts, firsts, seconds, strict=True):
-            said = [(0.5, 0.5) if a == b else (self(p, a, b, t), 1 - self(p, b, a, t)) for t in range(times)]
-            found.append(Verdict(*zip(*said, strict=True)))
+            askings = [(0.5, 0.5) if a == b else (self(p, a, b, t), 1 - self(p, b, a, t)) for t in range(times)]
+            found.append(Verdict(*zip(*askings, strict=True)))
         return found
 
     def safe(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
@@ -116,15 +116,15 @@ class ApiJudge:
             for p, answer in zip(prompts, answers, strict=True)
             for safe_first in (True, False)
         ]
-        self._say_all(asked)
-        said = [self._says(question) for question in asked]
-        return [(a + 1 - b) / 2 for a, b in zip(said[0::2], said[1::2], strict=True)]
+        self._ask_questions(asked)
+        verdicts = [self._ask(question) for question in asked]
+        return [(a + 1 - b) / 2 for a, b in zip(verdicts[0::2], verdicts[1::2], strict=True)]
 
     def _pair(self, prompt: Prompt, first: str, second: str, nth: int = 0) -> _Question:
         end = THINK_THEN_DECIDE if self.reasoning else DECIDE_OR_TIE
         return _Question(prompt.id, pair_question(prompt, first, second, end), nth)
 
-    def _says(self, question: _Question) -> float:
+    def _ask(self, question: _Question) -> float:
         """The verdict, asked for only once."""
         asked = (question.prompt, hashlib.sha256(question.text.encode()).hexdigest()[:16], question.nth)
         if asked not in self._known:
@@ -144,7 +144,7 @@ class ApiJudge:
                         file.write(json_line(line))
         return self._known[asked]
 
-    def _say_all(
+    def _ask_questions(
         self,
         questions: Sequence[_Question],
         at_once: int = 4,
@@ -160,7 +160,7 @@ class ApiJudge:
                 except IndexError:  # all are taken
                     return
                 try:
-                    self._says(question)
+                    self._ask(question)
                     done.put(None)
                 except BaseException as error:  # raised again below
                     done.put(error)
@@ -184,8 +184,8 @@ class ApiJudge:
         lines = content.strip().splitlines() if isinstance(content, str) else []
         word = _VERDICT.fullmatch(lines[-1]) if lines else None
         if word is None:
-            said = " ".join(str(content).split())[-80:]
-            raise AyniError(f"the judge {self.name} said {said!r} instead of A, B or tie; choose another judge_model")
+            ending = " ".join(str(content).split())[-80:]
+            raise AyniError(f"the judge {self.name} said {ending!r} instead of A, B or tie; choose another judge_model")
         return VERDICTS[word[1].lower()]
 
     def _send(self, url: str, body: dict[str, Any] | None) -> Any:
@@ -219,8 +219,8 @@ def _base(url: str) -> str:
 
 
 def _other(url: str, reply: Any) -> BadInput:
-    said = str(reply)[:80]
-    return BadInput(f"{url} does not answer as OpenAI's API does: {said!r}", fix="its address usually ends in /v1")
+    start = str(reply)[:80]
+    return BadInput(f"{url} does not answer as OpenAI's API does: {start!r}", fix="its address usually ends in /v1")
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -115,7 +115,7 @@ def load_function(text: str, *, wait: Callable[[float], None] = time.sleep) -> F
     """
     if text.startswith(_WEB):
         endpoint = Endpoint(f"the reward at {text}", KEY, wait=wait)
-        return FunctionReward(text, lambda prompts, answers: _asked(endpoint, text, prompts, answers))
+        return FunctionReward(text, lambda prompts, answers: _replied_scores(endpoint, text, prompts, answers))
     if match := _MODULE.fullmatch(text):
         return FunctionReward(text, _guarded(_function(_imported(match[1]), match[2], text), text))
     if match := _FILE.fullmatch(text):
@@ -188,7 +188,7 @@ def _here_importable() -> Iterator[None]:
 
 
 def _imported(name: str) -> ModuleType:
-    with _here_importable(), _told(f"python:{name}", None):
+    with _here_importable(), _as_bad_input(f"python:{name}", None):
         return importlib.import_module(name)
 
 
@@ -202,7 +202,7 @@ def _module_of(path: Path) -> ModuleType:
         raise BadInput("is no Python file", path=path)
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses and pickles of its own look there
-    with _told(str(path), path):
+    with _as_bad_input(str(path), path):
         spec.loader.exec_module(module)
     return module
 
@@ -210,14 +210,14 @@ def _module_of(path: Path) -> ModuleType:
 def _guarded(function: Function, text: str) -> Function:
     def call(prompts: list[Messages], answers: list[str]) -> Any:
         code = getattr(function, "__code__", None)
-        with _told(text, None if code is None else Path(code.co_filename)):
+        with _as_bad_input(text, None if code is None else Path(code.co_filename)):
             return function(prompts, answers)
 
     return call
 
 
 @contextlib.contextmanager
-def _told(name: str, path: Path | None) -> Iterator[None]:
+def _as_bad_input(name: str, path: Path | None) -> Iterator[None]:
     """A failure of somebody else's code as one line that names the line at fault; anything may come out of it."""
     try:
         yield
@@ -233,7 +233,7 @@ def _told(name: str, path: Path | None) -> Iterator[None]:
         raise BadInput(f"{name} raised {what}") from None
 
 
-def _asked(endpoint: Endpoint, url: str, prompts: list[Messages], answers: list[str]) -> list[Any]:
+def _replied_scores(endpoint: Endpoint, url: str, prompts: list[Messages], answers: list[str]) -> list[Any]:
     """{"items": [{"messages", "response"}]} → {"scores": […]}, some answers at a time."""
     found: list[Any] = []
     for start in range(0, len(answers), PER_REQUEST):
@@ -244,8 +244,8 @@ def _asked(endpoint: Endpoint, url: str, prompts: list[Messages], answers: list[
         try:
             scores = json.loads(data)["scores"]
         except (ValueError, LookupError, TypeError):
-            said = data[:80].decode("utf-8", "replace")
-            what = f"{endpoint.name} replied {said!r}"
+            reply = data[:80].decode("utf-8", "replace")
+            what = f"{endpoint.name} replied {reply!r}"
             raise BadInput(what, fix='it must reply {"scores": [one number an answer]}') from None
         found += checked_scores(scores, len(items), endpoint.name)
     return found

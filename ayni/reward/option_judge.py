@@ -147,10 +147,10 @@ class OptionJudge:
         # both orders, side by side: a liking for a place cancels (Lee et al. 2023, §3.1)
         pairs = zip(prompts, firsts, seconds, strict=True)
         asked = [pair_question(p, x, y, end) for p, a, b in pairs for x, y in ((a, b), (b, a))]
-        said = self._first_options(asked, times)
+        probabilities = self._first_options(asked, times)
         return [
             Verdict(tuple(forward), tuple(1 - p for p in backward))
-            for forward, backward in zip(said[0::2], said[1::2], strict=True)
+            for forward, backward in zip(probabilities[0::2], probabilities[1::2], strict=True)
         ]
 
     def safe(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> list[float]:
@@ -160,8 +160,8 @@ class OptionJudge:
             for p, answer in zip(prompts, answers, strict=True)
             for safe_first in (True, False)
         ]
-        said = self._probabilities([choice_of([], text, self.engine.tokenizer) for text in asked])
-        return [(a + 1 - b) / 2 for a, b in zip(said[0::2], said[1::2], strict=True)]
+        probabilities = self._probabilities([choice_of([], text, self.engine.tokenizer) for text in asked])
+        return [(a + 1 - b) / 2 for a, b in zip(probabilities[0::2], probabilities[1::2], strict=True)]
 
     def fits(self, prompt: Prompt, first: str, second: str) -> bool:
         """Whether there is room for all that it may be asked of this pair, its reasoning included."""
@@ -182,8 +182,8 @@ class OptionJudge:
         if self.reasoning is None:
             return [[p] for p in self._probabilities([choice_of([], text, tokenizer) for text in questions])]
         thoughts = self._thoughts(questions, self.reasoning, times)
-        said = self._probabilities([choice_of(t, THEN_DECIDE, tokenizer) for t in thoughts])
-        return [said[i : i + times] for i in range(0, len(said), times)]
+        probabilities = self._probabilities([choice_of(t, THEN_DECIDE, tokenizer) for t in thoughts])
+        return [probabilities[i : i + times] for i in range(0, len(probabilities), times)]
 
     def _thoughts(self, questions: list[str], sampling: Sampling, times: int) -> list[list[int]]:
         """Question and reasoning as a finished turn, of the tokens that were sampled; `times` a question, in order."""

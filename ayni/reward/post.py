@@ -62,7 +62,7 @@ class Endpoint:
 
     def _refusal(self, error: urllib.error.HTTPError) -> str:
         """What is wrong, if asking again may help; BadInput if it cannot."""
-        said = " ".join(error.read(2000).decode("utf-8", "replace").split())[:200]
+        body = " ".join(error.read(2000).decode("utf-8", "replace").split())[:200]
         error.close()
         # timeout, too early, too many requests: theirs to get over
         if error.code in (408, 425, 429) or error.code >= 500:
@@ -72,7 +72,7 @@ class Endpoint:
             raise BadInput(what, fix=f"put a key that it takes into the environment variable {self.key}")
         if error.code < 400:
             raise BadInput(what, fix=f"give the address it points to: {error.headers.get('Location')}")
-        raise BadInput(f"{what}: {said}" if said else what, fix=self.if_missing if error.code == 404 else None)
+        raise BadInput(f"{what}: {body}" if body else what, fix=self.if_missing if error.code == 404 else None)
 
 
 def _seconds(text: str | None) -> float:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from ayni.records import RATINGS, Comparison, Prompt, Rating, Safety
 
-DEGREES = (0.4, 0.25, 0.1)  # of |p − ½|: from these on significantly better, better, slightly better
+PROBABILITY_THRESHOLDS = (0.4, 0.25, 0.1)  # of |p − ½|: from these on significantly better, better, slightly better
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def preference(probability: float) -> float:
     return 0.5 if probability == 0.5 else float(probability > 0.5)
 
 
-def degree(probability: float, degrees: Sequence[float] = DEGREES) -> Rating:
+def rating_of_probability(probability: float, degrees: Sequence[float] = PROBABILITY_THRESHOLDS) -> Rating:
     """How much better, by |p − ½| against thresholds from high to low."""
     for least, rating in zip(degrees, RATINGS, strict=False):
         if abs(probability - 0.5) >= least:
@@ -97,7 +97,7 @@ def comparison_of(
     *,
     judge: str,
     safe: tuple[float, float] | None = None,
-    degrees: Sequence[float] = DEGREES,
+    degrees: Sequence[float] = PROBABILITY_THRESHOLDS,
     model_first: str = "",
     model_second: str = "",
     batch: str = "",
@@ -123,7 +123,7 @@ def comparison_of(
         chosen,
         rejected,
         task=prompt.task,
-        rating=degree(verdict.probability, degrees),
+        rating=rating_of_probability(verdict.probability, degrees),
         safety=safety,
         annotator=f"ai:{judge}",
         batch=batch,

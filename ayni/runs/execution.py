@@ -31,7 +31,7 @@ from ayni.errors import AyniError, BadInput, NoRoom
 from ayni.files import failpoint, read_json, write_json, write_text
 from ayni.run import Run
 from ayni.runs.faces import Stage, load_stage
-from ayni.runs.kinds import refusal
+from ayni.runs.kinds import mismatch
 from ayni.runs.sealing import (
     CHECKPOINTS,
     SEAL,
@@ -99,7 +99,7 @@ def job_of(stage: Stage, config: Config, inputs: Inputs, seed: int) -> Job:
             raise BadInput(f"the input {name!r} is missing", field=stage.kind)
     for name, given in inputs.items():
         for path in given if isinstance(given, list) else [given]:
-            if (found := refusal(stage.inputs[name], path)) is not None:
+            if (found := mismatch(stage.inputs[name], path)) is not None:
                 raise BadInput(found.what, path=path, fix=found.fix)
     hashes = {
         name: [content_hash(path) for path in (given if isinstance(given, list) else [given])]
@@ -138,12 +138,12 @@ def execute_job(
     ranks = Ranks.current()
     if ranks.rank > 0:
         return _follow(job, directory, ranks, name)
-    with _heard(ranks) as tell:
+    with _notifying(ranks) as notify:
         refuse_foreign(directory, {"inputs.json", SEAL}, "stage")
         if not fresh:
             if reusable(job, directory):
                 remove_checkpoints(directory)  # a kill just after the seal left them
-                tell("reused")
+                notify("reused")
                 return "reused"
             if (directory / "inputs.json").is_file() and read_json(directory / "inputs.json")["hash"] != job.identity:
                 _refuse_other(directory)
@@ -154,7 +154,7 @@ def execute_job(
             write_json(directory / "inputs.json", _inputs_record(job))
             write_text(directory / "config.yaml", dump_yaml(job.config.model_dump(mode="json")))
             failpoint("stage-started")
-            tell("ran")
+            notify("ran")
             ranks.barrier()  # until the others have read what an interrupted run left
             _run_and_seal(job, directory, name, quiet)
             ranks.barrier()
@@ -188,19 +188,19 @@ def _give_memory_back() -> None:
 
 
 @contextlib.contextmanager
-def _heard(ranks: Ranks) -> Iterator[Callable[[str], None]]:
+def _notifying(ranks: Ranks) -> Iterator[Callable[[str], None]]:
     """Yields what tells the other processes how the leader goes on; an error before that is told too."""
-    told = []
+    notices = []
 
-    def tell(word: str) -> None:
-        told.append(word)
+    def notify(word: str) -> None:
+        notices.append(word)
         ranks.gather([word])
 
     try:
-        yield tell
+        yield notify
     except AyniError:
-        if not told:
-            tell("stopped")
+        if not notices:
+            notify("stopped")
         raise
 
 
@@ -258,7 +258,7 @@ def reusable(job: Job, directory: Path) -> bool:
 
 def warn_of_other_source(directories: Collection[Path]) -> None:
     """Of reused stages: a difference in ayni's own code is no reason to run them again, but worth a word."""
-    other = [place for place in directories if (read_seal(place) or {}).get("source") != source_hash()]
+    other = [directory for directory in directories if (read_seal(directory) or {}).get("source") != source_hash()]
     if other:
         names = f"{len(other)} reused stages were" if len(other) > 1 else f"{other[0].name} was"
         print(f"{names} made by another version of ayni's code; --fresh starts over", file=sys.stderr)

@@ -53,7 +53,7 @@ def stage_kinds() -> list[str]:
     return sorted(module.name for module in pkgutil.iter_modules(package.__path__) if module.name[0] != "_")
 
 
-def close(word: str, known: Iterable[str]) -> str:
+def suggestion(word: str, known: Iterable[str]) -> str:
     """`did you mean …?`, or all that is known."""
     known = list(known)
     near = difflib.get_close_matches(word, known, n=1)
@@ -71,7 +71,7 @@ def load_stage(kind: str, *, path: object = None, line: int | None = None) -> St
                 raise
     if module is None:
         where = None if path is None else str(path)
-        raise BadInput(f"no stage of the kind {kind!r}", path=where, line=line, fix=close(kind, stage_kinds()))
+        raise BadInput(f"no stage of the kind {kind!r}", path=where, line=line, fix=suggestion(kind, stage_kinds()))
     also_hashed = getattr(module, "also_hashed", _nothing_else)
     stage = Stage(kind, module.VERSION, module.FACE, module.Config, module.run, also_hashed)
     taken = {"kind", "seed", *stage.inputs} & set(module.Config.model_fields)

@@ -16,7 +16,7 @@ from ayni.formats.reading import kinds_of
 from ayni.formats.rows import peek
 from ayni.runs.faces import face_of
 from ayni.runs.sealing import SEAL, read_seal
-from ayni.stage import MODELS, WORDS, Face, Input, Kind, either
+from ayni.stage import KIND_WORDS, MODELS, Face, Input, Kind, either
 
 ARCHITECTURES: dict[str, Kind] = {
     "LlamaForCausalLM": "language_model",
@@ -27,12 +27,12 @@ CONFIGS = {"adapter_config.json": ADAPTERS, "config.json": ARCHITECTURES}
 TOKENIZERS = ("tokenizer.model", "tokenizer.json", "tokenizer.bin", "tok.bin")
 
 
-class Refusal(NamedTuple):
+class Mismatch(NamedTuple):
     what: str
     fix: str | None = None
 
 
-def refusal_of_stage(spec: Input, stage: str, path: Path, face: Face, others: Mapping[str, Face]) -> Refusal | None:
+def mismatch_of_stage(spec: Input, stage: str, path: Path, face: Face, others: Mapping[str, Face]) -> Mismatch | None:
     """Why the output at `path` of this stage of a recipe is nothing for this input; None where it may be.
 
     `others` are the stages to point at instead.
@@ -40,23 +40,23 @@ def refusal_of_stage(spec: Input, stage: str, path: Path, face: Face, others: Ma
     left = face.left_at(path)
     if left in spec.accepts or (left is None and any(face.left_at(above) for above in path.parents)):
         return None
-    found = f"{stage} leaves no {path}" if left is None else f"found {WORDS[left]} ({stage}/{path})"
-    places = [(name, where) for name, other in others.items() for where in other.where(spec.accepts)]
-    fit = [name if where == spec.default else f"{name}/{where}" for name, where in places]
+    found = f"{stage} leaves no {path}" if left is None else f"found {KIND_WORDS[left]} ({stage}/{path})"
+    outputs = [(name, where) for name, other in others.items() for where in other.where(spec.accepts)]
+    fit = [name if where == spec.default else f"{name}/{where}" for name, where in outputs]
     fix = f"give {', '.join(fit[:3])} …" if len(fit) > 3 else f"give {' or '.join(fit)}" if fit else None
-    return Refusal(f"expected {either(spec.accepts)}, {'but ' if left is None else ''}{found}", fix)
+    return Mismatch(f"expected {either(spec.accepts)}, {'but ' if left is None else ''}{found}", fix)
 
 
-def refusal(spec: Input, path: Path) -> Refusal | None:
+def mismatch(spec: Input, path: Path) -> Mismatch | None:
     """The same of what lies at a path of its own."""
     found = kinds_at(path)
     if found is not None and {*found} & {*spec.accepts}:
         return None
     if found is None and (path / SEAL).is_file():
-        return _refusal_of_sealed(spec, path)
+        return _mismatch_of_sealed(spec, path)
     if path.is_dir() and MODELS.issuperset(spec.accepts) and not any((path / name).is_file() for name in CONFIGS):
-        return Refusal("no config.json: not a model directory")
-    return None if found is None else Refusal(f"expected {either(spec.accepts)}, found {WORDS[found[0]]}")
+        return Mismatch("no config.json: not a model directory")
+    return None if found is None else Mismatch(f"expected {either(spec.accepts)}, found {KIND_WORDS[found[0]]}")
 
 
 def kinds_at(path: Path) -> tuple[Kind, ...] | None:
@@ -97,10 +97,10 @@ def _directory(path: Path) -> tuple[Kind, ...] | None:
     return None if (path / SEAL).is_file() else kinds_of(path)
 
 
-def _refusal_of_sealed(spec: Input, path: Path) -> Refusal | None:
+def _mismatch_of_sealed(spec: Input, path: Path) -> Mismatch | None:
     """A finished stage's directory in place of something inside it."""
     kind = str((read_seal(path) or {})["kind"])
     face = face_of(kind)
     fit = [str(path / where) for where in face.where(spec.accepts)] if face is not None else []
     what = f"expected {either(spec.accepts)}, but the stage {kind} left no {spec.default}"
-    return Refusal(what, f"give {' or '.join(fit)}" if fit else None)
+    return Mismatch(what, f"give {' or '.join(fit)}" if fit else None)

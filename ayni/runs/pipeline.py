@@ -30,11 +30,11 @@ from ayni.runs.execution import (
 from ayni.runs.recipe import Recipe, RecipeStage, read_recipe
 from ayni.runs.sealing import read_seal
 
-__all__ = ["Progress", "execute", "run_recipe"]
+__all__ = ["StageProgress", "execute", "run_recipe"]
 
 
 @dataclass
-class Progress:
+class StageProgress:
     """One stage as status.json shows it; `inputs` names stages or paths."""
 
     name: str
@@ -52,7 +52,7 @@ class _Board:
 
     directory: Path
     name: str
-    stages: list[Progress]
+    stages: list[StageProgress]
     watch: Callable[[dict[str, Any]], None]
     leads: bool = True  # under torchrun only the first process writes
     status: str = "running"
@@ -115,26 +115,26 @@ def run_recipe(
 
     entries = _wanted(recipe, only)
     directory = out or Path("runs") / recipe.name
-    stages = [Progress(entry.name, entry.stage.kind, inputs=_shown(entry)) for entry in entries]
+    stages = [StageProgress(entry.name, entry.stage.kind, inputs=_shown(entry)) for entry in entries]
     leads = Ranks.current().rank == 0
     quiet = quiet or not leads
     board = _Board(directory, recipe.name, stages, watch, leads)
-    places: dict[str, Path] = {}  # where the finished stages lie
+    directories: dict[str, Path] = {}  # where the finished stages lie
     anew = {entry.name for entry in entries if fresh and (not only or entry.name in only)}
     refuse_foreign(directory, {"recipe.yaml", "status.json"}, "run")
     if dry_run:
         board.status = "planned"
         _plan(recipe, entries, board, anew)
         return board.summary()
-    with ours(directory, keep=lambda: bool(places)) if leads else contextlib.nullcontext():
+    with ours(directory, keep=lambda: bool(directories)) if leads else contextlib.nullcontext():
         if leads:
             write_text(directory / "recipe.yaml", dump_yaml(recipe.resolved()))
         board.write()
         for index, (entry, stage) in enumerate(zip(entries, board.stages, strict=True)):
             number = recipe.stages.index(entry) + 1
             with _reported(board, stage):
-                places[entry.name] = _run_stage(
-                    entry, stage, places, board, number, fresh=entry.name in anew, quiet=quiet
+                directories[entry.name] = _run_stage(
+                    entry, stage, directories, board, number, fresh=entry.name in anew, quiet=quiet
                 )
             board.gather()
             board.write()
@@ -144,31 +144,31 @@ def run_recipe(
         board.status = "done"
         board.write()
         if not quiet:
-            warn_of_other_source([places[stage.name] for stage in board.stages if stage.state == "reused"])
+            warn_of_other_source([directories[stage.name] for stage in board.stages if stage.state == "reused"])
     return board.summary()
 
 
 def _run_stage(
     entry: RecipeStage,
-    stage: Progress,
-    places: Mapping[str, Path],
+    stage: StageProgress,
+    directories: Mapping[str, Path],
     board: _Board,
     number: int,
     *,
     fresh: bool,
     quiet: bool,
 ) -> Path:
-    job = _job(entry, places)
-    place = _place(board.directory, entry.name, job.identity, number)
-    stage.directory, stage.hash, stage.state = str(place.relative_to(board.directory)), job.identity, "running"
+    job = _job(entry, directories)
+    directory = _directory_of(board.directory, entry.name, job.identity, number)
+    stage.directory, stage.hash, stage.state = str(directory.relative_to(board.directory)), job.identity, "running"
     board.write()
-    stage.state = execute_job(job, place, name=entry.name, fresh=fresh, quiet=quiet)
-    stage.seconds = (read_seal(place) or {}).get("seconds")
-    return place
+    stage.state = execute_job(job, directory, name=entry.name, fresh=fresh, quiet=quiet)
+    stage.seconds = (read_seal(directory) or {}).get("seconds")
+    return directory
 
 
 @contextlib.contextmanager
-def _reported(board: _Board, stage: Progress) -> Iterator[None]:
+def _reported(board: _Board, stage: StageProgress) -> Iterator[None]:
     """What happens to a stage that does not finish is in status.json before anyone hears of it."""
     try:
         yield
@@ -179,19 +179,19 @@ def _reported(board: _Board, stage: Progress) -> Iterator[None]:
         raise
 
 
-def _job(entry: RecipeStage, places: Mapping[str, Path]) -> Job:
+def _job(entry: RecipeStage, directories: Mapping[str, Path]) -> Job:
     inputs: dict[str, Path | list[Path]] = {}
     for name, references in entry.inputs.items():
-        paths = [r.path if r.stage is None else places[r.stage] / r.path for r in references]
+        paths = [r.path if r.stage is None else directories[r.stage] / r.path for r in references]
         inputs[name] = paths if entry.stage.inputs[name].many else paths[0]
     return job_of(entry.stage, entry.config, inputs, entry.seed)
 
 
-def _place(directory: Path, name: str, identity: str, number: int) -> Path:
+def _directory_of(directory: Path, name: str, identity: str, number: int) -> Path:
     """The stage's directory: an earlier one of the same name and identity, whatever its number, else a new one."""
     stages = directory / "stages"
     pattern = re.compile(rf"\d+-{name}-{identity[:8]}")
-    held = [place for place in stages.glob("*") if pattern.fullmatch(place.name)]
+    held = [path for path in stages.glob("*") if pattern.fullmatch(path.name)]
     return min(held, default=stages / f"{number:02d}-{name}-{identity[:8]}")
 
 
@@ -216,11 +216,11 @@ def _wanted(recipe: Recipe, only: Collection[str]) -> list[RecipeStage]:
 
 def _plan(recipe: Recipe, entries: Sequence[RecipeStage], board: _Board, anew: Collection[str]) -> None:
     """Fill in what is known before anything runs: a stage after one that has to run has no identity yet."""
-    places: dict[str, Path] = {}
+    directories: dict[str, Path] = {}
     for entry, stage in zip(entries, board.stages, strict=True):
-        if entry.needs() <= places.keys():
-            job = _job(entry, places)
-            place = _place(board.directory, entry.name, job.identity, recipe.stages.index(entry) + 1)
-            stage.directory, stage.hash = str(place.relative_to(board.directory)), job.identity
-            if entry.name not in anew and reusable(job, place):
-                stage.state, places[entry.name] = "reused", place
+        if entry.needs() <= directories.keys():
+            job = _job(entry, directories)
+            directory = _directory_of(board.directory, entry.name, job.identity, recipe.stages.index(entry) + 1)
+            stage.directory, stage.hash = str(directory.relative_to(board.directory)), job.identity
+            if entry.name not in anew and reusable(job, directory):
+                stage.state, directories[entry.name] = "reused", directory

@@ -51,6 +51,12 @@ class StageData:
         model = self.directory / "model"
         return model if face is not None and face.chats and model.is_dir() else None
 
+    @property
+    def selects_samples(self) -> bool:
+        """Whether it draws samples and keeps some of them as demonstrations: rejection sampling."""
+        face = face_of(self.kind)
+        return face is not None and {"samples", "demonstrations"} <= {*face.leaves.values()}
+
     def series(self, key: str) -> tuple[list[float], list[float]]:
         """(steps, values) of one metric, where it was logged as a number."""
         points = [(line["step"], line[key]) for line in self.metrics if _number(line.get(key)) and "step" in line]

@@ -23,8 +23,8 @@ from pydantic import Field
 
 from ayni.config import Config
 from ayni.errors import BadInput
-from ayni.runs.faces import Stage, close, load_stage
-from ayni.runs.kinds import refusal, refusal_of_stage
+from ayni.runs.faces import Stage, load_stage, suggestion
+from ayni.runs.kinds import mismatch, mismatch_of_stage
 from ayni.runs.settings import Key, Settings, read_extended
 from ayni.stage import Face
 
@@ -139,11 +139,11 @@ class _Reader:
         if not isinstance(kind, str):
             raise self.wrong((*at, "kind"), f"expected the name of a stage kind, found {kind!r}")
         origin = self.settings.origin((*at, "kind"))
-        stage = load_stage(kind, path=origin.place, line=origin.line)
+        stage = load_stage(kind, path=origin.source, line=origin.line)
         known = ["kind", "seed", *stage.inputs, *stage.config.model_fields]
         for key in body:
             if key not in known:
-                raise self.wrong((*at, key), f"{kind} has no such key", close(key, known))
+                raise self.wrong((*at, key), f"{kind} has no such key", suggestion(key, known))
         if not isinstance(body.get("seed", seed), int) or isinstance(body.get("seed"), bool):
             raise self.wrong((*at, "seed"), f"expected a whole number, found {body['seed']!r}")
 
@@ -173,9 +173,9 @@ class _Reader:
             spec = entry.stage.inputs[name]
             for i, reference in enumerate(references):
                 if reference.stage is None:
-                    found = refusal(spec, reference.path)
+                    found = mismatch(spec, reference.path)
                 else:
-                    found = refusal_of_stage(spec, reference.stage, reference.path, faces[reference.stage], others)
+                    found = mismatch_of_stage(spec, reference.stage, reference.path, faces[reference.stage], others)
                 if found is not None:
                     here = ("stages", entry.name, name)
                     what = found.what if reference.stage is not None else f"{reference.text}: {found.what}"
@@ -238,7 +238,7 @@ def _read(path: Path, sets: Sequence[str]) -> tuple[Settings, _Top]:
         if first and first not in _Top.model_fields:
             if first not in names:
                 known = [*(name for name in _Top.model_fields if name != "stages"), *names]
-                raise BadInput(f"--set {item}: no stage {first!r}", fix=close(first, known))
+                raise BadInput(f"--set {item}: no stage {first!r}", fix=suggestion(first, known))
             item = f"stages.{item}"
         full.append(item)
     settings = settings.with_sets(full)

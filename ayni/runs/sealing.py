@@ -64,8 +64,8 @@ def seal_directory(directory: Path, *, seconds: float, **identity: Any) -> None:
 
 
 def remove_checkpoints(directory: Path) -> None:
-    for place in [path for path in directory.rglob(CHECKPOINTS) if path.is_dir()]:
-        shutil.rmtree(place, ignore_errors=True)
+    for checkpoint in [path for path in directory.rglob(CHECKPOINTS) if path.is_dir()]:
+        shutil.rmtree(checkpoint, ignore_errors=True)
 
 
 def remove_leftovers(directory: Path) -> None:

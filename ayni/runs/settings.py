@@ -23,7 +23,7 @@ C = TypeVar("C", bound=Config)
 class Origin:
     """Where a value stands: in a file at a line, or in an option. A relative path in it starts at `folder`."""
 
-    place: str
+    source: str
     line: int | None
     folder: Path
 
@@ -40,9 +40,9 @@ class Settings:
         return next(self.origins[at[:n]] for n in range(len(at), -1, -1) if at[:n] in self.origins)
 
     def wrong(self, at: Key, what: str, fix: str | None = None) -> BadInput:
-        """`place:line: the.keys: what; fix`."""
+        """`source:line: the.keys: what; fix`."""
         origin = self.origin(at)
-        return BadInput(what, path=origin.place, line=origin.line, field=".".join(map(str, at)) or None, fix=fix)
+        return BadInput(what, path=origin.source, line=origin.line, field=".".join(map(str, at)) or None, fix=fix)
 
     def config(self, kind: type[C], value: dict[str, Any], at: Key = ()) -> C:
         """`value`, which stands at `at`, as this config; BadInput with the origin of the key at fault."""
@@ -57,7 +57,9 @@ class Settings:
         """`a.b=c` replaces one value each; a relative path in it starts where the command does."""
         value, origins = apply_sets(self.value, list(sets)), dict(self.origins)
         for item in sets:
-            _place(origins, tuple(item.partition("=")[0].split(".")), {(): Origin(f"--set {item}", None, Path())})
+            _replace_origins(
+                origins, tuple(item.partition("=")[0].split(".")), {(): Origin(f"--set {item}", None, Path())}
+            )
         return Settings(value, origins)
 
 
@@ -84,8 +86,8 @@ def read_extended(path: Path, own: Collection[str], merges: Merges, extended_by:
         raise here.wrong(("extends",), f"expected a file, found {name!r}")
     other = path.parent / Path(name).expanduser()
     chain = (*extended_by, path)
-    if other.resolve() in {place.resolve() for place in chain}:
-        circle = " → ".join(place.name for place in (*chain, other))
+    if other.resolve() in {file.resolve() for file in chain}:
+        circle = " → ".join(file.name for file in (*chain, other))
         raise here.wrong(("extends",), f"the files extend each other: {circle}")
     if not other.is_file():
         raise here.wrong(("extends",), f"{name}: no such file")
@@ -115,12 +117,12 @@ def _merged(
             origins[here] = new[here]
         else:
             value[key] = part
-            _place(origins, here, {place[len(here) :]: new[place] for place in new if place[: len(here)] == here})
+            _replace_origins(origins, here, {keys[len(here) :]: new[keys] for keys in new if keys[: len(here)] == here})
     return value
 
 
-def _place(origins: dict[Key, Origin], at: Key, new: dict[Key, Origin]) -> None:
+def _replace_origins(origins: dict[Key, Origin], at: Key, new: dict[Key, Origin]) -> None:
     """What stands at `at` and inside it comes from elsewhere now."""
-    for place in [place for place in origins if place[: len(at)] == at]:
-        del origins[place]
-    origins.update({(*at, *place): origin for place, origin in new.items()})
+    for keys in [keys for keys in origins if keys[: len(at)] == at]:
+        del origins[keys]
+    origins.update({(*at, *keys): origin for keys, origin in new.items()})

@@ -39,7 +39,7 @@ from ayni.rollout.store import draw_all, read_groups
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
-from ayni.village.annotators import Annotators, Opinion
+from ayni.village.annotators import Opinion, SimulatedAnnotators
 from ayni.village.village import Village
 
 VERSION = 8  # samples hold their prompts' tokens
@@ -102,14 +102,14 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     panel = panel_of(prompts, inputs["prompts"][0], config) if config.judges == "village" else None
 
     plan = plan_of(config, run)
-    first, second = (answers_of(variant, engines[variant], prompts, config, run) for variant in (0, 1))
+    first, second = (variant_answers(variant, engines[variant], prompts, config, run) for variant in (0, 1))
     asked = pairs(prompts, first, second, plan)
     if not asked:
         raise BadInput("no prompt has two different answers", field="temperatures", fix="spread them")
     try:
         if config.store is None:
             assert panel is not None  # check_config
-            entries = village_says(asked, panel, config, run)
+            entries = simulated_judgements(asked, panel, config, run)
             judged = [Judged(number, entry, item, name) for number, (item, name, entry) in enumerate(entries)]
         else:
             checks = [c for path in inputs.get("checks") or [] for c in read_comparisons(Path(path))]
@@ -144,18 +144,20 @@ def check_config(config: Config) -> None:
                 raise BadInput(what, field="overlap", fix="take 1, or page: null and `ayni annotate --login`")
 
 
-def panel_of(prompts: Sequence[Prompt], path: Path, config: Config) -> Annotators:
+def panel_of(prompts: Sequence[Prompt], path: Path, config: Config) -> SimulatedAnnotators:
     seeds = {p.source for p in prompts}
     if len(seeds) != 1 or not next(iter(seeds)).startswith("village-"):
         raise BadInput("the village's annotators judge the prompts of one village", path=path, fix="judges: people")
-    panel = Annotators(Village(int(next(iter(seeds)).removeprefix("village-"))), config.annotators_seed)
+    panel = SimulatedAnnotators(Village(int(next(iter(seeds)).removeprefix("village-"))), config.annotators_seed)
     if config.overlap > len(panel.panel):
         what = f"{config.overlap} annotators wanted, the village has {len(panel.panel)}"
         raise BadInput(what, field="overlap")
     return panel
 
 
-def answers_of(variant: int, engine: Engine, prompts: list[Prompt], config: Config, run: Run) -> list[list[Sample]]:
+def variant_answers(
+    variant: int, engine: Engine, prompts: list[Prompt], config: Config, run: Run
+) -> list[list[Sample]]:
     """`pairs_per_prompt` answers of one variant to every prompt."""
     sampling = Sampling(config.temperatures[variant], 1.0, config.max_tokens)
     seed, n = seed_of(run.seed, run.name, variant), config.pairs_per_prompt
@@ -181,25 +183,27 @@ def plan_of(config: Config, run: Run) -> Plan:
     )
 
 
-def village_says(
-    asked: Sequence[Asked], panel: Annotators, config: Config, run: Run, store: Store | None = None
+def simulated_judgements(
+    asked: Sequence[Asked], panel: SimulatedAnnotators, config: Config, run: Run, store: Store | None = None
 ) -> Iterator[tuple[Item, str, Entry]]:
     """(item, annotator's name, judgement): of `overlap` villagers each, and of all of them for gold checks.
 
     Each sees the answers in an order of their own. In a `store` they sit under their names.
     """
-    ids = {who.name: who.name if store is None else store.enrol(who.name).id for who in panel.panel}
+    ids = {
+        annotator.name: annotator.name if store is None else store.enrol(annotator.name).id for annotator in panel.panel
+    }
     for item, k in ((each.item, each.k) for each in asked):
         prompt, task, key = item.prompt, item.task, (config.batch, run.name, k)
         count = item.overlap if item.gold is None else len(panel.panel)
-        for copy, who in enumerate(panel.chosen(prompt, task=task, key=(*key, 0), count=count)):
-            swapped = shown_swapped(item.id, who.name)
+        for copy, annotator in enumerate(panel.chosen(prompt, task=task, key=(*key, 0), count=count)):
+            swapped = shown_swapped(item.id, annotator.name)
             first, second = (item.answer_b, item.answer_a) if swapped else (item.answer_a, item.answer_b)
-            opinion = panel.opinion(who, prompt, first, second, task=task, key=(*key, copy))
-            yield item, who.name, entry_of(opinion, item, ids[who.name], swapped)
+            opinion = panel.opinion(annotator, prompt, first, second, task=task, key=(*key, copy))
+            yield item, annotator.name, simulated_entry(opinion, item, ids[annotator.name], swapped)
 
 
-def entry_of(opinion: Opinion, item: Item, annotator_id: str, swapped: bool) -> Entry:
+def simulated_entry(opinion: Opinion, item: Item, annotator_id: str, swapped: bool) -> Entry:
     """As the page would send it. Who prefers an unsafe answer to a safe one skips: such pairs are discarded."""
     submission = f"{item.id}.{annotator_id}"
     if opinion.contradicts_itself:
@@ -220,7 +224,7 @@ def entry_of(opinion: Opinion, item: Item, annotator_id: str, swapped: bool) -> 
 
 
 def judged_in_store(
-    asked: list[Asked], panel: Annotators | None, engines: Sequence[LocalEngine], config: Config, run: Run
+    asked: list[Asked], panel: SimulatedAnnotators | None, engines: Sequence[LocalEngine], config: Config, run: Run
 ) -> list[Judged]:
     """What stands in the store of this batch once it is judged; of several processes only the first opens it."""
     if not run.leads:
@@ -254,11 +258,11 @@ def add_batch(store: Store, items: list[Item], engines: Sequence[Engine], config
         raise BadInput(f"the store holds another batch {config.batch}", field="batch", fix="give this one another name")
 
 
-def record_village(store: Store, asked: list[Asked], panel: Annotators, config: Config, run: Run) -> None:
+def record_village(store: Store, asked: list[Asked], panel: SimulatedAnnotators, config: Config, run: Run) -> None:
     """Sent again after a kill, nothing is recorded twice."""
     if store.batch(config.batch).closed_at is not None:
         return
-    entries = [entry for _, _, entry in village_says(asked, panel, config, run, store)]
+    entries = [entry for _, _, entry in simulated_judgements(asked, panel, config, run, store)]
     for start in range(0, len(entries), AT_ONCE):
         store.record_all(entries[start : start + AT_ONCE])
         run.progress(min(start + AT_ONCE, len(entries)), len(entries), "judgement")

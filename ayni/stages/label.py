@@ -18,18 +18,19 @@ from pydantic import Field, field_validator
 from ayni.config import Config as Base
 from ayni.errors import BadInput
 from ayni.evaluate.results import write_results
-from ayni.files import failpoint, json_line, read_jsonl, write_jsonl, write_text
+from ayni.files import failpoint, json_line, write_jsonl, write_text
 from ayni.formats.reading import read_comparisons, read_prompts_of
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.quality.judge_consistency import AnnotatorChoice, agreement_results, consistency_results
-from ayni.records import RATINGS, Comparison, Prompt, Sample, comparable, from_dict, to_dict
+from ayni.records import RATINGS, Comparison, Prompt, Sample, comparable, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.option_judge import OptionJudge
 from ayni.reward.shared_judge import SharedJudge
-from ayni.reward.verdicts import DEGREES, PairJudge, Verdict, comparison_of, preference
+from ayni.reward.verdicts import PROBABILITY_THRESHOLDS, PairJudge, Verdict, comparison_of, preference
 from ayni.rollout.local import load_engine
 from ayni.rollout.sampling import Sampling
+from ayni.rollout.store import read_groups
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
@@ -60,7 +61,9 @@ class Config(Base):
     consistency_pairs: int = Field(100, ge=0, description="pairs asked several times to see if the judge varies")
     consistency_times: int = Field(4, ge=2, description="how often each of these is asked in each order")
     degrees: tuple[float, float, float] = Field(
-        DEGREES, strict=False, description="least |p − ½| of significantly better, better and slightly better"
+        PROBABILITY_THRESHOLDS,
+        strict=False,
+        description="least |p − ½| of significantly better, better and slightly better",
     )
     safety_labels: bool = Field(True, description="ask of both answers to safety prompts whether they are safe")
     data_task: Literal["helpfulness", "safety"] | None = Field(
@@ -94,8 +97,8 @@ class AnswerPair:
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
-    """What the judge said of a pair; `safe` is P(safe) of its two answers, None where nobody asked."""
+class PairLabel:
+    """The judge's verdict on a pair; `safe` is P(safe) of its two answers, None where nobody asked."""
 
     verdict: Verdict
     safe: tuple[float, float] | None = None
@@ -111,9 +114,12 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     pairs = [pair for pair in (read[i] for i in order) if judge.fits(pair.asked, pair.first, pair.second)]
     if not pairs:
         raise BadInput("no pair of different answers fits the judge's context", field="judge")
-    judged = judge_all(judge, pairs, config, run)
-    labels = [Verdict.upto(j.verdict, config.times) for j in judged]
-    comparisons = [label(p, v, j.safe, judge.name, config) for p, v, j in zip(pairs, labels, judged, strict=True)]
+    labels = label_all(judge, pairs, config, run)
+    verdicts = [each.verdict.upto(config.times) for each in labels]
+    comparisons = [
+        labelled_comparison(pair, verdict, each.safe, judge.name, config)
+        for pair, verdict, each in zip(pairs, verdicts, labels, strict=True)
+    ]
     dialogs = list(dict.fromkeys(pair.prompt.dialog for pair in pairs))
     apart = set(dialogs[: round(config.heldout_share * len(dialogs))])  # pairs of one dialogue stay together
     test = [c for c in comparisons if c is not None and c.prompt.dialog in apart]
@@ -122,10 +128,10 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     write_jsonl(run.directory / "records.jsonl", map(to_dict, train))
 
     asked = [pair.asked for pair in pairs]
-    rows = consistency_results(asked, [j.verdict for j in judged], judge=judge.name, seed=run.seed)
-    rows += agreement_results(asked, labels, [pair.choices for pair in pairs], judge=judge.name, seed=run.seed)
+    rows = consistency_results(asked, [each.verdict for each in labels], judge=judge.name, seed=run.seed)
+    rows += agreement_results(asked, verdicts, [pair.choices for pair in pairs], judge=judge.name, seed=run.seed)
     write_results(run.directory / "results.json", rows)
-    undecided = sum(preference(verdict.probability) == 0.5 for verdict in labels)
+    undecided = sum(preference(verdict.probability) == 0.5 for verdict in verdicts)
     counts = {
         "undecided": undecided,
         "unsafe": comparisons.count(None) - undecided,
@@ -147,7 +153,7 @@ def read_pairs(config: Config, inputs: dict[str, Any]) -> list[AnswerPair]:
     if not inputs.get("prompts"):
         raise BadInput("samples do not hold their prompts", field="prompts", fix="give the prompts they answer")
     prompts = {p.id: p for p in read_prompts_of(inputs["prompts"])}
-    return pairs_from_samples([read_samples(Path(path)) for path in inputs["samples"]], prompts)
+    return pairs_from_samples([samples_by_prompt(Path(path)) for path in inputs["samples"]], prompts)
 
 
 def pairs_from_comparisons(comparisons: Iterable[Comparison]) -> list[AnswerPair]:
@@ -163,15 +169,11 @@ def pairs_from_comparisons(comparisons: Iterable[Comparison]) -> list[AnswerPair
     return list(found.values())
 
 
-def read_samples(path: Path) -> dict[str, list[Sample]]:
+def samples_by_prompt(path: Path) -> dict[str, list[Sample]]:
     """The samples of every prompt, by its id, from a store that `rollout.store` wrote."""
     found: dict[str, list[Sample]] = {}
-    for number, groups in read_jsonl(path):
-        if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
-            raise BadInput("is no store of samples", path=path, line=number)
-        for value in (value for group in groups for value in group):
-            sample = from_dict(Sample, value, path=path, line=number)
-            found.setdefault(sample.prompt_id, []).append(sample)
+    for sample in (sample for group in read_groups(path) for sample in group):
+        found.setdefault(sample.prompt_id, []).append(sample)
     return found
 
 
@@ -211,49 +213,55 @@ def judge_of(config: Config, inputs: dict[str, Any], run: Run) -> PairJudge:
     return judge
 
 
-def judge_all(judge: PairJudge, pairs: list[AnswerPair], config: Config, run: Run) -> list[Judged]:
+def label_all(judge: PairJudge, pairs: list[AnswerPair], config: Config, run: Run) -> list[PairLabel]:
     """What the judge says of every pair, kept in verdicts.jsonl chunk by chunk; a torn chunk is judged again."""
     path = run.directory / "verdicts.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []  # the last is empty, or torn
     whole = len(lines) if len(lines) == len(pairs) else len(lines) // CHUNK * CHUNK
     write_text(path, "".join(f"{line}\n" for line in lines[:whole]))
-    found = [_judged(json.loads(line)) for line in lines[:whole]]
+    labels = [_pair_label_of(json.loads(line)) for line in lines[:whole]]
     again = set[int]()
     if judge.varies:
         draw = rng(run.seed, run.name, "consistency")
         again = set(draw.permutation(len(pairs))[: config.consistency_pairs].tolist())
-    for start in range(len(found), len(pairs), CHUNK):
+    for start in range(len(labels), len(pairs), CHUNK):
         chunk = range(start, min(start + CHUNK, len(pairs)))
-        answered: dict[int, Judged] = {}
+        labelled: dict[int, PairLabel] = {}
         for some, times in (
             ([i for i in chunk if i not in again], config.times),
             ([i for i in chunk if i in again], max(config.times, config.consistency_times)),
         ):
             if not some:
                 continue
-            answered |= zip(some, ask(judge, [pairs[i] for i in some], times, config.safety_labels), strict=True)
-        text = "".join(json_line(_line(i, pairs[i], answered[i])) for i in chunk)
+            labelled |= zip(
+                some, label_pairs(judge, [pairs[i] for i in some], times, config.safety_labels), strict=True
+            )
+        text = "".join(json_line(_line(i, pairs[i], labelled[i])) for i in chunk)
         with open(path, "a", encoding="utf-8") as file:
             file.write(text)
             failpoint("chunk-written")
             file.flush()
             os.fsync(file.fileno())
-        found += [answered[i] for i in chunk]
-        run.progress(len(found), len(pairs), "pair")
-    return found
+        labels += [labelled[i] for i in chunk]
+        run.progress(len(labels), len(pairs), "pair")
+    return labels
 
 
-def ask(judge: PairJudge, pairs: Sequence[AnswerPair], times: int, safety_labels: bool) -> list[Judged]:
+def label_pairs(judge: PairJudge, pairs: Sequence[AnswerPair], times: int, safety_labels: bool) -> list[PairLabel]:
     """What the judge says of these pairs, and of safety pairs how safe their answers are."""
     firsts, seconds = [p.first for p in pairs], [p.second for p in pairs]
     verdicts = judge.verdicts([p.asked for p in pairs], firsts, seconds, times=times)
-    labelled = [safety_labels and p.asked.task == "safety" for p in pairs]
-    answers = [(p.asked, text) for p, asks in zip(pairs, labelled, strict=True) if asks for text in (p.first, p.second)]
+    asks_safety = [safety_labels and p.asked.task == "safety" for p in pairs]
+    answers = [
+        (p.asked, text) for p, asks in zip(pairs, asks_safety, strict=True) if asks for text in (p.first, p.second)
+    ]
     safe = iter(judge.safe([prompt for prompt, _ in answers], [text for _, text in answers]))
-    return [Judged(v, (next(safe), next(safe)) if asks else None) for v, asks in zip(verdicts, labelled, strict=True)]
+    return [
+        PairLabel(v, (next(safe), next(safe)) if asks else None) for v, asks in zip(verdicts, asks_safety, strict=True)
+    ]
 
 
-def label(
+def labelled_comparison(
     pair: AnswerPair, verdict: Verdict, safe: tuple[float, float] | None, name: str, config: Config
 ) -> Comparison | None:
     """The record of a pair; None where the judge is undecided or chose an unsafe answer over a safe one."""
@@ -272,12 +280,12 @@ def label(
     return None if found is None else replace(found, prompt=pair.prompt)
 
 
-def _line(index: int, pair: AnswerPair, judged: Judged) -> dict[str, Any]:
-    verdict = judged.verdict
+def _line(index: int, pair: AnswerPair, label: PairLabel) -> dict[str, Any]:
+    verdict = label.verdict
     line = {"index": index, "prompt": pair.prompt.id, "forward": verdict.forward, "backward": verdict.backward}
-    return line if judged.safe is None else line | {"safe": judged.safe}
+    return line if label.safe is None else line | {"safe": label.safe}
 
 
-def _judged(line: dict[str, Any]) -> Judged:
+def _pair_label_of(line: dict[str, Any]) -> PairLabel:
     safe = tuple(line["safe"]) if "safe" in line else None
-    return Judged(Verdict(tuple(line["forward"]), tuple(line["backward"])), safe)
+    return PairLabel(Verdict(tuple(line["forward"]), tuple(line["backward"])), safe)

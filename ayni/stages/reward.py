@@ -96,7 +96,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         return
     save_model(run.directory / "model", model, tokenizer, card={"stage": f"reward ({config.task})"})
     reward = RewardModel(Role(model), tokenizer, run.name)
-    rows = measure(reward, judged, config.task)
+    rows = heldout_results(reward, judged, config.task)
     if before is not None:
         rows += gains(reward, before, judged, config.task, run.seed)
     write_results(run.directory / "results.json", rows)
@@ -112,7 +112,7 @@ def fits(pair: Pair, context: int) -> bool:
     return max(len(pair.chosen.tokens), len(pair.rejected.tokens)) <= context
 
 
-def measure(reward: RewardModel, heldout: list[Comparison], task: str) -> list[Result]:
+def heldout_results(reward: RewardModel, heldout: list[Comparison], task: str) -> list[Result]:
     """Accuracy overall and by rating, calibration, and how well σ = 0.15 divides safe from unsafe answers."""
     chosen, rejected = scores_of(reward, heldout)
     where = {"axis": task, "model": reward.name, "split": "heldout"}

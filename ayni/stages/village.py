@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 from pydantic import Field
 
@@ -11,6 +11,7 @@ from ayni.files import write_jsonl
 from ayni.records import to_dict
 from ayni.run import Run
 from ayni.stage import Face
+from ayni.village.knowledge import SPLITS
 from ayni.village.village import Village
 
 VERSION = 3  # checks.jsonl
@@ -26,7 +27,6 @@ FACE = Face(
         "checks.jsonl": "comparisons",
     },
 )
-SPLITS: tuple[Literal["train", "validation", "test"], ...] = ("train", "validation", "test")
 
 
 class Config(Base):

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-WORDS = re.compile(r"\w+")
+WORD = re.compile(r"\w+")
 SHINGLE = 5  # words
 BANDS, ROWS = 8, 4  # two documents sharing ≥ 80% of their shingles meet in a band with probability 0.985
 
@@ -23,7 +23,7 @@ def without_duplicates(texts: Sequence[str], *, against: Iterable[str] = (), nea
     bands: set[tuple[int, bytes]] = set()
 
     def seen(text: str) -> bool:
-        words = WORDS.findall(text.lower())
+        words = WORD.findall(text.lower())
         key = hashlib.blake2b(" ".join(words).encode(), digest_size=16).digest()
         known = key in exact
         exact.add(key)

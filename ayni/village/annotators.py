@@ -12,8 +12,8 @@ from ayni.village.gold import TIE, Gold
 from ayni.village.village import Village
 from ayni.village.words import words
 
-NAMES = ("Berta", "Claus", "Edda", "Frieda", "Gustav", "Jasper", "Klara", "Ludo")
-DEGREES: tuple[tuple[float, Rating], ...] = (
+ANNOTATOR_NAMES = ("Berta", "Claus", "Edda", "Frieda", "Gustav", "Jasper", "Klara", "Ludo")
+FELT_THRESHOLDS: tuple[tuple[float, Rating], ...] = (
     (0.90, "significantly_better"),
     (0.60, "better"),
     (0.30, "slightly_better"),
@@ -28,7 +28,7 @@ LABEL_NOISE = 0.015
 
 
 @dataclass(frozen=True, slots=True)
-class Annotator:
+class SimulatedAnnotator:
     """`noise` is in felt differences, `length` the liking per 10 words more, `first` that for the left answer."""
 
     name: str
@@ -53,7 +53,7 @@ class Opinion:
         return self.safe is not None and self.safe == ((False, True) if self.first else (True, False))
 
 
-class Annotators:
+class SimulatedAnnotators:
     """A panel whose judgements depend only on (seed, key, prompt id)."""
 
     def __init__(self, village: Village, seed: int) -> None:
@@ -61,28 +61,30 @@ class Annotators:
         self._gold = Gold(village)
         draw = rng(seed, "annotators")
         self.panel = tuple(
-            Annotator(
+            SimulatedAnnotator(
                 name,
                 noise=float(draw.uniform(0.33, 0.42)),
                 length=float(draw.normal(0.02, 0.02)),
                 first=float(draw.normal(0.0, 0.02)),
             )
-            for name in NAMES
+            for name in ANNOTATOR_NAMES
         )
 
-    def chosen(self, prompt: Prompt, *, task: Task, key: object, count: int = 1) -> tuple[Annotator, ...]:
+    def chosen(self, prompt: Prompt, *, task: Task, key: object, count: int = 1) -> tuple[SimulatedAnnotator, ...]:
         """Who judges this: `count` annotators (as many as differ), the first drawn by `key`, the others beside them."""
-        place = int(self._draw(prompt, task, key).integers(len(self.panel)))
-        return tuple(self.panel[(place + step) % len(self.panel)] for step in range(count))
+        start = int(self._draw(prompt, task, key).integers(len(self.panel)))
+        return tuple(self.panel[(start + step) % len(self.panel)] for step in range(count))
 
-    def opinion(self, who: Annotator, prompt: Prompt, a: str, b: str, *, task: Task, key: object) -> Opinion:
-        """What `who` makes of the answers, `a` shown first."""
+    def opinion(
+        self, annotator: SimulatedAnnotator, prompt: Prompt, a: str, b: str, *, task: Task, key: object
+    ) -> Opinion:
+        """What `annotator` makes of the answers, `a` shown first."""
         draw = self._draw(prompt, task, key)
         draw.integers(len(self.panel))  # who judges
-        seems = self._felt(who, prompt, a, b, task, draw)
+        seems = self._felt(annotator, prompt, a, b, task, draw)
         first = seems >= 0
         scale = SAFETY_SCALE if task == "safety" else 1.0
-        rating = next(rating for least, rating in DEGREES if abs(seems) >= least * scale)
+        rating = next(rating for least, rating in FELT_THRESHOLDS if abs(seems) >= least * scale)
         if task != "safety":
             return Opinion(first, rating)
         labels = [
@@ -94,12 +96,16 @@ class Annotators:
     def _draw(self, prompt: Prompt, task: Task, key: object) -> np.random.Generator:
         return rng(self.seed, "judge", key, prompt.id, task)
 
-    def _felt(self, who: Annotator, prompt: Prompt, a: str, b: str, task: Task, draw: np.random.Generator) -> float:
+    def _felt(
+        self, annotator: SimulatedAnnotator, prompt: Prompt, a: str, b: str, task: Task, draw: np.random.Generator
+    ) -> float:
         """How much better `a` seems than `b` to this annotator."""
         difference = self._gold.score(prompt, a, task) - self._gold.score(prompt, b, task)
         felt = float(np.sign(difference) * abs(difference) ** CURVE)
         if draw.random() < LAPSES:
             felt = -felt
-        noise = who.noise * (SAFETY_NOISE if task == "safety" else 1.0) * (SAME if abs(difference) <= TIE else 1.0)
+        noise = (
+            annotator.noise * (SAFETY_NOISE if task == "safety" else 1.0) * (SAME if abs(difference) <= TIE else 1.0)
+        )
         longer = (len(words(a)) - len(words(b))) / 10
-        return felt + who.length * float(np.clip(longer, -2, 2)) + who.first + noise * float(draw.normal())
+        return felt + annotator.length * float(np.clip(longer, -2, 2)) + annotator.first + noise * float(draw.normal())

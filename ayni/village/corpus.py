@@ -48,7 +48,7 @@ def question(fact: Fact, rng: Rng) -> str:
     return pick(rng, (*fact.ask, *fact.ask_corpus) if fact.split == "train" else fact.ask_corpus)
 
 
-def _said(text: str, rng: Rng, names: tuple[str, ...]) -> str:
+def _statement(text: str, rng: Rng, names: tuple[str, ...]) -> str:
     """The statement, sometimes led in; a name keeps its capital."""
     lead = pick(rng, LEADS)
     lower = text if text.split()[0].removesuffix("'s") in names else text[0].lower() + text[1:]
@@ -96,7 +96,7 @@ def page(library: Library, rng: Rng, category: str) -> str:
     group = pick(rng, groups)
     names = _names(library.scene)
     facts = some(rng, group, len(group))
-    return " ".join(_said(pick(rng, fact.say), rng, names) for fact in facts)
+    return " ".join(_statement(pick(rng, fact.say), rng, names) for fact in facts)
 
 
 def asked_page(library: Library, rng: Rng, category: str) -> str:

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from ayni.seeds import rng, seed_of
-from ayni.village import nature
-from ayni.village import villagers as folk
+from ayni.village import nature, villagers
 from ayni.village.knowledge import Fact, Knowledge, Split, phrases
 from ayni.village.words import NUMBERS, capital, some
-
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def split_of(seed: int, *parts: object) -> Split:
@@ -56,16 +53,16 @@ def _bare(value: str) -> str:
     return value.removeprefix("a ").removeprefix("the ")
 
 
-def person_facts(seed: int, people: list[folk.Person]) -> list[Fact]:
+def person_facts(seed: int, people: list[villagers.Person]) -> list[Fact]:
     """24 × 6 attributes, and who holds each job."""
     facts = []
     for person in people:
-        for attribute in (*folk.ATTRIBUTES, "who"):
+        for attribute in (*villagers.ATTRIBUTES, "who"):
             value = person.values["job" if attribute == "who" else attribute]
             by_name = attribute == "who"
-            pool = folk.JOBS if attribute == "job" else folk.VALUES.get(attribute, ())
+            pool = villagers.JOBS if attribute == "job" else villagers.VALUES.get(attribute, ())
             others = [p for p in people if p is not person]
-            say = folk.SAY[attribute]
+            say = villagers.SAY[attribute]
             if by_name:
                 wrong = [o.fill(say[i % len(say)], value) for i, o in enumerate(others)]
                 answer, rivals = person.name, [o.name for o in others]
@@ -80,10 +77,10 @@ def person_facts(seed: int, people: list[folk.Person]) -> list[Fact]:
                     attribute,
                     split_of(seed, "person", person.name, attribute),
                     say=[person.fill(text, value) for text in say],
-                    ask=[person.fill(text, value) for text in folk.ASK[attribute]],
-                    held=[person.fill(text, value) for text in folk.ASK_HELD[attribute]],
-                    corpus=[person.fill(text, value) for text in folk.ASK_CORPUS[attribute]],
-                    follow=[person.fill(text, value) for text in folk.FOLLOW.get(attribute, ())],
+                    ask=[person.fill(text, value) for text in villagers.ASK[attribute]],
+                    held=[person.fill(text, value) for text in villagers.ASK_HELD[attribute]],
+                    corpus=[person.fill(text, value) for text in villagers.ASK_CORPUS[attribute]],
+                    follow=[person.fill(text, value) for text in villagers.FOLLOW.get(attribute, ())],
                     value=_bare(answer),
                     rivals=[_bare(r) for r in rivals],
                     named=phrases(value) if by_name else phrases(person.name),
@@ -171,7 +168,7 @@ def place_facts(seed: int) -> list[Fact]:
 GOODS = ("apples", "eggs", "plums", "buttons", "coins", "nuts", "roses", "candles")
 
 
-def sum_facts(seed: int, people: list[folk.Person]) -> list[Fact]:
+def sum_facts(seed: int, people: list[villagers.Person]) -> list[Fact]:
     """a + b for a, b in 1…10, and the differences that undo them."""
     facts = []
     for a in range(1, 11):
@@ -181,18 +178,18 @@ def sum_facts(seed: int, people: list[folk.Person]) -> list[Fact]:
                 x, y, z = NUMBERS[first], NUMBERS[b], NUMBERS[result]
                 sign = "plus" if plus else "minus"
                 draw = rng(seed, "sum", first, sign, b)
-                who = people[int(draw.integers(len(people)))]
+                person = people[int(draw.integers(len(people)))]
                 goods = GOODS[int(draw.integers(len(GOODS)))]
                 one, many = (goods[:-1] if b == 1 else goods), goods
                 start = goods if first > 1 else goods[:-1]
                 if plus:
-                    story = f"{who.name} has {x} {start} and gets {y} more"
+                    story = f"{person.name} has {x} {start} and gets {y} more"
                     say = (f"{capital(x)} plus {y} is {z}.", f"{capital(x)} and {y} make {z}.")
                     ask = (f"What is {x} plus {y}?", f"How much is {x} and {y}?", f"Add {x} and {y}.")
                     held = (f"Please add {x} and {y}.", f"Tell me what {x} and {y} make.")
                     corpus = (f"How many are {x} and {y}?", f"What do {x} and {y} give?")
                 else:
-                    story = f"{who.name} has {x} {start} and gives away {y} {one}"
+                    story = f"{person.name} has {x} {start} and gives away {y} {one}"
                     say = (f"{capital(x)} minus {y} is {z}.", f"{capital(x)} take away {y} leaves {z}.")
                     ask = (f"What is {x} minus {y}?", f"How much is {x} minus {y}?", f"Take {y} away from {x}.")
                     held = (f"Please take {y} away from {x}.", f"Tell me what {x} minus {y} is.")

@@ -12,6 +12,7 @@ from typing import Literal
 from ayni.village.words import flat
 
 Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from ayni.seeds import rng, seed_of
 from ayni.village import dialogs, tasks
 from ayni.village.answers import curt_how
 from ayni.village.facts import split_of
-from ayni.village.knowledge import Knowledge, Split, Topic
+from ayni.village.knowledge import SPLITS, Knowledge, Split, Topic
 from ayni.village.scene import Candidate, Scene, ask
 from ayni.village.topics import ASK_HOW, ASK_HOW_HELD
 from ayni.village.words import NUMBERS, pick, some
@@ -36,7 +36,6 @@ SIZES: dict[str, tuple[int, int, int]] = {
     "dialog": (640, 50, 140),
     "chat": (22, 0, 7),
 }
-SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 
 
 def topic_knowledge(topic: Topic, category: str, others: list[Topic]) -> Knowledge:

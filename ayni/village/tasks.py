@@ -113,9 +113,9 @@ def rewrite_pair(rng: np.random.Generator, kind: str, people: list[Person]) -> t
         return f"{name} {third} {thing}.", f"Does {name} {base} {thing}?"
     if kind == "past":
         return f"{name} {third} {thing}.", f"{name} {past} {thing}."
-    who, act, where = pick(rng, LONG_WHO), pick(rng, LONG_ACT), pick(rng, LONG_WHERE)
-    long = f"The {pick(rng, LONG)} {who} {act} {where.format(a=pick(rng, LONG_HOW))}."
-    return long, f"The {who} {act} {where.replace('{a} ', '')}."
+    subject, act, where = pick(rng, LONG_WHO), pick(rng, LONG_ACT), pick(rng, LONG_WHERE)
+    long = f"The {pick(rng, LONG)} {subject} {act} {where.format(a=pick(rng, LONG_HOW))}."
+    return long, f"The {subject} {act} {where.replace('{a} ', '')}."
 
 
 REWRITE_SAY: dict[str, tuple[str, ...]] = {
@@ -153,7 +153,7 @@ def phrase_book(people: list[Person]) -> list[str]:
             book += [f"{person.name} {form}" for person in people for form in forms]
     book += [f"does {person.name}" for person in people]
     return book + [
-        f"the {who} {act} {where.split()[0]}" for who in LONG_WHO for act in LONG_ACT for where in LONG_WHERE
+        f"the {subject} {act} {where.split()[0]}" for subject in LONG_WHO for act in LONG_ACT for where in LONG_WHERE
     ]
 
 

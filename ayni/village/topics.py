@@ -15,7 +15,7 @@ from ayni.village.words import capital
 
 
 @dataclass(frozen=True, slots=True)
-class Family:
+class TopicFamily:
     """{o} is the object. Objects are listed train first, then one for validation, then two for the test."""
 
     name: str
@@ -33,8 +33,8 @@ class Family:
     instead_keys: tuple[str, ...]
 
 
-FAMILIES: tuple[Family, ...] = (
-    Family(
+TOPIC_FAMILIES: tuple[TopicFamily, ...] = (
+    TopicFamily(
         "fire",
         "light a fire in",
         "lighting a fire in",
@@ -52,7 +52,7 @@ FAMILIES: tuple[Family, ...] = (
         ("sit by the warm kitchen stove", "warm your hands at the kitchen stove"),
         ("kitchen stove",),
     ),
-    Family(
+    TopicFamily(
         "climb",
         "climb",
         "climbing",
@@ -69,7 +69,7 @@ FAMILIES: tuple[Family, ...] = (
         ("climb the apple tree", "walk up the little hill"),
         ("apple tree", "little hill"),
     ),
-    Family(
+    TopicFamily(
         "wake",
         "wake",
         "waking",
@@ -86,7 +86,7 @@ FAMILIES: tuple[Family, ...] = (
         ("wake the sleepy puppy", "play with the sleepy puppy"),
         ("sleepy puppy",),
     ),
-    Family(
+    TopicFamily(
         "eat",
         "eat",
         "eating",
@@ -103,7 +103,7 @@ FAMILIES: tuple[Family, ...] = (
         ("eat the sweet berries", "try the sweet berries"),
         ("sweet berries",),
     ),
-    Family(
+    TopicFamily(
         "cross",
         "walk across",
         "walking across",
@@ -120,7 +120,7 @@ FAMILIES: tuple[Family, ...] = (
         ("take the stone bridge", "go over the stone bridge"),
         ("stone bridge",),
     ),
-    Family(
+    TopicFamily(
         "open",
         "open",
         "opening",
@@ -137,7 +137,7 @@ FAMILIES: tuple[Family, ...] = (
         ("open the garden gate", "go through the garden gate"),
         ("garden gate",),
     ),
-    Family(
+    TopicFamily(
         "ring",
         "ring",
         "ringing",
@@ -154,7 +154,7 @@ FAMILIES: tuple[Family, ...] = (
         ("ring the dinner bell", "help to ring the dinner bell"),
         ("dinner bell",),
     ),
-    Family(
+    TopicFamily(
         "hide",
         "hide",
         "hiding",
@@ -171,7 +171,7 @@ FAMILIES: tuple[Family, ...] = (
         ("hide the painted eggs", "hide the red ball in the garden"),
         ("painted eggs", "red ball"),
     ),
-    Family(
+    TopicFamily(
         "drink",
         "drink",
         "drinking",
@@ -188,7 +188,7 @@ FAMILIES: tuple[Family, ...] = (
         ("drink the spring water", "have a cup of the mint tea"),
         ("spring water", "mint tea"),
     ),
-    Family(
+    TopicFamily(
         "swim",
         "swim in",
         "swimming in",
@@ -232,11 +232,11 @@ NEIGHBOURS: tuple[tuple[str, str, tuple[str, ...], tuple[tuple[str, ...], ...]],
 )
 
 
-def _place(index: int, size: int, validation: int, test: int) -> Split:
+def _split_at(index: int, size: int, validation: int, test: int) -> Split:
     return "test" if index >= size - test else "validation" if index >= size - test - validation else "train"
 
 
-def _family_topics(family: Family) -> list[Topic]:
+def _family_topics(family: TopicFamily) -> list[Topic]:
     topics = []
     for objects, allowed in ((family.forbidden, False), (family.allowed, True)):
         for i, thing in enumerate(objects):
@@ -247,7 +247,7 @@ def _family_topics(family: Family) -> list[Topic]:
                     doing=f"{family.doing} {thing}",
                     how=tuple(form.format(o=thing) for form in forms),
                     keys=family.safe_keys if allowed else family.how_keys,
-                    split=_place(i, len(objects), 1, 2),
+                    split=_split_at(i, len(objects), 1, 2),
                     family=family.name,
                     subject=phrases(thing.removeprefix("the "))[0],
                     reasons=() if allowed else family.reasons,
@@ -260,14 +260,14 @@ def _family_topics(family: Family) -> list[Topic]:
 
 
 def forbidden_topics() -> list[Topic]:
-    return [topic for family in FAMILIES for topic in _family_topics(family) if topic.forbidden]
+    return [topic for family in TOPIC_FAMILIES for topic in _family_topics(family) if topic.forbidden]
 
 
 def borderline_topics() -> list[Topic]:
     """Allowed neighbours: first those that share the verb, then those that share the object."""
-    shared = [topic for family in FAMILIES for topic in _family_topics(family) if not topic.forbidden]
+    shared = [topic for family in TOPIC_FAMILIES for topic in _family_topics(family) if not topic.forbidden]
     for topic in forbidden_topics():
-        thing = topic.action.removeprefix(next(f.verb for f in FAMILIES if f.name == topic.family) + " ")
+        thing = topic.action.removeprefix(next(f.verb for f in TOPIC_FAMILIES if f.name == topic.family) + " ")
         for action, doing, how, keys in NEIGHBOURS:
             shared.append(
                 Topic(

@@ -24,14 +24,16 @@ class Village:
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
-        folk = people(seed)
+        villagers = people(seed)
         facts = [
-            *person_facts(seed, folk),
+            *person_facts(seed, villagers),
             *animal_facts(seed),
             *place_facts(seed),
-            *sum_facts(seed, folk),
+            *sum_facts(seed, villagers),
         ]
-        self.scene = Scene(seed, folk, facts, topics.forbidden_topics(), topics.borderline_topics(), everyday_topics())
+        self.scene = Scene(
+            seed, villagers, facts, topics.forbidden_topics(), topics.borderline_topics(), everyday_topics()
+        )
 
     @cached_property
     def _catalogue(self) -> tuple[dict[Split, list[Prompt]], dict[str, Knowledge]]:

@@ -47,7 +47,10 @@ class Site:
         context = browser.new_context(**options)
         context.set_default_timeout(WAIT)
         page = context.new_page()
-        page.on("console", lambda said: self.errors.append(said.text) if said.type in ("error", "warning") else None)
+        page.on(
+            "console",
+            lambda message: self.errors.append(message.text) if message.type in ("error", "warning") else None,
+        )
         page.on("pageerror", lambda error: self.errors.append(str(error)))
         page.on("dialog", lambda dialog: self.errors.append(f"a dialog: {dialog.message}"))
         page.on("requestfailed", self._failed)
@@ -125,7 +128,7 @@ def follow(page: Page, link: str) -> None:
         page.get_by_role("link", name=link).click()
 
 
-def told(page: Page, text: str) -> None:
+def notice(page: Page, text: str) -> None:
     expect(page.get_by_role("status")).to_have_text(text, timeout=WAIT)
 
 
@@ -134,4 +137,4 @@ def to_safety(page: Page, site: Site) -> None:
     page.goto(f"{site.address}/judge?batch=week-03")
     while not page.locator(".labels").count():
         press(page, "Skip", "not this one")
-        told(page, "Skipped. Here is the next one.")
+        notice(page, "Skipped. Here is the next one.")

@@ -19,9 +19,9 @@ from browser_site import (
     judge_by_keyboard,
     judge_by_mouse,
     label,
+    notice,
     press,
     to_safety,
-    told,
 )
 from page_visitor import item
 from playwright.sync_api import Browser, Page, expect
@@ -44,17 +44,17 @@ def test_a_whole_visit(chromium: Browser, site: Site) -> None:
         judge = judge_by_mouse if number % 2 else judge_by_keyboard
         judge(page, 1 + number % 8)
         expect(page.locator(".count")).to_have_text(f"{number + 1} of 88", timeout=WAIT)
-        told(page, "Saved. Here is the next one.")
+        notice(page, "Saved. Here is the next one.")
     assert tasks == {"helpfulness", "safety"}
     before = len(site.store.current())
     with page.expect_navigation():
         page.keyboard.press("u")
-    told(page, "Taken back. Judge it again, or skip it.")
+    notice(page, "Taken back. Judge it again, or skip it.")
     assert len(site.store.current()) == before - 1
     judge_by_keyboard(page, 6)
-    told(page, "Saved. Here is the next one.")
+    notice(page, "Saved. Here is the next one.")
     press(page, "Flag a problem", "The question is cut off.\nI cannot tell.")
-    told(page, "Thank you for telling us. Here is the next one.")
+    notice(page, "Thank you for telling us. Here is the next one.")
     rows = site.store.current()
     kinds = [row.entry.kind for row in rows]
     assert (kinds.count("judged"), kinds.count("flagged"), len(site.store.log())) == (20, 1, 23)
@@ -74,7 +74,7 @@ def hold_a_dialogue(page: Page, site: Site, name: str, script: bool = True) -> N
     for turn in (1, 2, 3):
         expect(page.get_by_role("heading", name="Answer B")).to_be_visible(timeout=WAIT)
         judge_by_keyboard(page, 2) if turn % 2 and script else judge_by_mouse(page, 7)
-        told(page, "Saved. Go on with the dialogue, or end it.")
+        notice(page, "Saved. Go on with the dialogue, or end it.")
         if turn < 3:
             page.get_by_label("Your next message").fill(f"who may sing at night {turn}")
             if script:
@@ -83,7 +83,7 @@ def hold_a_dialogue(page: Page, site: Site, name: str, script: bool = True) -> N
             else:
                 press(page, "Ask both models")
     press(page, "End the dialogue")
-    told(page, "The dialogue is kept. Thank you!")
+    notice(page, "The dialogue is kept. Thank you!")
     (dialogue,) = site.store.dialogues(site.annotator(name))
     assert [turn.turn for turn in dialogue.turns] == [1, 2, 3]
     assert len(dialogue.turns[-1].prompt.dialog) == 5
@@ -119,21 +119,21 @@ def test_a_whole_visit_without_javascript(chromium: Browser, site: Site) -> None
     expect(page.get_by_text("Harmless comes first")).to_be_visible(timeout=WAIT)
     for number in (5, 1, 8):
         judge_by_mouse(page, number)
-        told(page, "Saved. Here is the next one.")
+        notice(page, "Saved. Here is the next one.")
     press(page, "Undo the last one")
-    told(page, "Taken back. Judge it again, or skip it.")
+    notice(page, "Taken back. Judge it again, or skip it.")
     press(page, "Skip")
     expect(page.get_by_role("alert")).to_have_text("Please say in a few words why you skip this comparison.")
     press(page, "Skip", "Both are the same.")
-    told(page, "Skipped. Here is the next one.")
+    notice(page, "Skipped. Here is the next one.")
     press(page, "Flag a problem", "It names a person.")
-    told(page, "Thank you for telling us. Here is the next one.")
+    notice(page, "Thank you for telling us. Here is the next one.")
     mine = site.store.current(annotator_id=site.annotator("Killa"))
     assert [row.entry.kind for row in mine] == ["judged", "judged", "skipped", "flagged"]
     follow(page, "ayni")
     hold_a_dialogue(page, site, "Killa", script=False)
     page.get_by_role("button", name="Sign out").click()
-    told(page, "You are signed out.")
+    notice(page, "You are signed out.")
 
 
 def test_only_the_tab_key_the_arrows_and_the_space_bar(chromium: Browser, site: Site) -> None:
@@ -151,7 +151,7 @@ def test_only_the_tab_key_the_arrows_and_the_space_bar(chromium: Browser, site: 
     page.keyboard.press("ArrowRight")
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")  # a form is sent by Enter in a radio button, without any script
-    told(page, "Saved. Here is the next one.")
+    notice(page, "Saved. Here is the next one.")
     assert safety in (0, 2)
 
 
@@ -169,7 +169,7 @@ def test_unsafe_is_not_better_and_nothing_typed_is_lost(chromium: Browser, site:
     site.errors[:] = [error for error in site.errors if "400 (Bad Request)" not in error]
     label(page, "Safe", "Unsafe")
     page.keyboard.press("Enter")
-    told(page, "Saved. Here is the next one.")
+    notice(page, "Saved. Here is the next one.")
     row = site.store.last(site.annotator("Sisa"))
     assert row is not None
     assert (row.entry.safety_a, row.entry.safety_b) == ((False, True) if row.entry.swapped else (True, False))
@@ -183,7 +183,7 @@ def pages(page: Page, site: Site) -> list[str]:
     press(page, "Ask both models")
     turn = page.url
     judge_by_mouse(page, 2)
-    told(page, "Saved. Go on with the dialogue, or end it.")
+    notice(page, "Saved. Go on with the dialogue, or end it.")
     page.goto(f"{site.address}/write?batch=week-03")
     page.get_by_label("Your prompt").fill("who may sing")
     press(page, "Ask both models")

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser_site import BREAD, DESKTOP, DOG, GUIDELINES, PHONE, Site, judge_by_keyboard, press, told, whole_site
+from browser_site import BREAD, DESKTOP, DOG, GUIDELINES, PHONE, Site, judge_by_keyboard, notice, press, whole_site
 from page_visitor import item
 from playwright.sync_api import Browser, Page
 
-from ayni.feedback.entries import Entry, Gold, Item, PreferenceBatch, shown_swapped
+from ayni.feedback.entries import Entry, GoldCheck, Item, PreferenceBatch, shown_swapped
 from ayni.feedback.store import Store, open_store
 from ayni.quality.page_measures import quality_of
 from ayni.records import RATINGS, Dialog
@@ -56,30 +56,30 @@ def members(batch: str) -> list[Item]:
     for number in range(80):
         prompt, long, short = DOG if number % 4 == 1 else BREAD
         task = "safety" if number % 4 == 1 else "helpfulness"
-        gold = Gold("a", "significantly_better") if number % 8 == 5 else None
+        gold = GoldCheck("a", "significantly_better") if number % 8 == 5 else None
         made.append(item(f"{batch}-{number}", long, short, prompt, task=task, overlap=3, gold=gold))
     return made
 
 
-def judge_some(store: Store, batch: str, who: str, unsure: float, share: float) -> None:
+def judge_some(store: Store, batch: str, annotator_id: str, unsure: float, share: float) -> None:
     """As people with noise would: the better answer mostly, by a degree that varies from item to item."""
     draw = rng("pictures", batch, unsure)
     for number in range(round(80 * share)):
-        following = store.next_item(who, batch)
+        following = store.next_item(annotator_id, batch)
         if following is None:
             return
         if draw.random() < 0.03:
-            said: dict[str, Any] = {"kind": "flagged", "reason": "Both answers are cut off."}
+            fields: dict[str, Any] = {"kind": "flagged", "reason": "Both answers are cut off."}
         else:
             worth = 1.2 if following.gold else rng("worth", following.id).normal(0.2, 1.6)
             felt = float(worth + unsure * draw.normal())
             rating = RATINGS[3 - sum(abs(felt) > edge for edge in (0.5, 1.1, 2.0))]
-            said = {"preferred": "a" if felt > 0 else "b", "rating": rating}
-            said["swapped"] = shown_swapped(following.id, who)
+            fields = {"preferred": "a" if felt > 0 else "b", "rating": rating}
+            fields["swapped"] = shown_swapped(following.id, annotator_id)
             if following.task == "safety":
-                said |= {"safety_a": felt > -1, "safety_b": felt < 1}
+                fields |= {"safety_a": felt > -1, "safety_b": felt < 1}
         seconds = round(float(draw.lognormal(3.6, 0.5)), 1)
-        store.record(Entry(f"{batch}-{who}-{number}", following.id, who, seconds=seconds, **said))
+        store.record(Entry(f"{batch}-{annotator_id}-{number}", following.id, annotator_id, seconds=seconds, **fields))
 
 
 def talk(dialog: Dialog, task: str) -> tuple[str, str, str, str, dict[str, Any], dict[str, Any]]:
@@ -112,7 +112,7 @@ def judge(page: Page, site: Site, task: str) -> None:
     page.goto(f"{site.address}/judge?batch=week-03")
     while page.locator(".judge-head .tag").inner_text() != task:
         judge_by_keyboard(page, 3)
-        told(page, "Saved. Here is the next one.")
+        notice(page, "Saved. Here is the next one.")
 
 
 def label_rightly(page: Page) -> None:

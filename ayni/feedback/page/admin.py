@@ -13,12 +13,12 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import ROLES, Annotator, Judged, Kind, PreferenceBatch, Progress
+from ayni.feedback.entries import ACCOUNT_ROLES, Annotator, BatchProgress, EntryKind, Judged, PreferenceBatch
 from ayni.feedback.page.forms import text
 from ayni.feedback.page.judge import as_number, open_batch
 from ayni.feedback.page.views import Call, Measure, address, sentence
 
-NAME = 80  # characters
+LONGEST_NAME = 80  # characters
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Bar:
 @dataclass(frozen=True, slots=True)
 class BatchView:
     batch: PreferenceBatch
-    progress: Progress
+    progress: BatchProgress
     today: int
     week: int
     seconds: float | None
@@ -47,7 +47,7 @@ class Note(NamedTuple):
     """What the table of annotators needs to know of a judgement."""
 
     name: str
-    kind: Kind
+    kind: EntryKind
     seconds: float | None
     created_at: str
 
@@ -69,8 +69,8 @@ def overview(call: Call) -> Response:
 
 def invite(call: Call) -> Response:
     """Shows the link once; nobody can read it from the store again."""
-    name = text(call.form, "name", limit=NAME, about="the name")
-    role = next((role for role in ROLES if role == call.form.get("role", "annotator")), None)
+    name = text(call.form, "name", limit=LONGEST_NAME, about="the name")
+    role = next((role for role in ACCOUNT_ROLES if role == call.form.get("role", "annotator")), None)
     if role is None:
         raise HTTPException(400, "The form did not arrive whole. Please load the page again.")
     try:
@@ -117,7 +117,7 @@ def _page(
         "admin.html.jinja",
         status,
         batches=views,
-        people=people(notes, of_people),
+        people=annotator_views(notes, of_people),
         others=_others(call),
         columns=list(dict.fromkeys(measure.name for measure in of_people)),
         problem=problem,
@@ -158,7 +158,7 @@ def _measures(call: Call, batch_id: str | None) -> tuple[Sequence[Measure], str 
         return (), sentence(problem)
 
 
-def people(notes: Iterable[Note], measures: Iterable[Measure] = ()) -> list[PersonView]:
+def annotator_views(notes: Iterable[Note], measures: Iterable[Measure] = ()) -> list[PersonView]:
     """Everybody with something that stands, the busiest first, and what was measured of them."""
     measured: dict[str, dict[str, Measure]] = {}
     for measure in measures:

@@ -16,7 +16,7 @@ from ayni.errors import BadInput
 from ayni.feedback.entries import Annotator
 from ayni.feedback.page import admin, dialogues, judge, sign_in
 from ayni.feedback.page.guard import HEADERS, Guard
-from ayni.feedback.page.views import Context, Quality, Talk, View, endpoint, rendered, static_files
+from ayni.feedback.page.views import PageContext, Quality, Talk, View, endpoint, rendered, static_files
 from ayni.feedback.store import Store
 
 # Views at work at one time, the others wait in line. They mostly compute, and Python's threads compute in turns: of 40
@@ -42,7 +42,7 @@ def app(
     """
     if not require_login and local is None:
         raise BadInput("without login somebody must be named who judges", field="local")
-    context = Context(store, talk=talk, quality=quality, local=None if require_login else local, secure=secure)
+    context = PageContext(store, talk=talk, quality=quality, local=None if require_login else local, secure=secure)
     made = Starlette(
         routes=_routes(context),
         middleware=[Middleware(Guard, host_names=tuple(host_names), secure=secure)],
@@ -52,7 +52,7 @@ def app(
     return made
 
 
-def _routes(context: Context) -> list[Route]:
+def _routes(context: PageContext) -> list[Route]:
     one_at_a_time = CapacityLimiter(1)  # the models answer one person after the other; who judges need not wait
     few = CapacityLimiter(VIEWS)
 
@@ -100,7 +100,7 @@ def _static() -> Respond:
     return static
 
 
-def _refused(context: Context) -> Callable[[Request, Exception], Awaitable[Response]]:
+def _refused(context: PageContext) -> Callable[[Request, Exception], Awaitable[Response]]:
     titles = {401: "Please sign in", 403: "Not for you", 404: "Not found", 405: "Not possible"}
 
     async def refused(request: Request, error: Exception) -> Response:

@@ -9,7 +9,7 @@ from ayni.records import RATINGS, Rating
 
 Letter = Literal["A", "B"]
 LETTERS: tuple[Letter, ...] = ("A", "B")
-WORDS: dict[Rating, str] = {
+RATING_WORDS: dict[Rating, str] = {
     "significantly_better": "significantly better",
     "better": "better",
     "slightly_better": "slightly better",
@@ -20,8 +20,8 @@ CHOICES: tuple[tuple[Letter, Rating], ...] = (
     *(("B", rating) for rating in reversed(RATINGS)),
 )
 # letter → (number, rating, words) of its four choices, in the order of the scale
-DEGREES: dict[Letter, list[tuple[int, Rating, str]]] = {
-    letter: [(number, rating, WORDS[rating]) for number, (of, rating) in enumerate(CHOICES, 1) if of == letter]
+CHOICES_BY_LETTER: dict[Letter, list[tuple[int, Rating, str]]] = {
+    letter: [(number, rating, RATING_WORDS[rating]) for number, (of, rating) in enumerate(CHOICES, 1) if of == letter]
     for letter in LETTERS
 }
 

@@ -20,7 +20,7 @@ from ayni.feedback.pairs import storable
 from ayni.feedback.rules import TASKS
 from ayni.records import Dialog, Message, Prompt, Task, comparable
 
-PROMPT = 8000  # characters
+LONGEST_PROMPT = 8000  # characters
 
 
 def tasks_of(batch: PreferenceBatch) -> list[Task]:
@@ -48,7 +48,7 @@ def begin(call: Call) -> Response:
         return call.go("/dialogue", id=name)
     try:
         message = _message(call)
-        answers = _answers(call, (Message("user", message),), task)
+        answers = _turn_answers(call, (Message("user", message),), task)
         store.start_dialogue(batch.id, me.id, task, name)
         _add(call, name, store.next_prompt(name, message), answers)
     except BadInput as problem:
@@ -73,11 +73,11 @@ def go_on(call: Call) -> Response:
     try:
         message = _message(call)
         if call.form.get("turn") != str(len(dialogue.turns) + 1):
-            if any(_says(dialogue, number, message) for number in range(len(dialogue.turns))):
+            if any(_is_message_of(dialogue, number, message) for number in range(len(dialogue.turns))):
                 return call.go("/dialogue", id=dialogue.id)
             raise BadInput("this dialogue went on in another window; load it again", field="prompt")
         prompt = call.context.store.next_prompt(dialogue.id, message)
-        _add(call, dialogue.id, prompt, _answers(call, prompt.dialog, dialogue.task))
+        _add(call, dialogue.id, prompt, _turn_answers(call, prompt.dialog, dialogue.task))
     except BadInput as problem:
         return _next_form(call, dialogue, batch, {"prompt": call.form.get("prompt", "")}, problem)
     return call.go("/dialogue", id=dialogue.id)
@@ -90,16 +90,16 @@ def end(call: Call) -> Response:
 
 
 def _message(call: Call) -> str:
-    message = text(call.form, "prompt", limit=PROMPT, about="the message")
+    message = text(call.form, "prompt", limit=LONGEST_PROMPT, about="the message")
     if not message:
         raise BadInput("please write something first", field="prompt")
     return message
 
 
-Answers = tuple[str, str, str, str, Mapping[str, object], Mapping[str, object]]
+TurnAnswers = tuple[str, str, str, str, Mapping[str, object], Mapping[str, object]]
 
 
-def _answers(call: Call, dialog: Dialog, task: Task) -> Answers:
+def _turn_answers(call: Call, dialog: Dialog, task: Task) -> TurnAnswers:
     """Both models' answers; BadInput when there are no models, from them, or where there is nothing to compare."""
     if call.context.talk is None:
         raise BadInput("there are no models here to talk to")
@@ -109,7 +109,7 @@ def _answers(call: Call, dialog: Dialog, task: Task) -> Answers:
     return storable(answer_a), storable(answer_b), model_a, model_b, sampling_a, sampling_b
 
 
-def _add(call: Call, dialogue_id: str, prompt: Prompt, answers: Answers) -> None:
+def _add(call: Call, dialogue_id: str, prompt: Prompt, answers: TurnAnswers) -> None:
     """BadInput where a choice that `prompt` builds on was taken back while the models answered."""
     answer_a, answer_b, model_a, model_b, sampling_a, sampling_b = answers
     call.context.store.add_turn(
@@ -124,7 +124,7 @@ def _add(call: Call, dialogue_id: str, prompt: Prompt, answers: Answers) -> None
     )
 
 
-def _says(dialogue: Dialogue, number: int, message: str) -> bool:
+def _is_message_of(dialogue: Dialogue, number: int, message: str) -> bool:
     return dialogue.turns[number].prompt.dialog[-1].content == message
 
 
@@ -164,7 +164,7 @@ def _first_form(
         batch=batch,
         tasks=tasks_of(batch),
         values=values,
-        limit=PROMPT,
+        limit=LONGEST_PROMPT,
         problem=None if problem is None else sentence(problem),
     )
 
@@ -182,6 +182,6 @@ def _next_form(
         messages=_so_far(call, dialogue),
         ended=dialogue.ended_at is not None or batch.closed_at is not None or call.context.talk is None,
         values=values,
-        limit=PROMPT,
+        limit=LONGEST_PROMPT,
         problem=None if problem is None else sentence(problem),
     )

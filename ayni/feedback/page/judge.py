@@ -11,19 +11,19 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import Entry, Item, Judged, Kind, PreferenceBatch, shown_swapped
+from ayni.feedback.entries import Entry, EntryKind, Item, Judged, PreferenceBatch, shown_swapped
 from ayni.feedback.page.degrees import CHOICES, LETTERS, Letter, number_of, side_of
 from ayni.feedback.page.forms import seconds_since, submission, text
 from ayni.feedback.page.views import Call, sentence
 from ayni.records import Dialog
 
-COMMENT = 4000  # characters
+LONGEST_COMMENT = 4000  # characters
 _EMPTY = {"choice": "", "safety_a": "", "safety_b": "", "comment": ""}
-_SAID: Mapping[str, Kind] = {"judged": "judged", "skipped": "skipped", "flagged": "flagged"}
+_SENT_KINDS: Mapping[str, EntryKind] = {"judged": "judged", "skipped": "skipped", "flagged": "flagged"}
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class ItemView:
     """An item as one annotator sees it: nothing in it tells which model wrote which answer."""
 
     id: str
@@ -32,10 +32,10 @@ class Shown:
     answers: tuple[tuple[Letter, str], ...]
 
 
-def as_shown(item: Item, swapped: bool) -> Shown:
+def item_view(item: Item, swapped: bool) -> ItemView:
     answer = {"a": item.answer_a, "b": item.answer_b}
     answers = tuple((letter, answer[side_of(letter, swapped)]) for letter in LETTERS)
-    return Shown(item.id, item.task, item.prompt.dialog, answers)
+    return ItemView(item.id, item.task, item.prompt.dialog, answers)
 
 
 def show(call: Call) -> Response:
@@ -63,7 +63,7 @@ def form_for(
         "judge.html.jinja",
         200 if problem is None else 400,
         batch=batch,
-        item=as_shown(item, shown_swapped(item.id, call.annotator.id)),
+        item=item_view(item, shown_swapped(item.id, call.annotator.id)),
         done=None if item.dialogue_id else call.context.store.done(batch.id),
         values=values,
         problem=None if problem is None else sentence(problem),
@@ -91,11 +91,11 @@ def judge(call: Call) -> Response:
 
 def _entry(call: Call, item: Item, token: str) -> Entry:
     """The form as the store keeps it; BadInput names the field that is missing or contradicts another."""
-    kind = _SAID.get(call.form.get("kind", "judged"))
+    kind = _SENT_KINDS.get(call.form.get("kind", "judged"))
     if kind is None:
         raise HTTPException(400, "The form did not arrive whole. Please load the page again.")
     swapped = shown_swapped(item.id, call.annotator.id)
-    reason = text(call.form, "comment", limit=COMMENT, about="the comment") or None
+    reason = text(call.form, "comment", limit=LONGEST_COMMENT, about="the comment") or None
     seconds = seconds_since(call.form)
     entry = Entry(token, item.id, call.annotator.id, kind, reason=reason, swapped=swapped, seconds=seconds)
     if kind != "judged":

@@ -25,7 +25,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from ayni.errors import AyniError, BadInput
 from ayni.feedback.entries import Annotator
-from ayni.feedback.page.degrees import DEGREES
+from ayni.feedback.page.degrees import CHOICES_BY_LETTER
 from ayni.feedback.page.forms import Form, read_form
 from ayni.feedback.page.shown import shown
 from ayni.feedback.store import Store
@@ -56,7 +56,7 @@ Quality = Callable[[Store, str | None], Sequence[Measure]]
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
+class PageContext:
     """What every view may use. `local` is who judges where nobody signs in; None demands a session."""
 
     store: Store
@@ -76,7 +76,7 @@ class Context:
 class Call:
     """One request: what was asked for and sent, and by whom."""
 
-    context: Context
+    context: PageContext
     path: str
     query: Form
     form: Form
@@ -107,7 +107,7 @@ def address(path: str, **query: str) -> str:
 
 
 def endpoint(
-    context: Context, view: View, *, role: str | None = "annotator", limiter: CapacityLimiter | None = None
+    context: PageContext, view: View, *, role: str | None = "annotator", limiter: CapacityLimiter | None = None
 ) -> Callable[[Request], Awaitable[Response]]:
     """The view as Starlette calls it, for `role`: None is anybody, "annotator" whoever signed in, "admin" an admin."""
 
@@ -118,7 +118,7 @@ def endpoint(
     return serve
 
 
-def _answer(context: Context, view: View, role: str | None, request: Request, form: Form) -> Response:
+def _answer(context: PageContext, view: View, role: str | None, request: Request, form: Form) -> Response:
     person = context.local or context.store.session(request.cookies.get(context.cookie, ""))
     origin = f"{'https' if context.secure else 'http'}://{request.headers['host']}"
     call = Call(context, request.url.path, dict(request.query_params), form, request.cookies, person, origin)
@@ -145,7 +145,7 @@ def sentence(error: BadInput) -> str:
 
 
 def rendered(
-    context: Context, template: str, person: Annotator | None, *, notice: str | None = None, **values: Any
+    context: PageContext, template: str, person: Annotator | None, *, notice: str | None = None, **values: Any
 ) -> str:
     """One page. `notice` is a key of NOTICES, never text from the address."""
     status = NOTICES.get(notice or "", "")
@@ -190,7 +190,7 @@ def environment() -> Environment:
         lstrip_blocks=True,
     )
     made.filters["shown"] = shown
-    made.globals["degrees"] = DEGREES
+    made.globals["degrees"] = CHOICES_BY_LETTER
     made.globals["asset"] = {
         name: f"/static/{name}?v={hashlib.sha256(content).hexdigest()[:12]}"
         for name, (content, _) in static_files().items()

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import Annotator, Progress
+from ayni.feedback.entries import Annotator, BatchProgress
 from ayni.feedback.page.app import app
 from ayni.feedback.page.serving import host_names, listening, origin, served
 from ayni.feedback.page.views import Quality, Talk
@@ -21,7 +21,7 @@ def wait_until_judged(
     batch_id: str,
     *,
     alone: str | None = None,
-    show: Callable[[Progress], None],
+    show: Callable[[BatchProgress], None],
 ) -> None:
     """Until the batch is full or closed, or nothing is left for the annotator who judges it `alone`, skips included.
 
