@@ -317,6 +317,17 @@ def test_a_store_draws_only_what_is_missing(tmp_path: Path) -> None:
     assert [len(chunk) for chunk in read_chunks(path)] == [4, 4, 2]
 
 
+@pytest.mark.parametrize(("tail", "what"), [(b'[[{"prompt', "not JSON"), (b"\xff\n", "is not UTF-8 at byte 1")])
+def test_somebody_s_store_is_read_and_not_mended(tail: bytes, what: str, tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    draw_all(path, prompts(2), lambda part: [sample_of(p) for p in part], chunk=2, progress=lambda done, total: None)
+    data = path.read_bytes() + tail
+    path.write_bytes(data)
+    with pytest.raises(BadInput, match=what) as caught:
+        read_groups(path)
+    assert (caught.value.line, path.read_bytes()) == (2, data)
+
+
 def test_answers_may_hold_any_line_separator(tmp_path: Path) -> None:
     path, asked = tmp_path / "samples.jsonl", prompts(3)
     texts = ["next\u0085line", "line\u2028paragraph\u2029", "feed\x0c tab\x0b\x1c\nnewline"]

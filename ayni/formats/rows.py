@@ -188,7 +188,7 @@ def peek(path: Path) -> Any:
     try:
         return json.JSONDecoder().raw_decode(text)[0]
     except (ValueError, RecursionError):
-        return [] if suffix == ".jsonl" and text.startswith("[") else None  # a list longer than the head is one still
+        return [] if suffix == ".jsonl" and text.startswith("[[{") else None  # a chunk of samples is longer than that
 
 
 def files_of(path: Path, suffixes: tuple[str, ...]) -> list[Path]:

@@ -17,7 +17,7 @@ def draw_all(
     path: Path, prompts: Sequence[Prompt], draw: Draw, *, chunk: int, progress: Callable[[int, int], None]
 ) -> list[list[Sample]]:
     """Samples of every prompt, drawn chunk by chunk and kept in `path`: one line per chunk of prompts."""
-    done = read_chunks(path)
+    done = resumed_chunks(path)
     for start in range(sum(map(len, done)), len(prompts), chunk):
         groups = draw(prompts[start : start + chunk])
         with open(path, "a", encoding="utf-8") as file:
@@ -31,8 +31,8 @@ def draw_all(
     return [group for groups in done for group in groups]
 
 
-def read_chunks(path: Path) -> list[list[list[Sample]]]:
-    """The whole chunks of a store; a torn last line is cut off the file."""
+def resumed_chunks(path: Path) -> list[list[list[Sample]]]:
+    """The whole chunks of a store that goes on; a last line that a kill has torn is cut off the file."""
     if not path.exists():
         return []
     data = path.read_bytes()
@@ -40,14 +40,21 @@ def read_chunks(path: Path) -> list[list[list[Sample]]]:
     if whole < len(data):
         with open(path, "r+b") as file:
             file.truncate(whole)
-    lines = data[:whole].split(b"\n")[:-1]  # not splitlines: an answer may hold U+2028 or U+0085
-    return [chunk_from_json(line, path, number) for number, line in enumerate(lines, 1)]
+    return read_chunks(path)
 
 
-def chunk_from_json(line: str | bytes, path: Path, number: int) -> list[list[Sample]]:
+def read_chunks(path: Path) -> list[list[list[Sample]]]:
+    """The chunks of a finished store, which is left as it is."""
+    lines = path.read_bytes().split(b"\n")  # not splitlines: an answer may hold U+2028 or U+0085
+    return [chunk_from_json(line, path, number) for number, line in enumerate(lines, 1) if line]
+
+
+def chunk_from_json(line: bytes, path: Path, number: int) -> list[list[Sample]]:
     """One line of a store. Raises BadInput, and says what to do about the lines of earlier versions."""
-    text = line.decode() if isinstance(line, bytes) else line
-    groups = parse_json(text, path=path, line=number)
+    try:
+        groups = parse_json(line.decode(), path=path, line=number)
+    except UnicodeDecodeError as error:
+        raise BadInput(f"is not UTF-8 at byte {error.start + 1}", path=path, line=number) from None
     if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
         raise BadInput("is no store of samples", path=path, line=number)
     try:
