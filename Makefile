@@ -33,8 +33,9 @@ install: .venv/installed
 demo: .venv/installed
 	@$(BIN)/ayni run recipes/mini.yaml
 
+# One process a core; what a module prepares for its tests is prepared once. PYTEST="-n 0 tests/test_model.py": one file.
 test: .venv/installed-dev
-	@$(BIN)/pytest $(PYTEST)
+	@$(BIN)/pytest -n auto --dist loadscope $(PYTEST)
 
 check: .venv/installed-dev
 	@$(BIN)/ruff format --check .

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 import types
 from collections.abc import Iterator
 from pathlib import Path
@@ -565,13 +564,12 @@ def test_prepare_leaves_what_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
-def test_help_is_quick() -> None:
-    times = []
-    for _ in range(3):
-        started = time.perf_counter()
-        subprocess.run([sys.executable, "-m", "ayni", "--help"], capture_output=True, check=True)
-        times.append(time.perf_counter() - started)
-    assert min(times) < 1.0  # 0.25 s on a quiet machine
+def test_help_loads_nothing_heavy() -> None:
+    command = [sys.executable, "-X", "importtime", "-m", "ayni", "--help"]
+    done = subprocess.run(command, capture_output=True, check=True, text=True)
+    loaded = {line.rpartition("|")[2].strip().partition(".")[0] for line in done.stderr.splitlines()}
+    assert "typer" in loaded
+    assert loaded & {"torch", "numpy", "matplotlib", "sqlalchemy", "starlette", "tokenizers", "transformers"} == set()
 
 
 def test_stories260k_greedy_is_llama2c_byte_for_byte(
