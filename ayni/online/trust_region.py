@@ -20,26 +20,20 @@ from ayni.model.role import Role
 from ayni.model.trainable import frozen_copy
 from ayni.online.learner import State
 from ayni.parallel import Ranks
-from ayni.train.batch import Experience, Trajectory, experience_of
+from ayni.train.batch import Experience, Trajectory
 from ayni.train.gradient import accumulate, measure, micro_batches
-from ayni.train.objectives import Metrics, Objective, PolicyPenalty
+from ayni.train.objectives import Metrics, OnTokens, PolicyPenalty
 
 EPSILON = 1e-2  # ‖θ' − θ‖ of the differences
 SHRINK, TRIES = 0.5, 10
 
 
 @dataclass(frozen=True)
-class Divergence(Objective):
+class Divergence(OnTokens):
     """KL(π_old‖π) over the whole vocabulary at every sampled token."""
 
     old: Role
     temperature: float
-
-    def batch(self, examples: Sequence[Any]) -> Experience:
-        return experience_of(examples)
-
-    def count(self, batch: Experience) -> Tensor:
-        return batch.mask.sum()
 
     def loss(self, role: Role, batch: Experience) -> tuple[Tensor, Metrics]:
         return role.divergence(batch, self.old, self.temperature).sum(), {}

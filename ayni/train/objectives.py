@@ -153,8 +153,18 @@ class RRHF(Objective):
         return ranking + self.imitation * imitation, {"agreement": (agree, self.count(batch))}
 
 
+class OnTokens(Objective):
+    """Of online learning: items are sampled tokens."""
+
+    def batch(self, examples: Sequence[Any]) -> Experience:
+        return experience_of(examples)
+
+    def count(self, batch: Experience) -> Tensor:
+        return batch.mask.sum()
+
+
 @dataclass(frozen=True)
-class PolicyClip(Objective):
+class PolicyClip(OnTokens):
     """PPO's clipped policy loss over sampled tokens, at the sampler's temperature (paper §3.2.3).
 
     GRPO's two additions: `kl`·k3(π‖π_ref) in the loss, and `by_answer`, where items are answers and an answer's loss
@@ -165,9 +175,6 @@ class PolicyClip(Objective):
     temperature: float = 1.0
     kl: float = 0.0
     by_answer: bool = False
-
-    def batch(self, examples: Sequence[Any]) -> Experience:
-        return experience_of(examples)
 
     def count(self, batch: Experience) -> Tensor:
         # GRPO averages over answers; over tokens, long answers weigh as much as they are long
@@ -194,7 +201,7 @@ class PolicyClip(Objective):
 
 
 @dataclass(frozen=True)
-class PolicyPenalty(Objective):
+class PolicyPenalty(OnTokens):
     """PPO-penalty: −A ρ + β k3 of KL(π_old‖π) (Schulman et al. 2017, eq. 8)."""
 
     beta: float = 1.0
@@ -203,12 +210,6 @@ class PolicyPenalty(Objective):
     def at(self, beta: float) -> PolicyPenalty:
         """The same at another β."""
         return replace(self, beta=beta)
-
-    def batch(self, examples: Sequence[Any]) -> Experience:
-        return experience_of(examples)
-
-    def count(self, batch: Experience) -> Tensor:
-        return batch.mask.sum()
 
     def loss(self, role: Role, batch: Experience) -> tuple[Tensor, Metrics]:
         logprobs = role.logprobs(batch, self.temperature)
@@ -219,16 +220,10 @@ class PolicyPenalty(Objective):
 
 
 @dataclass(frozen=True)
-class PolicyGradient(Objective):
+class PolicyGradient(OnTokens):
     """−A log π: REINFORCE and actor-critic, for samples of the policy itself (Williams 1992)."""
 
     temperature: float = 1.0
-
-    def batch(self, examples: Sequence[Any]) -> Experience:
-        return experience_of(examples)
-
-    def count(self, batch: Experience) -> Tensor:
-        return batch.mask.sum()
 
     def loss(self, role: Role, batch: Experience) -> tuple[Tensor, Metrics]:
         logprobs = role.logprobs(batch, self.temperature)
@@ -246,16 +241,10 @@ def policy_metrics(logprobs: Tensor, old: Tensor) -> Metrics:
 
 
 @dataclass(frozen=True)
-class ValueClip(Objective):
+class ValueClip(OnTokens):
     """The critic's clipped squared error over the same tokens."""
 
     clip: float = 0.2
-
-    def batch(self, examples: Sequence[Any]) -> Experience:
-        return experience_of(examples)
-
-    def count(self, batch: Experience) -> Tensor:
-        return batch.mask.sum()
 
     def loss(self, role: Role, batch: Experience) -> tuple[Tensor, Metrics]:
         assert batch.values is not None and batch.returns is not None  # noqa: PT018 - a critic made them
