@@ -3,24 +3,31 @@ PYTHON ?= python3
 PYTEST ?=
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+BENCH :=
+BENCH_PIP := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet
 
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: install demo test check test-browser test-load torture clean
+.PHONY: install demo test check test-browser test-load torture bench clean
 
 install: .venv/installed
 
-# torch first and alone: a looser request takes the newest build, with gigabytes of CUDA. Where Debian's python3 comes
-# without python3-venv it cannot put pip into an environment; the pip outside does it then.
-.venv/installed: pyproject.toml constraints.txt
+# $(1)/bin/python with a pip. Where Debian's python3 comes without python3-venv it cannot put pip into an environment;
+# the pip outside does it then.
+define environment
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo "ayni needs Python 3.11 or newer, this is $$($(PYTHON) --version 2>&1); say make PYTHON=python3.12"; exit 1; }
-	@test -x $(BIN)/python || $(PYTHON) -c 'import ensurepip' 2>/dev/null || $(PYTHON) -m pip --version >/dev/null 2>&1 \
+	@test -x $(1)/bin/python || $(PYTHON) -c 'import ensurepip' 2>/dev/null || $(PYTHON) -m pip --version >/dev/null 2>&1 \
 		|| { echo "no pip and no ensurepip; on Debian and Ubuntu: sudo apt-get install python3-venv"; exit 1; }
-	@$(BIN)/python -m pip --version >/dev/null 2>&1 || \
-		if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv .venv; else $(PYTHON) -m venv --without-pip .venv \
-		&& PIP_CONSTRAINT= $(PYTHON) -m pip --python $(BIN)/python --quiet install pip; fi
+	@$(1)/bin/python -m pip --version >/dev/null 2>&1 || \
+		if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then $(PYTHON) -m venv $(1); else $(PYTHON) -m venv --without-pip $(1) \
+		&& PIP_CONSTRAINT= $(PYTHON) -m pip --python $(1)/bin/python --quiet install pip; fi
+endef
+
+# torch first and alone: a looser request takes the newest build, with gigabytes of CUDA.
+.venv/installed: pyproject.toml constraints.txt
+	$(call environment,.venv)
 	@echo "installing into .venv; the first time takes a few minutes"
 	@$(PIP) install torch==2.13.0
 	@$(PIP) install -e .
@@ -61,6 +68,21 @@ test-browser: .venv/installed-dev .venv/axe.min.js
 test-load: .venv/installed-dev
 	@$(BIN)/pytest tests/load --timeout=0 -s $(PYTEST)
 
+# Every work beside its peers: 25 minutes on two cores with nothing else running. BENCH=--long: an hour, BENCH='--device
+# cuda': one GPU. Writes docs/results/benchmarks-MACHINE.json and the tables of docs/benchmarks.md.
+bench: .venv-bench/installed
+	@.venv-bench/bin/python -m benchmarks.everything $(BENCH)
+
+# The peers want an environment of their own; TRL's last release with PPO lies beside the newer one.
+.venv-bench/installed: pyproject.toml constraints.txt benchmarks/peers.txt benchmarks/peers-ppo.txt
+	$(call environment,.venv-bench)
+	@echo "installing the peers into .venv-bench; the first time takes a few minutes"
+	@$(BENCH_PIP) install torch==2.13.0
+	@$(BENCH_PIP) install -e . -r benchmarks/peers.txt
+	@rm -rf .venv-bench/trl-1.12
+	@$(BENCH_PIP) install --no-deps --target .venv-bench/trl-1.12 -r benchmarks/peers-ppo.txt
+	@touch $@
+
 clean:
-	rm -rf .venv build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-bench build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -25,6 +25,7 @@ import torch.nn.functional as F
 from ayni.cli.environment import prepare
 from ayni.model import attention, heads
 from ayni.model import rounding as rounding_rules
+from ayni.model.role import Role
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
 from ayni.parallel import Ranks, leave
@@ -62,7 +63,7 @@ class Learner:
         model = initialise(Transformer(SHAPE), 0)
         model.dtype = dtype
         self.trainer, self.objective = (
-            Trainer(model, Optimiser(lr=1e-4), steps=10**6, ranks=Ranks.current()),
+            Trainer(Role(model), Optimiser(lr=1e-4), steps=10**6, ranks=Ranks.current()),
             NextToken(),
         )
         self.draw = rng("benchmark", "steps")
@@ -73,8 +74,7 @@ class Learner:
         for _ in range(count):
             examples = BATCHES[kind](self.draw)
             tokens += sum(len(s.tokens) for s in examples)
-            mine = self.trainer.ranks.share(examples)
-            self.trainer.update([self.objective.batch(mine)], self.objective)
+            self.trainer.update(examples, self.objective)
         return (time.perf_counter() - began) / tokens
 
 

@@ -1,0 +1,185 @@
+"""The pure parts of benchmarks/: data, FLOPs, medians, the check of equal work, tables. No timings, no peers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from ayni.model.layout import Layout
+from ayni.model.shape import Shape
+from ayni.model.transformer import Transformer, initialise
+from ayni.records import Message
+from ayni.text.chat import render_prompt
+from benchmarks import data, flops, machine, summary, tables
+from benchmarks.number_text import number_tokenizer
+from benchmarks.options import asked
+
+SMALL = Shape(dim=4, layers=1, heads=2, kv_heads=1, hidden=3, vocab=5)
+
+
+# data
+
+
+def test_lengths_are_those_that_the_documentation_states() -> None:
+    draw = np.random.default_rng(0)
+    rows = [data.lengths(draw, data.ROWS) for _ in range(2000)]
+    every = np.concatenate(rows)
+    assert data.SHORTEST <= every.min() < every.max() <= data.LONGEST
+    assert every.mean() == pytest.approx(196, abs=2)
+    assert data.padded_share([row.tolist() for row in rows]) == pytest.approx(1.9, abs=0.05)
+
+
+def test_both_sides_draw_the_same_data_and_every_step_other_data() -> None:
+    assert data.sequences("tiny", 3) == data.sequences("tiny", 3) != data.sequences("tiny", 4)
+    assert data.pairs("tiny", 3) == data.pairs("tiny", 3)
+
+
+def test_dialogues_are_a_prompt_and_an_answer_up_to_eos() -> None:
+    for sequence in data.sequences("tiny", 0):
+        prompt, answer = data.prompt_of(sequence), data.answer_of(sequence)
+        assert prompt + answer == sequence.tokens
+        assert 1 / 6 - 0.05 < len(prompt) / len(sequence.tokens) < 1 / 2 + 0.05
+        assert answer[-1] == data.EOS
+        assert min(sequence.tokens[:-1]) >= data.FIRST
+
+
+def test_the_answers_of_a_pair_share_their_prompt() -> None:
+    for pair in data.pairs("tiny", 1):
+        assert data.prompt_of(pair.chosen) == data.prompt_of(pair.rejected)
+
+
+def test_numbers_as_text_come_back_as_they_went() -> None:
+    tokenizer = number_tokenizer()
+    assert render_prompt((Message("user", "17 23"),), tokenizer) == [data.BOS, 3, 17, 23, 4]
+    assert tokenizer.encode(tokenizer.decode([17, 23])) == [17, 23]
+
+
+# FLOPs
+
+
+def test_flops_of_a_shape_counted_by_hand() -> None:
+    assert flops.matrices(SMALL) == 2 * 16 + 2 * 4 * 2 + 3 * 4 * 3 == 84
+    # 5 tokens through the matrices, 3 + 6 seen keys, two columns of the head
+    assert flops.forward(SMALL, [2, 3], 2) == 2 * 84 * 5 + 4 * 4 * 9 + 2 * 4 * 5 * 2
+    assert flops.decoding_bytes(SMALL, 4) == (84 + 20) * 4
+
+
+def test_flops_beside_torch_which_counts_the_whole_square() -> None:
+    shape, length = data.SHAPES["tiny"], 32
+    model = initialise(Transformer(shape), 0)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.arange(length), Layout.of([length]))
+    unseen = length**2 - length * (length + 1) // 2
+    assert counter.get_total_flops() == flops.forward(shape, [length], 0) + 4 * shape.layers * shape.dim * unseen
+
+
+def test_training_takes_three_passes_and_the_head_only_at_answers() -> None:
+    sequences = data.sequences("tiny", 0, count=2)
+    lengths = [len(s.tokens) for s in sequences]
+    columns = sum(len(data.answer_of(s)) for s in sequences)
+    assert flops.training(SMALL, sequences) == 3 * flops.forward(SMALL, lengths, columns)
+
+
+# turns
+
+
+def turn(seconds: float, **more: Any) -> dict[str, Any]:
+    return {"seconds": seconds, "items": 10, "memory": 100 * seconds, "losses": [2.0, 1.0], **more}
+
+
+ROUNDS = [
+    {"ayni fp32": turn(1, flops=5), "peer fp32": turn(2), "ceiling fp32": {"flops_s": 10.0, "bytes_s": 4.0}},
+    {"ayni fp32": turn(2, flops=5), "peer fp32": turn(8), "ceiling fp32": {"flops_s": 20.0, "bytes_s": 4.0}},
+    {"ayni fp32": turn(1, flops=5), "peer fp32": turn(3), "ceiling fp32": {"flops_s": 10.0, "bytes_s": 4.0}},
+]
+
+
+def test_a_ratio_is_the_median_of_pairs_with_least_and_most() -> None:
+    row = summary.compared(ROUNDS, "ayni fp32", "peer fp32")
+    assert (row["ratio"], row["least"], row["most"]) == (3.0, 2.0, 4.0)
+    assert (row["speed"], row["peer_speed"]) == (10.0, pytest.approx(10 / 3))
+    assert (row["memory"], row["peer_memory"], row["pairs"]) == (200, 800, 3)
+
+
+def test_shares_are_of_the_ceiling_in_the_same_round() -> None:
+    assert summary.shares(ROUNDS, "ayni fp32", "ceiling fp32") == {"of_products": 0.5}
+    reading = [{"ayni fp32": turn(2, bytes=4), "ceiling fp32": {"flops_s": 1.0, "bytes_s": 8.0}}]
+    assert summary.shares(reading, "ayni fp32", "ceiling fp32") == {"of_reading": 4.0}
+
+
+def test_the_parts_of_a_turn_are_shares_of_its_seconds() -> None:
+    rounds = [{"ayni fp32": turn(2, split={"sampling": 1.0})}]
+    assert summary.alone(rounds, "ayni fp32")["split"] == {"sampling": 0.5}
+
+
+def test_the_fastest_side_is_the_one_with_the_best_median() -> None:
+    assert summary.best(ROUNDS, ["ayni fp32", "peer fp32"]) == "ayni fp32"
+
+
+def test_unequal_work_ends_a_comparison() -> None:
+    first = [{"ayni fp32": turn(1), "peer fp32": turn(1, losses=[2.0, 1.01])}]
+    assert summary.checked(first, "ayni fp32", "peer fp32", 0.02)["disagreement"] == pytest.approx(0.01 / 1.01)
+    with pytest.raises(SystemExit, match="other work"):
+        summary.checked(first, "ayni fp32", "peer fp32", 0.001)
+    swapped = [{"ayni fp32": turn(1), "peer fp32": turn(1, losses=[1.0, 2.0])}]
+    assert summary.checked(swapped, "ayni fp32", "peer fp32", 0.001, mean=True)["disagreement"] == 0
+
+
+# the command line and the machine
+
+
+def test_formats_asked_for_twice_are_measured_once() -> None:
+    given = asked("", steps=1, variants=(), argv=["--dtype", "fp32", "bf16", "auto", "--threads", "1", "--peers"])
+    assert sorted(given.dtypes) == ["bf16", "fp32"]
+    assert given.peers == ()
+    assert [options.dtype for options in given.each()] == list(given.dtypes)
+
+
+@pytest.mark.parametrize(
+    ("flags", "units"),
+    [("fma amx_bf16 avx512_bf16", "AMX"), ("avx512_bf16", "AVX-512 BF16"), ("avx2", "no bf16 units")],
+)
+def test_a_machine_is_named_with_its_matrix_units(flags: str, units: str) -> None:
+    name = machine.name_of("cpu", f"model name\t: Some(R) CPU @ 2.0GHz\nflags\t\t: {flags}\n")
+    assert name == f"Some(R) CPU @ 2.0GHz ({units})"
+    assert machine.slug(name).startswith("some-cpu-2-0ghz-")
+
+
+# tables
+
+
+def result() -> dict[str, Any]:
+    row = summary.compared(ROUNDS, "ayni fp32", "peer fp32")
+    rows = [{**summary.alone(ROUNDS, "ayni fp32"), "of_products": 0.5}, row, {**row, "best": True}]
+    work = {"work": "sft", "variant": "", "shape": "A", "unit": "tokens/s", "threads": 2, "rows": rows}
+    limits = {"fp32": {"flops_s": 187e9, "bytes_s": 28e9}}
+    about = {"machine": "a box", "cores": 2, "memory_gb": 8, "load": 0.1, "date": "today", "commit": "abc"}
+    return {**about, "minutes": 1.5, "versions": {"torch": "2"}, "works": [{**work, "ceilings": limits}]}
+
+
+def test_tables_hold_every_comparison_and_leave_the_rest_of_the_page() -> None:
+    page = f"before\n{tables.BEGIN}\nold\n{tables.END}\nafter\n"
+    text = tables.filled(page, [result()])
+    assert text.startswith("before\n")
+    assert text.endswith("\nafter\n")
+    assert "old" not in text
+    assert "### a box" in text
+    assert "Ceilings: fp32 187 GFLOP/s, a copy 28 GB/s." in text
+    assert "| SFT, A, fp32 | 10 tokens/s | peer 3.33 | **3.00** [2.00, 4.00] | 200 / 800 |" in text
+    assert "| SFT, A, best format beside best | 10 (fp32) tokens/s | peer (fp32) 3.33 |" in text
+    assert "- SFT, A, fp32: 50% of the ceiling of products" in text
+    assert tables.filled(text, [result()]) == text
+
+
+@pytest.mark.parametrize(("speed", "shown"), [(2.617, "2.62"), (871.4, "871"), (2517.0, "2,520"), (99_950, "100,000")])
+def test_speeds_have_three_figures(speed: float, shown: str) -> None:
+    assert tables.short(speed) == shown
+
+
+def test_the_page_is_what_the_results_make_of_it() -> None:
+    page = tables.PAGE.read_text(encoding="utf-8")
+    assert tables.filled(page, tables.read()) == page
