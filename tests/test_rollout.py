@@ -187,12 +187,11 @@ def test_a_prompt_without_room_is_bad_input() -> None:
     assert {s.finished for s in group} == {"stop", "length"}
 
 
-def test_bf16_decodes_a_copy_and_stays_close() -> None:
+def test_bf16_decodes_and_stays_close() -> None:
     speaker, asked, sampling = policy(), prompts(4), Sampling(1.0, 1.0, 16)
-    assert speaker.decoder is speaker.role.model
     speaker.role.model.dtype = torch.bfloat16
     speaker.sync(speaker.role)
-    assert speaker.decoder.head.dtype == torch.bfloat16
+    assert speaker.decoder.dtype == torch.bfloat16
     assert speaker.role.model.head.dtype == torch.float32
     groups = rollout(speaker, asked, n=2, sampling=sampling, seed=1)
     for group in groups:
@@ -203,7 +202,7 @@ def test_bf16_decodes_a_copy_and_stays_close() -> None:
 
 @pytest.mark.parametrize("dtype", [None, torch.bfloat16])
 def test_sync_samples_from_the_weights_as_they_are_now(dtype: torch.dtype | None) -> None:
-    """In place where the engine holds the model itself, by `sync` where it holds a copy; another model too."""
+    """Not before; another model too."""
     speaker, other, asked = policy(0), policy(1), prompts(4)
 
     def drawn(*, fresh: bool) -> list[list[tuple[int, ...]]]:
@@ -217,12 +216,10 @@ def test_sync_samples_from_the_weights_as_they_are_now(dtype: torch.dtype | None
     with torch.no_grad():
         for ours, theirs in zip(speaker.role.model.parameters(), policy(2).role.model.parameters(), strict=True):
             ours.copy_(theirs)
-    if dtype is not None:
-        assert drawn(fresh=False) == first
+    assert drawn(fresh=False) == first
     speaker.sync(speaker.role)
     assert speaker.decoder is copied
     assert drawn(fresh=False) == drawn(fresh=True) != first
-    assert not any(p.requires_grad for p in copied.parameters()) or dtype is None
     speaker.sync(other.role)
     assert speaker.role.model is other.role.model
     assert drawn(fresh=False) == drawn(fresh=True)

@@ -42,7 +42,7 @@ def test_outputs_and_gradients_are_those_of_the_rows_that_count(monkeypatch: pyt
         lengths = [60, 3, 41, 26, 33]
         tokens = torch.randint(0, model.shape.vocab, (sum(lengths),), generator=generator)
         mask = torch.rand(len(tokens), generator=generator) < 0.97
-        hidden = hidden_states(model, tokens, Layout.of(lengths))
+        hidden = hidden_states(model, tokens, Layout.of(lengths), torch.float64)
         logprobs = token_logprobs(hidden, model.head, tokens.roll(-1), mask)
         logprobs.sum().backward()
         return logprobs.detach(), [p.grad for p in model.parameters() if p.grad is not None]

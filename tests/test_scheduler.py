@@ -12,8 +12,8 @@ from tiny import policy, prompts
 
 from ayni.errors import BadInput
 from ayni.model.shape import Shape
-from ayni.model.transformer import Transformer
 from ayni.rollout.decode import DecodeState, admit, decode_step, grown, kept, no_slots
+from ayni.rollout.decoder import Decoder
 from ayni.rollout.engine import Drawn, Request
 from ayni.rollout.prefill import begin
 from ayni.rollout.sampling import Sampling, ways_of
@@ -24,9 +24,9 @@ CONTEXT = 96
 SAMPLINGS = [Sampling(1.0, 1.0, 20), Sampling(0.0, 1.0, 12), Sampling(0.7, 0.8, 30), Sampling(1.3, 1.0, 1)]
 
 
-def model(dtype: torch.dtype = torch.float64) -> Transformer:
+def model(dtype: torch.dtype = torch.float64) -> Decoder:
     """In fp64 rounding cannot flip a token."""
-    return policy(dtype=dtype).role.model
+    return Decoder(policy(dtype=dtype).role.model)
 
 
 def scheduler(slots: int = 4, dtype: torch.dtype = torch.float64) -> Scheduler:
@@ -99,13 +99,13 @@ def test_requests_may_come_while_others_run(slots: int) -> None:
 
 def test_at_most_slots_rows_and_few_when_few_are_left(monkeypatch: pytest.MonkeyPatch) -> None:
     running, rows = scheduler(slots=8), []
-    forward = Transformer.forward
+    forward = Decoder.__call__
 
-    def counted(self: Transformer, tokens: torch.Tensor, context: Any) -> torch.Tensor:
+    def counted(self: Decoder, tokens: torch.Tensor, context: Any) -> torch.Tensor:
         rows.append(len(tokens))
         return forward(self, tokens, context)
 
-    monkeypatch.setattr(Transformer, "forward", counted)
+    monkeypatch.setattr(Decoder, "__call__", counted)
     asked = [replace(r, sampling=Sampling(1.0, 1.0, 40)) for r in requests(6, n=3)]
     running.submit(asked)
     answers(running)
@@ -164,7 +164,7 @@ def test_a_step_reads_back_twice_at_most(monkeypatch: pytest.MonkeyPatch) -> Non
 # The step
 
 
-def state_of(samples: int = 5) -> tuple[Transformer, DecodeState]:
+def state_of(samples: int = 5) -> tuple[Decoder, DecodeState]:
     """Five slots with samples of mixed samplings and an idle one."""
     speaker = model(torch.float32)
     asked = requests(samples, n=1)
@@ -178,7 +178,7 @@ def state_of(samples: int = 5) -> tuple[Transformer, DecodeState]:
 def test_a_step_reads_no_tensor_back() -> None:
     """On the meta device there is nothing to read."""
     device = torch.device("meta")
-    speaker = model(torch.float32).to(device)
+    speaker = Decoder(policy(dtype=torch.float32).role.model.to(device))
     empty = grown(no_slots(speaker.shape, torch.float32, device), 6, 64, 30)
     for samplings in (*([s] for s in SAMPLINGS), SAMPLINGS):
         state = replace(empty, columns=32, ways=ways_of(samplings))

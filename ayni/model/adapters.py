@@ -70,6 +70,11 @@ class LoraLinear(Linear):
         low = F.linear(x, self.lora_A.to(x.dtype)) * self.scale
         return super().forward(x) + F.linear(low, self.lora_B.to(x.dtype))
 
+    def matrix(self) -> Tensor:
+        """W + α/r · B·A, added in at least fp32."""
+        added = self.scale * (self.lora_B @ self.lora_A)
+        return self.weight.to(added.dtype) + added
+
 
 class Adapted(Transformer):
     """A Transformer whose own parameters are A, B and a score head; every other one is a frozen trunk's, shared."""
@@ -179,10 +184,8 @@ def merged(model: Transformer) -> Transformer:
     state = {name: p.detach().clone() for name, p in source.named_parameters() if name == SCORE or not _owned(name)}
     for name, part in source.named_modules():
         if isinstance(part, LoraLinear):
-            weight = state[f"{name}.weight"]
-            added = part.scale * (part.lora_B.detach() @ part.lora_A.detach())
             # rounded once, after the sum: B·A is small beside W
-            state[f"{name}.weight"] = (weight.to(added.dtype) + added).to(weight.dtype)
+            state[f"{name}.weight"] = part.matrix().detach().to(part.weight.dtype)
     plain.load_state_dict(state, assign=True)
     plain.dtype = source.dtype
     return plain

@@ -61,7 +61,7 @@ class Role:
 
     def _hidden(self, batch: Columns) -> Tensor:
         """(T, D)."""
-        return hidden_states(self.model, batch.tokens, batch.layout)
+        return hidden_states(self.model, batch.tokens, batch.layout, self.dtype)
 
     def idle(self) -> Tensor:
         """A zero that touches every parameter: what a rank with fewer micro-batches runs, so that none waits."""

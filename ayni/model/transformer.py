@@ -35,6 +35,10 @@ class Linear(nn.Linear):
         # Adam moves fp32 weights, matrix units multiply bf16: a cast at every use
         return F.linear(x, self.weight.to(x.dtype))
 
+    def matrix(self) -> Tensor:
+        """(out, in): what it multiplies by."""
+        return self.weight
+
 
 class RMSNorm(nn.Module):
     """x·rsqrt(mean(x²) + ε)·weight, in the dtype of the residual stream (at least fp32)."""

@@ -86,7 +86,7 @@ def option_logprobs(model: Transformer, choices: Sequence[Choice], tokens_per_pa
         rows = [row for choice in part for row in choice.rows]
         layout = Layout.of([len(row) for row in rows], model.device)
         tokens = torch.tensor([t for row in rows for t in row], device=model.device)
-        hidden = hidden_states(model, tokens, layout)
+        hidden = hidden_states(model, tokens, layout, model.dtype or model.head.dtype)
         # both options read the same hidden states; their columns and targets differ
         for which in (0, 1):
             targets, mask, owner = _targets(part, which, len(hidden))

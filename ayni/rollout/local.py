@@ -7,33 +7,28 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import torch
-from torch import nn
-
 from ayni.model.placement import Placement
 from ayni.model.role import Role
-from ayni.model.transformer import Transformer
 from ayni.model_directory import load_model, name_of
 from ayni.parallel import Ranks
+from ayni.rollout.decoder import Decoder
 from ayni.rollout.engine import Drawn, Request, check_room, chunk_prompts
 from ayni.rollout.scheduler import SLOTS, Scheduler
 from ayni.text.tokenizer import Tokenizer
 
 
 class LocalEngine:
-    """Samples from the role's model itself, or from a copy where its weights are not in its compute dtype.
-
-    The copy is `decoder`: cast once per `sync`, not once per token.
-    """
+    """Samples from the role's weights, laid out anew at every `sync` (ayni.rollout.decoder), not at every token."""
 
     def __init__(self, role: Role, tokenizer: Tokenizer, name: str = "", ranks: Ranks = Ranks()) -> None:
         self.role, self.tokenizer, self.name, self.ranks = role, tokenizer, name, ranks
-        self.decoder = role.model
-        self.sync(role)
+        self.decoder = Decoder(role.model)
 
     def alone(self) -> LocalEngine:
         """An engine of the same weights that no other rank shares: for who asks by itself, a person at a page, say."""
-        return LocalEngine(self.role, self.tokenizer, self.name)
+        other = copy.copy(self)
+        other.ranks = Ranks()
+        return other
 
     @property
     def context(self) -> int:
@@ -41,16 +36,10 @@ class LocalEngine:
 
     def sync(self, role: Role) -> None:
         """Sample from this role's weights as they are now."""
-        model, copied, dtype = role.model, self.decoder, role.model.dtype
-        if dtype in (None, model.head.dtype):
-            self.decoder = model
-        elif model is self.role.model is not copied and (copied.device, copied.head.dtype) == (model.device, dtype):
-            with torch.no_grad():
-                for ours, theirs in zip(copied.parameters(), model.parameters(), strict=True):
-                    # into the same memory: what sampled before goes on with new numbers
-                    ours.copy_(theirs)
+        if (role.model.shape, role.device) == (self.decoder.shape, self.decoder.device):
+            self.decoder.read(role.model)
         else:
-            self.decoder = _cast(model, dtype)
+            self.decoder = Decoder(role.model)
         self.role = role
 
     def generate(self, requests: Sequence[Request]) -> list[list[Drawn]]:
@@ -88,9 +77,3 @@ def load_engine(path: Path, placement: Placement = Placement(), name: str = "") 
     """A frozen language model that speaks, from its directory; named after it. Raises BadInput for a reward model."""
     model, tokenizer = load_model(path, expect="logits")
     return LocalEngine(Role(placement.freeze(model)), tokenizer, name or name_of(path), placement.ranks)
-
-
-def _cast(model: Transformer, dtype: torch.dtype) -> Transformer:
-    """A copy in `dtype`, weight by weight: never a second one in the model's own."""
-    weights = {id(p): nn.Parameter(p.detach().to(dtype), requires_grad=False) for p in model.parameters()}
-    return copy.deepcopy(model, weights)  # a memo: takes these where it meets the model's own

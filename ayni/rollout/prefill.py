@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ayni.model.layout import Layout
 from ayni.model.rounding import hidden_states
-from ayni.model.transformer import Transformer
+from ayni.rollout.decoder import Decoder
 from ayni.rollout.engine import Request
 from ayni.rollout.sampling import Sampling, choose, uniforms, ways_of
 
@@ -53,7 +53,7 @@ class Begun:
         return self.prefill.layout.lengths[self.row]
 
 
-def begin(model: Transformer, requests: Sequence[Request], context: int, at_once: int) -> list[list[Begun]]:
+def begin(model: Decoder, requests: Sequence[Request], context: int, at_once: int) -> list[list[Begun]]:
     """The samples of every request, one per seed; their first tokens are drawn `at_once` at a time.
 
     One host round trip. Raises ValueError without a request or a seed.
@@ -61,7 +61,7 @@ def begin(model: Transformer, requests: Sequence[Request], context: int, at_once
     device = model.device
     prefill = Prefill(Layout.of([len(r.tokens) for r in requests], device))
     prompts = torch.tensor([token for r in requests for token in r.tokens], device=device)
-    logits = logits_of(model, hidden_states(model, prompts, prefill)[prefill.layout.ends])
+    logits = model.logits(hidden_states(model, prompts, prefill, model.dtype)[prefill.layout.ends])
     wanted = [(row, seed, r.sampling) for row, r in enumerate(requests) for seed in r.seeds]
     found = []
     for start in range(0, len(wanted), at_once):
@@ -77,8 +77,3 @@ def begin(model: Transformer, requests: Sequence[Request], context: int, at_once
         limit = min(sampling.max_tokens, context - len(requests[row].tokens))
         out[row].append(Begun(prefill, row, number, sampling, limit, int(token), logprob))
     return out
-
-
-def logits_of(model: Transformer, hidden: Tensor) -> Tensor:
-    """(T, D) → (T, V)."""
-    return hidden @ model.head.to(hidden.dtype).t()

@@ -68,7 +68,7 @@ def choose(
     greedy = temperatures == 0
     if ways != {"greedy"}:
         logits = logits / temperatures.masked_fill(greedy, 1).to(logits.dtype).unsqueeze(-1)
-        probabilities = torch.softmax(logits, -1)
+    probabilities = torch.softmax(logits, -1)
     found: list[tuple[Tensor, Tensor]] = []  # (whose they are, tokens), both (B,)
     if "whole" in ways:
         found.append((top_p >= 1, _invert(probabilities, uniform)))
@@ -79,8 +79,8 @@ def choose(
     tokens = found[0][1]
     for rows, others in found[1:]:
         tokens = torch.where(rows, others, tokens)
-    picked = logits.gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
-    return tokens, picked - logits.logsumexp(-1)
+    # what is drawn is never so unlikely that its probability is 0
+    return tokens, probabilities.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).log()
 
 
 def _nucleus(probabilities: Tensor, uniform: Tensor, top_p: Tensor) -> Tensor:
@@ -93,9 +93,7 @@ def _nucleus(probabilities: Tensor, uniform: Tensor, top_p: Tensor) -> Tensor:
 def _invert(weights: Tensor, uniform: Tensor) -> Tensor:
     """The index at which the running sum passes uniform·total: (B,). Never one of weight zero."""
     running = weights.cumsum(-1)
-    total = running[:, -1:]
-    index = torch.searchsorted(running, uniform.to(running.dtype).unsqueeze(-1) * total, right=True).squeeze(-1)
-    # The last of positive weight; in floating point, where a maximum is fast (exact up to 2²⁴ places).
-    places = torch.arange(weights.shape[-1], device=weights.device, dtype=weights.dtype)
-    last = (places * weights.sign()).amax(-1).nan_to_num(0)  # NaN logits: token 0, and a log-prob that tells
-    return torch.minimum(index, last.long())
+    # below 1 by one digit of this dtype: the product stays below the total, so the sum passes it at a positive weight
+    below = uniform.to(running.dtype).clamp(max=1 - torch.finfo(running.dtype).eps)
+    index = torch.searchsorted(running, below.unsqueeze(-1) * running[:, -1:], right=True).squeeze(-1)
+    return index.clamp(max=weights.shape[-1] - 1)  # NaN logits: some token, and a log-prob that tells

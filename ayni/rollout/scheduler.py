@@ -15,8 +15,8 @@ from typing import NamedTuple
 import torch
 
 from ayni.model.layout import STRIDE
-from ayni.model.transformer import Transformer
 from ayni.rollout.decode import DecodeState, admit, decode_step, grown, kept, no_slots
+from ayni.rollout.decoder import Decoder
 from ayni.rollout.engine import Drawn, Request, check_room
 from ayni.rollout.prefill import Begun, begin
 from ayni.rollout.sampling import Sampling, ways_of
@@ -50,7 +50,7 @@ class _Running:
 class Scheduler:
     """Answers requests with one model, in at most `slots` slots; prompt and answer have `context` tokens together."""
 
-    def __init__(self, model: Transformer, eos: int, context: int, slots: int = SLOTS) -> None:
+    def __init__(self, model: Decoder, eos: int, context: int, slots: int = SLOTS) -> None:
         self.model, self.eos, self.context, self.slots = model, eos, context, slots
         self._ids = itertools.count()
         self._arrived: list[tuple[int, Request]] = []

@@ -1,0 +1,110 @@
+"""The model as decoding reads it: laid out once per sync, so that a step runs few kernels.
+
+Projections of one input stand side by side, the norms' gains are folded into what reads them, adapters are merged, and
+all of it is in the compute dtype. Its answers are the model's to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ayni.model.transformer import AttentionContext, Block, Linear, RMSNorm, Transformer, rotate
+
+FEW_ROWS = 16  # what weights are packed for: a step of a few slots waits for them most
+Product = Callable[[Tensor], Tensor]  # x ↦ x·weightᵀ
+
+
+@dataclass(frozen=True, slots=True)
+class _Block:
+    qkv: Product  # D → (H + 2·KV)·d
+    out: Product  # H·d → D
+    up: Product  # D → 2·F: gate, then value
+    down: Product  # F → D
+
+
+class Decoder:
+    """tokens (T,) and a context → hidden (T, D), as a Transformer; the last norm's gain is in `logits`."""
+
+    def __init__(self, model: Transformer) -> None:
+        self.shape, self.device = model.shape, model.device
+        self.layers: list[_Block] = []
+        self.read(model)
+
+    @torch.no_grad()
+    def read(self, model: Transformer) -> None:
+        """Takes the weights as they are now; a block's old ones are let go before the next block's are made."""
+        self.dtype = model.dtype or model.tok_embeddings.weight.dtype
+        table = model.tok_embeddings.weight
+        self.embeddings = table.detach().to(self.dtype, copy=table.requires_grad)
+        self.stream = torch.promote_types(self.dtype, torch.float32)  # residuals are added in it
+        self.head = product(_gained(model.head, model.norm).to(self.dtype))
+        everywhere = torch.arange(self.shape.context, device=self.device)
+        self.rotations = model.rotary(everywhere, self.stream)
+        for i, block in enumerate(model.layers):
+            assert isinstance(block, Block)
+            self.layers[i : i + 1] = [_laid_out(block, self.dtype)]
+
+    @torch.no_grad()
+    def __call__(self, tokens: Tensor, context: AttentionContext) -> Tensor:
+        x = self.embeddings[tokens].to(self.stream)
+        rotation = self.rotations[context.positions]
+        for i, layer in enumerate(self.layers):
+            x = x + layer.out(self._attended(layer.qkv(self._normed(x)), rotation, context, i))
+            gate, value = layer.up(self._normed(x)).chunk(2, -1)
+            x = x + layer.down(F.silu(gate).mul_(value))
+        return self._normed(x)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """(T, D) → (T, V)."""
+        return self.head(hidden)
+
+    def _normed(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, x.shape[-1:], None, self.shape.norm_eps).to(self.dtype)
+
+    def _attended(self, qkv: Tensor, rotation: Tensor, context: AttentionContext, layer: int) -> Tensor:
+        shape = self.shape
+        heads = qkv.view(len(qkv), -1, shape.head_dim)
+        turned, v = heads.split([shape.heads + shape.kv_heads, shape.kv_heads], 1)
+        # q and k turn together
+        q, k = rotate(turned, rotation).split([shape.heads, shape.kv_heads], 1)
+        return context.attend(layer, q, k, v).flatten(1)
+
+
+def _laid_out(block: Block, dtype: torch.dtype) -> _Block:
+    attention, feed_forward = block.attention, block.feed_forward
+    return _Block(
+        product(_gained(_stacked(attention.wq, attention.wk, attention.wv), block.attention_norm).to(dtype)),
+        product(attention.wo.matrix().to(dtype)),
+        product(_gained(_stacked(feed_forward.w1, feed_forward.w3), block.ffn_norm).to(dtype)),
+        product(feed_forward.w2.matrix().to(dtype)),
+    )
+
+
+def _stacked(*projections: Linear) -> Tensor:
+    """One below the other: a single product gives what all of them give."""
+    return torch.cat([projection.matrix() for projection in projections])
+
+
+def _gained(weight: Tensor, norm: RMSNorm) -> Tensor:
+    """The weight (out, D) that reads the norm's output without its gain; at least fp32, to be rounded once."""
+    return weight.to(torch.promote_types(weight.dtype, torch.float32)) * norm.weight
+
+
+def product(weight: Tensor) -> Product:
+    """x ↦ x·weightᵀ for a weight (out, in) that stays as it is: packed once where that pays (docs/performance.md).
+
+    What is kept is a copy, whatever becomes of the weight.
+    """
+    if weight.device.type != "cpu":
+        kept = weight.clone()
+        return lambda x: F.linear(x, kept)
+    if weight.dtype == torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        packed = torch.ops.mkldnn._reorder_linear_weight(weight.contiguous(), FEW_ROWS)
+        return lambda x: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], "")
+    transposed = weight.t().contiguous()
+    return lambda x: x @ transposed
