@@ -15,6 +15,7 @@ def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     length = q.shape[2]
     if q.device.type != "cpu" or length >= PLAIN_BELOW:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
+    # one triangle for all rows and heads; −∞ before the softmax is weight 0 after it
     bias = q.new_full((length, length), float("-inf")).triu_(1)
     return plain_attention(q, k, v, bias)
 
@@ -26,6 +27,7 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
     """
     rows, heads, length, size = q.shape
     shared, keys = k.shape[1], k.shape[2]
+    # q is scaled, not the scores: d numbers a query instead of L
     grouped = (q * size**-0.5).reshape(rows, shared, -1, size)
     scores = (grouped @ k.transpose(-1, -2)).view(rows, shared, heads // shared, length, keys).add_(bias)
     weights = torch.softmax(scores, -1).view(rows, shared, -1, keys)

@@ -27,6 +27,7 @@ def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, mask: Tensor, 
     columns = mask.nonzero().squeeze(-1)
     if len(columns) == 0:
         return at_least_fp32(hidden.sum() * 0 + head.sum() * 0).expand(0)
+    # few shapes here too: the columns that count are another number in every batch
     filled = rounded(len(columns), hidden.dtype, hidden.device)
     rows, wanted = resize(Rows.apply(hidden, columns), filled), resize(targets[columns], filled)
     return _TokenLogprobs.apply(rows, head, wanted, temperature)[: len(columns)]
@@ -56,6 +57,7 @@ class _TokenLogprobs(torch.autograd.Function):
         for start in range(0, len(hidden), chunk):
             rows = slice(start, start + chunk)
             logits = at_least_fp32(hidden[rows] @ weight.t()) / temperature
+            # kept instead of the logits: (M,) numbers where those would be (M, V)
             norm = logits.logsumexp(-1)
             out.append(logits.gather(-1, targets[rows, None]).squeeze(-1) - norm)
             norms.append(norm)
@@ -76,6 +78,7 @@ class _TokenLogprobs(torch.autograd.Function):
             # d log p(y) / d logits = onehot(y) − softmax
             grad = logits.sub_(norms[rows, None]).exp_().mul_(-scaled[rows, None])
             grad.scatter_add_(1, targets[rows, None], scaled[rows, None])
+            # both products in the compute dtype; the head's gradient adds up in its own
             grad = grad.to(hidden.dtype)
             grad_hidden[rows] = grad @ weight
             if grad_head is not None:
@@ -106,6 +109,7 @@ def token_kl(
     columns = mask.nonzero().squeeze(-1)
     if len(columns) == 0:
         return at_least_fp32(hidden_q.sum() * 0 + head_q.sum() * 0).expand(0)
+    # p is π_old: a gradient to it would be of another quantity
     p, q = hidden_p.detach().index_select(0, columns), Rows.apply(hidden_q, columns)
     filled = max(rounded(len(columns), x.dtype, x.device) for x in (p, q))
     return _TokenKL.apply(resize(p, filled), head_p.detach(), resize(q, filled), head_q, temperature)[: len(columns)]

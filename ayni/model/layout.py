@@ -54,6 +54,7 @@ class Layout:
         padded_start = torch.empty_like(size)
         buckets: list[Bucket] = []
         start = 0
+        # by length: only rows of nearly one length share the padding of a bucket
         order = sorted(range(len(lengths)), key=lambda i: lengths[i])
         while order:
             longest = lengths[order[-1]]
@@ -87,6 +88,7 @@ class Layout:
         del layer  # a cache needs it, a layout does not
         last = self.buckets[-1]
         size = last.start + last.rows * last.length
+        # packed pretraining: no copy in, no copy out
         flat = len(self.buckets) == 1 and size == len(q)  # equal lengths are rows already
         if not flat:
             q, k, v = (_Pad.apply(x, self.padded, size) for x in (q, k, v))
@@ -94,6 +96,7 @@ class Layout:
         parts = zip(*(x.split([b.rows * b.length for b in self.buckets]) for x in (q, k, v)), strict=True)
         out = []
         for bucket, part in zip(self.buckets, parts, strict=True):
+            # (rows·length, H, d) → (rows, H, length, d)
             rows = (x.unflatten(0, (bucket.rows, bucket.length)).transpose(1, 2) for x in part)
             out.append(causal_attention(*rows).transpose(1, 2).flatten(0, 1))
         joined = out[0] if len(out) == 1 else torch.cat(out)

@@ -52,11 +52,13 @@ class Role:
 
     def values(self, batch: Columns) -> Tensor:
         """V before each masked target is sampled: (M,). Needs a scalar head."""
+        # at the column before the token: V(s_t) may not have seen a_t
         hidden = self._hidden(batch)
         return column_values(self.model, hidden, batch.mask.nonzero().squeeze(-1))
 
     def scores(self, batch: Columns) -> Tensor:
         """The raw reward of every sequence, read at its last token: (N,). Needs a scalar head."""
+        # at the end of the answer, EOS read: the score of all of it (§3.2.2)
         return sequence_scores(self.model, self._hidden(batch), batch.layout)
 
     def _hidden(self, batch: Columns) -> Tensor:

@@ -21,6 +21,7 @@ ROWS = 128
 
 def rounded(rows: int, dtype: torch.dtype, device: torch.device) -> int:
     """How many rows to compute with, for `rows` that count. A few rows, as in decoding, stay as they are."""
+    # fp32 needs no such kernels, and a GPU's do not depend on the number of rows
     if device.type != "cpu" or dtype != torch.bfloat16 or rows < ROWS:
         return rows
     return -(-rows // ROWS) * ROWS
@@ -33,6 +34,7 @@ def hidden_states(
     rows = rounded(len(tokens), dtype, tokens.device)
     if rows == len(tokens):
         return model(tokens, context)
+    # the filling reads token 0, attends to nothing and is cut off again
     return resize(model(resize(tokens, rows), _Filled(context, rows)), len(tokens))
 
 
@@ -48,6 +50,7 @@ class _Filled:
         return resize(self.context.positions, self.rows)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+        # attention sees the columns that count; what the filling gets back is zeros
         columns = len(self.context.positions)
         return resize(self.context.attend(layer, *(resize(x, columns) for x in (q, k, v))), self.rows)
 

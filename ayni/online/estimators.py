@@ -62,6 +62,7 @@ class GAE(Estimator):
         advantages, returns = gae(
             token_rewards(answers, self.beta), _values(answers), mask, gamma=self.gamma, lam=self.lam
         )
+        # whitened again: their scale moves with the critic, and the clipped loss has one step size (RECIPE §7)
         return AdvantageEstimate(whiten(advantages, mask), returns)
 
 
@@ -76,6 +77,7 @@ class ActorCritic(Estimator):
     steps: int | None = None
 
     def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
+        # one KL charge a token, in nats; the score on the last one
         rewards, mask = token_rewards(answers, self.beta), answers.batch.mask
         return AdvantageEstimate(
             *n_step_advantages(rewards, _values(answers), mask, gamma=self.gamma, steps=self.steps)
@@ -90,6 +92,7 @@ class Reinforce(Estimator):
     decay: float = 0.9
 
     def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
+        # of the iterations before: a baseline that contained r itself would bias the gradient
         before = memory.get("baseline")
         advantages, baseline = moving_baseline(charged_rewards(answers, self.beta), before, decay=self.decay)
         return AdvantageEstimate(_everywhere(advantages, answers), memory={"baseline": baseline})
@@ -127,6 +130,7 @@ class GroupNormalised(Estimator):
     by_std: bool = True
 
     def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
+        # no KL here: GRPO charges it in the loss
         return AdvantageEstimate(_everywhere(group_normalised(answers.rewards, answers.n, by_std=self.by_std), answers))
 
 

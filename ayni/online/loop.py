@@ -82,6 +82,7 @@ class Loop:
     def iterate(self, prompts: Sequence[Prompt]) -> None:
         """One iteration, as the paper has it."""
         settings, t = self.settings, self.iteration + 1
+        # from (seed, t) alone: a resumed run asks what the killed one would have asked
         order = rng(self.seed, "prompts", t).permutation(len(prompts))
         # batch_size counts answers, n to each prompt
         asked = [prompts[i] for i in order[: max(1, settings.batch_size // settings.n)]]
@@ -99,6 +100,7 @@ class Loop:
             if moves:
                 learned = _renamed(self.policy.learn(mini), "policy", learned)
             if self.critic is not None:
+                # the critic sees every mini-batch, also those that the policy waits through
                 learned = _renamed(self.critic.learn(mini), "value", learned)
         if moves:
             learned |= self.policy.end_iteration()
@@ -139,6 +141,7 @@ class Loop:
         """With the reward of answers that were cut off, where the settings name one."""
         if self.settings.truncated is None:
             return rewards
+        # never said EOS: a reward model has not seen such ends
         cut_off = torch.tensor([sample.finished == "length" for sample in samples])
         return torch.where(cut_off, torch.tensor(self.settings.truncated), rewards)
 
@@ -164,6 +167,7 @@ class Loop:
             "kl": mean_kl,
             "length": sum(len(s.tokens) for s in samples) / len(samples),
             "truncated": sum(s.finished == "length" for s in samples) / len(samples),
+            # nats per token, from the samples' own log-probs: −E[log π]
             "entropy": -sum(sum(s.logprobs) for s in samples) / sum(len(s.tokens) for s in samples),
         }
         if estimate.returns is not None and answers.outputs.values is not None:
@@ -201,6 +205,7 @@ class Loop:
         with torch.no_grad():
             for name, parameter in self.policy.role.trainable().items():
                 if name in self.best_weights:
+                    # in place: engine, learner and reference hold these tensors
                     parameter.copy_(self.best_weights[name])
 
     def save(self) -> None:

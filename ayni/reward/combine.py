@@ -51,9 +51,11 @@ class CombinedReward:
         tagged = torch.tensor(
             [p.task == "safety" for p, group in zip(prompts, groups, strict=True) for _ in group], dtype=torch.bool
         )
+        # R_c = safety where the prompt is tagged or σ(safety) < threshold, else helpfulness (§3.2.3)
         return Scores(helpfulness, safety, combine_rewards(helpfulness, safety, tagged, self.threshold))
 
     def _scores(self, reward: Reward, prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]]) -> Tensor:
+        # groups stay whole: their prompt is tokenised once
         mine = self.ranks.share(groups)
         scores = reward.score_samples(self.ranks.share(prompts), mine, self.tokenizer)
         return self.ranks.gather_rows(scores, [len(group) for group in mine])

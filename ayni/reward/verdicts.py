@@ -43,6 +43,7 @@ class Verdict:
     def probability(self) -> float:
         """P(the first answer is better), averaged over the two orders."""
         forward, backward = self.orders
+        # a liking for the first place adds to one order what it takes from the other
         return (forward + backward) / 2
 
     def upto(self, times: int) -> Verdict:
@@ -78,11 +79,13 @@ class PairJudge(Protocol):
 
 def preference(probability: float) -> float:
     """1: the first answer is better, 0: the second, ½: neither."""
+    # exactly ½ only: two orders that contradict each other alike
     return 0.5 if probability == 0.5 else float(probability > 0.5)
 
 
 def rating_of_probability(probability: float, degrees: Sequence[float] = PROBABILITY_THRESHOLDS) -> Rating:
     """How much better, by |p − ½| against thresholds from high to low."""
+    # three thresholds for four degrees: the last is what is left
     for least, rating in zip(degrees, RATINGS, strict=False):
         if abs(probability - 0.5) >= least:
             return rating

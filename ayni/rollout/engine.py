@@ -94,6 +94,7 @@ def rollout(
     lengths = ranks.gather([len(request.tokens) for request in requests])
     for i, length in enumerate(lengths):  # of all prompts, so that no rank goes on while another raises
         check_room(length, engine.context, f"prompt {i}")
+    # every rank needs all of them: rewards are whitened over the iteration
     return ranks.gather(samples_of(engine, mine, requests, iteration))
 
 
@@ -104,6 +105,7 @@ def requests_of(
     return [
         Request(
             tuple(render_prompt(prompt.dialog, engine.tokenizer)),
+            # never from the batch: neighbours, order and the number of ranks change nothing
             tuple(seed_of(seed, iteration, prompt.id, k) for k in range(n)),
             sampling,
         )
