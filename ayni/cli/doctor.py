@@ -43,7 +43,7 @@ def _machine() -> dict[str, Any]:
     elif not Path(data).is_dir():
         problems.append(f"AYNI_DATA: {data} is not a directory")
     if not _has_bf16():
-        problems.append("no bf16 matrix units: training stays in fp32")
+        problems.append("bf16 is not faster than fp32 here: training stays in fp32")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "ayni": ayni.__version__,

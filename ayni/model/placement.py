@@ -22,8 +22,10 @@ class Placement:
     @classmethod
     def of(cls, run: Run, choice: Dtype) -> Placement:
         ranks = Ranks.current()
+        # the first process's answer: a measurement may differ between them, the number format may not
+        name = ranks.gather([NAMES[compute_dtype(choice, ranks.device)]])[0]
         # written down at the start: a run that resumes on another machine goes on in the same format
-        settled = run.tuned(dtype=NAMES[compute_dtype(choice, ranks.device)])["dtype"]
+        settled = run.tuned(dtype=name)["dtype"]
         return cls(ranks, DTYPES[settled])
 
     def place(self, model: Transformer) -> Transformer:
