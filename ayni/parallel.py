@@ -142,13 +142,14 @@ class _Watch(threading.Thread):
         self.store, self.rank = store, rank
         self.others = [other for other in range(size) if other != rank]
         self.looked = time.monotonic()
+        self.left = False  # this process has done its work
 
     def run(self) -> None:
         threading.Thread(target=self._watch_the_store, daemon=True, name="watch-store").start()
         now = time.monotonic()
         # its beats, and when we last saw a new one
         seen: dict[int, tuple[int | None, float]] = dict.fromkeys(self.others, (None, now))
-        while True:
+        while not self.left:
             try:
                 self.store.add(f"beat-{self.rank}", 1)
                 self.looked = time.monotonic()
@@ -173,11 +174,17 @@ class _Watch(threading.Thread):
         _give_up(f"process 0 of this command has not answered for {SILENCE:.0f} s")
 
     def say_goodbye(self) -> None:
-        """This process has done its work: its silence means nothing from here on."""
-        try:
-            self.store.add(f"left-{self.rank}", 1)
-        except RuntimeError:  # the first process has left already
-            return
+        """This process has done its work: its silence means nothing from here on.
+
+        The first one, where the store lives, goes last: who asks a store that is gone is told so at length.
+        """
+        self.left = True
+        self.store.add(f"left-{self.rank}", 1)
+        until = time.monotonic() + SILENCE
+        while self.rank == 0 and time.monotonic() < until:
+            if all(self.store.add(f"left-{other}", 0) for other in self.others):
+                return
+            time.sleep(0.01)
 
 
 def _give_up(why: str) -> None:
