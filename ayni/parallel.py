@@ -113,22 +113,24 @@ def _join(backend: str, rank: int, size: int) -> None:
     _watch.start()
 
 
-def leave() -> None:
-    """End this process with success, where it is one of several; none leaves before all are done.
+def leave(code: int) -> None:
+    """End this process with this exit code, where it is one of several; none leaves in success before all are done.
 
     A launcher gives those who stay behind a few seconds only, and the first process may have a report to write.
-    At once: where Python takes it apart, a thread of gloo's aborts it now and then, after all its work (exit 134).
+    At once: where Python takes it apart, a thread of gloo's or the watch aborts it now and then (exit 134).
     """
-    if dist.is_initialized():
+    if not dist.is_initialized():
+        return
+    if code == 0:
         try:
             dist.barrier(_objects)
         except RuntimeError:
             _give_up("another process of this command has ended")
         if _watch is not None:
             _watch.say_goodbye()
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(0)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 class _Watch(threading.Thread):

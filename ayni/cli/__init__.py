@@ -170,8 +170,8 @@ def main() -> None:
     except KeyboardInterrupt:  # before or after the verb itself
         say("interrupted")
         code = 130
-    if code == 0 and "ayni.parallel" in sys.modules:  # and so, torch is whole
+    if "ayni.parallel" in sys.modules:  # imported to its end: torch is whole
         from ayni.parallel import leave
 
-        leave()
+        leave(code)
     sys.exit(code)
