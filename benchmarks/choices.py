@@ -99,14 +99,10 @@ def attention_rows(length: int) -> dict[str, float]:
 
         return run
 
-    def plain(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-        bias = q.new_full((length, length), float("-inf")).triu_(1)
-        return attention.plain_attention(q, k, v, bias)
-
     def fused(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
         return F.scaled_dot_product_attention(q, k, v, is_causal=True)
 
-    return ratios(once(plain), once(fused))
+    return ratios(once(attention.plain_attention), once(fused))
 
 
 @contextlib.contextmanager

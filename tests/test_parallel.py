@@ -52,7 +52,7 @@ def gradient(
     trainer.adam.step = step  # type: ignore[method-assign,assignment]
     metrics = trainer.update(examples, case.objective)
     assert found.keys() == trainer.parameters.keys()
-    return found, metrics, len(micro_batches(examples, case.objective, trainer.ranks, budget))
+    return found, metrics, sum(map(len, micro_batches(examples, case.objective, trainer.ranks, budget)))
 
 
 @cache
@@ -87,6 +87,23 @@ def test_any_cut_gives_the_same_gradient(name: str, dtype: torch.dtype) -> None:
         assert_same_metrics(ours_metrics, metrics)
         numbers.add(number)
     assert len(numbers) >= 3
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=["fp64", "fp32"])
+@pytest.mark.parametrize("name", CASES)
+def test_any_number_of_cores_gives_the_same_gradient_and_always_the_same_bits(name: str, dtype: torch.dtype) -> None:
+    theirs, metrics, _ = whole(name, dtype)
+    torch.set_num_threads(3)
+    try:
+        runs = [gradient(CASES[name], CASES[name].examples(COUNT), dtype, 120) for _ in range(3)]
+    finally:
+        torch.set_num_threads(1)
+    for ours, ours_metrics, number in runs:
+        assert number >= 3
+        assert_agree(ours, theirs, dtype)
+        assert_same_metrics(ours_metrics, metrics)
+        for parameter, values in ours.items():
+            assert torch.equal(values, runs[0][0][parameter])
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=["fp64", "fp32"])
@@ -184,7 +201,7 @@ def test_two_processes_give_the_same_gradient(
         assert_agree(ours, theirs, dtype)
         assert_same_metrics(ours_metrics, metrics)
         numbers.append(number)
-    assert tuple(numbers) == SPLITS[split]  # the second process idled where it has fewer
+    assert sorted(numbers, reverse=True) == list(SPLITS[split])  # one process idled where it has fewer
 
 
 def test_collectives(two: list[dict[str, Any]]) -> None:

@@ -6,29 +6,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# On a CPU plain softmax(QKᵀ)V is 1.5 to 6 times as fast as the fused kernel on short rows (docs/benchmarks.md).
-PLAIN_BELOW = 512
+# On a CPU in bf16 plain products beat the fused kernel up to here, ten times on rows of 32 (docs/performance.md).
+PLAIN_BELOW = 1024
+QUERIES = 256  # rows of one plain product: its queries see no key behind the last of them
 
 
 def causal_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """q (N, H, S, d), k and v (N, KV, S, d) → (N, H, S, d); scale 1/√d, softmax in at least fp32."""
-    length = q.shape[2]
-    if q.device.type != "cpu" or length >= PLAIN_BELOW:
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
-    # one triangle for all rows and heads; −∞ before the softmax is weight 0 after it
-    bias = q.new_full((length, length), float("-inf")).triu_(1)
-    return plain_attention(q, k, v, bias)
+    """q (N, H, S, d), k and v (N, KV, S, d) → (N, H, S, d); scale 1/√d."""
+    if q.device.type == "cpu" and q.dtype == torch.bfloat16 and q.shape[2] < PLAIN_BELOW:
+        return plain_attention(q, k, v)
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=q.shape[1] != k.shape[1])
 
 
-def plain_attention(q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
-    """softmax(QKᵀ/√d + bias)V: q (N, H, S, d), k and v (N, KV, L, d); `bias` broadcasts to (N, KV, H/KV, S, L).
+def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """softmax(QKᵀ/√d + triangle)V as products of matrices, sizes as above.
 
-    −∞ in the bias hides a key. Grouped queries are laid side by side, so keys are never repeated.
+    Grouped queries are laid one below the other, so keys are never repeated.
     """
     rows, heads, length, size = q.shape
-    shared, keys = k.shape[1], k.shape[2]
-    # q is scaled, not the scores: d numbers a query instead of L
-    grouped = (q * size**-0.5).reshape(rows, shared, -1, size)
-    scores = (grouped @ k.transpose(-1, -2)).view(rows, shared, heads // shared, length, keys).add_(bias)
-    weights = torch.softmax(scores, -1).view(rows, shared, -1, keys)
-    return (weights @ v).view(rows, heads, length, size)
+    groups = heads // k.shape[1]
+    # one batch of products: a row and a key-value head each
+    keys, values = (x.reshape(-1, length, size) for x in (k, v))
+    grouped = q.reshape(len(keys), groups, length, size)
+    # −∞ before the softmax is weight 0 after it; one triangle for all of them
+    future = q.new_full((length, length), float("-inf")).triu_(1)
+    out = []
+    for start in range(0, length, QUERIES):
+        end = min(start + QUERIES, length)
+        queries = grouped[:, :, start:end].reshape(len(keys), -1, size)
+        # scaled and masked by the product itself: neither is a pass over the scores of its own
+        bias = future[start:end, :end].repeat(groups, 1)
+        scores = torch.baddbmm(bias, queries, keys[:, :end].transpose(1, 2), alpha=size**-0.5)
+        attended = torch.bmm(torch.softmax(scores, -1), values[:, :end])
+        out.append(attended.view(rows, heads, end - start, size))
+    return out[0] if len(out) == 1 else torch.cat(out, 2)

@@ -6,12 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from ayni.model.layout import Layout
 from ayni.model.rounding import resize, rounded
 from ayni.model.transformer import Transformer
 
-CHUNK_ELEMENTS = 1 << 22  # logits per chunk: 16 MiB of fp32
+CHUNK_ELEMENTS = 1 << 20  # logits at a time: 4 MiB of fp32, what a core's cache holds
 
 
 def at_least_fp32(x: Tensor) -> Tensor:
@@ -49,41 +50,62 @@ class Rows(torch.autograd.Function):
 
 
 class _TokenLogprobs(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float) -> Tensor:
-        weight = head.to(hidden.dtype)
-        chunk = max(1, CHUNK_ELEMENTS // len(head))
-        out, norms = [], []
-        for start in range(0, len(hidden), chunk):
-            rows = slice(start, start + chunk)
-            logits = at_least_fp32(hidden[rows] @ weight.t()) / temperature
-            # kept instead of the logits: (M,) numbers where those would be (M, V)
-            norm = logits.logsumexp(-1)
-            out.append(logits.gather(-1, targets[rows, None]).squeeze(-1) - norm)
-            norms.append(norm)
-        ctx.save_for_backward(hidden, head, targets, torch.cat(norms))
-        ctx.temperature, ctx.chunk = temperature, chunk
-        return torch.cat(out)
+    """A tile of the vocabulary at a time, over all rows: each of the head's rows is read, cast and given its gradient
+    once, however many tokens there are."""
 
     @staticmethod
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float) -> Tensor:
+        of_targets = norms = at_least_fp32(hidden.new_full((len(hidden),), float("-inf")))
+        for tile in _tiles(len(head), len(hidden)):
+            logits = _logits(hidden, head[tile], temperature)
+            inside, at = _within(targets, tile)
+            of_targets = torch.where(inside, logits.gather(-1, at).squeeze(-1), of_targets)
+            # kept instead of the logits: (M,) numbers where those would be (M, V)
+            most = logits.amax(-1)
+            norms = torch.logaddexp(norms, logits.sub_(most[:, None]).exp_().sum(-1).log_().add_(most))
+        ctx.save_for_backward(hidden, head, targets, norms)
+        ctx.temperature = temperature
+        return of_targets - norms
+
+    @staticmethod
+    @once_differentiable
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
         hidden, head, targets, norms = ctx.saved_tensors
-        weight = head.to(hidden.dtype)
-        grad_hidden = torch.empty_like(hidden)
-        grad_head = torch.zeros_like(head) if ctx.needs_input_grad[1] else None  # an adapter's trunk is frozen
+        # it adds up over the tiles, in at least fp32
+        grad_hidden = torch.zeros_like(hidden, dtype=norms.dtype)
+        grad_head = torch.empty_like(head) if ctx.needs_input_grad[1] else None  # an adapter's trunk is frozen
         scaled = grads[0] / ctx.temperature
-        for start in range(0, len(hidden), ctx.chunk):
-            rows = slice(start, start + ctx.chunk)
-            logits = at_least_fp32(hidden[rows] @ weight.t()) / ctx.temperature
+        for tile in _tiles(len(head), len(hidden)):
+            weight = head[tile].to(hidden.dtype)
+            logits = _logits(hidden, weight, ctx.temperature)
+            inside, at = _within(targets, tile)
             # d log p(y) / d logits = onehot(y) − softmax
-            grad = logits.sub_(norms[rows, None]).exp_().mul_(-scaled[rows, None])
-            grad.scatter_add_(1, targets[rows, None], scaled[rows, None])
-            # both products in the compute dtype; the head's gradient adds up in its own
+            grad = logits.sub_(norms[:, None]).exp_().mul_(-scaled[:, None])
+            grad.scatter_add_(1, at, (scaled * inside)[:, None])
+            # both products in the compute dtype
             grad = grad.to(hidden.dtype)
-            grad_hidden[rows] = grad @ weight
+            grad_hidden += grad @ weight
             if grad_head is not None:
-                grad_head += (grad.t() @ hidden[rows]).to(head.dtype)
-        return grad_hidden, grad_head, None, None
+                grad_head[tile] = grad.t() @ hidden
+        return grad_hidden.to(hidden.dtype), grad_head, None, None
+
+
+def _tiles(vocab: int, rows: int) -> list[slice]:
+    """Slices of the vocabulary, so wide that all rows' logits of one are CHUNK_ELEMENTS numbers."""
+    width = max(1, CHUNK_ELEMENTS // rows)
+    return [slice(start, min(start + width, vocab)) for start in range(0, vocab, width)]
+
+
+def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
+    """A fresh tensor, at least fp32."""
+    logits = at_least_fp32(hidden @ weight.to(hidden.dtype).t())
+    return logits if temperature == 1 else logits.div_(temperature)
+
+
+def _within(targets: Tensor, tile: slice) -> tuple[Tensor, Tensor]:
+    """Which targets lie in the tile (M,), and where there (M, 1); of the others any place."""
+    inside = (targets >= tile.start) & (targets < tile.stop)
+    return inside, (targets - tile.start).clamp_(0, tile.stop - tile.start - 1)[:, None]
 
 
 def sequence_scores(model: Transformer, hidden: Tensor, layout: Layout) -> Tensor:

@@ -6,6 +6,7 @@ loops cannot tell. Columns are those of a Batch (ayni.train.batch).
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -70,6 +71,11 @@ class Role:
         hidden = self.model(torch.zeros(1, dtype=torch.long, device=self.device), Layout.of([1], self.device))
         # both: the head is no part of the hidden states' graph
         return 0 * (hidden.sum() + self.model.head.sum())
+
+    def replica(self) -> Role:
+        """The same weights, not copies, with gradients of its own."""
+        own = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in self.model.parameters()}
+        return Role(copy.deepcopy(self.model, own))
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """By name: what an optimiser moves and a checkpoint keeps."""

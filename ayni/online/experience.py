@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ayni.cores import side_by_side
 from ayni.model.role import Role
 from ayni.parallel import Ranks
 from ayni.records import TokenSequence
-from ayni.train.batch import Batch, Trajectory, batch_of, cut
+from ayni.train.batch import Batch, Trajectory, batch_of, shares
 
 
 @dataclass(frozen=True)
@@ -72,22 +73,23 @@ def read_answers(
     """
     # whole sequences, for gather_rows puts them back one by one
     mine = ranks.share(sequences)
-    rows: dict[str, list[Tensor]] = {"policy": [], "reference": [], "critic": []}
-    for part in cut(mine, tokens_per_micro_batch):
+
+    def read(part: Sequence[TokenSequence]) -> tuple[Tensor, Tensor | None, Tensor | None]:
         batch = batch_of(part).to(policy.device)
-        rows["policy"].append(_spread(policy.logprobs(batch, temperature), batch))
-        if reference is not None:
-            rows["reference"].append(_spread(reference.logprobs(batch, temperature), batch))
-        if critic is not None:
-            rows["critic"].append(_spread(critic.values(batch), batch))
+        return (
+            _spread(policy.logprobs(batch, temperature), batch),
+            None if reference is None else _spread(reference.logprobs(batch, temperature), batch),
+            None if critic is None else _spread(critic.values(batch), batch),
+        )
+
+    found = side_by_side(read, shares(mine, tokens_per_micro_batch, policy.device))
     lengths = [len(s.tokens) for s in mine]
 
-    def whole(name: str, role: Role | None) -> Tensor | None:
-        return None if role is None else ranks.gather_rows(torch.cat([torch.empty(0), *rows[name]]), lengths)
+    def whole(which: int) -> Tensor:
+        rows = [x for parts in found if (x := parts[which]) is not None]
+        return ranks.gather_rows(torch.cat([torch.empty(0), *rows]), lengths)
 
-    logprobs = whole("policy", policy)
-    assert logprobs is not None
-    return RoleOutputs(logprobs, whole("reference", reference), whole("critic", critic))
+    return RoleOutputs(whole(0), None if reference is None else whole(1), None if critic is None else whole(2))
 
 
 def _spread(x: Tensor, batch: Batch) -> Tensor:

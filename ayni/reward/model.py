@@ -10,6 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from ayni.cores import side_by_side
 from ayni.errors import BadInput
 from ayni.model.placement import Placement
 from ayni.model.role import Role
@@ -17,7 +18,7 @@ from ayni.model_directory import Trunks, load_model, name_of
 from ayni.records import Dialog, Message, Prompt, Sample, TokenSequence
 from ayni.text.chat import render
 from ayni.text.tokenizer import Tokenizer
-from ayni.train.batch import batch_of, cut
+from ayni.train.batch import batch_of, shares
 
 # as a micro-batch of training, but without its gradients: memory is no concern
 TOKENS_PER_PASS = 8192
@@ -46,11 +47,14 @@ class RewardModel:
         for i, row in enumerate(rows):
             if len(row) > context:
                 raise BadInput(f"answer {i}: {len(row)} tokens do not fit the reward model's context of {context}")
-        scores = []
+
+        def read(part: Sequence[TokenSequence]) -> Tensor:
+            return self.role.scores(batch_of(part).to(self.role.device)).float().cpu()
+
         # by length: attention pads inside a bucket, and like rows waste least of it
         order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        for part in cut([TokenSequence(rows[i], [True] * len(rows[i])) for i in order], TOKENS_PER_PASS):
-            scores.append(self.role.scores(batch_of(part).to(self.role.device)).float().cpu())
+        sequences = [TokenSequence(rows[i], [True] * len(rows[i])) for i in order]
+        scores = side_by_side(read, shares(sequences, TOKENS_PER_PASS, self.role.device))
         out = torch.empty(len(rows))
         if order:
             # back to the order they were asked in

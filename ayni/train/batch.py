@@ -14,6 +14,7 @@ from typing import Self, TypeVar
 import torch
 from torch import Tensor
 
+from ayni.cores import cores
 from ayni.model.layout import Layout
 from ayni.records import TokenSequence
 
@@ -165,6 +166,18 @@ def tokens_in(example: object) -> int:
     return len(example.tokens) if isinstance(example, TokenSequence) else len(example)  # type: ignore[arg-type]
 
 
+def balanced(examples: Sequence[E], parts: int) -> list[list[E]]:
+    """So many parts of nearly as many tokens each, every one in the order of the examples."""
+    owned: list[list[int]] = [[] for _ in range(parts)]
+    loads = [0] * parts
+    # the longest first, each to whoever has least: what is left for the end is short
+    for i in sorted(range(len(examples)), key=lambda i: -tokens_in(examples[i])):
+        least = loads.index(min(loads))
+        owned[least].append(i)
+        loads[least] += tokens_in(examples[i])
+    return [[examples[i] for i in sorted(part)] for part in owned]
+
+
 def cut(examples: Sequence[E], tokens_per_micro_batch: int) -> Iterator[list[E]]:
     """Micro-batches of at most this many tokens, in order; one example is never split, however long."""
     # in order and greedily: the cut depends on the lengths alone, so a resumed run makes the same one
@@ -178,3 +191,10 @@ def cut(examples: Sequence[E], tokens_per_micro_batch: int) -> Iterator[list[E]]
         room -= tokens_in(example)
     if part:
         yield part
+
+
+def shares(examples: Sequence[E], tokens_per_micro_batch: int, device: torch.device | str) -> list[list[E]]:
+    """As `cut`, for `side_by_side`: the cores share the tokens of a micro-batch, and no core goes without."""
+    among = cores(device)
+    whole = sum(map(tokens_in, examples))
+    return list(cut(examples, max(1, min(tokens_per_micro_batch // among, -(-whole // among)))))

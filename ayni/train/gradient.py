@@ -8,35 +8,51 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ayni.cores import cores, side_by_side
 from ayni.errors import BadNumbers
 from ayni.model.role import Role
 from ayni.parallel import Ranks
-from ayni.train.batch import cut
+from ayni.train.batch import balanced, cut
 from ayni.train.objectives import Metrics, Objective
 
-
-def micro_batches(examples: Sequence[Any], objective: Objective, ranks: Ranks, budget: int) -> list[Any]:
-    """This rank's share of a step's examples, laid out in batches of at most `budget` tokens."""
-    return [objective.batch(part) for part in cut(ranks.share(examples), budget)]
+Lanes = Sequence[Sequence[Any]]  # a rank's micro-batches, those of each core by themselves
 
 
-def accumulate(role: Role, batches: Sequence[Any], objective: Objective, ranks: Ranks) -> dict[str, float]:
+def micro_batches(examples: Sequence[Any], objective: Objective, ranks: Ranks, budget: int) -> list[list[Any]]:
+    """This rank's share of a step's examples, laid out in batches of at most `budget` tokens at a time: a lane for each
+    core that gets one."""
+    mine = balanced(examples, ranks.size)[ranks.rank]
+    lanes = [lane for lane in balanced(mine, cores(ranks.device)) if lane]
+    return [[objective.batch(part) for part in cut(lane, max(1, budget // len(lanes)))] for lane in lanes]
+
+
+def accumulate(role: Role, lanes: Lanes, objective: Objective, ranks: Ranks) -> dict[str, float]:
     """Forward and backward of each micro-batch; leaves d(mean loss)/dp on the role's trainable parameters.
 
     The loss is a sum divided once by the count of all ranks, so neither the cut nor the number of ranks changes the
     gradient. Returns the loss and the objective's metrics. Raises BadNumbers where the loss is not finite.
     """
-    batches = [batch.to(role.device) for batch in batches]
-    count = ranks.sum(_total([objective.count(b) for b in batches], role))
-    sums: list[Tensor] = []
-    seen: list[Metrics] = []
-    for batch in batches:
-        loss, metrics = objective.loss(role, batch)
-        # divided before backward, so gradients add up to the mean's with nothing left to rescale
-        (loss / count).backward()
-        sums.append(loss.detach())
-        seen.append(metrics)
-    for _ in range(ranks.max(len(batches)) - len(batches)):
+    lanes = [[batch.to(role.device) for batch in lane] for lane in lanes]
+    count = ranks.sum(_total([objective.count(batch) for lane in lanes for batch in lane], role))
+
+    def learn(lane: tuple[Role, Sequence[Any]]) -> list[tuple[Tensor, Metrics]]:
+        learner, batches = lane
+        found = []
+        for batch in batches:
+            loss, metrics = objective.loss(learner, batch)
+            # divided before backward, so gradients add up to the mean's with nothing left to rescale
+            (loss / count).backward()
+            found.append((loss.detach(), metrics))
+        return found
+
+    # a lane adds up gradients of its own: in one place, their order would be that of the threads
+    learners = [role, *(role.replica() for _ in lanes[1:])]
+    found = [each for lane in side_by_side(learn, list(zip(learners, lanes, strict=False))) for each in lane]
+    for other in learners[1:]:
+        for p, q in zip(role.trainable().values(), other.trainable().values(), strict=True):
+            p.grad = q.grad if p.grad is None or q.grad is None else p.grad.add_(q.grad)
+    sums, seen = [loss for loss, _ in found], [metrics for _, metrics in found]
+    for _ in range(ranks.max(len(found)) - len(found)):
         # every rank runs as many passes: sharded weights are gathered in each, and sum_gradients wants them all
         role.idle().backward()
     ranks.sum_gradients(role.trainable().values())
@@ -48,11 +64,11 @@ def accumulate(role: Role, batches: Sequence[Any], objective: Objective, ranks: 
 
 
 @torch.no_grad()
-def measure(role: Role, batches: Sequence[Any], objective: Objective, ranks: Ranks) -> float:
-    """The objective's mean over the batches of all ranks, without a gradient."""
-    batches = [batch.to(role.device) for batch in batches]
-    count = ranks.sum(_total([objective.count(b) for b in batches], role))
-    sums = [objective.loss(role, batch)[0] for batch in batches]
+def measure(role: Role, lanes: Lanes, objective: Objective, ranks: Ranks) -> float:
+    """The objective's mean over the micro-batches of all ranks, without a gradient."""
+    batches = [batch.to(role.device) for lane in lanes for batch in lane]
+    count = ranks.sum(_total([objective.count(batch) for batch in batches], role))
+    sums = side_by_side(lambda batch: objective.loss(role, batch)[0], batches)
     return float(ranks.sum(_total(sums, role)) / count)
 
 

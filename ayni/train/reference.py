@@ -8,10 +8,11 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from ayni.cores import side_by_side
 from ayni.model.role import Role
 from ayni.parallel import Ranks
 from ayni.records import TokenSequence
-from ayni.train.batch import Pair, batch_of, cut
+from ayni.train.batch import Pair, batch_of, shares
 from ayni.train.objectives import sum_by_sequence
 
 
@@ -19,12 +20,14 @@ from ayni.train.objectives import sum_by_sequence
 def logprob_sums(role: Role, sequences: Sequence[TokenSequence], budget: int, ranks: Ranks = Ranks()) -> Tensor:
     """Σ log p of every sequence's supervised tokens: (N,) on the CPU; each of the `ranks` reads its share."""
     mine = ranks.share(sequences)
-    # a rank without a share has nothing else to join
-    sums = [torch.empty(0)]
-    for part in cut(mine, budget):
+
+    def read(part: Sequence[TokenSequence]) -> Tensor:
         batch = batch_of(part).to(role.device)
-        sums.append(sum_by_sequence(role.logprobs(batch), batch).cpu())
-    return ranks.gather_rows(torch.cat(sums), [1] * len(mine))
+        return sum_by_sequence(role.logprobs(batch), batch).cpu()
+
+    sums = side_by_side(read, shares(mine, budget, role.device))
+    # a rank without a share has nothing else to join
+    return ranks.gather_rows(torch.cat([torch.empty(0), *sums]), [1] * len(mine))
 
 
 def with_reference(pairs: Sequence[Pair], reference: Role, budget: int, ranks: Ranks = Ranks()) -> list[Pair]:
