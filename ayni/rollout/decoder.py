@@ -49,6 +49,13 @@ class Decoder:
             assert isinstance(block, Block)
             self.layers[i : i + 1] = [_laid_out(block, self.dtype)]
 
+    @property
+    def bytes(self) -> int:
+        """Of the weights that one step reads."""
+        shape = self.shape
+        block = shape.dim * (2 * (shape.heads + shape.kv_heads) * shape.head_dim + 3 * shape.hidden)
+        return (shape.layers * block + shape.vocab * shape.dim) * self.dtype.itemsize
+
     @torch.no_grad()
     def __call__(self, tokens: Tensor, context: AttentionContext) -> Tensor:
         x = self.embeddings[tokens].to(self.stream)

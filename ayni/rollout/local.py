@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
+from ayni.cores import cores, side_by_side
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model_directory import load_model, name_of
@@ -15,6 +17,9 @@ from ayni.rollout.decoder import Decoder
 from ayni.rollout.engine import Drawn, Request, check_room, chunk_prompts
 from ayni.rollout.scheduler import SLOTS, Scheduler
 from ayni.text.tokenizer import Tokenizer
+
+ROWS = 32  # samples that keep a core busy by themselves
+SMALL = 1 << 26  # bytes of weights: one core reads them before several have been woken for each product
 
 
 class LocalEngine:
@@ -54,7 +59,17 @@ class LocalEngine:
         return found
 
     def _chunk(self, requests: Sequence[Request]) -> list[list[Drawn]]:
-        scheduler = Scheduler(self.decoder, self.tokenizer.eos, self.context, SLOTS)
+        threads = cores(self.role.device)
+        parts = min(threads, sum(len(request.seeds) for request in requests) // ROWS)
+        alone = parts == threads or self.decoder.bytes <= SMALL
+        asked = _divided(requests, max(1, parts) if alone else 1)
+        slots = SLOTS // len(asked)
+        answered = side_by_side(lambda part: self._drawn(part, slots), asked, alone=alone)
+        # each part has some seeds of each request, in their order
+        return [[drawn for part in answered for drawn in part[i]] for i in range(len(requests))]
+
+    def _drawn(self, requests: Sequence[Request], slots: int) -> list[list[Drawn]]:
+        scheduler = Scheduler(self.decoder, self.tokenizer.eos, self.context, slots)
         ids = scheduler.submit(requests)
         drawn: dict[tuple[int, int], Drawn] = {}
         while not scheduler.idle:
@@ -71,6 +86,20 @@ class LocalEngine:
             (tokens,) = [end.drawn.tokens for end in ended] or scheduler.so_far().values()
             yield from (token for token in tokens[count:] if token != self.tokenizer.eos)
             count = len(tokens)
+
+
+def _divided(requests: Sequence[Request], parts: int) -> list[list[Request]]:
+    """The requests in parts of as many samples; each holds every request, most of them without a seed."""
+    samples = [(i, seed) for i, request in enumerate(requests) for seed in request.seeds]
+    # whole prompts where there are enough: what is cut is prefilled twice
+    bounds = [len(samples) * part // parts for part in range(parts + 1)]
+    divided = []
+    for start, end in pairwise(bounds):
+        seeds: list[list[int]] = [[] for _ in requests]
+        for i, seed in samples[start:end]:
+            seeds[i].append(seed)
+        divided.append([replace(r, seeds=tuple(own)) for r, own in zip(requests, seeds, strict=True)])
+    return divided
 
 
 def load_engine(path: Path, placement: Placement = Placement(), name: str = "") -> LocalEngine:
