@@ -213,8 +213,9 @@ def test_closing_the_batch_takes_what_is_there(small: Small, tmp_path: Path) -> 
     rosa = judging(tmp_path / "people.db", some)
     small.execute(tmp_path / "c", **PEOPLE)
     rosa.join()
-    both = [c for name in ("records.jsonl", "heldout.jsonl") for c in read_comparisons(tmp_path / "c" / name)]
-    assert 1 <= len(both) <= 6
+    # which prompts were judged is chance, and so whether any of them is held out
+    names = ("records.jsonl", "heldout.jsonl")
+    assert 1 <= sum(len((tmp_path / "c" / name).read_text().splitlines()) for name in names) <= 6
 
 
 def test_without_waiting_it_takes_what_is_there_and_the_batch_stays_open(small: Small, tmp_path: Path) -> None:
