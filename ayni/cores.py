@@ -1,4 +1,4 @@
-"""The cores of one process: work that falls into parts is done side by side, each part by a thread that computes alone.
+"""The cores of one process: work that falls into parts is done side by side, each part by a thread of its own.
 
 Most products of a small model are too short to be divided among threads that sleep between them; whole micro-batches
 and whole answers are not (docs/performance.md).
@@ -7,9 +7,10 @@ and whole answers are not (docs/performance.md).
 from __future__ import annotations
 
 import ctypes
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
-from functools import cache, partial
+from functools import cache
 from typing import TypeVar
 
 import torch
@@ -24,24 +25,36 @@ def cores(device: torch.device | str) -> int:
 
 
 def side_by_side(work: Callable[[T], R], parts: Sequence[T], *, alone: bool = False) -> list[R]:
-    """work(part) of every part, in their order; a single part is worked on by all cores, unless `alone`.
+    """work(part) of every part, in their order. The cores are divided among the parts, unless each is to be `alone`:
+    so few parts get several each, and a single one all.
 
     Raises what the first part that failed raised, after all have ended.
     """
     threads = torch.get_num_threads()
     if threads == 1 or not parts or (len(parts) == 1 and not alone):
         return [work(part) for part in parts]
-    pool = _pool(threads)
     # a thread knows neither no_grad nor the number of threads of the one that asks
-    running = [pool.submit(_work, work, part, torch.is_grad_enabled()) for part in parts]
+    gradient, busy = torch.is_grad_enabled(), set[int]()
+    each = 1 if alone else max(1, threads // len(parts))
+
+    def one(part: T) -> R:
+        busy.add(threading.get_ident())
+        torch.set_num_threads(each)  # of this thread; the caller's own stays as it is
+        try:
+            with torch.set_grad_enabled(gradient):
+                return work(part)
+        finally:
+            busy.discard(threading.get_ident())
+
+    running = [_pool(threads).submit(one, part) for part in parts]
     try:
         wait(running)
     except BaseException:  # a signal: those at work hear of it too, at their next line of Python
         _pool.cache_clear()
         for future in running:
             future.cancel()
-        for thread in pool._threads:
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread.ident or 0), ctypes.py_object(_Stopped))
+        for thread in busy:
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_Stopped))
         raise
     return [future.result() for future in running]
 
@@ -50,12 +63,6 @@ class _Stopped(BaseException):
     """The one who asked has gone."""
 
 
-def _work(work: Callable[[T], R], part: T, gradient: bool) -> R:
-    with torch.set_grad_enabled(gradient):
-        return work(part)
-
-
 @cache
 def _pool(threads: int) -> ThreadPoolExecutor:
-    # torch keeps the number of threads a thread: the caller's own stays as it is
-    return ThreadPoolExecutor(threads, "core", initializer=partial(torch.set_num_threads, 1))
+    return ThreadPoolExecutor(threads, "core")

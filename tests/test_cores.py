@@ -42,9 +42,12 @@ def test_parts_come_back_in_order_and_each_computes_on_one_core(threads: int) ->
     assert torch.get_num_threads() == threads
 
 
-def test_one_part_gets_all_cores_unless_it_wants_one(threads: int) -> None:
+def test_few_parts_share_the_cores_unless_each_wants_one(threads: int) -> None:
     assert side_by_side(lambda _: torch.get_num_threads(), [0]) == [threads]
     assert side_by_side(lambda _: torch.get_num_threads(), [0], alone=True) == [1]
+    torch.set_num_threads(2 * threads)
+    assert side_by_side(lambda _: torch.get_num_threads(), range(threads)) == [2] * threads
+    assert side_by_side(lambda _: torch.get_num_threads(), range(threads), alone=True) == [1] * threads
     assert side_by_side(lambda _: 0, []) == []
 
 

@@ -62,7 +62,7 @@ class TrustRegionLearner:
         surrogate = PolicyPenalty(0.0, self.temperature)  # −A ρ
         # π_old is where this step begins: the bound is on each step, not on the iteration
         divergence = Divergence(Role(frozen_copy(self.role.model)), self.temperature)
-        batches = micro_batches(trajectories, surrogate, self.ranks, self.tokens_per_micro_batch)
+        batches = micro_batches(self.role, trajectories, surrogate, self.ranks, self.tokens_per_micro_batch)
         start = [p.detach().clone() for p in self.parameters]
         found = accumulate(self.role, batches, surrogate, self.ranks)
         # up: accumulate leaves that of the loss −ρA

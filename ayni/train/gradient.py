@@ -12,17 +12,25 @@ from ayni.cores import cores, side_by_side
 from ayni.errors import BadNumbers
 from ayni.model.role import Role
 from ayni.parallel import Ranks
-from ayni.train.batch import balanced, cut
+from ayni.train.batch import balanced, cut, tokens_in
 from ayni.train.objectives import Metrics, Objective
 
-Lanes = Sequence[Sequence[Any]]  # a rank's micro-batches, those of each core by themselves
+Lanes = Sequence[Sequence[Any]]  # a rank's micro-batches, those of each thread by themselves
 
 
-def micro_batches(examples: Sequence[Any], objective: Objective, ranks: Ranks, budget: int) -> list[list[Any]]:
-    """This rank's share of a step's examples, laid out in batches of at most `budget` tokens at a time: a lane for each
-    core that gets one."""
+TOKENS = 512  # of a lane at least: fewer do not keep a core busy
+GRADIENTS = 1 << 30  # bytes that the lanes' gradients may take; a model of more has products worth dividing
+
+
+def micro_batches(
+    role: Role, examples: Sequence[Any], objective: Objective, ranks: Ranks, budget: int
+) -> list[list[Any]]:
+    """This rank's share of a step's examples, laid out in batches of at most `budget` tokens at a time, in lanes that
+    are computed side by side."""
     mine = balanced(examples, ranks.size)[ranks.rank]
-    lanes = [lane for lane in balanced(mine, cores(ranks.device)) if lane]
+    gradient = sum(p.nbytes for p in role.trainable().values())
+    most = min(cores(role.device), GRADIENTS // gradient, sum(map(tokens_in, mine)) // TOKENS)
+    lanes = [lane for lane in balanced(mine, max(1, most)) if lane]
     return [[objective.batch(part) for part in cut(lane, max(1, budget // len(lanes)))] for lane in lanes]
 
 

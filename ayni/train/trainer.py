@@ -93,7 +93,7 @@ class Trainer:
         """Leaves the gradient of the mean loss on the parameters, whatever the cut and the number of ranks."""
         # before the cut: what is a mean over the step cannot be known of a micro-batch
         objective = objective.settled(self.role, examples, self.ranks, self.tokens_per_micro_batch)
-        batches = micro_batches(examples, objective, self.ranks, self.tokens_per_micro_batch)
+        batches = micro_batches(self.role, examples, objective, self.ranks, self.tokens_per_micro_batch)
         try:
             return accumulate(self.role, batches, objective, self.ranks)
         except BadNumbers as error:
