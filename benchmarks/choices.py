@@ -156,7 +156,7 @@ def worker(kind: str) -> None:
     learner = Learner(torch.bfloat16)
     learner.steps(kind)
     print(learner.steps(kind, 60))
-    leave()
+    leave(0)
 
 
 def main() -> None:
