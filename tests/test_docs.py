@@ -150,10 +150,12 @@ def parse(argv: list[str]) -> dict[str, Any]:
 def test_commands_parse(page: Path) -> None:
     for argv in commands(page):
         given = parse(argv)
+        assert given, argv
         if argv[0] in stage_kinds():
-            parse_config(load_stage(argv[0]).config, apply_sets({}, given["set_"]))
+            stage = load_stage(argv[0])
+            assert isinstance(parse_config(stage.config, apply_sets({}, given["set_"])), stage.config)
         elif argv[0] == "run" and given["recipe"].name == "mini.yaml":
-            read_recipe(ROOT / given["recipe"], given["set_"])
+            assert read_recipe(ROOT / given["recipe"], given["set_"]).stages
 
 
 def test_make_targets_exist() -> None:

@@ -7,6 +7,7 @@ estimator keeps between iterations travel in `memory`.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -35,7 +36,7 @@ class AdvantageEstimate:
     memory: Memory = field(default_factory=dict)
 
 
-class Estimator:
+class Estimator(ABC):
     """(answers, memory) → an estimate."""
 
     critic: ClassVar[bool] = False  # whether it reads values
@@ -43,8 +44,8 @@ class Estimator:
     group: ClassVar[int] = 1  # least number of answers per prompt
     whitened: ClassVar[bool] = False  # whether an iteration's rewards are brought to mean 0, deviation 1 first
 
-    def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
-        raise NotImplementedError
+    @abstractmethod
+    def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate: ...
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,6 @@ from ayni.train.batch import balanced, cut, tokens_in
 from ayni.train.objectives import Metrics, Objective
 
 Lanes = Sequence[Sequence[Any]]  # a rank's micro-batches, those of each thread by themselves
-
-
 TOKENS = 512  # of a lane at least: fewer do not keep a core busy
 GRADIENTS = 1 << 30  # bytes that the lanes' gradients may take; a model of more has products worth dividing
 
@@ -58,7 +56,8 @@ def accumulate(role: Role, lanes: Lanes, objective: Objective, ranks: Ranks) -> 
     found = [each for lane in side_by_side(learn, list(zip(learners, lanes, strict=False))) for each in lane]
     for other in learners[1:]:
         for p, q in zip(role.trainable().values(), other.trainable().values(), strict=True):
-            p.grad = q.grad if p.grad is None or q.grad is None else p.grad.add_(q.grad)
+            if q.grad is not None:
+                p.grad = q.grad if p.grad is None else p.grad.add_(q.grad)
     sums, seen = [loss for loss, _ in found], [metrics for _, metrics in found]
     for _ in range(ranks.max(len(found)) - len(found)):
         # every rank runs as many passes: sharded weights are gathered in each, and sum_gradients wants them all

@@ -105,6 +105,8 @@ def test_pictures(chromium: Browser, filled: Site, tmp_path: Path) -> None:
             talk_to_models(page, filled)
             take(page, into / "annotate-dialogue.png")
         page.context.close()
+    for name in ("annotate-desktop", "annotate-safety", "collection", "annotate-phone", "annotate-dialogue"):
+        assert (into / f"{name}.png").stat().st_size > 10_000, name  # an empty page is smaller
 
 
 def judge(page: Page, site: Site, task: str) -> None:
