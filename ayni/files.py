@@ -16,7 +16,7 @@ import signal
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO, cast
 
 from ayni.errors import BadInput, NoRoom
 
@@ -115,27 +115,53 @@ def write_jsonl(path: Path, values: Iterable[Any]) -> int:
 
 def read_bytes(path: Path) -> bytes:
     """The file's bytes, un-gzipped when it ends in `.gz`; BadInput when it is not there or not whole."""
-    try:
+    with _readable(path):
         data = path.read_bytes()
         return gzip.decompress(data) if path.suffix == ".gz" else data
+
+
+def read_text(path: Path) -> str:
+    """The file as UTF-8; BadInput with the line of the first bad byte."""
+    with text_file(path) as file:
+        return file.read()
+
+
+@contextlib.contextmanager
+def text_file(path: Path, newline: str = "\n") -> Iterator[TextIO]:
+    """The file as a stream of UTF-8, un-gzipped when it ends in `.gz`; lines end where `newline` says (as of `open`).
+
+    BadInput when it is not there or not whole, and with the line of the first bad byte, as far as it is read.
+    """
+    opened = gzip.open if path.suffix == ".gz" else open
+    with _readable(path), opened(path, "rt", encoding="utf-8-sig", newline=newline) as file:
+        yield cast(TextIO, file)
+
+
+@contextlib.contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError:
         raise BadInput("no such file", path=path) from None
     except IsADirectoryError:
         raise BadInput("is a directory, not a file", path=path) from None
     except (OSError, EOFError, zlib.error) as error:
         raise BadInput(f"cannot be read ({error})", path=path) from None
+    except UnicodeDecodeError:
+        raise _not_utf8(path) from None
 
 
-def read_text(path: Path) -> str:
-    """The file as UTF-8; BadInput with the line of the first bad byte."""
-    data = read_bytes(path)
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise BadInput(
-            f"byte 0x{data[error.start]:02x} is not UTF-8", path=path, line=line, fix="save the file as UTF-8"
-        ) from None
+def _not_utf8(path: Path) -> BadInput:
+    # found again line by line: a stream does not say where in the file it stood
+    opened = gzip.open if path.suffix == ".gz" else open
+    with opened(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                what = f"byte 0x{line[error.start]:02x} is not UTF-8"
+                return BadInput(what, path=path, line=number, fix="save the file as UTF-8")
+    return BadInput("is not UTF-8", path=path, fix="save the file as UTF-8")
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -173,10 +199,11 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
-    """(line number, value) of every non-empty line."""
-    for number, text in enumerate(read_text(path).split("\n"), 1):
-        if text.strip():
-            yield number, parse_json(text, path=path, line=number)
+    """(line number, value) of every non-empty line, one at a time."""
+    with text_file(path) as file:
+        for number, text in enumerate(file, 1):
+            if text.strip():
+                yield number, parse_json(text.rstrip("\n"), path=path, line=number)
 
 
 def sha256_of(path: Path, keep: Callable[[Path], bool] = lambda file: True) -> str:

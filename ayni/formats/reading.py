@@ -98,8 +98,7 @@ def scan(path: Path, kind: Kind | None = None, *, strict: bool = True, pairing: 
             raise BadInput(
                 f"holds {wanted}, the file before it {scanned.kind}", path=file, fix="keep one kind in a directory"
             )
-        if wanted not in found.kinds:
-            raise BadInput(f"expected {wanted}, found {found.made_for} (format {found.name})", path=file)
+        _must_hold(wanted, found, file)
         if wanted in found.readers:
             _read_rows(stream, found, scanned, errors)
         else:
@@ -109,30 +108,46 @@ def scan(path: Path, kind: Kind | None = None, *, strict: bool = True, pairing: 
     if scanned.kind == "prompts":
         _check_ids(scanned)
     if not scanned.records and not scanned.errors:
-        why = ", ".join(f"{count} × {reason}" for reason, count in scanned.skipped.items())
-        raise BadInput(f"holds no {scanned.kind}" + (f" (left out: {why})" if why else ""), path=path)
+        raise _holds_none(scanned.kind, scanned.skipped, path)
     return scanned
 
 
+def _must_hold(kind: Kind, found: Format, file: Path) -> None:
+    if kind not in found.kinds:
+        raise BadInput(f"expected {kind}, found {found.made_for} (format {found.name})", path=file)
+
+
+def _holds_none(kind: Kind, skipped: Counter[str], path: Path) -> BadInput:
+    why = ", ".join(f"{count} × {reason}" for reason, count in skipped.items())
+    return BadInput(f"holds no {kind}" + (f" (left out: {why})" if why else ""), path=path)
+
+
 def _read_rows(stream: Iterator[Row], format: Format, scanned: ScannedRecords, errors: list[BadInput] | None) -> None:
-    kind = scanned.kind
+    for record, row in _records(stream, format, scanned.kind, scanned.skipped, errors):
+        scanned.records.append(record)
+        scanned.lines.append((row.path, row.line))
+
+
+def _records(
+    stream: Iterator[Row], format: Format, kind: Kind, skipped: Counter[str], errors: list[BadInput] | None
+) -> Iterator[tuple[Any, Row]]:
+    """Every record as it is read, and the row it stood in."""
     reader, native = format.readers[kind], kind == format.made_for
     seen: set[Any] = set()
     for row in stream:
         try:
             for record in reader(row):
                 if isinstance(record, Skip):
-                    scanned.skipped[str(record)] += 1
+                    skipped[str(record)] += 1
                     continue
                 if kind == "prompts" and not native:
                     if record.dialog in seen:
-                        scanned.skipped["the same prompt again"] += 1
+                        skipped["the same prompt again"] += 1
                         continue
                     seen.add(record.dialog)
-                scanned.records.append(record)
-                scanned.lines.append((row.path, row.line))
+                yield record, row
         except Skip as skip:
-            scanned.skipped[str(skip)] += 1
+            skipped[str(skip)] += 1
         except BadInput as error:
             if errors is None:
                 raise
@@ -195,6 +210,12 @@ def read_prompts_of(paths: Iterable[Path]) -> list[Prompt]:
 
 
 def read_texts(path: Path) -> Iterator[str]:
-    """Documents, file by file: chapters of .md, whole .txt files, `{"text"}` rows of .jsonl (.gz too)."""
+    """Documents, one at a time: chapters of .md, whole .txt files, `{"text"}` rows of .jsonl (.gz too)."""
     for file in files_of(Path(path), TEXT_SUFFIXES):
-        yield from scan(file, "texts").records
+        found, stream = _opened(file, None)
+        _must_hold("texts", found, file)
+        skipped, text = Counter[str](), None
+        for text, _ in _records(stream, found, "texts", skipped, None):
+            yield text
+        if text is None:
+            raise _holds_none("texts", skipped, file)

@@ -1,4 +1,4 @@
-"""Files as rows: JSON, JSON Lines and CSV, plain or gzipped, and texts; every row with its file and line."""
+"""Files as rows, read as they come: JSON, JSON Lines and CSV, plain or gzipped, and texts; with file and line."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from ayni.errors import BadInput
-from ayni.files import STRICT, parse_json, read_text
+from ayni.files import parse_json, read_text, text_file
+from ayni.formats.json_window import SPACE, Window
 from ayni.formats.markdown import markdown_documents
 
 ROW_SUFFIXES = (".json", ".jsonl", ".csv")
 DOCUMENT_SUFFIXES = (".md", ".txt")
 PEEK = 2**20  # characters: a first row longer than this is not looked at
-_SPACE = " \t\r\n"
 
 
 class Skip(Exception):
@@ -61,39 +61,33 @@ def suffix_of(path: Path) -> str:
     return name.suffix.lower()
 
 
-def _json_lines(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+def _json_lines(path: Path, file: TextIO) -> Iterator[tuple[int, Any]]:
     """(line, value, or what is wrong with it) of every line."""
-    for number, line in enumerate(text.split("\n"), 1):
+    for number, line in enumerate(file, 1):
         if line.strip():
-            yield number, _parsed(line, path, number)
+            yield number, _parsed(line.rstrip("\n"), path, number)
 
 
-def _json_elements(path: Path, text: str) -> Iterator[tuple[int, Any]]:
+def _json_elements(path: Path, file: TextIO) -> Iterator[tuple[int, Any]]:
     """The same of every element of a top-level list, or of the one object that the file is."""
-    start = _next(text, 0)
-    if not text.startswith("[", start):
-        line = 1 + text.count("\n", 0, start)
-        yield line, _parsed(text[start:], path, line)
+    window = Window(path, file)
+    if window.next() != "[":
+        yield window.line, _parsed(window.rest(), path, window.line)
         return
-    line, counted, at = 1, 0, _next(text, start + 1)
-    while not (text.startswith("]", at) and _next(text, at + 1) == len(text)):
-        line, counted = line + text.count("\n", counted, at), at
-        try:
-            value, end = STRICT.raw_decode(text, at)
-        except json.JSONDecodeError:
-            parse_json(text, path=path)  # says where the whole file is at fault
-            raise
-        except (ValueError, RecursionError):  # JSON that we do not take
-            end = _element_end(path, text, at)
-            value = _parsed(text[at:end], path, line)
-        yield line, value
-        at = _next(text, end)
-        if text.startswith(",", at):
-            at = _next(text, at + 1)
-            if text.startswith("]", at):
-                parse_json(text, path=path)
-        elif not text.startswith("]", at):
-            parse_json(text, path=path)
+    window.skip()
+    mark = window.next()
+    while mark != "]":
+        line = window.line
+        yield line, window.element()
+        mark = window.next()
+        if mark not in ("]", ","):
+            raise window.error("Expecting ',' delimiter")
+        if mark == ",":
+            window.skip()
+            window.next()
+    window.skip()
+    if window.next():
+        raise window.error("Extra data")
 
 
 def _parsed(text: str, path: Path, line: int) -> Any:
@@ -103,23 +97,8 @@ def _parsed(text: str, path: Path, line: int) -> Any:
         return error
 
 
-def _element_end(path: Path, text: str, at: int) -> int:
-    try:
-        return json.JSONDecoder().raw_decode(text, at)[1]
-    except (ValueError, RecursionError):
-        parse_json(text, path=path)
-        raise
-
-
-def _next(text: str, at: int) -> int:
-    """Where the white space from here on ends."""
-    while at < len(text) and text[at] in _SPACE:
-        at += 1
-    return at
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[Row]:
-    reader = csv.DictReader(io.StringIO(text, newline=""), strict=True)
+def _csv_rows(path: Path, file: TextIO) -> Iterator[Row]:
+    reader = csv.DictReader(file, strict=True)
     line = 1
     try:
         if reader.fieldnames is None:
@@ -145,26 +124,29 @@ def rows(path: Path, errors: list[BadInput] | None = None) -> Iterator[Row]:
     suffix = suffix_of(path)
     if suffix not in (*ROW_SUFFIXES, *DOCUMENT_SUFFIXES):
         raise BadInput(f"the suffix {path.suffix or '(none)'} is not one of .json, .jsonl, .csv, .gz", path=path)
-    text = read_text(path)
-    if not text.strip():
-        raise BadInput("the file is empty", path=path, line=1)
-    if suffix == ".csv":
-        yield from _csv_rows(path, text)
-        return
+    with text_file(path) as file:
+        if not any(line.strip() for line in file):
+            raise BadInput("the file is empty", path=path, line=1)
     if suffix in DOCUMENT_SUFFIXES:
+        text = read_text(path)
         documents = markdown_documents(text) if suffix == ".md" else [text.strip("\n")]
         yield from (Row(path, 1, index, {"text": document}) for index, document in enumerate(documents))
         return
-    values = _json_lines(path, text) if suffix == ".jsonl" else _json_elements(path, text)
-    for index, (line, value) in enumerate(values):
-        if isinstance(value, dict):
-            yield Row(path, line, index, value)
-            continue
-        if not isinstance(value, BadInput):
-            value = BadInput(f"a row must be an object, not {type(value).__name__}", path=path, line=line)
-        if errors is None:
-            raise value
-        errors.append(value)
+    # csv has line ends of its own inside quotes, and some that are a lone \r
+    with text_file(path, newline="" if suffix == ".csv" else "\n") as file:
+        if suffix == ".csv":
+            yield from _csv_rows(path, file)
+            return
+        values = _json_lines(path, file) if suffix == ".jsonl" else _json_elements(path, file)
+        for index, (line, value) in enumerate(values):
+            if isinstance(value, dict):
+                yield Row(path, line, index, value)
+                continue
+            if not isinstance(value, BadInput):
+                value = BadInput(f"a row must be an object, not {type(value).__name__}", path=path, line=line)
+            if errors is None:
+                raise value
+            errors.append(value)
 
 
 def peek(path: Path) -> Any:
@@ -175,7 +157,7 @@ def peek(path: Path) -> Any:
             head = file.read(PEEK)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         return None
-    suffix, text = suffix_of(path), head.lstrip(_SPACE)
+    suffix, text = suffix_of(path), head.lstrip(SPACE)
     if suffix == ".csv":
         try:
             return next(csv.DictReader(io.StringIO(head, newline=""), strict=True), None)
@@ -184,7 +166,7 @@ def peek(path: Path) -> Any:
     if suffix not in ROW_SUFFIXES:
         return None
     if suffix == ".json" and text.startswith("["):
-        text = text[1:].lstrip(_SPACE)
+        text = text[1:].lstrip(SPACE)
     try:
         return json.JSONDecoder().raw_decode(text)[0]
     except (ValueError, RecursionError):
