@@ -11,9 +11,10 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import TypeVar
 
 import torch
@@ -101,6 +102,14 @@ class Ranks:
     def barrier(self) -> None:
         if self.size > 1:
             dist.barrier(_objects)
+
+
+def once(path: Path, make: Callable[[], None]) -> None:
+    """The first process makes what is not at `path` yet, and all wait until it is there."""
+    ranks = Ranks.current()
+    if ranks.leads and not path.exists():
+        make()
+    ranks.barrier()
 
 
 def _join(backend: str, rank: int, size: int) -> None:

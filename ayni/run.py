@@ -13,6 +13,7 @@ from ayni.errors import BadNumbers
 from ayni.files import json_line, write_json, write_text
 
 BAR = 20  # characters
+CHECKPOINTS = "checkpoints"  # what a stage needs to go on after a kill; removed when it has finished
 
 
 class Run:
@@ -27,7 +28,7 @@ class Run:
     def __init__(self, directory: Path, *, name: str, seed: int = 0, quiet: bool = False, leads: bool = True) -> None:
         self.directory, self.name, self.seed, self.quiet, self.leads = Path(directory), name, seed, quiet, leads
         self.directory.mkdir(parents=True, exist_ok=True)
-        self.metrics_path = self.directory / "metrics.jsonl"
+        self.checkpoints, self.metrics_path = self.directory / CHECKPOINTS, self.directory / "metrics.jsonl"
         self._printed = time.monotonic()
         self._first: tuple[int, float] | None = None  # what was done when we first looked, and when that was
         self._live = False  # a line stands on the terminal that the next one replaces
@@ -68,23 +69,28 @@ class Run:
         if not self.quiet:
             print(f"{self._fresh_line()}{self.name}: {text}", file=sys.stderr, flush=True)
 
-    def progress(self, done: int, total: int, unit: str = "step", **shown: float) -> None:
-        """A live line with a bar and the time left on a terminal, a plain line every few seconds elsewhere."""
+    def progress(self, done: int, total: int | None, unit: str = "step", **shown: float) -> None:
+        """A live line with a bar and the time left on a terminal, a plain line every few seconds elsewhere.
+
+        Where nobody knows the `total`, what is done is shown alone.
+        """
         now = time.monotonic()
         if self._first is None or done <= self._first[0]:
             self._first = (done, now)  # what was done before, by a run that was interrupted, says nothing of our speed
-        terminal, last = sys.stderr.isatty(), done >= total
+        terminal, last = sys.stderr.isatty(), total is not None and done >= total
         if self.quiet or (now - self._printed < (0.1 if terminal else 5) and not last):
             return
         self._printed = now
         before, began = self._first
         speed = (done - before) / (now - began) if now > began else 0.0
-        left = [] if last else [f"{_clock((total - done) / speed)} left" if speed else "…"]
+        left, bar, counted = [], "", f"{unit} {done:,}"
+        if total is not None:
+            counted += f"/{total:,}"
+            bar = "━" * (BAR * done // total) + "─" * (BAR - BAR * done // total) + " "
+            left = [] if last else [f"{_clock((total - done) / speed)} left" if speed else "…"]
         values = [f"{key.replace('_per_', '/')} {_short(value)}" for key, value in shown.items()]
-        counted = f"{unit} {done:,}/{total:,}"
         if terminal:
-            bar = "━" * (BAR * done // total) + "─" * (BAR - BAR * done // total)
-            text = "  ".join([f"{self.name} {bar} {counted}", *values, *left])
+            text = "  ".join([f"{self.name} {bar}{counted}", *values, *left])
             width = shutil.get_terminal_size().columns - 1  # a line that wraps could not be taken back
             print(self._fresh_line() + text[:width], end="\n" if last else "", file=sys.stderr, flush=True)
             self._live = not last

@@ -18,7 +18,7 @@ from tiny import SENTENCE, prompts, tokenizer
 
 from ayni.config import apply_sets, parse_config
 from ayni.errors import BadInput
-from ayni.files import write_jsonl
+from ayni.files import Killed, write_jsonl
 from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts
 from ayni.model.adapters import Lora, adapter_of
 from ayni.model.role import Role
@@ -33,6 +33,7 @@ from ayni.runs.faces import load_stage
 from ayni.stages import pretrain, reject, reward
 from ayni.stages.kto import mismatched
 from ayni.text.chat import answer_tokens, render_prompt
+from ayni.text.token_file import PackedRows, TokenFile, write_token_file
 from ayni.text.tokenizer import load_tokenizer
 from ayni.train.batch import Pair, batch_of
 from ayni.train.objectives import NextToken
@@ -116,28 +117,79 @@ def test_sources_are_weighted_and_duplicates_and_held_out_text_are_gone(tmp_path
     a, b, held = (corpus(path, 10, i) for i, path in enumerate(paths))
     write_jsonl(paths[0], ({"text": t} for t in [*a, *a[:3], held[0] + "!"]))
     write_jsonl(paths[1], ({"text": t} for t in [*b, a[5]]))
-    run = Run(tmp_path / "run", name="pretrain", quiet=True, seed=1)
     config = pretrain.Config(weights=(2.0, 0.5))
-    mixed = Counter(pretrain.sources(config, {"data": paths[:2], "heldout": [paths[2]]}, run))
+    inputs = {"data": paths[:2], "heldout": [paths[2]]}
+    order = mix(config, inputs, tmp_path / "mix")
+    text_of = {ids_of(text): text for text in [*a, *b, *held]}
+    file = TokenFile(tmp_path / "mix", tokenizer().vocab_size)
+    lengths = file.lengths()
+    mixed = Counter(text_of[tuple(file.document(i, 0, lengths[i]).tolist())] for i in order)
     assert {text: n for text, n in mixed.items() if text in a} == dict.fromkeys(a, 2)
     assert sum(n for text, n in mixed.items() if text in b) == 5
     assert set(mixed) <= {*a, *b}
-    assert pretrain.sources(config, {"data": paths[:2]}, run) == pretrain.sources(config, {"data": paths[:2]}, run)
+    assert mix(config, inputs, tmp_path / "again").tolist() == order.tolist()
     with pytest.raises(BadInput, match="weights: 1 weights for 2 sources"):
-        pretrain.sources(pretrain.Config(weights=(1.0,)), {"data": paths[:2]}, run)
+        mix(pretrain.Config(weights=(1.0,)), inputs, tmp_path / "wrong")
     with pytest.raises(BadInput, match="no document is left"):
-        pretrain.sources(pretrain.Config(), {"data": paths[:1], "heldout": paths[:1]}, run)
+        mix(pretrain.Config(), {"data": paths[:1], "heldout": paths[:1]}, tmp_path / "none")
+
+
+def mix(config: pretrain.Config, inputs: dict[str, list[Path]], directory: Path) -> np.ndarray:
+    directory.mkdir()
+    run = Run(directory / "run", name="pretrain", quiet=True, seed=1)
+    return pretrain.prepare(config, inputs, tokenizer(), run, directory)
+
+
+def ids_of(text: str) -> tuple[int, ...]:
+    return (tokenizer().bos, *tokenizer().encode(text), tokenizer().eos)
 
 
 def test_rows_are_documents_end_to_end(tmp_path: Path) -> None:
     texts = ["owl", "the hare", "rain falls on the green hill"]
-    run = Run(tmp_path, name="pretrain", quiet=True)
-    rows = pretrain.packed_rows(texts, tokenizer(), pretrain.Config(row_tokens=8, context=8), run)
-    stream = [id for t in texts for id in (tokenizer().bos, *tokenizer().encode(t), tokenizer().eos)]
-    assert [t for row in rows for t in row.tokens] == stream[: len(stream) // 8 * 8]
-    assert all(row.mask == [False] + [True] * 7 for row in rows)
-    with pytest.raises(BadInput, match=r"the corpus has \d tokens, a row 8"):
-        pretrain.packed_rows(["."], tokenizer(), pretrain.Config(row_tokens=8, context=8), run)
+    write_token_file(tmp_path, map(ids_of, texts), tokenizer().vocab_size)
+    order = np.array([2, 0, 1, 0, 0, 2])
+    rows = PackedRows(TokenFile(tmp_path, tokenizer().vocab_size), order, 8)
+    stream = [id for i in order for id in ids_of(texts[i])]
+    assert [t for i in range(len(rows)) for t in rows[i].tokens] == stream[: len(stream) // 8 * 8]
+    assert all(rows[i].mask == [False] + [True] * 7 for i in range(len(rows)))
+    assert rows.tokens == len(stream)
+    with pytest.raises(IndexError):
+        rows[len(rows)]
+
+
+@pytest.mark.parametrize(("vocab", "size"), [(1 << 16, 2), ((1 << 16) + 1, 4)])
+def test_a_token_takes_two_bytes_while_the_vocabulary_fits(tmp_path: Path, vocab: int, size: int) -> None:
+    documents = [[0, vocab - 1], [], [7, 8, 9]]
+    write_token_file(tmp_path, documents, vocab)
+    assert (tmp_path / "tokens.bin").stat().st_size == 5 * size
+    file = TokenFile(tmp_path, vocab)
+    assert [file.document(i, 0, n).tolist() for i, n in enumerate(file.lengths())] == documents
+    assert len(TokenFile(empty(tmp_path / "empty", vocab), vocab)) == 0
+
+
+def empty(directory: Path, vocab: int) -> Path:
+    directory.mkdir()
+    write_token_file(directory, [], vocab)
+    return directory
+
+
+def test_a_corpus_shorter_than_a_row_is_no_corpus(stages: dict[str, Small], tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "c.jsonl", [{"text": "."}])
+    small = given(stages["pretrain"], data=[tmp_path / "c.jsonl"])
+    with pytest.raises(BadInput, match=r"the corpus has \d tokens, a row 64"):
+        small.execute(tmp_path / "p")
+
+
+def test_the_token_file_is_made_once(stages: dict[str, Small], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AYNI_FAILPOINT", "save-end")  # the first checkpoint of the model
+    with pytest.raises(Killed):
+        stages["pretrain"].execute(tmp_path / "p", checkpoint_every=1)
+    monkeypatch.delenv("AYNI_FAILPOINT")
+    made = tmp_path / "p" / "checkpoints" / "tokens" / "tokens.bin"
+    assert made.is_file()
+    monkeypatch.setattr(pretrain, "prepare", None)
+    stages["pretrain"].execute(tmp_path / "p", checkpoint_every=1)
+    assert not made.exists()
 
 
 def test_pretraining_takes_a_number_of_tokens(stages: dict[str, Small], tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from typing import Any
 import ayni
 from ayni.errors import BadInput
 from ayni.files import read_json, sha256_of, write_json
+from ayni.run import CHECKPOINTS
 
 SEAL = "DONE.json"
-CHECKPOINTS = "checkpoints"
 _KEYS = {"hash", "kind", "version", "config", "seed", "seconds", "source", "files", "bytes"}
 
 

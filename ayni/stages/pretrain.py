@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,15 +10,17 @@ import numpy as np
 from pydantic import Field, model_validator
 
 from ayni.errors import BadInput
+from ayni.files import atomic_directory
 from ayni.formats.reading import read_texts
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
 from ayni.model_directory import save_model
-from ayni.records import TokenSequence
+from ayni.parallel import once
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
-from ayni.text.dedup import without_duplicates
+from ayni.text.dedup import FINGERPRINT, duplicates, fingerprint
+from ayni.text.token_file import PackedRows, TokenFile, write_token_file
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Fitting, Optimiser
@@ -71,7 +74,7 @@ class Config(Fitting):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     tokenizer = load_tokenizer(inputs["tokenizer"])
     shape = config.shape(tokenizer.vocab_size)
-    rows = packed_rows(sources(config, inputs, run), tokenizer, config, run)
+    rows = packed_rows(config, inputs, tokenizer, run)
     if config.tokens is not None:
         epochs = config.tokens / (len(rows) * config.row_tokens)
         config = config.model_copy(update={"epochs": epochs})
@@ -82,39 +85,60 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         save_model(run.directory / "model", model, tokenizer, card={"stage": "pretrain"})
 
 
-def sources(config: Config, inputs: dict[str, Any], run: Run) -> list[str]:
-    """Every document as often as its source's weight says, in one shuffled order."""
+def packed_rows(config: Config, inputs: dict[str, Any], tokenizer: Tokenizer, run: Run) -> PackedRows:
+    """The mix as rows, from a token file that is made once: who resumes finds it among the checkpoints."""
+    place = run.checkpoints / "tokens"
+
+    def make() -> None:
+        with atomic_directory(place) as directory:
+            np.save(directory / "order.npy", prepare(config, inputs, tokenizer, run, directory))
+
+    once(place, make)
+    order = np.load(place / "order.npy", mmap_mode="r")
+    rows = PackedRows(TokenFile(place, tokenizer.vocab_size), order, config.row_tokens)
+    if not len(rows):
+        what = f"the corpus has {rows.tokens} tokens, a row {config.row_tokens}"
+        raise BadInput(what, fix="lower row_tokens or add text")
+    return rows
+
+
+def prepare(config: Config, inputs: dict[str, Any], tokenizer: Tokenizer, run: Run, directory: Path) -> np.ndarray:
+    """Writes every document of the sources into a token file, as BOS text EOS, and says which of them make up the mix:
+    their numbers in a shuffled order, each as often as its source's weight says, without duplicates and what is held
+    out. No text is kept in memory."""
     paths = [Path(path) for path in inputs["data"]]
     weights = config.weights or (1.0,) * len(paths)
     if len(weights) != len(paths):
         raise BadInput(f"{len(weights)} weights for {len(paths)} sources", field="weights", fix="give one per source")
-    heldout = [text for path in inputs.get("heldout") or [] for text in read_texts(Path(path))]
-    texts: list[str] = []
-    taken: list[str] = list(heldout)
-    for path, weight in zip(paths, weights, strict=True):
-        found = list(read_texts(path))
-        fresh = without_duplicates(found, against=taken, near=config.near_duplicates)
-        taken += fresh
-        run.say(f"{path.name}: {len(found)} documents, {len(found) - len(fresh)} duplicates or held out dropped")
+    prints, sizes = directory / "fingerprints.bin", [0] * len(paths)
+    with open(prints, "wb") as file:
+
+        def remembered(texts: Iterable[str]) -> Iterator[str]:
+            for text in texts:
+                file.write(fingerprint(text, near=config.near_duplicates).tobytes())
+                yield text
+
+        def documents() -> Iterator[list[int]]:
+            for source, path in enumerate(paths):
+                for text in remembered(read_texts(path)):
+                    yield [tokenizer.bos, *tokenizer.encode(text), tokenizer.eos]
+                    sizes[source] += 1
+                    if sizes[source] % 1000 == 0:
+                        run.progress(sum(sizes), None, "document")
+
+        heldout = sum(1 for path in inputs.get("heldout") or [] for _ in remembered(read_texts(Path(path))))
+        write_token_file(directory, documents(), tokenizer.vocab_size)
+    fresh = ~duplicates(np.memmap(prints, FINGERPRINT, "r"))[heldout:]
+    prints.unlink()
+    mix, start = [], 0
+    for path, weight, size in zip(paths, weights, sizes, strict=True):
+        kept = start + np.flatnonzero(fresh[start : start + size])
+        run.say(f"{path.name}: {size:,} documents, {size - len(kept):,} duplicates or held out dropped")
         whole, part = divmod(weight, 1)
-        chosen = rng(run.seed, run.name, "upsample", path.name).permutation(len(fresh))[: round(part * len(fresh))]
-        texts += fresh * int(whole) + [fresh[i] for i in chosen]
-    if not texts:
+        chosen = rng(run.seed, run.name, "upsample", path.name).permutation(len(kept))[: round(part * len(kept))]
+        mix += [np.tile(kept, int(whole)), kept[chosen]]
+        start += size
+    order = np.concatenate(mix)
+    if not len(order):
         raise BadInput("no document is left to train on", path=paths[0])
-    return [texts[i] for i in rng(run.seed, run.name, "documents").permutation(len(texts))]
-
-
-def packed_rows(texts: list[str], tokenizer: Tokenizer, config: Config, run: Run) -> list[TokenSequence]:
-    """BOS text EOS, end to end, cut every `row_tokens`; a last incomplete row is dropped."""
-    ids: list[int] = []
-    for done, text in enumerate(texts, 1):
-        ids += [tokenizer.bos, *tokenizer.encode(text), tokenizer.eos]
-        if done % 1000 == 0:
-            run.progress(done, len(texts), "document")
-    stream = np.array(ids)
-    length = config.row_tokens
-    if len(stream) < length:
-        raise BadInput(f"the corpus has {len(stream)} tokens, a row {length}", fix="lower row_tokens or add text")
-    rows = stream[: len(stream) // length * length].reshape(-1, length)
-    mask = [False] + [True] * (length - 1)
-    return [TokenSequence(row.tolist(), mask) for row in rows]
+    return order[rng(run.seed, run.name, "documents").permutation(len(order))]
