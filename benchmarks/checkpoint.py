@@ -2,9 +2,9 @@
 
     python -m benchmarks.checkpoint --shape B
 
-Weights and Adam's two moments after a step. Ours writes safetensors beside, syncs, hashes and renames, and keeps two;
-torch.save writes and returns, and so may lose everything to a power cut: `synced` adds the fsync, no more. Each also
-says how long a training step of 16 dialogues takes: the share of a step that a save every step would block.
+Weights and Adam's two moments after a step. Ours copies them and writes beside the training that goes on: safetensors,
+synced, hashed and renamed, two kept. torch.save writes and returns, and so may lose everything to a power cut; `synced`
+adds the fsync, no more. The split says how long a training step of 16 dialogues takes alone, and right after a save.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from torch import Tensor
 
 from ayni.model.role import Role
 from ayni.parallel import Ranks
-from ayni.train.checkpoint import save_checkpoint
+from ayni.train.checkpoint import Checkpoints
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Trainer
 from benchmarks.data import sequences, start
@@ -30,14 +31,14 @@ from benchmarks.sft import OPTIMISER
 from benchmarks.side import Turns
 from benchmarks.work import OURS, Work, main
 
-Save = Callable[[Path, Trainer], None]
+Save = Callable[[ExitStack, Path, Trainer], None]  # what goes on beside training ends with the stack
 
 
-def ours(place: Path, trainer: Trainer) -> None:
-    save_checkpoint(place, trainer.step, *trainer.state())
+def ours(stack: ExitStack, place: Path, trainer: Trainer) -> None:
+    stack.enter_context(Checkpoints(place)).save(trainer.step, *trainer.state())
 
 
-def torch_save(sync: bool, place: Path, trainer: Trainer) -> None:
+def torch_save(sync: bool, stack: ExitStack, place: Path, trainer: Trainer) -> None:
     tensors, _ = trainer.state()
     kept: dict[str, Tensor] = {name: tensor.detach() for name, tensor in tensors.items()}
     with open(place / f"{trainer.step % 2}.pt", "wb") as file:
@@ -48,21 +49,27 @@ def torch_save(sync: bool, place: Path, trainer: Trainer) -> None:
 
 
 def side(save: Save, options: Options, turns: Turns) -> None:
-    """A turn is `steps` saves, each after a training step, which is timed apart."""
+    """A turn is `steps` saves, each between two training steps, which are timed apart."""
     turns.imported()
     model = start(options.shape).to(options.device)
     model.dtype = options.torch_dtype
-    trainer = Trainer(Role(model), OPTIMISER, steps=options.all_steps, ranks=Ranks(device=options.device))
+    trainer = Trainer(Role(model), OPTIMISER, steps=2 * options.all_steps, ranks=Ranks(device=options.device))
     with tempfile.TemporaryDirectory(prefix="benchmark-") as directory:
         for turn in turns:
-            stepping = saving = 0.0
+            alone = saving = beside = 0.0
             for step in range(turn * options.steps, (turn + 1) * options.steps):
-                began = time.perf_counter()
-                trainer.update(sequences(options.shape, step), NextToken())
-                stepped = time.perf_counter()
-                save(Path(directory), trainer)
-                stepping, saving = stepping + stepped - began, saving + time.perf_counter() - stepped
-            turns.end(options.steps, saving, split={"a training step": stepping})
+                batch = sequences(options.shape, step)
+                alone += seconds(lambda batch=batch: trainer.update(batch, NextToken()))
+                with ExitStack() as stack:
+                    saving += seconds(lambda stack=stack: save(stack, Path(directory), trainer))
+                    beside += seconds(lambda batch=batch: trainer.update(batch, NextToken()))
+            turns.end(options.steps, saving, split={"a training step": alone, "the step after a save": beside})
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 SIDES = {

@@ -111,6 +111,31 @@ def test_three_steps_are_adamw_on_clipped_mean_gradients() -> None:
         torch.testing.assert_close(parameter.detach(), expected, rtol=1e-6, atol=1e-7, msg=name)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_recomputed_activations_are_the_same_bits_and_not_kept(dtype: torch.dtype) -> None:
+    weights, kept = [], []
+    for recompute in (False, True):
+        model = language_model(1, vocab=VOCAB)
+        model.dtype = dtype
+        trainer = Trainer(Role(model), Optimiser(lr=1e-2), steps=3, recompute=recompute)
+        held = 0
+
+        def pack(x: torch.Tensor) -> torch.Tensor:
+            nonlocal held
+            held += x.nbytes
+            return x
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+            NextToken().loss(trainer.role, NextToken().batch(sequences(6)))
+        for step in range(3):
+            trainer.update(sequences(6, step), NextToken())
+        weights.append({name: p.detach() for name, p in model.named_parameters()})
+        kept.append(held)
+    assert kept[1] < 0.3 * kept[0]
+    for name, weight in weights[0].items():
+        assert torch.equal(weights[1][name], weight), name
+
+
 def test_bad_numbers_change_nothing() -> None:
     model = language_model(1, vocab=VOCAB)
     trainer, objective = Trainer(Role(model), Optimiser(), steps=5), NextToken()

@@ -11,6 +11,7 @@ from typing import Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from ayni.model.shape import Shape
 from ayni.model.stored import Base
@@ -103,12 +104,17 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """tokens (T,) and a context → hidden (T, D) in `dtype` (the parameters' own unless set)."""
+    """tokens (T,) and a context → hidden (T, D) in `dtype` (the parameters' own unless set).
+
+    With `recompute` only the blocks' inputs are kept for the backward pass, which computes the rest a second time
+    (activation checkpointing, Chen et al. 2016): the same bits, a third more time.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
         self.dtype: torch.dtype | None = None
+        self.recompute = False
         self.base: Base | None = None  # the directory whose weights these are: what an adapter's file refers to
         self.tok_embeddings = nn.Embedding(shape.vocab, shape.dim)
         self.layers = nn.ModuleList(Block(shape) for _ in range(shape.layers))
@@ -138,7 +144,12 @@ class Transformer(nn.Module):
         # once for all layers: angles depend on positions alone
         rotation = self.rotary(context.positions, stream.dtype)
         for i, layer in enumerate(self.layers):
-            stream = layer(stream, rotation, context, i, dtype)
+            if self.recompute and torch.is_grad_enabled():
+                # no random numbers in a block: none to put back
+                inputs = (stream, rotation, context, i, dtype)
+                stream = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
+            else:
+                stream = layer(stream, rotation, context, i, dtype)
         return self.norm(stream).to(dtype)
 
     def rotary(self, positions: Tensor, dtype: torch.dtype) -> Tensor:

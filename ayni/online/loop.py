@@ -28,7 +28,7 @@ from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.train.batch import Trajectory, batch_of
-from ayni.train.checkpoint import load_checkpoint, save_checkpoint
+from ayni.train.checkpoint import Checkpoints
 from ayni.train.trainer import steps_per_epoch
 
 RewardFunction = Callable[[Sequence[Prompt], list[list[Sample]]], Scores]
@@ -68,15 +68,16 @@ class Loop:
         `keep(iteration)` is called every `snapshot_every` iterations. Raises BadNumbers past `kl_limit`.
         """
         settings = self.settings
-        self.resume()
-        while self.iteration < settings.iterations and not self.stopped:
-            self.iterate(prompts)
-            if settings.validate_every and self.iteration % settings.validate_every == 0:
-                self.validate(validation)
-            if keep is not None and settings.snapshot_every and self.iteration % settings.snapshot_every == 0:
-                keep(self.iteration)
-            if self.iteration % settings.checkpoint_every == 0:
-                self.save()
+        with Checkpoints(self.run.checkpoints) as checkpoints:
+            self.resume(checkpoints)
+            while self.iteration < settings.iterations and not self.stopped:
+                self.iterate(prompts)
+                if settings.validate_every and self.iteration % settings.validate_every == 0:
+                    self.validate(validation)
+                if keep is not None and settings.snapshot_every and self.iteration % settings.snapshot_every == 0:
+                    keep(self.iteration)
+                if self.ranks.leads and self.iteration % settings.checkpoint_every == 0:
+                    self.save(checkpoints)
         self.restore_best()
 
     def iterate(self, prompts: Sequence[Prompt]) -> None:
@@ -208,20 +209,17 @@ class Loop:
                     # in place: engine, learner and reference hold these tensors
                     parameter.copy_(self.best_weights[name])
 
-    def save(self) -> None:
-        if self.ranks.leads:
-            tensors, numbers = self.policy.state("actor.")
-            if self.critic is not None:
-                more, counts = self.critic.state("critic.")
-                tensors, numbers = tensors | more, numbers | counts
-            best = {f"best.{name}": weight for name, weight in self.best_weights.items()}
-            kept: dict[str, Any] = {"best_reward": self.best, "waited": self.waited, "stopped": self.stopped}
-            place = self.run.directory / "checkpoints"
-            save_checkpoint(place, self.iteration, tensors | best, numbers | kept | {"memory": self.memory})
-        self.ranks.barrier()
+    def save(self, checkpoints: Checkpoints) -> None:
+        tensors, numbers = self.policy.state("actor.")
+        if self.critic is not None:
+            more, counts = self.critic.state("critic.")
+            tensors, numbers = tensors | more, numbers | counts
+        best = {f"best.{name}": weight for name, weight in self.best_weights.items()}
+        kept: dict[str, Any] = {"best_reward": self.best, "waited": self.waited, "stopped": self.stopped}
+        checkpoints.save(self.iteration, tensors | best, numbers | kept | {"memory": self.memory})
 
-    def resume(self) -> None:
-        saved = load_checkpoint(self.run.directory / "checkpoints")
+    def resume(self, checkpoints: Checkpoints) -> None:
+        saved = checkpoints.load()
         if saved is not None:
             self.iteration, tensors, numbers = saved
             self.policy.load(tensors, numbers, "actor.")

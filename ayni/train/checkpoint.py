@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from safetensors import SafetensorError
@@ -16,6 +18,38 @@ from ayni.files import atomic_directory, failpoint, sha256_of, write_json
 
 # one more than the newest, which a failing disk may have torn
 KEEP = 2
+
+
+class Checkpoints:
+    """A run's checkpoints, written by a thread of their own while training goes on.
+
+    `save` returns when everything is copied (memory for one more state, until it is written); what went wrong in
+    writing is raised by the next `save`, or where the block ends.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self._writer, self._writing = ThreadPoolExecutor(1, "checkpoint"), Future[None]()
+        self._writing.set_result(None)
+
+    def load(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
+        """As load_checkpoint."""
+        return load_checkpoint(self.directory)
+
+    def save(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        """As save_checkpoint, of the values of now."""
+        self._writing.result()
+        copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+        self._writing = self._writer.submit(save_checkpoint, self.directory, step, copies, numbers)
+
+    def __enter__(self) -> Checkpoints:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._writer.shutdown()
+        # an error of the block comes first: what was wrong with the disk will show again
+        if kind is None:
+            self._writing.result()
 
 
 def save_checkpoint(directory: Path, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from functools import lru_cache
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -22,7 +23,7 @@ from ayni.parallel import Ranks
 from ayni.run import Run
 from ayni.seeds import seed_of
 from ayni.train.batch import tokens_in
-from ayni.train.checkpoint import load_checkpoint, save_checkpoint
+from ayni.train.checkpoint import Checkpoints
 from ayni.train.gradient import accumulate, micro_batches
 from ayni.train.objectives import Objective
 
@@ -65,7 +66,9 @@ class Trainer:
         steps: int,
         ranks: Ranks | None = None,
         tokens_per_micro_batch: int = 8192,
+        recompute: bool = False,
     ) -> None:
+        role.model.recompute = recompute
         self.role, self.optimiser, self.steps, self.step = role, optimiser, steps, 0
         self.ranks, self.tokens_per_micro_batch = ranks or Ranks(), tokens_per_micro_batch
         self.parameters = role.trainable()
@@ -171,49 +174,59 @@ def fit(
     Resumes from the newest checkpoint in `run.directory/checkpoints` to identical bits. `each(step)` may add metrics
     (an evaluation, say). Of several ranks each takes its share of a step's examples.
     """
-    ranks, checkpoints = trainer.ranks, run.directory / "checkpoints"
-    if saved := load_checkpoint(checkpoints):
-        step, tensors, numbers = saved
-        trainer.load(tensors, numbers)
-        run.say(f"resumed at step {step}")
-    if ranks.leads:
-        # steps after the checkpoint are taken again, and logged again
-        run.rewind(trainer.step)
-    if (warmup := trainer.optimiser.warmup) > trainer.steps:
-        run.say(f"{warmup:.0f} of {trainer.steps} steps are warm-up; optimiser.warmup=0.03 would make it 3% of them")
-    while trainer.step < trainer.steps:
-        began = time.monotonic()
-        found = examples(trainer.step + 1)
-        metrics = trainer.update(found, objective)
-        if each is not None:
-            metrics |= each(trainer.step)
-        if ranks.leads:
+    with Checkpoints(run.checkpoints) as checkpoints:
+        if saved := checkpoints.load():
+            step, tensors, numbers = saved
+            trainer.load(tensors, numbers)
+            run.say(f"resumed at step {step}")
+        if trainer.ranks.leads:
+            # steps after the checkpoint are taken again, and logged again
+            run.rewind(trainer.step)
+        if (warmup := trainer.optimiser.warmup) > trainer.steps:
+            what = f"{warmup:.0f} of {trainer.steps} steps are warm-up"
+            run.say(f"{what}; optimiser.warmup=0.03 would make it 3% of them")
+        while trainer.step < trainer.steps:
+            began = time.monotonic()
+            found = examples(trainer.step + 1)
+            metrics = trainer.update(found, objective)
+            if each is not None:
+                metrics |= each(trainer.step)
+            if not trainer.ranks.leads:
+                continue
             tokens = sum(tokens_in(example) for example in found)
             run.log(trainer.step, tokens=tokens, **metrics)
             speed = tokens / (time.monotonic() - began)
             run.progress(trainer.step, trainer.steps, loss=metrics["loss"], tokens_per_s=speed)
-        # not after the last step: the stage saves the model itself then
-        if trainer.step % checkpoint_every == 0 and trainer.step < trainer.steps:
-            if ranks.leads:
-                save_checkpoint(checkpoints, trainer.step, *trainer.state())
-            # nobody goes on before it is whole: after a kill all resume from the same step
-            ranks.barrier()
+            # not after the last step: the stage saves the model itself then
+            if trainer.step % checkpoint_every == 0 and trainer.step < trainer.steps:
+                checkpoints.save(trainer.step, *trainer.state())
 
 
-def shuffled(items: Sequence[Any], seed: int, batch_size: int) -> Callable[[int], list[Any]]:
+class Items(Protocol):
+    """Anything numbered: a list, or rows put together when they are asked for."""
+
+    def __len__(self) -> int: ...
+    def __getitem__(self, index: int, /) -> Any: ...
+
+
+def shuffled(items: Items, seed: int, batch_size: int) -> Callable[[int], list[Any]]:
     """`examples` for fit: every item once an epoch, in a fresh order; step t's batch depends only on (seed, t).
 
     An epoch is cut into as few batches of at most `batch_size` as it takes, of equal size but for one item.
     """
     per_epoch = steps_per_epoch(len(items), batch_size)
+    size, larger = divmod(len(items), per_epoch)
+
+    @lru_cache(maxsize=1)
+    def order(epoch: int) -> Tensor:
+        # made anew from the seed: no generator's state to keep in a checkpoint
+        return torch.randperm(len(items), generator=torch.Generator().manual_seed(seed + epoch))
 
     def batch(step: int) -> list[Any]:
         epoch, at = divmod(step - 1, per_epoch)
-        # made anew each time: no generator's state to keep in a checkpoint
-        generator = torch.Generator().manual_seed(seed + epoch)
-        order = torch.randperm(len(items), generator=generator)
         # equal parts: in a small last batch every item would weigh more than in the others
-        return [items[i] for i in order.tensor_split(per_epoch)[at].tolist()]
+        start = at * size + min(at, larger)
+        return [items[i] for i in order(epoch)[start : start + size + (at < larger)].tolist()]
 
     return batch
 
@@ -234,6 +247,7 @@ class Fitting(Config):
     batch_size: int = Field(64, ge=1, description="sequences (or pairs, or groups) per optimiser step, in the world")
     epochs: float = Field(2, gt=0)
     tokens_per_micro_batch: int = Field(8192, ge=1, description="tokens of one forward pass on one device")
+    recompute: bool = Field(False, description="compute activations again in the backward pass: less memory, more time")
     checkpoint_every: int = Field(200, ge=1, description="optimiser steps between checkpoints")
     train_layers: int | Literal["all"] = Field("all", description="all, or only the last N blocks and the head")
     lora: Lora | None = Field(None, description="train an adapter of this rank instead: {rank, alpha, layers, targets}")
@@ -249,7 +263,7 @@ class Fitting(Config):
         """The model as this run trains it: whole, or an adapter on its frozen trunk."""
         return to_train(model, self.lora, seed_of(run.seed, run.name, "adapter"))
 
-    def fit(self, model: Transformer, items: Sequence[Any], objective: Objective, run: Run) -> None:
+    def fit(self, model: Transformer, items: Items, objective: Objective, run: Run) -> None:
         """Epochs over the items in fresh orders."""
         placement = Placement.of(run, self.dtype)
         freeze(model, self.train_layers)
@@ -259,6 +273,7 @@ class Fitting(Config):
             steps=total_steps(len(items), self.batch_size, self.epochs),
             ranks=placement.ranks,
             tokens_per_micro_batch=self.tokens_per_micro_batch,
+            recompute=self.recompute,
         )
         order = shuffled(items, seed_of(run.seed, run.name, "order"), self.batch_size)
         fit(trainer, order, objective, run, checkpoint_every=self.checkpoint_every)
