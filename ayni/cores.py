@@ -9,7 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from functools import cache
 from typing import TypeVar
 
@@ -34,26 +34,31 @@ def side_by_side(work: Callable[[T], R], parts: Sequence[T], *, alone: bool = Fa
     if threads == 1 or not parts or (len(parts) == 1 and not alone):
         return [work(part) for part in parts]
     # a thread knows neither no_grad nor the number of threads of the one that asks
-    gradient, busy = torch.is_grad_enabled(), set[int]()
+    gradient, busy, gone = torch.is_grad_enabled(), set[int](), threading.Event()
     each = 1 if alone else max(1, threads // len(parts))
 
     def one(part: T) -> R:
         busy.add(threading.get_ident())
-        torch.set_num_threads(each)  # of this thread; the caller's own stays as it is
         try:
+            if gone.is_set():
+                raise _Stopped
+            torch.set_num_threads(each)  # of this thread; the caller's own stays as it is
             with torch.set_grad_enabled(gradient):
                 return work(part)
         finally:
             busy.discard(threading.get_ident())
 
-    running = [_pool(threads).submit(one, part) for part in parts]
+    running: list[Future[R]] = []
     try:
+        for part in parts:
+            running.append(_pool(threads).submit(one, part))
         wait(running)
-    except BaseException:  # a signal: those at work hear of it too, at their next line of Python
+    except BaseException:  # a signal, at any line: those at work hear of it too, at their next line of Python
         _pool.cache_clear()
+        gone.set()  # and who begins now, before that
         for future in running:
             future.cancel()
-        for thread in busy:
+        for thread in list(busy):  # they leave it as they end
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_Stopped))
         raise
     return [future.result() for future in running]

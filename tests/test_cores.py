@@ -79,8 +79,8 @@ torch.set_num_threads(3)
 going, ended = threading.Semaphore(0), []
 
 def work(part):
-    going.release()
     try:
+        going.release()
         while True:
             time.sleep(0.001)
     finally:

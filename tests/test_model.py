@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ayni.errors import BadInput
+from ayni.model.kernels import rotate
 from ayni.model.layout import Layout
 from ayni.model.score_head import with_score_head
 from ayni.model.shape import SHAPES, Shape, ffn_hidden
-from ayni.model.transformer import RMSNorm, Transformer, initialise, rotate
+from ayni.model.transformer import RMSNorm, Transformer, initialise
 
 SMALL = Shape(dim=32, layers=2, heads=4, kv_heads=2, hidden=48, vocab=61)
 # RECIPE §1: FFN size and parameters.

@@ -112,12 +112,14 @@ def test_three_steps_are_adamw_on_clipped_mean_gradients() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_recomputed_activations_are_the_same_bits_and_not_kept(dtype: torch.dtype) -> None:
+def test_recomputed_activations_are_the_same_bits_and_not_kept(
+    dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
     weights, kept = [], []
-    for recompute in (False, True):
-        model = language_model(1, vocab=VOCAB)
-        model.dtype = dtype
-        trainer = Trainer(Role(model), Optimiser(lr=1e-2), steps=3, recompute=recompute)
+    for recompute in ("0", "1"):
+        monkeypatch.setenv("AYNI_RECOMPUTE", recompute)
+        model = Placement(dtype=dtype).place(language_model(1, vocab=VOCAB))
+        trainer = Trainer(Role(model), Optimiser(lr=1e-2), steps=3)
         held = 0
 
         def pack(x: torch.Tensor) -> torch.Tensor:

@@ -19,7 +19,7 @@ NEEDED = (3, 11)
 
 
 def doctor(directory: Path | None, as_json: bool) -> dict[str, Any] | VerbFailure:
-    """{python, torch, cores, bf16, memory_gb, disk_gb, data, dependencies, problems} or, of a run, {run, stages}."""
+    """{python, torch, cores, bf16, native, memory_gb, disk_gb, data, dependencies, problems}, or {run, stages}."""
     if directory is not None:
         return _verify(located(directory), as_json)
     found = _machine()
@@ -44,6 +44,8 @@ def _machine() -> dict[str, Any]:
         problems.append(f"AYNI_DATA: {data} is not a directory")
     if not _has_bf16():
         problems.append("bf16 is not faster than fp32 here: training stays in fp32")
+    if not _has_native():
+        problems.append("no C compiler: a CPU trains a fifth slower; on Debian and Ubuntu: sudo apt-get install gcc")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "ayni": ayni.__version__,
@@ -54,6 +56,7 @@ def _machine() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "gpu": gpu,
         "bf16": _has_bf16(),
+        "native": _has_native(),
         "memory_gb": _memory_gb(),
         "disk_gb": round(shutil.disk_usage(".").free / 1e9, 1),
         "data": data,
@@ -69,6 +72,15 @@ def _has_bf16() -> bool:
     from ayni.model.precision import compute_dtype
 
     return compute_dtype("auto", "cuda" if torch.cuda.is_available() else "cpu") == torch.bfloat16
+
+
+def _has_native() -> bool:
+    """Whether the element-wise passes are compiled for this CPU."""
+    import torch
+
+    from ayni.model.native import library
+
+    return library(torch.float32) is not None
 
 
 def _memory_gb() -> float:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 
 import torch
 
+from ayni.model.native import library
 from ayni.model.precision import DTYPES, NAMES, Dtype, compute_dtype
 from ayni.model.transformer import Transformer
 from ayni.parallel import Ranks
@@ -24,13 +26,18 @@ class Placement:
         ranks = Ranks.current()
         # the first process's answer: a measurement may differ between them, the number format may not
         name = ranks.gather([NAMES[compute_dtype(choice, ranks.device)]])[0]
+        kernels = "native" if library(DTYPES[name]) is not None else "torch"
         # written down at the start: a run that resumes on another machine goes on in the same format
-        settled = run.tuned(dtype=name)["dtype"]
-        return cls(ranks, DTYPES[settled])
+        settled = run.tuned(dtype=name, kernels=kernels)
+        if settled["kernels"] != kernels:
+            run.say(f"began with {settled['kernels']} kernels, goes on with {kernels}: last bits will differ")
+        return cls(ranks, DTYPES[settled["dtype"]])
 
     def place(self, model: Transformer) -> Transformer:
         """On the device, computing in the dtype; weights stay fp32: they are trained, or read beside trained ones."""
         model.to(self.ranks.device).dtype = self.dtype
+        # results do not hang on it, so it is no stage's setting and in no identity
+        model.recompute = os.environ.get("AYNI_RECOMPUTE") == "1"
         return model
 
     def freeze(self, model: Transformer) -> Transformer:

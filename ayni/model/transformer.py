@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ayni.model.kernels import add_norm, rotate, swiglu
 from ayni.model.shape import Shape
 from ayni.model.stored import Base
 
@@ -50,14 +51,11 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(dim))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], self.weight.to(x.dtype), self.eps)
+        return self.added(x, None, x.dtype)[1]
 
-
-def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Rotary positions on adjacent pairs as complex numbers, as Meta does: x (T, H, d), rotation (T, 1, d/2)."""
-    # bf16 has no complex numbers: pairs turn in fp32 and are rounded once, after it
-    pairs = torch.view_as_complex(x.to(rotation.real.dtype).unflatten(-1, (-1, 2)))
-    return torch.view_as_real(pairs * rotation).flatten(-2).to(x.dtype)
+    def added(self, stream: Tensor, branch: Tensor | None, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """stream + branch, and its norm in `dtype`."""
+        return add_norm(stream, branch, self.weight, self.eps, dtype)
 
 
 class Attention(nn.Module):
@@ -83,12 +81,15 @@ class FeedForward(nn.Module):
         self.w3 = Linear(shape.dim, shape.hidden)
 
     def forward(self, x: Tensor) -> Tensor:
-        # SwiGLU (Shazeer 2020): w1 is the gate, w3 the value
-        return self.w2(F.silu(self.w1(x)) * self.w3(x))
+        # w1 is the gate, w3 the value
+        return self.w2(swiglu(self.w1(x), self.w3(x)))
 
 
 class Block(nn.Module):
-    """Residuals are added in the dtype of the stream, branches run in the compute dtype."""
+    """The stream so far and a branch that is not added yet → the same of the next block.
+
+    Residuals are added in the dtype of the stream, branches run in the compute dtype.
+    """
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -97,10 +98,19 @@ class Block(nn.Module):
         self.attention_norm = RMSNorm(shape.dim, shape.norm_eps)
         self.ffn_norm = RMSNorm(shape.dim, shape.norm_eps)
 
-    def forward(self, x: Tensor, rotation: Tensor, context: AttentionContext, layer: int, dtype: torch.dtype) -> Tensor:
+    def forward(
+        self,
+        stream: Tensor,
+        branch: Tensor | None,
+        rotation: Tensor,
+        context: AttentionContext,
+        layer: int,
+        dtype: torch.dtype,
+    ) -> tuple[Tensor, Tensor]:
         # norms stand inside the branches: nothing ever scales the stream itself (§2.2, pre-normalisation)
-        x = x + self.attention(self.attention_norm(x).to(dtype), rotation, context, layer)
-        return x + self.feed_forward(self.ffn_norm(x).to(dtype))
+        stream, x = self.attention_norm.added(stream, branch, dtype)
+        stream, x = self.ffn_norm.added(stream, self.attention(x, rotation, context, layer), dtype)
+        return stream, self.feed_forward(x)
 
 
 class Transformer(nn.Module):
@@ -143,14 +153,15 @@ class Transformer(nn.Module):
             stream = stream.float()
         # once for all layers: angles depend on positions alone
         rotation = self.rotary(context.positions, stream.dtype)
+        branch: Tensor | None = None
         for i, layer in enumerate(self.layers):
+            inputs = (stream, branch, rotation, context, i, dtype)
             if self.recompute and torch.is_grad_enabled():
                 # no random numbers in a block: none to put back
-                inputs = (stream, rotation, context, i, dtype)
-                stream = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
+                stream, branch = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
-                stream = layer(stream, rotation, context, i, dtype)
-        return self.norm(stream).to(dtype)
+                stream, branch = layer(*inputs)
+        return self.norm.added(stream, branch, dtype)[1]
 
     def rotary(self, positions: Tensor, dtype: torch.dtype) -> Tensor:
         """e^(i·pos·θ^(−2j/d)): (T, 1, d/2) complex, the angles in fp32 as Meta's."""

@@ -112,12 +112,7 @@ class Algorithm(LoopSettings):
         answers = min(max(1, self.batch_size // self.n), prompts) * self.n
         steps = self.iterations * self.epochs * steps_per_epoch(answers, self.mini_batch)
         return Trainer(
-            role,
-            optimiser,
-            steps=steps,
-            ranks=placement.ranks,
-            tokens_per_micro_batch=self.tokens_per_micro_batch,
-            recompute=self.recompute,
+            role, optimiser, steps=steps, ranks=placement.ranks, tokens_per_micro_batch=self.tokens_per_micro_batch
         )
 
     def critic(self, role: Role, placement: Placement, prompts: int) -> Learner:

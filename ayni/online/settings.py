@@ -23,7 +23,6 @@ class LoopSettings(Config):
     patience: int = Field(3, ge=1, description="stop after so many looks without a better reward; the best is kept")
     kl_limit: float | None = Field(None, gt=0, description="alarm (exit 4) when the mean KL per answer passes it")
     tokens_per_micro_batch: int = Field(8192, ge=1)
-    recompute: bool = Field(False, description="compute activations again in the backward pass: less memory, more time")
     snapshot_every: int = Field(
         0, ge=0, description="iterations between kept copies of the policy, for `study`; 0: none"
     )

@@ -13,7 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ayni.model.transformer import AttentionContext, Block, Linear, RMSNorm, Transformer, rotate
+from ayni.model.kernels import add_norm, rotate, swiglu
+from ayni.model.transformer import AttentionContext, Block, Linear, RMSNorm, Transformer
 
 FEW_ROWS = 16  # what weights are packed for: a step of a few slots waits for them most
 Product = Callable[[Tensor], Tensor]  # x ↦ x·weightᵀ
@@ -43,6 +44,9 @@ class Decoder:
         self.embeddings = table.detach().to(self.dtype, copy=table.requires_grad)
         self.stream = torch.promote_types(self.dtype, torch.float32)  # residuals are added in it
         self.head = product(_gained(model.head, model.norm).to(self.dtype))
+        self.gain = torch.ones(
+            self.shape.dim, dtype=self.stream, device=self.device
+        )  # the true one is in what reads it
         everywhere = torch.arange(self.shape.context, device=self.device)
         self.rotations = model.rotary(everywhere, self.stream)
         for i, block in enumerate(model.layers):
@@ -58,20 +62,20 @@ class Decoder:
 
     @torch.no_grad()
     def __call__(self, tokens: Tensor, context: AttentionContext) -> Tensor:
-        x = self.embeddings[tokens].to(self.stream)
+        stream, branch = self.embeddings[tokens].to(self.stream), None
         rotation = self.rotations[context.positions]
         for i, layer in enumerate(self.layers):
-            x = x + layer.out(self._attended(layer.qkv(self._normed(x)), rotation, context, i))
-            gate, value = layer.up(self._normed(x)).chunk(2, -1)
-            x = x + layer.down(F.silu(gate).mul_(value))
-        return self._normed(x)
+            stream, x = self._added(stream, branch)
+            stream, x = self._added(stream, layer.out(self._attended(layer.qkv(x), rotation, context, i)))
+            branch = layer.down(swiglu(*layer.up(x).chunk(2, -1)))
+        return self._added(stream, branch)[1]
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(T, D) → (T, V)."""
         return self.head(hidden)
 
-    def _normed(self, x: Tensor) -> Tensor:
-        return F.rms_norm(x, x.shape[-1:], None, self.shape.norm_eps).to(self.dtype)
+    def _added(self, stream: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
+        return add_norm(stream, branch, self.gain, self.shape.norm_eps, self.dtype)
 
     def _attended(self, qkv: Tensor, rotation: Tensor, context: AttentionContext, layer: int) -> Tensor:
         shape = self.shape

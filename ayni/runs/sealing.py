@@ -26,7 +26,7 @@ _KEYS = {"hash", "kind", "version", "config", "seed", "seconds", "source", "file
 @cache
 def source_hash() -> str:
     """sha256 of ayni's own code: recorded with every stage; a difference only warns."""
-    return sha256_of(Path(ayni.__file__).parent, keep=lambda file: file.suffix == ".py")
+    return sha256_of(Path(ayni.__file__).parent, keep=lambda file: file.suffix in (".py", ".c"))
 
 
 def read_seal(directory: Path) -> dict[str, Any] | None:

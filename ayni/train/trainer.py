@@ -66,9 +66,7 @@ class Trainer:
         steps: int,
         ranks: Ranks | None = None,
         tokens_per_micro_batch: int = 8192,
-        recompute: bool = False,
     ) -> None:
-        role.model.recompute = recompute
         self.role, self.optimiser, self.steps, self.step = role, optimiser, steps, 0
         self.ranks, self.tokens_per_micro_batch = ranks or Ranks(), tokens_per_micro_batch
         self.parameters = role.trainable()
@@ -247,7 +245,6 @@ class Fitting(Config):
     batch_size: int = Field(64, ge=1, description="sequences (or pairs, or groups) per optimiser step, in the world")
     epochs: float = Field(2, gt=0)
     tokens_per_micro_batch: int = Field(8192, ge=1, description="tokens of one forward pass on one device")
-    recompute: bool = Field(False, description="compute activations again in the backward pass: less memory, more time")
     checkpoint_every: int = Field(200, ge=1, description="optimiser steps between checkpoints")
     train_layers: int | Literal["all"] = Field("all", description="all, or only the last N blocks and the head")
     lora: Lora | None = Field(None, description="train an adapter of this rank instead: {rank, alpha, layers, targets}")
@@ -273,7 +270,6 @@ class Fitting(Config):
             steps=total_steps(len(items), self.batch_size, self.epochs),
             ranks=placement.ranks,
             tokens_per_micro_batch=self.tokens_per_micro_batch,
-            recompute=self.recompute,
         )
         order = shuffled(items, seed_of(run.seed, run.name, "order"), self.batch_size)
         fit(trainer, order, objective, run, checkpoint_every=self.checkpoint_every)

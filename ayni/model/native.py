@@ -1,0 +1,79 @@
+"""native.c as a library: compiled once for this machine where there is a C compiler, kept in the user's cache.
+
+Without one torch's operations do the same work in more passes (ayni.model.kernels); `AYNI_NATIVE=0` asks for that.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import torch
+
+SOURCE = Path(__file__).with_name("native.c")
+FLAGS = ("-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+MACHINE = ("-march=native", "-mprefer-vector-width=512")
+DEFINES = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
+# l long, f float, p pointer
+SIGNATURES = {
+    "add_norm": "llpppfppp",
+    "add_norm_backward": "llpppppppp",
+    "swiglu": "lllppp",
+    "swiglu_backward": "lppppp",
+    "rotate": "llllppfp",
+}
+_TYPES = {"l": ctypes.c_long, "f": ctypes.c_float, "p": ctypes.c_void_p}
+
+
+@cache
+def library(dtype: torch.dtype) -> ctypes.CDLL | None:
+    """The passes over activations of this dtype; None where there are none for it, or nothing to compile them with."""
+    compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
+    if dtype not in DEFINES or compiler is None or os.environ.get("AYNI_NATIVE") == "0":
+        return None
+    path = _compiled(compiler, dtype)
+    if path is None:
+        return None
+    loaded = ctypes.CDLL(str(path))
+    for name, letters in SIGNATURES.items():
+        function = getattr(loaded, name)
+        function.argtypes, function.restype = [_TYPES[letter] for letter in letters], None
+    return loaded
+
+
+def _compiled(compiler: str, dtype: torch.dtype) -> Path | None:
+    # whatever may change what comes out is in the name: a home may be shared between machines
+    makings = (SOURCE.read_text(encoding="utf-8"), compiler, *FLAGS, *MACHINE, *DEFINES[dtype], _processor())
+    name = f"native-{hashlib.sha256(repr(makings).encode()).hexdigest()[:24]}.so"
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ayni"
+    try:
+        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (cache / name).exists():
+            return cache / name
+        with tempfile.TemporaryDirectory(dir=cache) as place:
+            made = Path(place) / name
+            for machine in (MACHINE, ()):
+                command = [compiler, *FLAGS, *machine, *DEFINES[dtype], str(SOURCE), "-o", str(made), "-lm"]
+                if subprocess.run(command, capture_output=True, check=False).returncode == 0:
+                    # several processes may do so at once; each leaves the same
+                    made.replace(cache / name)
+                    return cache / name
+    except OSError:
+        return None
+    return None
+
+
+def _processor() -> str:
+    """What -march=native looks at."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
+    except OSError:
+        return platform.processor()
+    return "".join(line for line in lines if line.startswith(("model", "flags", "Features", "CPU")))
