@@ -2,6 +2,7 @@
 
 python -m benchmarks.everything            # docs/results/benchmarks-MACHINE.json, and docs/benchmarks.md's tables
 python -m benchmarks.everything --long     # shape B in every work, too: about an hour
+python -m benchmarks.everything --only sft # these works anew, the others' numbers stay
 python -m benchmarks.everything --tiny     # minutes, to see that all of it runs: prints tables, writes nothing
 """
 
@@ -20,8 +21,10 @@ from benchmarks.turns import ROOT
 
 BOTH = ("--dtype", "fp32", "bf16")
 PLAN: list[tuple[str, ...]] = [
-    ("sft", *BOTH),
-    ("sft", "--shape", "B", *BOTH, "--peers", "trl padded"),
+    # steps enough to have met most lengths: a new one costs every side the making of its kernels
+    ("sft", *BOTH, "--steps", "4"),
+    # one format at a time: the peer holds 9 GB
+    *(("sft", "--shape", "B", "--dtype", dtype, "--peers", "trl padded") for dtype in ("fp32", "bf16")),
     ("reward", *BOTH),
     ("dpo", *BOTH),
     *(("generate", "--variant", variant, *BOTH) for variant in ("fixed", "ragged", "samples")),
@@ -31,6 +34,7 @@ PLAN: list[tuple[str, ...]] = [
     ("read_records",),
 ]
 LONG: list[tuple[str, ...]] = [(work, "--shape", "B", *BOTH) for work in ("reward", "dpo", "generate", "ppo")]
+ORDER = list(dict.fromkeys(work for work, *_ in PLAN))
 
 
 def run(work: str, *arguments: str) -> dict[str, Any]:
@@ -48,9 +52,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--long", action="store_true")
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument(
+        "--only", nargs="+", choices=sorted({work for work, *_ in PLAN}), help="of a machine measured before"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     given = parser.parse_args()
-    plan = PLAN + LONG if given.long else PLAN
+    plan = [each for each in (PLAN + LONG if given.long else PLAN) if given.only is None or each[0] in given.only]
     size = ("--shape", "tiny", "--pairs", "1") if given.tiny else ()
     about = machine.described(given.device)
     began = time.monotonic()
@@ -61,7 +68,11 @@ def main() -> None:
     if given.tiny:
         print(tables.section(result))
     else:
-        write_json(tables.RESULTS / f"benchmarks-{machine.slug(about['machine'])}.json", result)
+        path = tables.RESULTS / f"benchmarks-{machine.slug(about['machine'])}.json"
+        if given.only is not None:
+            kept = [work for work in json.loads(path.read_text())["works"] if work["work"] not in given.only]
+            result["works"] = sorted([*works, *kept], key=lambda work: ORDER.index(work["work"]))
+        write_json(path, result)
         tables.write()
     if failed:
         sys.exit(f"failed: {', '.join(failed)}")

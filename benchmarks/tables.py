@@ -89,7 +89,10 @@ def lines_of(work: dict[str, Any], row: dict[str, Any]) -> list[str]:
     if "of_reading" in row:
         said.append(f"a decode step takes {row['of_reading']:.1f} times the reading of its weights")
     if work["work"] == "checkpoint":
-        said.append(f"a save takes {1 / row['split']['a training step']:.0%} of a training step")
+        step, next_step = row["split"]["a training step"], row["split"]["the step after a save"]
+        said.append(
+            f"a save holds training up for {1 / step:.0%} of a step; the next step takes {next_step / step:.2f}"
+        )
     elif "split" in row:
         said.append(", ".join(f"{part} {share:.0%}" for part, share in row["split"].items()))
     return [f"- {what}: {'; '.join(said)}"] if said else []

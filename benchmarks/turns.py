@@ -55,16 +55,19 @@ class Side:
 
     def turn(self) -> Report:
         assert self._process.stdin is not None
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
+        with contextlib.suppress(BrokenPipeError):  # it has ended: the answer that does not come says how
+            self._process.stdin.write("go\n")
+            self._process.stdin.flush()
         return self._answer()
 
     def _answer(self) -> Report:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
+            code = self._process.wait()
             self._log.seek(0)
-            raise SystemExit(f"{self.label} ended:\n{self._log.read()[-4000:]}")
+            why = "killed, as when memory runs out" if code == -9 else f"exit {code}"
+            raise SystemExit(f"{self.label} ended ({why}):\n{self._log.read()[-4000:]}")
         answer: Report = json.loads(line)
         return answer
 

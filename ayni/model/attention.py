@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable
+from functools import cache
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -40,3 +45,32 @@ def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         attended = torch.bmm(torch.softmax(scores, -1), values[:, :end])
         out.append(attended.view(rows, heads, end - start, size))
     return out[0] if len(out) == 1 else torch.cat(out, 2)
+
+
+@cache
+def _variable_length() -> Callable[..., Tensor] | None:
+    """Torch's kernel over sequences laid end to end, where this torch has one that masks causally and shares keys."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    takes = inspect.signature(varlen_attn).parameters
+    return cast(Callable[..., Tensor], varlen_attn) if {"window_size", "enable_gqa"} <= takes.keys() else None
+
+
+def takes_variable_length(q: Tensor) -> bool:
+    """Whether `variable_length_attention` can be asked: bf16 on a GPU from Ampere on."""
+    fits = q.dtype == torch.bfloat16 and q.shape[-1] % 8 == 0 and q.shape[-1] <= 256
+    return (
+        fits and q.is_cuda and torch.cuda.get_device_capability(q.device) >= (8, 0) and _variable_length() is not None
+    )
+
+
+def variable_length_attention(q: Tensor, k: Tensor, v: Tensor, offsets: Tensor, longest: int) -> Tensor:
+    """Causal attention inside every sequence of a flat batch, without padding: q (T, H, d), k and v (T, KV, d), offsets
+    (N+1,) → (T, H, d)."""
+    kernel, ends = _variable_length(), offsets.to(torch.int32)
+    assert kernel is not None
+    share = q.shape[1] != k.shape[1]
+    # (−1, 0): all keys before a query, none behind it
+    return kernel(q, k, v, ends, ends, longest, longest, window_size=(-1, 0), enable_gqa=share)

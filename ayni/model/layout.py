@@ -1,7 +1,8 @@
 """Where sequences lie in a flat batch, and attention over them.
 
 Sequences stand end to end in one axis of T columns: no pad id, no attention mask. Only attention needs rows; it gets
-them per length bucket, right-padded inside the bucket, and the pad rows are dropped on the way out.
+them per length bucket, right-padded inside the bucket, and the pad rows are dropped on the way out. A GPU's
+variable-length kernel takes the flat axis as it is.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ayni.model.attention import causal_attention
+from ayni.model.attention import causal_attention, takes_variable_length, variable_length_attention
 
 SHORT = 256
 STRIDE = 32  # rows of a bucket are a multiple of this long: few shapes, for the sake of ayni.model.rounding
@@ -86,6 +87,8 @@ class Layout:
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention inside every sequence: q (T, H, d), k and v (T, KV, d) → (T, H, d)."""
         del layer  # a cache needs it, a layout does not
+        if takes_variable_length(q):
+            return variable_length_attention(q, k, v, self.offsets, max(self.lengths))
         last = self.buckets[-1]
         size = last.start + last.rows * last.length
         # packed pretraining: no copy in, no copy out

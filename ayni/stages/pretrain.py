@@ -25,7 +25,7 @@ from ayni.text.tokenizer import Tokenizer, load_tokenizer
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Fitting, Optimiser
 
-VERSION = 1
+VERSION = 2
 FACE = Face(
     "fits",
     inputs=(
