@@ -61,7 +61,7 @@ def main() -> None:
     size = ("--shape", "tiny", "--pairs", "1") if given.tiny else ()
     about = machine.described(given.device)
     began = time.monotonic()
-    works = [run(*work, "--device", given.device, *size) for work in plan]
+    works = [{"commit": about["commit"]} | run(*work, "--device", given.device, *size) for work in plan]
     failed = [report["work"] for report in works if "failed" in report]
     about["minutes"] = round((time.monotonic() - began) / 60, 1)
     result = {"schema": 1, **about, "works": works}
@@ -70,8 +70,10 @@ def main() -> None:
     else:
         path = tables.RESULTS / f"benchmarks-{machine.slug(about['machine'])}.json"
         if given.only is not None:
-            kept = [work for work in json.loads(path.read_text())["works"] if work["work"] not in given.only]
+            before = json.loads(path.read_text())
+            kept = [work for work in before["works"] if work["work"] not in given.only]
             result["works"] = sorted([*works, *kept], key=lambda work: ORDER.index(work["work"]))
+            result["minutes"] = round(about["minutes"] + before["minutes"], 1)
         write_json(path, result)
         tables.write()
     if failed:

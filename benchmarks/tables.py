@@ -48,10 +48,11 @@ def section(result: dict[str, Any]) -> str:
     """One machine: who it is, the rows beside peers, what ours does by itself."""
     versions = ", ".join(f"{name} {version}" for name, version in result["versions"].items())
     works = [work for work in result["works"] if "rows" in work]
+    commits = ", ".join(dict.fromkeys(work.get("commit", result["commit"]) for work in works)) or result["commit"]
     threads = works[0]["threads"] if works else 0
     about = (
         f"{result['date']}, {result['cores']} cores, {threads} threads, {result['memory_gb']} GB; load at the start "
-        f"{result['load']}; {result['minutes']:g} minutes; commit {result['commit']}; {versions}."
+        f"{result['load']}; {result['minutes']:g} minutes; commit {commits}; {versions}."
     )
     rows = [row_of(work, row) for work in works for row in work["rows"] if "peer" in row]
     alone = [line for work in works for row in work["rows"] if "peer" not in row for line in lines_of(work, row)]

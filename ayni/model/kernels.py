@@ -17,8 +17,14 @@ from torch.autograd.function import once_differentiable
 from ayni.model.native import library
 
 
-def _library(x: Tensor, dtype: torch.dtype) -> ctypes.CDLL | None:
-    return library(dtype) if x.device.type == "cpu" else None
+def _has_native(x: Tensor, dtype: torch.dtype) -> bool:
+    return x.device.type == "cpu" and library(dtype) is not None
+
+
+def _native(dtype: torch.dtype) -> ctypes.CDLL:
+    found = library(dtype)
+    assert found is not None  # who asks has looked
+    return found
 
 
 def _applied(function: type[torch.autograd.Function], *inputs: Any) -> Any:
@@ -37,7 +43,7 @@ def add_norm(
     stream: Tensor, branch: Tensor | None, weight: Tensor, eps: float, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """(stream + branch, its RMSNorm in `dtype`): stream (T, D) at least fp32, branch (T, D) in `dtype` or none."""
-    if stream.dtype == torch.float32 and _library(stream, dtype) is not None:
+    if stream.dtype == torch.float32 and _has_native(stream, dtype):
         summed, normed = _applied(_AddNorm, stream, branch, weight, eps, dtype)
         return summed, normed
     summed = stream if branch is None else stream + branch
@@ -53,9 +59,9 @@ class _AddNorm(torch.autograd.Function):
         rows, dim = stream.shape
         summed = stream.view_as(stream) if branch is None else torch.empty_like(stream)
         normed, scales = torch.empty(rows, dim, dtype=dtype), torch.empty(rows)
-        branch = None if branch is None else branch.contiguous()
+        branch = None if branch is None else branch.to(dtype).contiguous()
         pointers = (summed.data_ptr(), normed.data_ptr(), scales.data_ptr())
-        library(dtype).add_norm(rows, dim, stream.data_ptr(), _pointer(branch), weight.data_ptr(), eps, *pointers)  # type: ignore[union-attr]
+        _native(dtype).add_norm(rows, dim, stream.data_ptr(), _pointer(branch), weight.data_ptr(), eps, *pointers)
         ctx.save_for_backward(summed, weight, scales)
         ctx.dtype, ctx.branches = dtype, branch is not None
         # the stream behind the last norm is nobody's
@@ -72,7 +78,7 @@ class _AddNorm(torch.autograd.Function):
         rounds = ctx.branches and ctx.dtype != torch.float32
         d_stream, d_weight = torch.empty_like(summed), torch.zeros_like(weight)
         d_branch = torch.empty_like(summed, dtype=ctx.dtype) if rounds else d_stream
-        library(ctx.dtype).add_norm_backward(  # type: ignore[union-attr]
+        _native(ctx.dtype).add_norm_backward(
             *summed.shape,
             of_normed.data_ptr(),
             _pointer(of_stream),
@@ -88,7 +94,8 @@ class _AddNorm(torch.autograd.Function):
 
 def swiglu(gate: Tensor, value: Tensor) -> Tensor:
     """silu(gate)·value, both (T, F) (Shazeer 2020)."""
-    if _library(gate, gate.dtype) is not None and gate.stride() == value.stride() and gate.stride(1) == 1:
+    alike = (gate.dtype, gate.stride()) == (value.dtype, value.stride()) and gate.stride(1) == 1
+    if alike and _has_native(gate, gate.dtype):
         return _applied(_SwiGLU, gate, value)
     return F.silu(gate) * value
 
@@ -98,7 +105,7 @@ class _SwiGLU(torch.autograd.Function):
     def forward(ctx: Any, gate: Tensor, value: Tensor) -> Tensor:
         out = torch.empty(gate.shape, dtype=gate.dtype)
         pointers = (gate.data_ptr(), value.data_ptr(), out.data_ptr())
-        library(gate.dtype).swiglu(*gate.shape, gate.stride(0), *pointers)  # type: ignore[union-attr]
+        _native(gate.dtype).swiglu(*gate.shape, gate.stride(0), *pointers)
         ctx.save_for_backward(gate, value)
         return out
 
@@ -108,13 +115,13 @@ class _SwiGLU(torch.autograd.Function):
         g, gate, value = (x.contiguous() for x in (grads[0], *ctx.saved_tensors))
         d_gate, d_value = torch.empty_like(gate), torch.empty_like(value)
         pointers = (x.data_ptr() for x in (g, gate, value, d_gate, d_value))
-        library(gate.dtype).swiglu_backward(gate.numel(), *pointers)  # type: ignore[union-attr]
+        _native(gate.dtype).swiglu_backward(gate.numel(), *pointers)
         return d_gate, d_value
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     """Rotary positions on adjacent pairs as complex numbers, as Meta does: x (T, H, d), rotation (T, 1, d/2)."""
-    if rotation.dtype == torch.complex64 and _library(x, x.dtype) is not None:
+    if rotation.dtype == torch.complex64 and _has_native(x, x.dtype):
         return _applied(_Rotate, x, torch.view_as_real(rotation).contiguous())
     # bf16 has no complex numbers: pairs turn in fp32 and are rounded once, after it
     pairs = torch.view_as_complex(x.to(rotation.real.dtype).unflatten(-1, (-1, 2)))
@@ -140,7 +147,7 @@ def _turned(x: Tensor, rotation: Tensor, direction: int) -> Tensor:
         x = x.contiguous()
     out = torch.empty(x.shape, dtype=x.dtype)
     pointers = (x.data_ptr(), rotation.data_ptr(), direction, out.data_ptr())
-    library(x.dtype).rotate(rows, heads, size // 2, x.stride(0), *pointers)  # type: ignore[union-attr]
+    _native(x.dtype).rotate(rows, heads, size // 2, x.stride(0), *pointers)
     return out
 
 
