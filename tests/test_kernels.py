@@ -151,8 +151,21 @@ def test_without_a_compiler_there_is_no_library(monkeypatch: pytest.MonkeyPatch,
             patch.setenv(name, value)
             native.library.cache_clear()
             assert native.library(torch.float32) is None
+    (tmp_path / "file").write_text("no directory")
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        native.library.cache_clear()
+        assert native.library(torch.float32) is None
     native.library.cache_clear()
     assert native.library(torch.float32) is not None
     # compiled once: the second process finds it
-    assert len(list((tmp_path / "ayni").iterdir())) == 1
+    (made,) = (tmp_path / "ayni").iterdir()
+    torn = tmp_path / "other" / "ayni" / made.name
+    torn.parent.mkdir(parents=True)
+    torn.write_bytes(b"torn")
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
+        native.library.cache_clear()
+        assert native.library(torch.float32) is None
+    assert not torn.exists()  # so the next process makes it anew
     native.library.cache_clear()

@@ -45,7 +45,8 @@ def _machine() -> dict[str, Any]:
     if not _has_bf16():
         problems.append("bf16 is not faster than fp32 here: training stays in fp32")
     if not _has_native():
-        problems.append("no C compiler: a CPU trains a fifth slower; on Debian and Ubuntu: sudo apt-get install gcc")
+        missing = "no C compiler, or no cache to keep what it makes"
+        problems.append(f"{missing}: a CPU trains a fifth slower; on Debian and Ubuntu: sudo apt-get install gcc")
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {
         "ayni": ayni.__version__,

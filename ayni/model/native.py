@@ -34,14 +34,19 @@ _TYPES = {"l": ctypes.c_long, "f": ctypes.c_float, "p": ctypes.c_void_p}
 
 @cache
 def library(dtype: torch.dtype) -> ctypes.CDLL | None:
-    """The passes over activations of this dtype; None where there are none for it, or nothing to compile them with."""
+    """The passes over activations of this dtype; None where there are none for it, nothing to compile them with, or no
+    place to keep them."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
     if dtype not in DEFINES or compiler is None or os.environ.get("AYNI_NATIVE") == "0":
         return None
     path = _compiled(compiler, dtype)
     if path is None:
         return None
-    loaded = ctypes.CDLL(str(path))
+    try:
+        loaded = ctypes.CDLL(str(path))
+    except OSError:  # torn by a power cut, or where nothing may be executed
+        path.unlink(missing_ok=True)
+        return None
     for name, letters in SIGNATURES.items():
         function = getattr(loaded, name)
         function.argtypes, function.restype = [_TYPES[letter] for letter in letters], None
@@ -52,20 +57,20 @@ def _compiled(compiler: str, dtype: torch.dtype) -> Path | None:
     # whatever may change what comes out is in the name: a home may be shared between machines
     makings = (SOURCE.read_text(encoding="utf-8"), compiler, *FLAGS, *MACHINE, *DEFINES[dtype], _processor())
     name = f"native-{hashlib.sha256(repr(makings).encode()).hexdigest()[:24]}.so"
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ayni"
     try:
-        cache.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if (cache / name).exists():
-            return cache / name
-        with tempfile.TemporaryDirectory(dir=cache) as place:
+        directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ayni"
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if (directory / name).exists():
+            return directory / name
+        with tempfile.TemporaryDirectory(dir=directory) as place:
             made = Path(place) / name
             for machine in (MACHINE, ()):
                 command = [compiler, *FLAGS, *machine, *DEFINES[dtype], str(SOURCE), "-o", str(made), "-lm"]
                 if subprocess.run(command, capture_output=True, check=False).returncode == 0:
                     # several processes may do so at once; each leaves the same
-                    made.replace(cache / name)
-                    return cache / name
-    except OSError:
+                    made.replace(directory / name)
+                    return directory / name
+    except (OSError, RuntimeError):  # no home, no room, no right to write there
         return None
     return None
 
