@@ -373,3 +373,37 @@ def test_prompts_of_several_files_are_each_read_once_and_never_mixed_up(tmp_path
         BadInput, match=r"b/asked.jsonl: id: 'asked-0' is the id of another prompt too \(.*a/asked.jsonl"
     ):
         read_prompts_of([a, b])
+
+
+BROKEN_ARRAYS = {
+    '[{"text":"one"},\n {"text":"two"},\n {"text": oops}]': (3, "Expecting value at column 11"),
+    '[{"text":"one"}\n {"text":"two"}]': (2, "Expecting ',' delimiter at column 2"),
+    '[{"text":"one"},\n {"text":"two"}': (2, "Expecting ',' delimiter at column 16"),
+    '[{"text":"one"},\n]': (2, "Expecting value at column 1"),
+    '[{"text":"one"}]\n x': (2, "Extra data at column 2"),
+    '[{"text":"one"},\n {"text":"tw': (2, "Unterminated string starting at at column 10"),
+}
+
+
+@pytest.mark.parametrize("text", BROKEN_ARRAYS)
+@pytest.mark.parametrize("block", [1, 7, 1 << 20])
+def test_a_broken_array_is_named_where_it_breaks(
+    text: str, block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ayni.formats.json_window.BLOCK", block)
+    (tmp_path / "a.json").write_text(text)
+    line, what = BROKEN_ARRAYS[text]
+    with pytest.raises(BadInput) as error:
+        list(read_texts(tmp_path / "a.json"))
+    assert str(error.value) == f"{tmp_path / 'a.json'}:{line}: not JSON: {what}"
+
+
+@pytest.mark.parametrize("block", [1, 3, 64, 1 << 20])
+def test_an_array_is_read_the_same_in_blocks_of_any_size(
+    block: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ayni.formats.json_window.BLOCK", block)
+    texts = ["a", 'quotes " and \\ and \n', "é🦉" * 20, "", "[1, 2]"] * 3
+    for indent in (None, 2):
+        (tmp_path / "a.json").write_text(json.dumps([{"text": text or "."} for text in texts], indent=indent))
+        assert list(read_texts(tmp_path / "a.json")) == [text or "." for text in texts]

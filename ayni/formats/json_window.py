@@ -78,9 +78,9 @@ class Window:
 
     def _more(self) -> bool:
         """Reads on; at least as much as is kept, so that an element over many blocks is not parsed once a block."""
-        kept = self._text[self._at :]
-        block = self._file.read(max(BLOCK, len(kept)))
-        self._text, self._at = kept + block, 0
+        block = self._file.read(max(BLOCK, len(self._text) - self._at))
+        if block:  # at the end of the file all stays where it is, for the error that names it
+            self._text, self._at = self._text[self._at :] + block, 0
         return bool(block)
 
     def _move(self, to: int) -> None:
