@@ -22,7 +22,7 @@ Results = tuple[Tensor, ...]
 
 @pytest.fixture(autouse=True)
 def compiled() -> None:
-    if native.library(torch.float32) is None:
+    if native.passes(torch.float32) is None:
         if os.environ.get("CI") == "true":
             pytest.fail("no native kernels: is there a C compiler?")
         pytest.skip("no C compiler")
@@ -76,7 +76,7 @@ def test_values_and_gradients_are_those_of_torch(case, dtype: torch.dtype, monke
     found = values_and_gradients(run, inputs)
     with torch.no_grad():
         again = run(*inputs)
-    monkeypatch.setattr(kernels, "library", lambda dtype: None)
+    monkeypatch.setattr(kernels, "passes", lambda dtype: None)
     expected = values_and_gradients(run, inputs)
     # the reference's own steps are rounded to bf16 where ours are not
     near = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 0.02, "atol": 0.02}
@@ -125,7 +125,7 @@ def test_a_model_gives_the_same_either_way(dtype: torch.dtype, monkeypatch: pyte
     found = []
     for there in (True, False):
         if not there:
-            monkeypatch.setattr(kernels, "library", lambda dtype: None)
+            monkeypatch.setattr(kernels, "passes", lambda dtype: None)
         model = initialise(Transformer(Shape(32, 3, 4, 2, 48, 61, tied=True)), 0)
         model.dtype = dtype
         hidden = model(torch.arange(1, 31), Layout.of([12, 18]))
@@ -141,7 +141,7 @@ def test_what_it_is_not_made_for_is_torchs(monkeypatch: pytest.MonkeyPatch) -> N
     wide = [x.double() for x in inputs]
     assert run(*wide)[0].dtype == torch.float64
     assert torch.autograd.gradcheck(lambda a, b: kernels.swiglu(a, b), [x[:3].requires_grad_() for x in wide[::2]])
-    assert native.library(torch.float64) is None
+    assert native.passes(torch.float64) is None
 
 
 def test_without_a_compiler_there_is_no_library(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -149,15 +149,15 @@ def test_without_a_compiler_there_is_no_library(monkeypatch: pytest.MonkeyPatch,
     for name, value in (("AYNI_NATIVE", "0"), ("CC", "false"), ("CC", str(tmp_path / "nothing"))):
         with monkeypatch.context() as patch:
             patch.setenv(name, value)
-            native.library.cache_clear()
-            assert native.library(torch.float32) is None
+            native.passes.cache_clear()
+            assert native.passes(torch.float32) is None
     (tmp_path / "file").write_text("no directory")
     with monkeypatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
-        native.library.cache_clear()
-        assert native.library(torch.float32) is None
-    native.library.cache_clear()
-    assert native.library(torch.float32) is not None
+        native.passes.cache_clear()
+        assert native.passes(torch.float32) is None
+    native.passes.cache_clear()
+    assert native.passes(torch.float32) is not None
     # compiled once: the second process finds it
     (made,) = (tmp_path / "ayni").iterdir()
     torn = tmp_path / "other" / "ayni" / made.name
@@ -165,7 +165,7 @@ def test_without_a_compiler_there_is_no_library(monkeypatch: pytest.MonkeyPatch,
     torn.write_bytes(b"torn")
     with monkeypatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-        native.library.cache_clear()
-        assert native.library(torch.float32) is None
+        native.passes.cache_clear()
+        assert native.passes(torch.float32) is None
     assert not torn.exists()  # so the next process makes it anew
-    native.library.cache_clear()
+    native.passes.cache_clear()

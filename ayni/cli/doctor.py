@@ -79,9 +79,9 @@ def _has_native() -> bool:
     """Whether the element-wise passes are compiled for this CPU."""
     import torch
 
-    from ayni.model.native import library
+    from ayni.model.native import passes
 
-    return library(torch.float32) is not None
+    return passes(torch.float32) is not None
 
 
 def _memory_gb() -> float:

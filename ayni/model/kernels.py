@@ -14,15 +14,15 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ayni.model.native import library
+from ayni.model.native import passes
 
 
 def _has_native(x: Tensor, dtype: torch.dtype) -> bool:
-    return x.device.type == "cpu" and library(dtype) is not None
+    return x.device.type == "cpu" and passes(dtype) is not None
 
 
 def _native(dtype: torch.dtype) -> ctypes.CDLL:
-    found = library(dtype)
+    found = passes(dtype)
     assert found is not None  # who asks has looked
     return found
 

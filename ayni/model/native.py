@@ -33,7 +33,7 @@ _TYPES = {"l": ctypes.c_long, "f": ctypes.c_float, "p": ctypes.c_void_p}
 
 
 @cache
-def library(dtype: torch.dtype) -> ctypes.CDLL | None:
+def passes(dtype: torch.dtype) -> ctypes.CDLL | None:
     """The passes over activations of this dtype; None where there are none for it, nothing to compile them with, or no
     place to keep them."""
     compiler = os.environ.get("CC") or shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")

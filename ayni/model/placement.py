@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ayni.model.native import library
+from ayni.model.native import passes
 from ayni.model.precision import DTYPES, NAMES, Dtype, compute_dtype
 from ayni.model.transformer import Transformer
 from ayni.parallel import Ranks
@@ -26,7 +26,7 @@ class Placement:
         ranks = Ranks.current()
         # the first process's answer: a measurement may differ between them, the number format may not
         name = ranks.gather([NAMES[compute_dtype(choice, ranks.device)]])[0]
-        kernels = "native" if library(DTYPES[name]) is not None else "torch"
+        kernels = "native" if passes(DTYPES[name]) is not None else "torch"
         # written down at the start: a run that resumes on another machine goes on in the same format
         settled = run.tuned(dtype=name, kernels=kernels)
         if settled["kernels"] != kernels:
