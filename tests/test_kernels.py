@@ -88,6 +88,15 @@ def test_values_and_gradients_are_those_of_torch(case, dtype: torch.dtype, monke
         assert torch.equal(ours, without)
 
 
+@pytest.mark.parametrize("case", [norm, alone])
+def test_a_norm_that_nobody_reads_lets_the_stream_through(case) -> None:  # type: ignore[no-untyped-def]
+    run, inputs = case(torch.float32)
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    run(*leaves)[0].sum().backward()
+    assert [x.grad is None for x in leaves] == [False, True, False][: len(leaves)]
+    assert all(torch.equal(x.grad, torch.ones_like(x)) for x in leaves if x.grad is not None)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_bad_numbers_stay_bad(dtype: torch.dtype, bad: float) -> None:

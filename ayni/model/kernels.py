@@ -74,7 +74,7 @@ class _AddNorm(torch.autograd.Function):
         summed, weight, scales = ctx.saved_tensors
         of_stream, of_normed = (None if g is None else g.contiguous() for g in grads)
         if of_normed is None:
-            return of_stream, of_stream, None, None, None
+            return of_stream, of_stream if ctx.branches else None, None, None, None
         rounds = ctx.branches and ctx.dtype != torch.float32
         d_stream, d_weight = torch.empty_like(summed), torch.zeros_like(weight)
         d_branch = torch.empty_like(summed, dtype=ctx.dtype) if rounds else d_stream
