@@ -218,6 +218,21 @@ def test_closing_the_batch_takes_what_is_there(small: Small, tmp_path: Path) -> 
     assert 1 <= sum(len((tmp_path / "c" / name).read_text().splitlines()) for name in names) <= 6
 
 
+def test_a_batch_may_be_closed_with_nothing_but_held_out_pairs(small: Small, tmp_path: Path) -> None:
+    def one_held_out(store: Store) -> None:
+        rosa = store.enrol("Rosa").id
+        while (item := store.next_item(rosa)) is not None and not item.heldout:
+            store.record(Entry(f"s{item.id}", item.id, rosa, "skipped", reason="torn"))
+        judge_all(store, 1)
+        store.close_batch("1")
+
+    rosa = judging(tmp_path / "people.db", one_held_out)
+    small.execute(tmp_path / "c", **PEOPLE)
+    rosa.join()
+    assert (tmp_path / "c" / "records.jsonl").read_text() == ""
+    assert len(read_comparisons(tmp_path / "c" / "heldout.jsonl")) == 1
+
+
 def test_without_waiting_it_takes_what_is_there_and_the_batch_stays_open(small: Small, tmp_path: Path) -> None:
     with pytest.raises(AyniError, match="nobody has judged a pair of batch 1 yet"):
         small.execute(tmp_path / "c", **PEOPLE, wait=False)

@@ -121,11 +121,12 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         return
     test = comparisons(each for each in judged if each.item.heldout)
     train = comparisons(each for each in judged if not each.item.heldout)
-    if not train:
+    if not train and not test:
         raise AyniError(f"nobody has judged a pair of batch {config.batch} yet; run the same command when they have")
     write_jsonl(run.directory / "heldout.jsonl", map(to_dict, test))
     write_jsonl(run.directory / "records.jsonl", map(to_dict, train))
-    shares = {rating: sum(c.rating == rating for c in train) / len(train) for rating in RATINGS}
+    # a batch closed early may hold nothing but held-out pairs; other batches may stand beside it
+    shares = {rating: sum(c.rating == rating for c in train) / max(1, len(train)) for rating in RATINGS}
     run.log(0, train=len(train), heldout=len(test), **shares)
     run.say(f"{len(train)} comparisons and {len(test)} held out; degrees {[f'{s:.0%}' for s in shares.values()]}")
 
