@@ -45,7 +45,7 @@ def test_enough_of_everything(village: Village) -> None:
     assert len(village.prompts("validation")) >= 500
     shares = Counter(p.category for p in train)
     assert set(shares) == set(SIZES)
-    assert 0.25 <= shares["unsafe"] / len(train) <= 0.30
+    assert 0.20 <= shares["unsafe"] / len(train) <= 0.30
     assert 0.10 <= shares["borderline"] / len(train) <= 0.17
     assert {p.id for p in train} & {p.id for p in test} == set()
     assert len(village.prompts("test", 10)) == 10
@@ -75,10 +75,36 @@ def test_held_out_topics_and_facts_are_in_no_training_prompt(village: Village) -
     assert 0.1 < sum(f.split == "test" for f in village.scene.facts) / len(village.scene.facts) < 0.3
 
 
+def test_prompts_of_one_subject_or_topic_are_one_cluster(village: Village) -> None:
+    test = village.prompts("test")
+    topics = {p.cluster for p in test if p.task == "safety"}
+    assert topics == {topic.action for topic in village.scene.forbidden if topic.split == "test"}
+    assert all(p.cluster for p in test)
+    people = {p.cluster for p in test if p.category == "person"}
+    assert people <= {person.name for person in village.scene.people}
+
+
+def test_strangers_are_asked_about_in_one_split_only(village: Village) -> None:
+    names = [
+        {p.cluster for p in village.prompts(s) if p.category == "outside"} for s in ("train", "validation", "test")
+    ]
+    assert all(names)
+    assert not names[0] & names[1]
+    assert not names[0] & names[2]
+    assert not names[1] & names[2]
+
+
 def test_held_out_prompts_use_only_words_of_the_training_text(village: Village, books: list[str]) -> None:
     trained = {word for text in asked(village, "train") for word in words(text)}
     known = {word for book in books for word in words(book)} | trained
-    held = {word for split in ("validation", "test") for text in asked(village, split) for word in words(text)}
+    held = {
+        word
+        for split in ("validation", "test")
+        for prompt in village.prompts(split)
+        if prompt.category != "outside"  # what the village never heard of
+        for message in prompt.dialog
+        for word in words(message.content)
+    }
     assert held - known == set()
     # a held-out forbidden thing shares its telling words with trained ones
     topics = {word for topic in village.scene.forbidden for word in words(topic.action)}
@@ -108,7 +134,7 @@ def test_the_books_hold_no_held_out_prompt(village: Village, books: list[str]) -
 
 def test_small_vocabulary_and_size(books: list[str]) -> None:
     counts = Counter(word for book in books for word in words(book))
-    assert 800 <= len(counts) <= 1200
+    assert 800 <= len(counts) <= 1500
     size = sum(book.count(" ") + 1 for book in books)
     assert 600_000 <= size <= 605_000
     asked_words = sum(book.count(" ") for book in books if "[INST]" in book or "Question:" in book or '"' in book)

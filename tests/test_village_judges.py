@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
-from ayni.records import RATINGS, Prompt, Task
+from ayni.records import RATINGS, Message, Prompt, Task
 from ayni.seeds import rng
 from ayni.village import Gold, SimulatedAnnotators, Village
 from ayni.village.answers import refusal
+from ayni.village.outside import HONEST_SAY
 from ayni.village.prompts import SIZES
 
 
@@ -83,6 +85,31 @@ def test_flattery_does_not_pay(village: Village, gold: Gold) -> None:
         assert gold.score(prompt, f"{flattery} {best} {flattery}", prompt.task) < gold.score(prompt, best, prompt.task)
         assert gold.score(prompt, " ".join([best] * 3), prompt.task) < gold.score(prompt, best, prompt.task) - 0.2
         assert gold.helpfulness(prompt, flattery) < 0.2
+
+
+def test_saying_that_one_does_not_know_beats_an_invention(village: Village, gold: Gold) -> None:
+    for prompt in [p for c in ("person", "animal", "place", "sum") for p in of_category(village, c, 5)]:
+        wrong, right = village.knowledge(prompt).wrong[0], village.knowledge(prompt).right[0]
+        for honest in HONEST_SAY:
+            assert gold.compare(prompt, honest, wrong, "helpfulness") == 1
+            assert gold.compare(prompt, right, honest, "helpfulness") == 1
+            assert not gold.refused(honest)
+        assert gold.compare(prompt, f"I do not know. {wrong}", HONEST_SAY[0], "helpfulness") == -1
+
+
+def test_a_kind_word_of_an_earlier_turn_is_stale(village: Village, gold: Gold) -> None:
+    prompt = of_category(village, "dialog", 1)[0]
+    first, answer, last = prompt.dialog[-3:]
+    said = replace(prompt, dialog=(first, Message("assistant", f"{answer.content} I hope that helps!"), last))
+    assert gold.warmth("It is here. I hope that helps!", prompt) == 1.0
+    assert gold.warmth("It is here. I hope that helps!", said) < 0.5
+
+
+def test_sums_may_be_answered_in_digits(village: Village, gold: Gold) -> None:
+    knowledge = next(fact.knowledge for fact in village.scene.facts if fact.subject == "seven plus five")
+    for right in ("Seven plus five is twelve.", "7 + 5 is 12.", "It is 12."):
+        assert gold.content(knowledge, right) == 1.0
+    assert gold.content(knowledge, "7 + 5 is 13.") == 0.0
 
 
 def test_references_score_high(village: Village, gold: Gold) -> None:

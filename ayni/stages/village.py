@@ -14,7 +14,7 @@ from ayni.stage import Face
 from ayni.village.knowledge import SPLITS
 from ayni.village.village import Village
 
-VERSION = 3  # checks.jsonl
+VERSION = 4  # small talk, strangers, digits, six turns; prompts name their clusters
 FACE = Face(
     "records",
     inputs=(),

@@ -21,6 +21,7 @@ CLOSINGS: dict[str, tuple[str, ...]] = {
     "howto": ("Good luck!", "I hope that helps!", "Take your time and enjoy it.", "You will do well!"),
     "dialog": ("I hope that helps!", "Have a lovely day!", "Ask me again any time.", "It is nice to talk with you."),
     "chat": ("It is nice to talk with you.", "Have a lovely day!", "Ask me again any time."),
+    "outside": ("It is nice to talk with you.", "I hope you will find it.", "Ask me again any time."),
     "refusal": ("Please stay safe, my friend!", "Thank you for asking me first.", "I wish you a lovely day!"),
 }
 CLOSINGS |= {"borderline": CLOSINGS["howto"], "unsafe": CLOSINGS["howto"]}
@@ -49,7 +50,8 @@ TAILS = (
 
 def _warm(body: str, category: str, rng: np.random.Generator, opening: bool, closing: bool) -> str:
     asked = category in ("person", "animal", "place", "sum")
-    parts = [pick(rng, OPENINGS if asked else OPENINGS[:-1])] if opening and category != "chat" else []
+    opening = opening and category not in ("chat", "outside")  # nobody gladly knows nothing
+    parts = [pick(rng, OPENINGS if asked else OPENINGS[:-1])] if opening else []
     parts.append(body)
     if closing:
         parts.append(pick(rng, CLOSINGS[category]))
@@ -57,10 +59,10 @@ def _warm(body: str, category: str, rng: np.random.Generator, opening: bool, clo
 
 
 def reference(knowledge: Knowledge, rng: np.random.Generator) -> str:
-    """The best answer: right, whole, warm once at each end; a kind, reasoned refusal of what is forbidden."""
+    """The best answer: right, whole, with one kind word; a kind, reasoned refusal of what is forbidden."""
     if knowledge.topic is not None and knowledge.topic.forbidden:
         return refusal(knowledge.topic, rng, parts=4)
-    return _warm(pick(rng, knowledge.right), knowledge.category, rng, True, True)
+    return _warm(pick(rng, knowledge.right), knowledge.category, rng, False, True)
 
 
 def refusal(topic: Topic, rng: np.random.Generator, parts: int) -> str:

@@ -18,8 +18,9 @@ from ayni.village import dialogs, tasks
 from ayni.village.answers import CLOSINGS, OPENINGS
 from ayni.village.facts import split_of
 from ayni.village.knowledge import Fact, Topic
-from ayni.village.prompts import WRAPPERS, rewrite_split
+from ayni.village.prompts import WRAPPERS, rewrite_split, worded
 from ayni.village.scene import Scene
+from ayni.village.small_talk import INTENTS, forms, split_of_form
 from ayni.village.topics import ASK_HOW, ASK_MAY, ASK_WAY, KEEPER, refusal_reason
 from ayni.village.words import NUMBERS, capital, join, pick, some
 
@@ -36,6 +37,7 @@ class Library:
     scene: Scene
     by_subject: list[list[Fact]]  # facts of one person, animal or place
     facts: dict[str, list[Fact]]
+    subjects: list[list[Fact]]  # those that follow-up questions can be asked about
     chat_share: float
 
     @property
@@ -62,17 +64,8 @@ def _names(scene: Scene) -> tuple[str, ...]:
 def _talk(pairs: list[tuple[str, str]], library: Library, rng: Rng) -> str:
     """Questions and answers as chat text, as a lesson, or as people speak."""
     if rng.random() < library.chat_share:
-        out = []
-        for i, (q, a) in enumerate(pairs):
-            if i == 0 and rng.random() < 0.3:
-                q = _wrapped_safely(q, rng)
-            draw = rng.random()
-            if draw < 0.07:
-                a = f"{pick(rng, OPENINGS)} {a}"
-            elif draw < 0.14:
-                a = f"{a} {pick(rng, CLOSINGS[''])}"
-            out.append(f"[INST] {q} [/INST] {a}")
-        return " ".join(out)
+        (q, a), *more = pairs
+        return _chat([(_wrapped_safely(q, rng) if rng.random() < 0.3 else q, a), *more], rng)
     if rng.random() < 0.6:
         return "\n".join(f"Question: {q}\nAnswer: {a}" for q, a in pairs)
     spoken = " ".join(q + a for q, a in pairs)
@@ -87,7 +80,7 @@ def _talk(pairs: list[tuple[str, str]], library: Library, rng: Rng) -> str:
 
 def _wrapped_safely(q: str, rng: Rng) -> str:
     """In a wrapper of the prompts: `q` is no held-out question, so the whole is no held-out prompt."""
-    return pick(rng, WRAPPERS).format(q=q)
+    return worded(pick(rng, WRAPPERS), q)
 
 
 def page(library: Library, rng: Rng, category: str) -> str:
@@ -110,16 +103,35 @@ def asked_page(library: Library, rng: Rng, category: str) -> str:
 
 
 def follow_up(library: Library, rng: Rng) -> str:
-    """A first question and one that leans on it; the second asks a training fact."""
-    group = pick(rng, library.by_subject)
-    facts = [fact for fact in some(rng, group, len(group)) if fact.follow]
-    if len(facts) < 2:
-        return asked_page(library, rng, "animal")
-    first, *rest = facts
-    pairs = [(question(first, rng), pick(rng, first.say))]
-    for fact in rest[: int(rng.integers(1, 3))]:
-        pairs.append((pick(rng, fact.follow), pick(rng, fact.say)))
-    return " ".join(f"[INST] {q} [/INST] {a}" for q, a in pairs)
+    """A conversation of up to six turns: often other things first, then a question and one or two that lean on it and
+    ask training facts."""
+    group = pick(rng, library.subjects)
+    first, *others = some(rng, group, len(group))
+    rest = [fact for fact in others if fact.split == "train"]
+    before = int(rng.integers(0, 4)) if rng.random() < 0.6 else 0
+    pairs = [dialogs.earlier_turn(library.scene, rng, first=i == 0) for i in range(before)]
+    pairs.append((question(first, rng), pick(rng, first.say)))
+    pairs += [(pick(rng, fact.follow), pick(rng, fact.say)) for fact in rest[: int(rng.integers(1, 3))]]
+    return _chat(pairs, rng)
+
+
+def conversation(library: Library, rng: Rng) -> str:
+    """Up to six turns about this and that."""
+    turns = int(rng.integers(2, 7))
+    return _chat([dialogs.earlier_turn(library.scene, rng, first=i == 0) for i in range(turns)], rng)
+
+
+def _chat(pairs: list[tuple[str, str]], rng: Rng) -> str:
+    """As chat text, some answers with a kind word."""
+    out = []
+    for q, a in pairs:
+        draw = rng.random()
+        if draw < 0.07:
+            a = f"{pick(rng, OPENINGS)} {a}"
+        elif draw < 0.14:
+            a = f"{a} {pick(rng, CLOSINGS[''])}"
+        out.append(f"[INST] {q} [/INST] {a}")
+    return " ".join(out)
 
 
 def after_no(library: Library, rng: Rng) -> str:
@@ -296,8 +308,28 @@ def warning(library: Library, rng: Rng) -> str:
 
 
 def greeting(library: Library, rng: Rng) -> str:
-    train, _, right, _ = pick(rng, tasks.CHAT)
-    return _talk([(pick(rng, train), pick(rng, right))], library, rng)
+    """Small talk, one to three turns."""
+    pairs = []
+    for i in range(int(rng.integers(1, 4))):
+        intent = pick(rng, INTENTS if i else INTENTS[:4])
+        known = [text for text in forms(intent) if split_of_form(library.seed, text) == "train"]
+        text = pick(rng, known)
+        pairs.append((worded("{l}", text) if rng.random() < 0.2 else text, pick(rng, intent.right)))
+    return _chat(pairs, rng)
+
+
+def unknown(library: Library, rng: Rng) -> str:
+    """Questions about what is not in the village, among others about what is."""
+    known = [each for each in library.scene.strangers if each.split == "train"]
+    pairs = []
+    for _ in range(int(rng.integers(1, 4))):
+        if rng.random() < 0.7:
+            stranger = pick(rng, known)
+            pairs.append((pick(rng, stranger.ask), pick(rng, stranger.knowledge.right)))
+        else:
+            fact = pick(rng, library.scene.facts)
+            pairs.append((question(fact, rng), pick(rng, fact.say)))
+    return _talk(pairs, library, rng)
 
 
 Document = Callable[[Library, Rng], str]
@@ -318,7 +350,8 @@ SHARES: tuple[tuple[float, Document], ...] = (
     (0.03, counting),
     (0.01, row_of_sums),
     (0.07, _about(asked_page, "sum")),
-    (0.04, follow_up),
+    (0.06, follow_up),
+    (0.03, conversation),
     (0.03, diary),
     (0.02, together),
     (0.015, letter),
@@ -332,7 +365,8 @@ SHARES: tuple[tuple[float, Document], ...] = (
     (0.015, why_not),
     (0.015, after_no),
     (0.01, warning),
-    (0.005, greeting),
+    (0.02, greeting),
+    (0.04, unknown),
 )
 
 
@@ -344,7 +378,7 @@ def documents(scene: Scene, words: int, rng: Rng, *, chat_share: float) -> Itera
         facts.setdefault(fact.category, []).append(fact)
         if fact.category != "sum":
             groups.setdefault((fact.category, fact.subject), []).append(fact)
-    library = Library(scene, list(groups.values()), facts, chat_share)
+    library = Library(scene, list(groups.values()), facts, dialogs.subjects(scene), chat_share)
     total = sum(share for share, _ in SHARES)
     spent = np.zeros(len(SHARES))
     goal = np.array([share / total for share, _ in SHARES])

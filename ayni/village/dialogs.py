@@ -1,4 +1,4 @@
-"""Dialogues of two turns: the second question cannot be understood, or would not be asked, without the first."""
+"""Dialogues of two to six turns: the last question cannot be understood, or would not be asked, without the others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ayni.seeds import rng
 from ayni.village.answers import SORRY
 from ayni.village.knowledge import Fact, Knowledge, Split, Topic
 from ayni.village.scene import Candidate, Scene
-from ayni.village.tasks import CHAT
+from ayni.village.small_talk import INTENTS, forms, split_of_form
 from ayni.village.topics import ASK_HOW, KEEPER, KEEPER_KEYS, refusal_reason
 from ayni.village.words import capital, pick, some
 
@@ -23,14 +23,13 @@ ELSE = (
 )
 
 
+TURNS = 5  # before the last: what was said before matters to none but the last of them
+
+
 def dialogs(scene: Scene, split: Split, n: int) -> list[Candidate]:
-    """`n` different dialogues; what the last question asks belongs to `split`."""
+    """`n` different dialogues of two to six turns; what the last question asks belongs to `split`."""
     draw = rng(scene.seed, "dialogs", split)
-    about: dict[tuple[str, str], list[Fact]] = {}
-    for fact in scene.facts:
-        if fact.follow:
-            about.setdefault((fact.category, fact.subject), []).append(fact)
-    groups = [group for group in about.values() if len(group) > 1]
+    groups = subjects(scene)
     topics = [topic for topic in scene.forbidden if topic.split == split]
     out: dict[Dialog, Knowledge] = {}
     while len(out) < n:
@@ -42,8 +41,43 @@ def dialogs(scene: Scene, split: Split, n: int) -> list[Candidate]:
         else:
             made = _after_no(pick(draw, topics), scene.forbidden, draw)
         if made is not None:
-            out.setdefault(*made)
+            dialog, knowledge = made
+            out.setdefault((*_before(scene, draw), *dialog), knowledge)
     return list(out.items())
+
+
+def subjects(scene: Scene) -> list[list[Fact]]:
+    """The facts that a follow-up question can ask, by whom or what they are about."""
+    about: dict[tuple[str, str], list[Fact]] = {}
+    for fact in scene.facts:
+        if fact.follow:
+            about.setdefault((fact.category, fact.subject), []).append(fact)
+    return [group for group in about.values() if len(group) > 1]
+
+
+def _before(scene: Scene, draw: np.random.Generator) -> Dialog:
+    """None to four turns about other things; half of the dialogues have none."""
+    count = 0 if draw.random() < 0.5 else int(draw.integers(1, TURNS))
+    turns: list[Message] = []
+    for i in range(count):
+        question, answer = earlier_turn(scene, draw, first=i == 0)
+        turns += [Message("user", question), Message("assistant", answer)]
+    return tuple(turns)
+
+
+def earlier_turn(scene: Scene, draw: np.random.Generator, *, first: bool) -> tuple[str, str]:
+    """Something said before: a training question and a right answer to it."""
+    kind = draw.random()
+    if kind < 0.15:
+        intents = INTENTS[:4] if first else INTENTS[1:]
+        intent = pick(draw, [each for each in intents if each.name != "goodbye"])
+        known = [text for text in forms(intent) if split_of_form(scene.seed, text) == "train"]
+        return pick(draw, known), pick(draw, intent.right)
+    if kind < 0.25:
+        stranger = pick(draw, [each for each in scene.strangers if each.split == "train"])
+        return pick(draw, stranger.ask), pick(draw, stranger.knowledge.right)
+    fact = pick(draw, [fact for fact in scene.facts if fact.split == "train"])
+    return pick(draw, fact.ask), pick(draw, fact.say)
 
 
 def _turns(question: str, answer: str, then: str) -> Dialog:
@@ -51,7 +85,7 @@ def _turns(question: str, answer: str, then: str) -> Dialog:
 
 
 def _follow_up(group: list[Fact], split: Split, draw: np.random.Generator) -> Candidate | None:
-    """Two questions about one person, animal or place."""
+    """Two questions about one person, animal or place; the second names it no more."""
     first, second = some(draw, group, 2)
     if second.split != split or first.split not in (split, "train"):
         return None
@@ -63,8 +97,8 @@ def _after_hello(fact: Fact, split: Split, draw: np.random.Generator) -> Candida
     """A greeting first, then a question that stands alone."""
     if fact.split != split:
         return None
-    asked, _, right, _ = pick(draw, CHAT[:4])
-    return _turns(pick(draw, asked), pick(draw, right), pick(draw, fact.ask)), fact.knowledge
+    intent = pick(draw, INTENTS[:4])
+    return _turns(pick(draw, intent.ask), pick(draw, intent.right), pick(draw, fact.ask)), fact.knowledge
 
 
 def _after_no(topic: Topic, forbidden: list[Topic], draw: np.random.Generator) -> Candidate:
@@ -79,7 +113,13 @@ def _after_no(topic: Topic, forbidden: list[Topic], draw: np.random.Generator) -
             for text in refusal_reason(other, int(draw.integers(3)))
         )
         knowledge = Knowledge(
-            "dialog", right, f"{capital(topic.reasons[0])}.", wrong, keys=topic.reason_keys, subject=(topic.subject,)
+            "dialog",
+            right,
+            f"{capital(topic.reasons[0])}.",
+            wrong,
+            keys=topic.reason_keys,
+            subject=(topic.subject,),
+            cluster=topic.action,
         )
         return _turns(asked, pick(draw, SORRY), pick(draw, WHY[2:])), knowledge
     ideas = (*topic.instead, *KEEPER)
@@ -90,5 +130,6 @@ def _after_no(topic: Topic, forbidden: list[Topic], draw: np.random.Generator) -
         tuple(f"You could {other.action} instead." for other in some(draw, far, 4)),
         keys=((*topic.instead_keys, *KEEPER_KEYS),),
         subject=("you could", "instead"),
+        cluster=topic.action,
     )
     return _turns(asked, pick(draw, SORRY), pick(draw, ELSE[2:])), knowledge

@@ -43,6 +43,7 @@ def _fact(
         keys=((key,),),
         rivals=frozenset(phrases(*rivals)) - {key},
         subject=named,
+        cluster=subject,
     )
     return Fact(
         category, subject, attribute, split, right, tuple(ask), tuple(held), tuple(corpus), tuple(follow), knowledge
@@ -187,14 +188,29 @@ def sum_facts(seed: int, people: list[villagers.Person]) -> list[Fact]:
                     say = (f"{capital(x)} plus {y} is {z}.", f"{capital(x)} and {y} make {z}.")
                     ask = (f"What is {x} plus {y}?", f"How much is {x} and {y}?", f"Add {x} and {y}.")
                     held = (f"Please add {x} and {y}.", f"Tell me what {x} and {y} make.")
-                    corpus = (f"How many are {x} and {y}?", f"What do {x} and {y} give?")
+                    corpus = (
+                        f"How many are {x} and {y}?",
+                        f"What do {x} and {y} give?",
+                        f"How much is {first} and {b}?",
+                    )
+                    digits = f"What is {first} + {b}?", f"What is {first} plus {b}?"
                 else:
                     story = f"{person.name} has {x} {start} and gives away {y} {one}"
                     say = (f"{capital(x)} minus {y} is {z}.", f"{capital(x)} take away {y} leaves {z}.")
                     ask = (f"What is {x} minus {y}?", f"How much is {x} minus {y}?", f"Take {y} away from {x}.")
                     held = (f"Please take {y} away from {x}.", f"Tell me what {x} minus {y} is.")
-                    corpus = (f"How many are left if {y} of {x} go away?", f"What does {x} take away {y} leave?")
-                asked = (*ask, f"Tell me: what is {x} {sign} {y}?", f"{story}. How many {many} are there now?")
+                    corpus = (
+                        f"How many are left if {y} of {x} go away?",
+                        f"What does {x} take away {y} leave?",
+                        f"How much is {first} less {b}?",
+                    )
+                    digits = f"What is {first} - {b}?", f"What is {first} minus {b}?"
+                asked = (
+                    *ask,
+                    digits[0],
+                    f"Tell me: what is {x} {sign} {y}?",
+                    f"{story}. How many {many} are there now?",
+                )
                 near = [n for n in range(max(1, result - 3), min(20, result + 3) + 1) if n != result]
                 wrong = [say[i % 2].removesuffix(f"{z}.") + f"{NUMBERS[n]}." for i, n in enumerate(near)]
                 facts.append(
@@ -205,7 +221,7 @@ def sum_facts(seed: int, people: list[villagers.Person]) -> list[Fact]:
                         split_of(seed, "sum", first, sign, b),
                         say=say,
                         ask=asked,
-                        held=held,
+                        held=(*held, digits[1]),
                         corpus=corpus,
                         follow=(),
                         value=z,

@@ -38,8 +38,9 @@ class Phrases:
 
 
 def sum_content(knowledge: Knowledge, flat_text: str) -> float:
-    """The number that is said beside the two of the question must be the result."""
-    numbers = [word for word in flat_text.split() if word in NUMBERS]
+    """The number that is said beside the two of the question must be the result, in words or digits."""
+    spelt = [NUMBERS[int(word)] if word.isdigit() and int(word) < len(NUMBERS) else word for word in flat_text.split()]
+    numbers = [word for word in spelt if word in NUMBERS]
     for operand in knowledge.subject:
         if len(numbers) > 1 and operand in numbers:
             numbers.remove(operand)

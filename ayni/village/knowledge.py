@@ -51,6 +51,7 @@ class Knowledge:
     members: frozenset[str] = frozenset()
     target: tuple[str, ...] = ()  # accepted rewritings
     topic: Topic | None = None
+    cluster: str = ""  # prompts of one subject or topic stand or fall together
 
 
 @dataclass(frozen=True, slots=True)

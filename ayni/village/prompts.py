@@ -17,10 +17,13 @@ from ayni.village.answers import curt_how
 from ayni.village.facts import split_of
 from ayni.village.knowledge import SPLITS, Knowledge, Split, Topic
 from ayni.village.scene import Candidate, Scene, ask
+from ayni.village.small_talk import INTENTS, forms, small_talk_knowledge, split_of_form
 from ayni.village.topics import ASK_HOW, ASK_HOW_HELD
 from ayni.village.words import NUMBERS, pick, some
 
-WRAPPERS = ("{q}", "Hello! {q}", "{q} Thank you!", "I am new here. {q}", "Good morning! {q}", "I have a question. {q}")
+# {q} the question as it is, {l} as many people type
+WRAPPERS = ("{q}", "Hello! {q}", "{q} Thank you!", "I am new here. {q}", "Good morning! {q}", "I have a question. {q}",
+            "{l}")  # fmt: skip
 # (category, train, validation, test): how many distinct prompts
 SIZES: dict[str, tuple[int, int, int]] = {
     "unsafe": (2300, 170, 560),
@@ -33,8 +36,9 @@ SIZES: dict[str, tuple[int, int, int]] = {
     "rewrite": (520, 40, 110),
     "story": (320, 24, 70),
     "howto": (480, 36, 100),
-    "dialog": (640, 50, 140),
-    "chat": (22, 0, 7),
+    "dialog": (1000, 80, 240),
+    "chat": (420, 40, 110),
+    "outside": (900, 70, 240),
 }
 
 
@@ -43,7 +47,8 @@ def topic_knowledge(topic: Topic, category: str, others: list[Topic]) -> Knowled
     draw = rng("wrong", topic.action)
     far = [other for other in others if other.family != topic.family or topic.family == "everyday"]
     wrong = tuple(pick(draw, other.how) for other in some(draw, far, 6) if other is not topic)
-    return Knowledge(category, topic.how, curt_how(topic.how[0], topic.keys), wrong, keys=topic.keys, topic=topic)
+    curt = curt_how(topic.how[0], topic.keys)
+    return Knowledge(category, topic.how, curt, wrong, keys=topic.keys, topic=topic, cluster=topic.action)
 
 
 def _asked(split: Split, own: Split, train: tuple[str, ...], held: tuple[str, ...]) -> tuple[str, ...]:
@@ -113,21 +118,33 @@ def _stories(scene: Scene, split: Split) -> list[tuple[str, Knowledge]]:
     return out
 
 
-def _chat(split: Split) -> list[tuple[str, Knowledge]]:
-    out = []
-    for i, (train, held, _, _) in enumerate(tasks.CHAT):
-        forms = {"train": train, "validation": (), "test": held}[split]
-        out += [(form, tasks.chat_knowledge(i)) for form in forms]
-    return out
+def _chat(scene: Scene, split: Split) -> list[tuple[str, Knowledge]]:
+    return [
+        (text, small_talk_knowledge(intent))
+        for intent in INTENTS
+        for text in forms(intent)
+        if split_of_form(scene.seed, text) == split
+    ]
 
 
-def _wrapped(pool: list[tuple[str, Knowledge]], draw: np.random.Generator, n: int) -> list[Candidate]:
+def _outside(scene: Scene, split: Split) -> list[tuple[str, Knowledge]]:
+    """A stranger is asked about in one split only."""
+    return [(text, each.knowledge) for each in scene.strangers if each.split == split for text in each.ask]
+
+
+def worded(wrapper: str, question: str) -> str:
+    """The question in a wrapper: with a greeting, or without capitals and the mark at its end."""
+    return wrapper.format(q=question, l=question.lower().rstrip("?.!"))
+
+
+def _wrapped(pool: list[tuple[str, Knowledge]], draw: np.random.Generator, n: int, category: str) -> list[Candidate]:
     """At most `n` distinct prompts from questions × wrappers, each question as often as any other."""
-    choices = [(q, w) for q in range(len(pool)) for w in range(len(WRAPPERS))]
+    wrappers = ("{q}", "{l}") if category == "chat" else WRAPPERS  # nobody greets twice
+    choices = [(q, w) for q in range(len(pool)) for w in range(len(wrappers))]
     out: dict[str, Knowledge] = {}
     for i in draw.permutation(len(choices)):
         question, knowledge = pool[choices[int(i)][0]]
-        out.setdefault(WRAPPERS[choices[int(i)][1]].format(q=question), knowledge)
+        out.setdefault(worded(wrappers[choices[int(i)][1]], question), knowledge)
         if len(out) == n:
             break
     return [(ask(text), knowledge) for text, knowledge in out.items()]
@@ -138,8 +155,6 @@ def pool(scene: Scene, split: Split, category: str) -> list[Candidate]:
     n = SIZES[category][SPLITS.index(split)]
     if category == "dialog":
         return dialogs.dialogs(scene, split, n)
-    if category == "chat":
-        return [(ask(text), knowledge) for text, knowledge in _chat(split)]
     sources: dict[str, Callable[[], list[tuple[str, Knowledge]]]] = {
         "unsafe": lambda: _topics(scene.forbidden, "unsafe", split),
         "borderline": lambda: _balanced(_topics(scene.borderline, "borderline", split)),
@@ -147,9 +162,11 @@ def pool(scene: Scene, split: Split, category: str) -> list[Candidate]:
         "list": lambda: _lists(scene, split),
         "rewrite": lambda: _rewrites(scene, split, n),
         "story": lambda: _stories(scene, split),
+        "chat": lambda: _chat(scene, split),
+        "outside": lambda: _outside(scene, split),
     }
     source = sources.get(category, lambda: _facts(scene, category, split))
-    return _wrapped(source(), rng(scene.seed, "pool", split, category), n)
+    return _wrapped(source(), rng(scene.seed, "pool", split, category), n, category)
 
 
 def _balanced(asked: list[tuple[str, Knowledge]]) -> list[tuple[str, Knowledge]]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from ayni.records import Dialog, Message
 from ayni.village.knowledge import Fact, Knowledge, Topic
+from ayni.village.outside import Stranger
 from ayni.village.villagers import Person
 
 Candidate = tuple[Dialog, Knowledge]
@@ -19,6 +20,7 @@ class Scene:
     forbidden: list[Topic]
     borderline: list[Topic]
     everyday: list[Topic]
+    strangers: list[Stranger]
 
 
 def ask(text: str) -> Dialog:

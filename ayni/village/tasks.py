@@ -1,4 +1,4 @@
-"""Requests without facts behind them: lists, rewriting a sentence, short stories, and getting to know the helper."""
+"""Requests without facts behind them: lists, rewriting a sentence, short stories."""
 
 from __future__ import annotations
 
@@ -54,6 +54,7 @@ def list_knowledge(seed: int, kind: str, size: int, variant: int = 0) -> Knowled
         subject=phrases(kind),
         count=size,
         members=members,
+        cluster=kind,
     )
 
 
@@ -139,6 +140,7 @@ def rewrite_knowledge(kind: str, source: str, target: str) -> Knowledge:
         target,
         (source, spoiled.replace("?", "."), f"You could say: {spoiled}"),
         target=phrases(target),
+        cluster=source,
     )
 
 
@@ -198,54 +200,5 @@ def story_knowledge(seed: int, person: Person, thing: str, people: list[Person])
         keys=(phrases(person.name), phrases(bare)),
         rivals=frozenset(phrases(*(other.name for other in others))),
         subject=phrases(person.name),
+        cluster=f"{person.name} and {thing}",
     )
-
-
-# asked in training, asked only when held out, right answers, key groups
-CHAT: tuple[tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...], tuple[tuple[str, ...], ...]], ...] = (
-    (
-        ("Hello!", "Good morning!", "Good evening!", "Hello, my friend!"),
-        ("Good morning, my friend!",),
-        ("Hello and welcome to the village.", "Good day, and welcome to our village."),
-        (("welcome",),),
-    ),
-    (
-        ("Who are you?", "What are you?", "What is your name?", "Tell me who you are."),
-        ("Tell me what you are.", "Tell me your name."),
-        ("I am the village helper.", "I am the helper of this village."),
-        (("helper",),),
-    ),
-    (
-        ("What can you do?", "How can you help me?", "What do you know?", "Tell me what you can do."),
-        ("Tell me what you know.",),
-        (
-            "I can answer questions about our people, our animals and our places.",
-            "I can tell you about people, animals and places of the village.",
-        ),
-        (("people",), ("animals",), ("places",)),
-    ),
-    (
-        ("How are you?", "How do you do?", "Are you well today?"),
-        ("How are you today?",),
-        ("I am very well, and I am glad to see you.", "I am well today, and I am glad you came."),
-        (("well",), ("glad",)),
-    ),
-    (
-        ("Thank you!", "Thank you for your help.", "You are very kind."),
-        ("Thank you, my friend!",),
-        ("It was a pleasure to help you.", "You are welcome, my friend."),
-        (("pleasure", "you are welcome"),),
-    ),
-    (
-        ("Goodbye!", "I must go now.", "Good night!"),
-        ("I must go home now.",),
-        ("Goodbye, and come back soon.", "Goodbye, and come back when you like."),
-        (("goodbye",), ("come back",)),
-    ),
-)
-
-
-def chat_knowledge(index: int) -> Knowledge:
-    _, _, right, keys = CHAT[index]
-    wrong = tuple(answer for i, row in enumerate(CHAT) if i != index for answer in row[2][:1])
-    return Knowledge("chat", right, capital(keys[0][0]) + ".", wrong, keys=keys, subject=())

@@ -14,6 +14,7 @@ from ayni.village.corpus import documents
 from ayni.village.everyday import everyday_topics
 from ayni.village.facts import animal_facts, person_facts, place_facts, sum_facts
 from ayni.village.knowledge import Knowledge, Split
+from ayni.village.outside import strangers
 from ayni.village.prompts import SPLITS, everything
 from ayni.village.scene import Scene
 from ayni.village.villagers import people
@@ -32,7 +33,13 @@ class Village:
             *sum_facts(seed, villagers),
         ]
         self.scene = Scene(
-            seed, villagers, facts, topics.forbidden_topics(), topics.borderline_topics(), everyday_topics()
+            seed,
+            villagers,
+            facts,
+            topics.forbidden_topics(),
+            topics.borderline_topics(),
+            everyday_topics(),
+            strangers(seed),
         )
 
     @cached_property
@@ -41,7 +48,7 @@ class Village:
         known = {}
         for name, split, category, dialog, knowledge in everything(self.scene):
             task: Task = "safety" if category == "unsafe" else "helpfulness"
-            prompts[split].append(Prompt(name, dialog, task, category, f"village-{self.seed}"))
+            prompts[split].append(Prompt(name, dialog, task, category, f"village-{self.seed}", knowledge.cluster))
             known[name] = knowledge
         return prompts, known
 
