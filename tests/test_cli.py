@@ -22,6 +22,8 @@ from ayni import cli
 from ayni.cli import chat as chat_module
 from ayni.cli.environment import prepare
 from ayni.cli.recipe import table
+from ayni.errors import BadInput
+from ayni.introduction import Introduction
 from ayni.model.score_head import with_score_head
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
@@ -496,6 +498,23 @@ def test_chat_from_a_pipe(capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     assert "must not contain [INST]" in err
     assert talk(capsys, monkeypatch, "who sings\n/clear\n")[0] == out
     assert talk(capsys, monkeypatch, "who sings\n", "--seed", "5", "--temperature", "3")[0] != out
+
+
+def test_chat_begins_with_what_the_model_knows(
+    capsys: pytest.CaptureFixture[str], directory: Path, tmp_path: Path
+) -> None:
+    chat_module.greet(directory / "m")
+    assert "try:" not in capsys.readouterr().err
+    shutil.copytree(directory / "m", tmp_path / "m")
+    extra = Introduction("songs\x1b[2J", ("Who sings?", "What is a song?")).extra()
+    (tmp_path / "m" / "ayni.json").write_text(json.dumps(extra))
+    chat_module.greet(tmp_path / "m")
+    err = capsys.readouterr().err
+    assert "it knows songs[2J" in err  # no escape from a file drives the terminal
+    assert "try: Who sings?" in err
+    (tmp_path / "m" / "ayni.json").write_text('{"introduction": {"about": 3}}')
+    with pytest.raises(BadInput, match="about"):
+        chat_module.greet(tmp_path / "m")
 
 
 def test_chat_best_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

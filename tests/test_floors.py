@@ -15,7 +15,7 @@ HOUSE = Path(__file__).parent.parent / "ayni"
 FLOORS: list[set[str]] = [
     {"__init__", "errors", "files", "config", "records", "stage", "seeds", "run", "parallel", "cores"},
     {"text", "formats", "model", "maths", "village", "feedback"},
-    {"model_directory", "conversion"},
+    {"model_directory", "introduction", "conversion"},
     {"train", "rollout"},
     {"reward"},
     {"online", "evaluate", "quality"},
@@ -27,7 +27,7 @@ FLOORS: list[set[str]] = [
 LADDERS = [
     ["__init__", "errors", "files", "config", "records", "stage", "seeds", "run", "parallel", "cores"],
     ["text", "formats"],
-    ["model_directory", "conversion"],
+    ["model_directory", "introduction", "conversion"],
     ["evaluate", "quality"],
     ["report", "serve", "cli", "__main__"],
 ]

@@ -20,6 +20,7 @@ from ayni.config import apply_sets, parse_config
 from ayni.errors import BadInput
 from ayni.files import Killed, write_jsonl
 from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts
+from ayni.introduction import Introduction, read_introduction
 from ayni.model.adapters import Lora, adapter_of
 from ayni.model.role import Role
 from ayni.model_directory import load_model
@@ -72,6 +73,19 @@ def test_fine_tuning_learns_its_answers(stages: dict[str, Small], tmp_path: Path
     model, words = load_model(tmp_path / "sft" / "model")
     assert model.shape.head == "logits"
     assert words.fingerprint == tokenizer().fingerprint
+
+
+def test_a_chat_model_s_introduction_is_handed_down(stages: dict[str, Small], tmp_path: Path) -> None:
+    stages["sft"].execute(tmp_path / "drawn", epochs=1)
+    drawn = read_introduction(tmp_path / "drawn" / "model")
+    asked = {d.dialog[0].content for path in stages["sft"].inputs["data"] for d in read_demonstrations(path)}
+    assert drawn.about == ""
+    assert 0 < len(drawn.ask) <= 3
+    assert set(drawn.ask) <= asked
+    stages["sft"].execute(tmp_path / "first", epochs=1, about="owls", ask=["Who sings?"])
+    given(stages["sft"], model=tmp_path / "first" / "model").execute(tmp_path / "second", epochs=1, about="hares")
+    given(stages["dpo"], model=tmp_path / "second" / "model").execute(tmp_path / "third")
+    assert read_introduction(tmp_path / "third" / "model") == Introduction("hares", ("Who sings?",))
 
 
 def test_dialogues_that_do_not_fit_are_dropped_and_counted(

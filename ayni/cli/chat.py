@@ -12,8 +12,9 @@ from pathlib import Path
 
 from ayni.cli import say
 from ayni.cli.generate import language_engine
-from ayni.cli.stages import reward_at
+from ayni.cli.stages import language_model_of, reward_at
 from ayni.errors import AyniError, BadInput
+from ayni.introduction import read_introduction
 from ayni.records import Dialog, Message, Prompt
 from ayni.reward.combine import CombinedReward
 from ayni.rollout.engine import Engine, rollout, stream
@@ -51,13 +52,23 @@ def chat(
         if sys.stdin.isatty():
             import readline  # noqa: F401  (line editing and history for input())
 
-            say(f"{model}: {HELP}")
+            greet(model)
             talk.hold(_asked)
         else:
             lines = iter(sys.stdin)
             talk.hold(lambda: next(lines, None))
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def greet(model: Path) -> None:
+    """Who one talks to, what it knows, and how to begin."""
+    introduction = read_introduction(language_model_of(model))
+    say(f"{model}: {HELP}")
+    if introduction.about:
+        say(f"it knows {_harmless(introduction.about)}")
+    for question in introduction.ask:
+        say(f"  try: {_harmless(question)}")
 
 
 def _asked() -> str | None:

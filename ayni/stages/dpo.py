@@ -9,6 +9,7 @@ from pydantic import Field
 
 from ayni.errors import BadInput
 from ayni.formats.reading import read_comparisons
+from ayni.introduction import read_introduction
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model_directory import load_model, save_model
@@ -59,4 +60,5 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     kept = with_reference(kept, reference, config.tokens_per_micro_batch, placement.ranks)
     config.fit(model, kept, DPO(config.beta, config.smoothing, config.ipo), run)
     if run.leads:
-        save_model(run.directory / "model", model, tokenizer, card={"stage": "dpo"})
+        extra = read_introduction(inputs["model"]).extra()
+        save_model(run.directory / "model", model, tokenizer, card={"stage": "dpo"}, extra=extra)

@@ -12,6 +12,7 @@ from pydantic import Field
 from ayni.errors import BadInput
 from ayni.formats.pairing import liked
 from ayni.formats.reading import scan
+from ayni.introduction import read_introduction
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model_directory import load_model, save_model
@@ -67,7 +68,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     kept = with_references(kept, reference, config.tokens_per_micro_batch, placement.ranks)
     config.fit(model, kept, KTO(config.beta, config.desirable_weight, config.undesirable_weight), run)
     if run.leads:
-        save_model(run.directory / "model", model, tokenizer, card={"stage": "kto"})
+        extra = read_introduction(inputs["model"]).extra()
+        save_model(run.directory / "model", model, tokenizer, card={"stage": "kto"}, extra=extra)
 
 
 def mismatched(dialogs: Sequence[Dialog], draw: np.random.Generator) -> list[int]:

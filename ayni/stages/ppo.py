@@ -12,6 +12,7 @@ from pydantic import Field
 
 from ayni.errors import BadInput
 from ayni.formats.reading import read_prompts_of
+from ayni.introduction import read_introduction
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model.trainable import to_train
@@ -89,7 +90,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
 
     loop.train(prompts, validation, keep)
     if run.leads:
-        save_model(run.directory / "model", model, tokenizer, card={"stage": "ppo"})
+        extra = read_introduction(inputs["model"]).extra()
+        save_model(run.directory / "model", model, tokenizer, card={"stage": "ppo"}, extra=extra)
         if critic is not None:
             save_model(run.directory / "critic", critic.role.model, tokenizer, card={"stage": "ppo (critic)"})
 

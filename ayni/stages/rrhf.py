@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import Field
 
 from ayni.formats.reading import read_prompts_of
+from ayni.introduction import read_introduction
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model_directory import Trunks, load_model, save_model
@@ -74,4 +75,5 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     ]
     config.fit(model, groups, RRHF(config.imitation), run)
     if run.leads:
-        save_model(run.directory / "model", model, tokenizer, card={"stage": "rrhf"})
+        extra = read_introduction(inputs["model"]).extra()
+        save_model(run.directory / "model", model, tokenizer, card={"stage": "rrhf"}, extra=extra)

@@ -9,14 +9,16 @@ from pydantic import Field
 
 from ayni.errors import BadInput
 from ayni.formats.reading import read_demonstrations
+from ayni.introduction import Introduction, questions_of, read_introduction
 from ayni.model_directory import load_model, save_model
 from ayni.run import Run
+from ayni.seeds import rng
 from ayni.stage import Face, Input
 from ayni.text.chat import render
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Fitting
 
-VERSION = 1
+VERSION = 2  # the model introduces itself
 FACE = Face(
     "fits",
     inputs=(
@@ -30,6 +32,10 @@ FACE = Face(
 class Config(Fitting):
     max_tokens: int | None = Field(None, ge=2, description="drop longer dialogues (counted); default: the context")
     limit: int | None = Field(None, ge=1, description="use only the first so many dialogues")
+    about: str = Field("", description="what `ayni chat` says that the model knows; default: what its parent says")
+    ask: tuple[str, ...] = Field(
+        (), strict=False, description="questions that `ayni chat` suggests; default: the parent's, or three of the data"
+    )
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
@@ -44,4 +50,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.say(f"{len(kept)} dialogues, {len(rendered) - len(kept)} dropped as longer than {longest} tokens")
     config.fit(model, kept, NextToken(), run)
     if run.leads:
-        save_model(run.directory / "model", model, tokenizer, card={"stage": "sft"})
+        parent = read_introduction(inputs["model"])
+        drawn = config.ask or parent.ask or questions_of(demonstrations, rng(run.seed, run.name, "questions"))
+        extra = Introduction(config.about or parent.about, drawn).extra()
+        save_model(run.directory / "model", model, tokenizer, card={"stage": "sft"}, extra=extra)
