@@ -16,6 +16,7 @@ from pydantic import Field
 from ayni.errors import BadInput
 from ayni.evaluate.results import Result, result, write_results
 from ayni.evaluate.reward_accuracy import accuracy_gains, reward_accuracy, threshold_report
+from ayni.evaluate.reward_baselines import baseline_results
 from ayni.formats.reading import read_comparisons
 from ayni.model.placement import Placement
 from ayni.model.role import Role
@@ -36,7 +37,7 @@ from ayni.train.batch import Pair
 from ayni.train.objectives import Ranking
 from ayni.train.trainer import Fitting, Optimiser
 
-VERSION = 2  # a safety model is anchored
+VERSION = 2  # a safety model is anchored, held out by the seed alone, and measured beside its baselines
 FACE = Face(
     "fits",
     inputs=(
@@ -91,7 +92,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     home = [c for c in comparisons if c.task == config.task]
     if not home:
         raise BadInput(f"no comparison of the task {config.task}", path=inputs["data"][0])
-    order = rng(run.seed, run.name, "split")
+    # by the seed alone: two stages that read the same comparisons hold the same ones out
+    order = rng(run.seed, "reward", "split")
     if not heldout:
         # by prompt: pairs of one prompt, of either task, never stand on both sides
         asked = sorted({c.prompt.dialog for c in home}, key=repr)
@@ -138,6 +140,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     rows = heldout_results(reward, judged, config.task)
     if before is not None:
         rows += gains(reward, before, judged, config.task, run.seed)
+    if judged:
+        lead = np.subtract(*scores_of(reward, judged))
+        rows += baseline_results(lead, train, judged, axis=config.task, model=run.name, seed=run.seed)
     write_results(run.directory / "results.json", rows)
 
 
