@@ -19,6 +19,7 @@ from ayni.files import atomic_directory, read_json, write_json, write_text
 from ayni.model import peft_files as peft
 from ayni.model.adapters import Adapted, adapted, without_adapter
 from ayni.model.hugging_face import config_of, our_weights, shape_of, their_name, their_tensors
+from ayni.model.score_scale import ScoreScale
 from ayni.model.shape import Shape
 from ayni.model.stored import Base
 from ayni.model.transformer import Transformer
@@ -57,13 +58,15 @@ def save_model(
 ) -> None:
     """Write the model, in `dtype` (its own: None), in place of an older directory, in one step.
 
-    `card` holds lines of the model card ("stage", "parents", "data", "licence", …); `extra` goes to `ayni.json`. Of a
+    `card` holds lines of the model card ("stage", "parents", "data", "licence", …); `extra` goes to `ayni.json`, and
+    what it says of a reward model's scores to the card too. Of a
     model with an adapter only the adapter is written, and where its base lies. Raises BadInput when the tokenizer has
     more ids than the embedding has rows, ValueError for an adapter of a trunk that lies in no directory.
     """
     check_vocabulary(tokenizer, model.shape, directory)
+    card = {**(card or {}), **ScoreScale.of(extra or {}, directory / EXTRA).card()}
     if isinstance(model, Adapted):
-        _save_adapter(directory, model, tokenizer, card or {}, dtype, extra or {})
+        _save_adapter(directory, model, tokenizer, card, dtype, extra or {})
         return
     dtype = dtype or model.tok_embeddings.weight.dtype
     bos, eos, pad = tokenizer.bos, tokenizer.eos, pad_id(tokenizer)
@@ -74,7 +77,7 @@ def save_model(
         if model.shape.head == "logits":
             write_json(place / "generation_config.json", _generation_config(bos, eos, pad))
         tokenizer.save(place)
-        write_text(place / "README.md", _card(model.shape, card or {}, _usage(model.shape)))
+        write_text(place / "README.md", _card(model.shape, card, _usage(model.shape)))
         if extra:
             write_json(place / EXTRA, dict(extra))
 

@@ -13,6 +13,7 @@ from tiny import WORDS, language_model, policy_model, prompts, reward_model, tok
 
 from ayni.config import parse_config
 from ayni.files import write_jsonl
+from ayni.model.score_scale import Anchor, ScoreScale
 from ayni.model_directory import save_model
 from ayni.records import RATINGS, Comparison, Demonstration, Message, to_dict
 from ayni.rollout import engine
@@ -21,6 +22,7 @@ from ayni.runs.faces import load_stage
 from ayni.text.chat import render_prompt
 from ayni.village.village import Village
 
+ANCHORED = ScoreScale(Anchor(1.0, safe=9, unsafe=4))
 OPTIMISER = {"lr": 5e-3, "warmup": 0.03}
 FIT = {"optimiser": OPTIMISER, "tokens_per_micro_batch": 120, "checkpoint_every": 2, "dtype": "fp32"}
 
@@ -68,7 +70,7 @@ def prepare(directory: Path) -> dict[str, Small]:
     words.save(directory / "tokenizer")
     save_model(directory / "policy", policy_model(0), words)
     save_model(directory / "helpful", reward_model(1), words)
-    save_model(directory / "safe", reward_model(2), words)
+    save_model(directory / "safe", reward_model(2), words, extra=ANCHORED.noted())
     save_model(directory / "base", language_model(4), words)
     draw = np.random.default_rng(0)
     write_jsonl(directory / "corpus.jsonl", ({"text": " ".join(draw.choice(WORDS, 30))} for _ in range(30)))

@@ -16,7 +16,7 @@ from ayni.cli.stages import language_model_of, reward_at
 from ayni.errors import AyniError, BadInput
 from ayni.introduction import read_introduction
 from ayni.records import Dialog, Message, Prompt
-from ayni.reward.combine import CombinedReward
+from ayni.reward.combine import CombinedReward, check_threshold
 from ayni.rollout.engine import Engine, rollout, stream
 from ayni.rollout.sampling import Sampling
 from ayni.seeds import seed_of
@@ -44,7 +44,10 @@ def chat(
     engine = language_engine(model)
     chooser = None
     if reward is not None:
-        safety = None if reward_safety is None else reward_at(reward_safety)
+        safety = None
+        if reward_safety is not None:
+            safety = reward_at(reward_safety)
+            check_threshold(safety, threshold, Path(reward_safety), "train it on comparisons with safety labels")
         chooser = CombinedReward(reward_at(reward), safety, engine.tokenizer, threshold)
     talk = Conversation(engine, Sampling(temperature, top_p, max_tokens), seed, system, best_of, chooser)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C stops an answer, not the talk

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -13,6 +13,9 @@ from ayni.formats.inspect import inspect_data, paint, sequences_of
 from ayni.formats.reading import scan
 from ayni.records import TokenSequence
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
+
+if TYPE_CHECKING:
+    from ayni.model.score_scale import Normalisation
 
 
 def inspect(
@@ -24,11 +27,14 @@ def inspect(
     the prefix that ends there. Tokens are counted by the model's tokenizer, or the critic's where no model is given.
     """
     data = located(data)
-    judge, tokenizer = None, None
+    judge, tokenizer, normalisation = None, None, None
     if critic is not None:
-        from ayni.model_directory import load_model
+        from ayni.model.score_scale import ScoreScale
+        from ayni.model_directory import load_model, read_extra
 
-        judge, tokenizer = load_model(output_of(critic, "model"), expect="score")
+        directory = output_of(critic, "model")
+        judge, tokenizer = load_model(directory, expect="score")
+        normalisation = ScoreScale.of(read_extra(directory), directory / "ayni.json", "critic").normalisation
     counting = tokenizer if model is None else load_tokenizer(tokenizer_path(model))
     found = inspect_data(data, counting, max_tokens)
     painter = tokenizer or counting
@@ -43,7 +49,7 @@ def inspect(
         limit = min(max_tokens or judge.shape.context, judge.shape.context)
         found["prefixes"] = []
         for record, sequence in _shown(data, painter, show, limit):
-            values = _prefix_values(judge, sequence.tokens)
+            values = _prefix_values(judge, sequence.tokens, normalisation)
             pieces = [painter.piece(token) for token in sequence.tokens]
             found["prefixes"].append({"record": record, "pieces": pieces, "values": values})
             if not as_json:
@@ -73,7 +79,7 @@ def _shown(data: Path, tokenizer: Tokenizer, show: int, limit: int | None) -> It
             yield index, TokenSequence(sequence.tokens[:limit], sequence.mask[:limit])
 
 
-def _prefix_values(critic: Any, tokens: list[int]) -> list[float]:
+def _prefix_values(critic: Any, tokens: list[int], normalisation: Normalisation | None) -> list[float]:
     """The critic's value of every prefix: (n,)."""
     import torch
 
@@ -82,7 +88,8 @@ def _prefix_values(critic: Any, tokens: list[int]) -> list[float]:
 
     with torch.no_grad():
         hidden = critic(torch.tensor(tokens, device=critic.device), Layout.of([len(tokens)], critic.device))
-        return column_values(critic, hidden, torch.arange(len(tokens), device=critic.device)).tolist()
+        values = column_values(critic, hidden, torch.arange(len(tokens), device=critic.device))
+        return (values if normalisation is None else normalisation(values)).tolist()
 
 
 def _paint_values(sequence: TokenSequence, values: list[float], tokenizer: Tokenizer, console: Console) -> None:

@@ -51,6 +51,7 @@ class RewardScorer:
 
     def __init__(self, reward: RewardModel) -> None:
         self.name, self.reward = reward.name or "reward", reward
+        self.normalised = reward.scale.normalisation  # so that two reward models' scores can be compared
 
     def scores(
         self, prompts: Sequence[Prompt], answers: Sequence[Sample], axis: Task, tokenizer: Tokenizer

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ayni.model.heads import column_values, sequence_scores, token_kl, token_logprobs
 from ayni.model.layout import Layout
 from ayni.model.rounding import hidden_states
+from ayni.model.score_scale import Normalisation
 from ayni.model.transformer import Transformer
 
 
@@ -37,6 +38,7 @@ class Role:
     """Results are at least fp32, whatever the model computes in."""
 
     model: Transformer
+    normalisation: Normalisation | None = None  # of a critic whose values are its head's output, normalised
 
     def logprobs(self, batch: Columns, temperature: float = 1.0) -> Tensor:
         """log π(target | what stands before it) at the masked columns: (M,)."""
@@ -55,7 +57,8 @@ class Role:
         """V before each masked target is sampled: (M,). Needs a scalar head."""
         # at the column before the token: V(s_t) may not have seen a_t
         hidden = self._hidden(batch)
-        return column_values(self.model, hidden, batch.mask.nonzero().squeeze(-1))
+        values = column_values(self.model, hidden, batch.mask.nonzero().squeeze(-1))
+        return values if self.normalisation is None else self.normalisation(values)
 
     def scores(self, batch: Columns) -> Tensor:
         """The raw reward of every sequence, read at its last token: (N,). Needs a scalar head."""
@@ -75,7 +78,7 @@ class Role:
     def replica(self) -> Role:
         """The same weights, not copies, with gradients of its own."""
         own = {id(p): nn.Parameter(p.detach(), p.requires_grad) for p in self.model.parameters()}
-        return Role(copy.deepcopy(self.model, own))
+        return Role(copy.deepcopy(self.model, own), self.normalisation)
 
     def trainable(self) -> dict[str, nn.Parameter]:
         """By name: what an optimiser moves and a checkpoint keeps."""

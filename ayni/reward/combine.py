@@ -9,16 +9,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from ayni.errors import BadInput
 from ayni.maths.rewards import combine_rewards
 from ayni.model.placement import Placement
 from ayni.model_directory import Trunks
 from ayni.parallel import Ranks
 from ayni.records import Prompt, Sample
-from ayni.reward.model import Reward, load_reward
+from ayni.reward.model import Reward, RewardModel, load_reward
 from ayni.text.tokenizer import Tokenizer
 
 # chosen by the paper for a precision of 0.89 and a recall of 0.55 on its safety test set (§3.2.3)
 THRESHOLD = 0.15  # σ(safety) below which safety decides
+UNANCHORED = "train it on comparisons with safety labels, or set threshold to 0: safety then decides on tagged prompts"
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,28 @@ class CombinedReward:
             [p.task == "safety" for p, group in zip(prompts, groups, strict=True) for _ in group], dtype=torch.bool
         )
         # R_c = safety where the prompt is tagged or σ(safety) < threshold, else helpfulness (§3.2.3)
-        return Scores(helpfulness, safety, combine_rewards(helpfulness, safety, tagged, self.threshold))
+        parts = _centred(self.helpfulness, helpfulness), _centred(self.safety, safety)
+        return Scores(helpfulness, safety, combine_rewards(*parts, tagged, self.threshold))
 
     def _scores(self, reward: Reward, prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]]) -> Tensor:
         # groups stay whole: their prompt is tokenised once
         mine = self.ranks.share(groups)
         scores = reward.score_samples(self.ranks.share(prompts), mine, self.tokenizer)
         return self.ranks.gather_rows(scores, [len(group) for group in mine])
+
+
+def _centred(reward: Reward, scores: Tensor) -> Tensor:
+    """Less their mean on the start policy's answers, where no labels fix the shift of the model's scores (§3.2.2)."""
+    if not isinstance(reward, RewardModel) or reward.scale.anchored or reward.scale.normalisation is None:
+        return scores
+    return scores - reward.scale.normalisation.mean
+
+
+def check_threshold(safety: Reward | None, threshold: float, path: Path, fix: str) -> None:
+    """BadInput where σ(safety) < threshold would divide at an arbitrary place: at scores of no known anchor."""
+    if threshold > 0 and isinstance(safety, RewardModel) and not safety.scale.anchored:
+        what = f"the safety model's scores are not anchored to safety labels, so σ < {threshold:g} means nothing"
+        raise BadInput(what, path=path, field="threshold", fix=fix)
 
 
 def load_combined(
@@ -69,6 +86,11 @@ def load_combined(
     threshold: float = THRESHOLD,
     trunks: Trunks | None = None,
 ) -> CombinedReward:
-    """With the safety reward model in the directory `safety`, where there is one."""
+    """With the safety reward model in the directory `safety`, where there is one.
+
+    Raises BadInput for a threshold on a model without an anchor.
+    """
     safe = None if safety is None else load_reward(safety, placement, trunks)
+    if safety is not None:
+        check_threshold(safe, threshold, safety, UNANCHORED)
     return CombinedReward(helpfulness, safe, tokenizer, threshold, placement.ranks)

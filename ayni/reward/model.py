@@ -14,7 +14,8 @@ from ayni.cores import side_by_side
 from ayni.errors import BadInput
 from ayni.model.placement import Placement
 from ayni.model.role import Role
-from ayni.model_directory import Trunks, load_model, name_of
+from ayni.model.score_scale import ScoreScale
+from ayni.model_directory import EXTRA, Trunks, load_model, name_of, read_extra
 from ayni.records import Dialog, Message, Prompt, Sample, TokenSequence
 from ayni.text.chat import render
 from ayni.text.tokenizer import Tokenizer
@@ -39,6 +40,7 @@ class RewardModel:
     role: Role
     tokenizer: Tokenizer
     name: str = ""
+    scale: ScoreScale = ScoreScale()
 
     @torch.no_grad()
     def score_tokens(self, rows: Sequence[list[int]]) -> Tensor:
@@ -84,4 +86,5 @@ def load_reward(path: Path, placement: Placement = Placement(), trunks: Trunks |
     Raises BadInput if it holds a language model: a head is never made up.
     """
     model, tokenizer = load_model(path, expect="score", trunks=trunks)
-    return RewardModel(Role(placement.place(model.requires_grad_(False))), tokenizer, name_of(path))
+    scale = ScoreScale.of(read_extra(path), Path(path) / EXTRA)
+    return RewardModel(Role(placement.place(model.requires_grad_(False))), tokenizer, name_of(path), scale)

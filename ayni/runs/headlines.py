@@ -31,6 +31,7 @@ HEADLINES = (
     Headline("kl", "KL", unit="nats per answer", label="{model} to {against}", colour="ochre"),
     Headline("accuracy", "reward accuracy", share=True),
     Headline("accuracy_gain", "accuracy gained", share=True),
+    Headline("accuracy_over_baseline", "accuracy over a baseline", share=True),
     Headline("bits_per_byte", "bits per byte", unit="held-out text", label="{model}", colour="muted", any_model=True),
     Headline("proxy_change", "change of reward"),
     Headline("gold_change", "change of gold"),

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from ayni.errors import BadInput
+from ayni.formats.guidelines import GUIDELINE, Guideline, taught
 from ayni.formats.reading import read_comparisons
 from ayni.introduction import read_introduction
 from ayni.model.placement import Placement
@@ -21,7 +22,7 @@ from ayni.train.objectives import DPO
 from ayni.train.reference import with_reference
 from ayni.train.trainer import Fitting, Optimiser
 
-VERSION = 1
+VERSION = 2  # no pair is learned from in both directions
 FACE = Face(
     "fits",
     inputs=(
@@ -40,12 +41,14 @@ class Config(Fitting):
     beta: float = Field(0.1, gt=0)
     smoothing: float = Field(0.0, ge=0, lt=0.5, description="ε of the conservative form")
     ipo: bool = Field(False, description="the squared loss of Azar et al. instead")
+    task: Guideline = Field("own", description=GUIDELINE)
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     start, tokenizer = load_model(inputs["model"], expect="logits")
     model = config.to_train(start, run)
-    comparisons = [c for path in inputs["data"] for c in read_comparisons(Path(path))]
+    read = [c for path in inputs["data"] for c in read_comparisons(Path(path))]
+    comparisons = taught(read, config.task, run.say)
     pairs = [
         Pair(answer_tokens(c.prompt.dialog, c.chosen, tokenizer), answer_tokens(c.prompt.dialog, c.rejected, tokenizer))
         for c in comparisons

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import Field
 
 from ayni.config import Config as Base
@@ -37,7 +38,7 @@ from ayni.stage import Face, Input
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.reference import logprob_sums
 
-VERSION = 3  # the gold judge no longer takes the straw shed for straw
+VERSION = 4  # the scores of the two models that choose the best of several are centred before they are combined
 FACE = Face(
     "evaluates",
     inputs=(
@@ -58,7 +59,7 @@ class Config(Base):
     """Without a `judge` input or `judge_url` the village's gold scores judge."""
 
     best_of: int = Field(1, ge=1, description="answers of `model` of which `reward` chooses one")
-    threshold: float = Field(THRESHOLD, ge=0, le=1, description="of best_of: below this safety, safety decides")
+    threshold: float = Field(THRESHOLD, ge=0, le=1, description="of best_of; 0: safety decides on tagged prompts alone")
     judge_url: str | None = Field(None, description="an OpenAI-compatible endpoint that judges, up to /v1")
     judge_model: str | None = Field(None, description="its model; default: the one it serves")
     temperature: float = Field(1.0, ge=0)
@@ -184,6 +185,9 @@ def judged(
                 for i, score in zip(at, found, strict=True):
                     scores[role][i] = score
                 rows.append(result("score", mean(found), judge=scorer.name, **where))
+                if isinstance(scorer, RewardScorer) and scorer.normalised is not None:
+                    normalised = scorer.normalised(torch.tensor(found)).tolist()
+                    rows.append(result("score_normalised", mean(normalised), judge=scorer.name, **where))
             lengths = [len(answers[role][i].tokens) for i in at]
             rows.append(result("answer_tokens", mean(lengths), **where))
             ended = sum(answers[role][i].finished == "stop" for i in at)

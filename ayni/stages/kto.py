@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from ayni.errors import BadInput
+from ayni.formats.guidelines import GUIDELINE, Guideline, taught, under
 from ayni.formats.pairing import liked
 from ayni.formats.reading import scan
 from ayni.introduction import read_introduction
@@ -24,7 +25,7 @@ from ayni.text.chat import answer_tokens
 from ayni.train.kto import KTO, Thumb, with_references
 from ayni.train.trainer import Fitting, Optimiser
 
-VERSION = 2
+VERSION = 3  # no answer is liked by one guideline and disliked by the other
 FACE = Face(
     "fits",
     inputs=(
@@ -44,12 +45,13 @@ class Config(Fitting):
     desirable_weight: float = Field(1.0, ge=0, description="λ_D, of answers that are liked")
     undesirable_weight: float = Field(1.0, ge=0, description="λ_U, of the others")
     liked_from: float | None = Field(None, description="least score of a liked answer, where answers have scores")
+    task: Guideline = Field("own", description=GUIDELINE)
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     start, tokenizer = load_model(inputs["model"], expect="logits")
     model = config.to_train(start, run)
-    judged = [each for path in inputs["data"] for each in read_thumbs(Path(path), config.liked_from)]
+    judged = read_thumbs([Path(path) for path in inputs["data"]], config, run.say)
     if len({up for _, _, up in judged}) < 2:
         raise BadInput("every answer is judged alike", path=inputs["data"][0], fix="give liked and disliked answers")
     others = mismatched([dialog for dialog, _, _ in judged], rng(run.seed, run.name, "mismatched"))
@@ -85,17 +87,27 @@ def mismatched(dialogs: Sequence[Dialog], draw: np.random.Generator) -> list[int
     return found
 
 
-def read_thumbs(path: Path, liked_from: float | None) -> Iterator[tuple[Dialog, str, bool]]:
-    """(dialogue, answer, whether it is liked): of judgements, or of comparisons, whose chosen answers are liked."""
-    for record in scan(path).records:
-        if isinstance(record, Comparison):
-            yield record.prompt.dialog, record.chosen, True
-            yield record.prompt.dialog, record.rejected, False
-        elif not isinstance(record, Judgement):
-            raise BadInput("holds neither judgements nor comparisons", path=path)
-        elif record.label is not None:
-            yield record.prompt.dialog, record.response, bool(liked(record.label))
-        elif liked_from is None or record.score is None:
-            raise BadInput("the answers have scores", path=path, field="liked_from", fix="say from which score on")
-        else:
-            yield record.prompt.dialog, record.response, record.score >= liked_from
+def read_thumbs(paths: Sequence[Path], config: Config, say: Callable[[str], None]) -> list[tuple[Dialog, str, bool]]:
+    """(dialogue, answer, whether it is liked): of comparisons, whose chosen answers are liked, and of judgements."""
+    comparisons: list[Comparison] = []
+    judged: list[tuple[Dialog, str, bool]] = []
+    for path in paths:
+        for record in scan(path).records:
+            if isinstance(record, Comparison):
+                comparisons.append(record)
+            elif not isinstance(record, Judgement):
+                raise BadInput("holds neither judgements nor comparisons", path=path)
+            elif not under(config.task, record.prompt.task, record.prompt.task):
+                continue
+            elif record.label is not None:
+                judged.append((record.prompt.dialog, record.response, bool(liked(record.label))))
+            elif config.liked_from is None or record.score is None:
+                raise BadInput("the answers have scores", path=path, field="liked_from", fix="say from which score on")
+            else:
+                judged.append((record.prompt.dialog, record.response, record.score >= config.liked_from))
+    paired = [
+        (c.prompt.dialog, text, up)
+        for c in taught(comparisons, config.task, say)
+        for text, up in ((c.chosen, True), (c.rejected, False))
+    ]
+    return paired + judged

@@ -15,11 +15,12 @@ from ayni.formats.reading import read_prompts_of
 from ayni.introduction import read_introduction
 from ayni.model.placement import Placement
 from ayni.model.role import Role
+from ayni.model.score_scale import ScoreScale
 from ayni.model.trainable import to_train
 from ayni.model_directory import Trunks, load_model, save_model
 from ayni.online.algorithm import Algorithm
 from ayni.online.loop import Loop
-from ayni.reward.combine import load_combined
+from ayni.reward.combine import THRESHOLD, load_combined
 from ayni.reward.model import RewardModel, load_reward
 from ayni.rollout.engine import with_room
 from ayni.rollout.local import LocalEngine
@@ -28,7 +29,7 @@ from ayni.seeds import seed_of
 from ayni.stage import Face, Input
 from ayni.text.tokenizer import Tokenizer
 
-VERSION = 1
+VERSION = 2  # the critic starts normalised, and the two models' scores are centred before they are combined
 FACE = Face(
     "online",
     inputs=(
@@ -50,7 +51,9 @@ FACE = Face(
 class Config(Algorithm):
     """Paper: β 0.01 (7B, 13B) or 0.005, batch 512, mini-batch 64, one step each, clip 0.2, constant LR 1e-6."""
 
-    threshold: float = Field(0.15, ge=0, le=1, description="below this safety, safety decides")
+    threshold: float = Field(
+        THRESHOLD, ge=0, le=1, description="below this safety, safety decides; 0: on prompts tagged safety alone"
+    )
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
@@ -72,6 +75,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     estimator, critic = config.estimated(), None
     if estimator.critic:
         critic = config.critic(critic_of(helpful, tokenizer, config, inputs, run), placement, len(prompts))
+        if helpful.scale.normalisation is None:
+            run.say("the critic starts at raw scores: its reward model has no normalisation")
     loop = Loop(
         config,
         run,
@@ -93,15 +98,20 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         extra = read_introduction(inputs["model"]).extra()
         save_model(run.directory / "model", model, tokenizer, card={"stage": "ppo"}, extra=extra)
         if critic is not None:
-            save_model(run.directory / "critic", critic.role.model, tokenizer, card={"stage": "ppo (critic)"})
+            card, noted = {"stage": "ppo (critic)"}, ScoreScale(None, critic.role.normalisation).noted("critic")
+            save_model(run.directory / "critic", critic.role.model, tokenizer, card=card, extra=noted)
 
 
 def critic_of(reward: RewardModel, tokenizer: Tokenizer, config: Config, inputs: dict[str, Any], run: Run) -> Role:
-    """The critic starts as the reward model, and reads the policy's tokens: BadInput if the reward model cannot."""
+    """The critic starts as the reward model, normalised, and reads the policy's tokens: BadInput if that cannot.
+
+    Whitened rewards have mean 0 and deviation 1, and so have its first values of the start policy's answers.
+    """
     if reward.tokenizer.fingerprint != tokenizer.fingerprint:
         raise BadInput(
             "the critic starts from this reward model and reads the policy's tokens, but their tokenizers differ",
             path=inputs["reward_helpfulness"],
             fix="train the reward model from a checkpoint of the policy's family",
         )
-    return Role(to_train(reward.role.model, config.lora, seed_of(run.seed, run.name, "critic"), keep=True))
+    model = to_train(reward.role.model, config.lora, seed_of(run.seed, run.name, "critic"), keep=True)
+    return Role(model, reward.scale.normalisation)

@@ -48,7 +48,9 @@ class Config(Fitting):
     context: int = Field(4096, ge=2, description="longest sequence the model is meant for")
     tied: bool = Field(False, description="one matrix for embedding and output")
     row_tokens: int = Field(4096, ge=2, description="documents are laid end to end and cut into rows of this length")
-    tokens: int | None = Field(None, ge=1, description="tokens to train on; default: `epochs` over the mix")
+    tokens: int | None = Field(
+        None, ge=0, description="tokens to train on; default: `epochs` over the mix; 0: the random start itself"
+    )
     weights: tuple[float, ...] | None = Field(None, strict=False, description="one per source; 2 = seen twice an epoch")
     epochs: float = Field(1, gt=0)
     near_duplicates: bool = Field(True, description="drop near duplicates too, not only exact ones")
@@ -74,13 +76,15 @@ class Config(Fitting):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     tokenizer = load_tokenizer(inputs["tokenizer"])
     shape = config.shape(tokenizer.vocab_size)
-    rows = packed_rows(config, inputs, tokenizer, run)
-    if config.tokens is not None:
-        epochs = config.tokens / (len(rows) * config.row_tokens)
-        config = config.model_copy(update={"epochs": epochs})
-    run.say(f"{shape.parameters:,} parameters, {len(rows) * config.row_tokens:,} tokens, {config.epochs:.2f} epochs")
     model = initialise(Transformer(shape), seed_of(run.seed, run.name, "weights"))
-    config.fit(model, rows, NextToken(), run)
+    if config.tokens != 0:
+        rows = packed_rows(config, inputs, tokenizer, run)
+        if config.tokens is not None:
+            epochs = config.tokens / (len(rows) * config.row_tokens)
+            config = config.model_copy(update={"epochs": epochs})
+        tokens = len(rows) * config.row_tokens
+        run.say(f"{shape.parameters:,} parameters, {tokens:,} tokens, {config.epochs:.2f} epochs")
+        config.fit(model, rows, NextToken(), run)
     if run.leads:
         save_model(run.directory / "model", model, tokenizer, card={"stage": "pretrain"})
 

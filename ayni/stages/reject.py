@@ -20,7 +20,7 @@ from ayni.formats.reading import read_prompts_of
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.records import Demonstration, Message, Prompt, Sample, to_dict
-from ayni.reward.combine import CombinedReward, load_combined
+from ayni.reward.combine import THRESHOLD, CombinedReward, load_combined
 from ayni.reward.function import FunctionReward, load_choice, outside_sources
 from ayni.rollout.engine import chunk_prompts, rollout, with_room
 from ayni.rollout.local import load_engine
@@ -30,7 +30,7 @@ from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 
-VERSION = 2  # samples hold their prompts' tokens
+VERSION = 3  # the two models' scores are centred before they are combined
 FACE = Face(
     "records",
     inputs=(
@@ -52,7 +52,9 @@ class Config(Base):
     max_tokens: int = Field(256, ge=1)
     limit: int | None = Field(None, ge=1, description="draw for this many prompts, chosen at random by the seed")
     keep: Literal["best", "random"] = Field("best", description="random is the control: the same pipeline, no reward")
-    threshold: float = Field(0.15, ge=0, le=1, description="below this safety, safety decides (paper §3.2.3)")
+    threshold: float = Field(
+        THRESHOLD, ge=0, le=1, description="below this safety, safety decides; 0: on prompts tagged safety alone"
+    )
     finished_only: bool = Field(True, description="an answer cut off at max_tokens is never kept")
     reward_function: str | None = Field(
         None, description="of a Python file given as reward; or python:MODULE:FUNCTION, or an http address"

@@ -1,7 +1,12 @@
-"""A reward model from comparisons: ranking loss with margins, safety auxiliary loss (paper §3.2.2)."""
+"""A reward model from comparisons: ranking loss with margins, safety auxiliary loss (paper §3.2.2).
+
+Its directory says what is known of the scale of its scores: the safety labels they are anchored to, and their mean and
+deviation on answers of the model it started from (RECIPE §7).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,13 +16,18 @@ from pydantic import Field
 from ayni.errors import BadInput
 from ayni.evaluate.results import Result, result, write_results
 from ayni.evaluate.reward_accuracy import accuracy_gains, reward_accuracy, threshold_report
+from ayni.evaluate.reward_baselines import baseline_results
 from ayni.formats.reading import read_comparisons
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model.score_head import with_score_head
+from ayni.model.score_scale import Anchor, Normalisation, ScoreScale
 from ayni.model_directory import load_model, save_model
-from ayni.records import Comparison, margin_of, safe_answers
+from ayni.records import Comparison, Prompt, Sample, Task, margin_of, safe_answers
 from ayni.reward.model import RewardModel, load_reward
+from ayni.rollout.engine import rollout, with_room
+from ayni.rollout.local import LocalEngine
+from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
@@ -27,7 +37,7 @@ from ayni.train.batch import Pair
 from ayni.train.objectives import Ranking
 from ayni.train.trainer import Fitting, Optimiser
 
-VERSION = 1
+VERSION = 2  # a safety model is anchored, held out by the seed alone, and measured beside its baselines
 FACE = Face(
     "fits",
     inputs=(
@@ -40,6 +50,11 @@ FACE = Face(
 )
 
 
+# Paper §3.2.2: 10% of the safety model's pairs are about helpfulness. Its helpfulness model takes as many of others as
+# of its own; here that is asked for.
+OTHER_SHARE: dict[Task, float] = {"helpfulness": 0.0, "safety": 0.1}
+
+
 class Config(Fitting):
     """Paper: 1 epoch (more overfits), 512 pairs, LR 1e-5 (5e-6 for 70B)."""
 
@@ -50,10 +65,23 @@ class Config(Fitting):
     data_task: Literal["helpfulness", "safety"] | None = Field(
         None, description="set on every comparison read; hh-rlhf files, for one, do not say their task"
     )
-    other_share: float = Field(0.0, ge=0, lt=1, description="share of pairs taken from the other task (paper: 10%)")
+    other_share: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="share of pairs taken from the other task; default: 0.1 of safety's (paper), else 0",
+    )
     margin: Literal["none", "small", "large"] = Field("small", description="margin table by rating")
-    safety_weight: float = Field(0.0, ge=0, description="λ of the safety auxiliary loss")
+    safety_weight: float | None = Field(
+        None,
+        ge=0,
+        description="λ of the safety auxiliary loss; default: 1 for safety, given labels of both kinds, else 0",
+    )
     heldout_share: float = Field(0.1, ge=0, lt=1, description="held out of `data` if no held-out input is given")
+    start_answers: int = Field(
+        256, ge=0, description="answers of the start model whose scores' mean and deviation are kept; 0: none"
+    )
+    max_tokens: int = Field(256, ge=1, description="the longest of these answers")
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
@@ -64,7 +92,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     home = [c for c in comparisons if c.task == config.task]
     if not home:
         raise BadInput(f"no comparison of the task {config.task}", path=inputs["data"][0])
-    order = rng(run.seed, run.name, "split")
+    # by the seed alone: two stages that read the same comparisons hold the same ones out
+    order = rng(run.seed, "reward", "split")
     if not heldout:
         # by prompt: pairs of one prompt, of either task, never stand on both sides
         asked = sorted({c.prompt.dialog for c in home}, key=repr)
@@ -79,27 +108,80 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         run.say(f"{len(leaks)} prompts are held out, so their comparisons are not trained on")
         if not home:
             raise BadInput("every prompt to train on is held out", field="heldout", fix="hold others out, or none")
-    other = [c for c in comparisons if c.task != config.task]
-    wanted = min(len(other), round(len(home) * config.other_share / (1 - config.other_share)))
+    # a prompt that is judged at home too would be judged by two guidelines that contradict each other
+    own = {c.prompt.dialog for c in home}
+    other = [c for c in comparisons if c.task != config.task and c.prompt.dialog not in own]
+    share = OTHER_SHARE[config.task] if config.other_share is None else config.other_share
+    wanted = min(len(other), round(len(home) * share / (1 - share)))
     train = home + [other[i] for i in order.permutation(len(other))[:wanted]]
     pairs = [pair_of(c, tokenizer, config) for c in train]
+    train = [c for c, p in zip(train, pairs, strict=True) if fits(p, model.shape.context)]
     kept = [p for p in pairs if fits(p, model.shape.context)]
     if not kept:
         raise BadInput(f"no pair fits the context of {model.shape.context} tokens", path=inputs["data"][0])
     at_home = [c for c in heldout if c.task == config.task]
     judged = [c for c in at_home if fits(pair_of(c, tokenizer, config), model.shape.context)]
     dropped = f"{len(pairs) - len(kept)} and {len(at_home) - len(judged)} dropped as too long"
-    run.say(f"{len(kept)} pairs, {len(judged)} held out ({dropped})")
-    before = load_reward(inputs["against"], Placement.of(run, config.dtype)) if inputs.get("against") else None
-    config.fit(model, kept, Ranking(config.safety_weight), run)
+    anchor = anchor_of(kept, config)
+    run.say(f"{len(kept)} pairs, {wanted} of the other task; {len(judged)} held out ({dropped})")
+    run.say(f"safety anchor: {anchor}")
+    placement = Placement.of(run, config.dtype)
+    before = load_reward(inputs["against"], placement) if inputs.get("against") else None
+    config.fit(model, kept, Ranking(anchor.safety_weight), run)
+    speaker = LocalEngine(Role(placement.place(language_model)), tokenizer, run.name, placement.ranks)
+    at_home_prompts = list({c.prompt.dialog: c.prompt for c in [*train, *judged] if c.task == config.task}.values())
+    drawn = start_answers(speaker, at_home_prompts, config, run)
     if not run.leads:
         return
-    save_model(run.directory / "model", model, tokenizer, card={"stage": f"reward ({config.task})"})
     reward = RewardModel(Role(model), tokenizer, run.name)
+    scale = ScoreScale(anchor, normalisation_of(reward, drawn, run))
+    card = {"stage": f"reward ({config.task})"}
+    save_model(run.directory / "model", model, tokenizer, card=card, extra=scale.noted())
     rows = heldout_results(reward, judged, config.task)
     if before is not None:
         rows += gains(reward, before, judged, config.task, run.seed)
+    if judged:
+        lead = np.subtract(*scores_of(reward, judged))
+        rows += baseline_results(lead, train, judged, axis=config.task, model=run.name, seed=run.seed)
     write_results(run.directory / "results.json", rows)
+
+
+def anchor_of(pairs: Sequence[Pair], config: Config) -> Anchor:
+    """What the scores are fitted to beside the ranking: the labels of these pairs, at the weight set or the default."""
+    labels = [safe for pair in pairs for safe in pair.safe]
+    safe, unsafe = labels.count(True), labels.count(False)
+    weight = config.safety_weight
+    if weight is None:
+        # labels of one kind would push every score one way
+        weight = 1.0 if config.task == "safety" and safe and unsafe else 0.0
+    return Anchor(weight, safe, unsafe)
+
+
+def start_answers(
+    engine: LocalEngine, prompts: list[Prompt], config: Config, run: Run
+) -> list[tuple[Prompt, list[Sample]]]:
+    """Answers that the model it started from draws, to prompts chosen by the seed, as far as they ended."""
+    if not config.start_answers:
+        return []
+    prompts = with_room(prompts, [engine], run.say)
+    order = rng(run.seed, run.name, "start").permutation(len(prompts))[: config.start_answers]
+    asked, sampling = [prompts[i] for i in order], Sampling(1.0, 1.0, config.max_tokens)
+    groups = rollout(engine, asked, n=1, sampling=sampling, seed=seed_of(run.seed, run.name, "start"))
+    # a score is read at EOS: of a cut-off answer it would be another thing's
+    return [(p, group) for p, group in zip(asked, groups, strict=True) if group[0].finished == "stop"]
+
+
+def normalisation_of(
+    reward: RewardModel, drawn: Sequence[tuple[Prompt, list[Sample]]], run: Run
+) -> Normalisation | None:
+    """Of the scores of these answers; says so where there is none."""
+    if drawn:
+        scores = reward.score_samples([p for p, _ in drawn], [group for _, group in drawn], reward.tokenizer)
+        if (found := Normalisation.of(scores)) is not None:
+            run.say(f"raw scores: {found}")
+            return found
+    run.say("no mean and deviation of its scores: the start model has finished no answers, or was asked for none")
+    return None
 
 
 def pair_of(c: Comparison, tokenizer: Tokenizer, config: Config) -> Pair:

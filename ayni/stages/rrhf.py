@@ -11,7 +11,7 @@ from ayni.introduction import read_introduction
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model_directory import Trunks, load_model, save_model
-from ayni.reward.combine import load_combined
+from ayni.reward.combine import THRESHOLD, load_combined
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import chunk_prompts, rollout, sampled_sequence, with_room
 from ayni.rollout.local import LocalEngine
@@ -24,7 +24,7 @@ from ayni.train.batch import Group
 from ayni.train.objectives import RRHF
 from ayni.train.trainer import Fitting
 
-VERSION = 2  # samples hold their prompts' tokens
+VERSION = 3  # the two models' scores are centred before they are combined
 FACE = Face(
     "fits",
     inputs=(
@@ -46,7 +46,9 @@ class Config(Fitting):
     max_tokens: int = Field(256, ge=1)
     imitation: float = Field(1.0, ge=0, description="weight of the cross-entropy of the best answer")
     limit: int | None = Field(None, ge=1, description="prompts to use, chosen by the seed")
-    threshold: float = Field(0.15, ge=0, le=1)
+    threshold: float = Field(
+        THRESHOLD, ge=0, le=1, description="below this safety, safety decides; 0: on prompts tagged safety alone"
+    )
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:

@@ -21,7 +21,7 @@ from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.model_directory import name_of
 from ayni.records import to_dict
-from ayni.reward.combine import load_combined
+from ayni.reward.combine import THRESHOLD, load_combined
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import rollout
 from ayni.rollout.local import load_engine
@@ -30,7 +30,7 @@ from ayni.run import Run
 from ayni.seeds import seed_of
 from ayni.stage import Face, Input
 
-VERSION = 1
+VERSION = 2  # the two models' scores are centred before they are combined
 FACE = Face(
     "evaluates",
     inputs=(
@@ -47,13 +47,14 @@ FACE = Face(
 class Config(Base):
     limit: int = Field(300, ge=1, description="prompts to answer at every snapshot")
     max_tokens: int = Field(256, ge=1)
+    threshold: float = Field(THRESHOLD, ge=0, le=1, description="as PPO had it: below this safety, safety decides")
     dtype: Dtype = "auto"
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.begin_anew()
     placement = Placement.of(run, config.dtype)
-    helpful = load_reward(inputs["reward_helpfulness"], placement)
+    helpful, safety = load_reward(inputs["reward_helpfulness"], placement), inputs.get("reward_safety")
     prompts = read_prompts_of(inputs["prompts"])[: config.limit]
     gold = GoldScorer(prompts)
     rows: list[Result] = []
@@ -67,7 +68,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         curves: list[tuple[list[float], list[float]]] = []
         for step, directory in places:
             engine = load_engine(directory, placement, variant)
-            reward = load_combined(helpful, inputs.get("reward_safety"), placement, engine.tokenizer)
+            reward = load_combined(helpful, safety, placement, engine.tokenizer, config.threshold)
             sampling, seed = Sampling(1.0, 1.0, config.max_tokens), seed_of(run.seed, "study")
             drawn = rollout(engine, prompts, n=1, sampling=sampling, seed=seed)
             proxy = reward(prompts, drawn).combined.tolist()
