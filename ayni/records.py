@@ -53,7 +53,10 @@ Dialog = tuple[Message, ...]
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """A dialogue whose last message is the user's; `task` says which guidelines an answer is judged by."""
+    """A dialogue whose last message is the user's; `task` says which guidelines an answer is judged by.
+
+    Prompts of one `cluster` stand or fall together (one topic, one subject); empty: the prompt is one by itself.
+    """
 
     __pydantic_config__ = _CLOSED
     id: Text
@@ -61,6 +64,7 @@ class Prompt:
     task: Task = "helpfulness"
     category: Text = ""
     source: Text = ""
+    cluster: Text = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -152,6 +152,7 @@ class TestDialogues:
             ),
             "safety",
             source="annotator",
+            cluster=started.id,
         )
         assert dialogue.ended_at == TIME
         assert [comparison.chosen for comparison in comparisons(store.current())] == [

@@ -50,7 +50,7 @@ class TestBatches:
         dialog = (Message("system", "Be brief."), Message("user", "Hi\r\n\u202e"), Message("assistant", ""))
         full = Item(
             "week-1:1",
-            Prompt("p", (*dialog, Message("user", "<b>&'\"")), "safety", "greeting", "people"),
+            Prompt("p", (*dialog, Message("user", "<b>&'\"")), "safety", "greeting", "people", "hello"),
             "A" * 1_000_000,
             "",
             "safety",

@@ -135,19 +135,19 @@ def test_comparisons(tmp_path: Path, name: str, row: dict[str, Any]) -> None:
 def test_our_fields_travel_with_a_pair(tmp_path: Path) -> None:
     row = {
         **{"prompt": "hi", "chosen": "ho", "rejected": "no", "rating": "better", "margin": 2, "safety": "both_safe"},
-        **{"task": "safety", "category": "c", "annotator": "a", "batch": "b", "model_chosen": "m"},
+        **{"task": "safety", "category": "c", "cluster": "k", "annotator": "a", "batch": "b", "model_chosen": "m"},
     }
     write_jsonl(tmp_path / "data.jsonl", [row])
     (record,) = read_comparisons(tmp_path / "data.jsonl")
     assert record == Comparison(
-        Prompt("data-0", HI_HO[:1], "safety", "c", "data"),
+        Prompt("data-0", HI_HO[:1], "safety", "c", "data", "k"),
         *("ho", "no", "safety", "better", 2.0, "both_safe", "a", "b", "m"),
         source="data",
     )
 
 
 def test_our_records_come_back_as_written(tmp_path: Path) -> None:
-    prompt = Prompt("p-1", HI_HO[:1], "safety", "c", "s")
+    prompt = Prompt("p-1", HI_HO[:1], "safety", "c", "s", "k")
     records = {
         "demonstrations": Demonstration((Message("system", "s"), *HI_HO), "last", "x"),
         "comparisons": Comparison(prompt, "ho", "no", "safety", "slightly_better", 0.5, "both_unsafe", "a", "b"),
@@ -157,6 +157,16 @@ def test_our_records_come_back_as_written(tmp_path: Path) -> None:
         write_jsonl(tmp_path / f"{kind}.jsonl", [to_dict(record)])
         scanned = scan(tmp_path / f"{kind}.jsonl")
         assert (scanned.kind, scanned.records) == (kind, [record])
+
+
+def test_what_stands_or_falls_together_is_one_cluster(tmp_path: Path) -> None:
+    several = {"instruction": "hi", "instances": [{"input": name, "output": "ho"} for name in "ab"]}
+    reply = {"text": "ho", "role": "assistant", "replies": [{"text": "and?", "role": "prompter", "replies": []}]}
+    tree = {"message_tree_id": "t", "prompt": {"text": "hi", "role": "prompter", "replies": [reply]}}
+    numbered = {"prompt": "hi", "cluster": 3}
+    for row, clusters in ((several, ["data-0"] * 2), (tree, ["data-0"] * 2), (numbered, ["3"])):
+        write_jsonl(tmp_path / "data.jsonl", [row])
+        assert [prompt.cluster for prompt in read_prompts(tmp_path / "data.jsonl")] == clusters
 
 
 @pytest.mark.parametrize(

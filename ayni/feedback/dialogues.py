@@ -64,7 +64,7 @@ def next_prompt(connection: Connection, dialogue_id: str, message: str) -> Promp
             raise BadInput(f"turn {last} is not judged", field="dialogue", fix="choose one of its answers first")
         history = (*before.prompt.dialog, Message("assistant", answer))
     dialog = (*history, Message("user", message))
-    return Prompt(_turn_id(dialogue_id, last + 1), dialog, about.task, source=SOURCE)
+    return Prompt(_turn_id(dialogue_id, last + 1), dialog, about.task, source=SOURCE, cluster=dialogue_id)
 
 
 def add_turn(

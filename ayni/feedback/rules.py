@@ -69,7 +69,8 @@ def check_item(item: Item) -> None:
         raise BadInput("the dialogue does not end with the user", field="prompt")
     for field in ("answer_a", "answer_b", "model_a", "model_b"):
         check_text(getattr(item, field), field)
-    for text in (item.prompt.id, item.prompt.category, item.prompt.source, *(m.content for m in item.prompt.dialog)):
+    about = (item.prompt.id, item.prompt.category, item.prompt.source, item.prompt.cluster)
+    for text in (*about, *(m.content for m in item.prompt.dialog)):
         check_text(text, "prompt")
     if item.gold is not None:
         check_one_of(item.gold.preferred, SIDES, "gold.preferred")

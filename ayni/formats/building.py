@@ -8,7 +8,7 @@ from ayni.formats.fields import check_answer, check_text, checked, optional_text
 from ayni.formats.rows import Row
 from ayni.records import Comparison, Demonstration, Dialog, Prompt, Task, comparable, from_dict
 
-PROMPT_KEYS = ("id", "task", "category", "source")
+PROMPT_KEYS = ("id", "task", "category", "source", "cluster")
 OUR_FIELDS = ("rating", "margin", "safety", "annotator", "batch", "model_chosen", "model_rejected", "source")
 
 
@@ -27,7 +27,9 @@ def make_prompt(row: Row, dialog: Dialog, field: str) -> Prompt:
 
 def _prompt(row: Row, dialog: Dialog) -> Prompt:
     source = optional_text(row, "source") or row.path.name.partition(".")[0]
-    return Prompt(row.name, dialog, task_of(row), optional_text(row, "category"), source)
+    number = row.value.get("cluster")  # other people's clusters are often numbered
+    cluster = str(number) if type(number) is int else optional_text(row, "cluster")
+    return Prompt(row.name, dialog, task_of(row), optional_text(row, "category"), source, cluster)
 
 
 def make_demonstration(row: Row, dialog: Dialog, field: str) -> Demonstration:

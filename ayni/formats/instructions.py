@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ayni.formats.building import make_demonstration, make_prompt
 from ayni.formats.fields import check_text, instruction_dialog, text_field
@@ -59,7 +60,7 @@ def instance_demonstrations(row: Row) -> Iterator[Demonstration]:
 def instance_prompts(row: Row) -> Iterator[Prompt]:
     for name, dialog, _ in _instances(row):
         prompt = make_prompt(row, dialog, "instances")
-        yield Prompt(name, prompt.dialog, prompt.task, prompt.category, prompt.source)
+        yield replace(prompt, id=name, cluster=prompt.cluster or row.name)
 
 
 ALPACA = Format(

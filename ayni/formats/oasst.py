@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from ayni.formats.building import make_comparison, make_demonstration, make_prompt
@@ -58,16 +59,15 @@ def oasst_pairs(row: Row) -> Iterator[Comparison]:
                     continue
                 found += 1
                 pair = make_comparison(row, dialog, texts[0], texts[1], field)
-                name = f"{row.name}-{number}"
-                yield _renamed(pair, name)
+                prompt = _of_tree(pair.prompt, row, number)
+                yield Comparison(prompt, pair.chosen, pair.rejected, pair.task, source=pair.source)
     if not found:
         raise Skip("no message with two ranked answers")
 
 
-def _renamed(pair: Comparison, name: str) -> Comparison:
-    p = pair.prompt
-    prompt = Prompt(name, p.dialog, p.task, p.category, p.source)
-    return Comparison(prompt, pair.chosen, pair.rejected, pair.task, source=pair.source)
+def _of_tree(prompt: Prompt, row: Row, number: int) -> Prompt:
+    """With the name of its message; the messages of a tree stand or fall together."""
+    return replace(prompt, id=f"{row.name}-{number}", cluster=prompt.cluster or row.name)
 
 
 def oasst_demonstrations(row: Row) -> Iterator[Demonstration]:
@@ -94,8 +94,7 @@ def oasst_prompts(row: Row) -> Iterator[Prompt]:
     """Every dialogue of the tree that ends with the prompter."""
     for number, (dialog, _, field) in enumerate(_tree(row)):
         if dialog[-1].role == "user":
-            prompt = make_prompt(row, dialog, field)
-            yield Prompt(f"{row.name}-{number}", prompt.dialog, prompt.task, prompt.category, prompt.source)
+            yield _of_tree(make_prompt(row, dialog, field), row, number)
 
 
 OASST = Format(

@@ -66,7 +66,9 @@ def different(row: Row, table: Mapping[str, Any], names: tuple[str, str], where:
 
 def known_fields(table: Mapping[str, Any]) -> dict[str, Any]:
     """Those of our own fields that a stranger's table can mean: the task where it names one of ours, and texts."""
-    kept = {name: table[name] for name in ("category", "source", "batch") if isinstance(table.get(name), str)}
+    kept = {
+        name: table[name] for name in ("category", "source", "cluster", "batch") if isinstance(table.get(name), str)
+    }
     if table.get("task") in ("helpfulness", "safety"):
         kept["task"] = table["task"]
     return kept

@@ -180,7 +180,7 @@ def _samples(path: Path) -> tuple[SampleRow, ...]:
         try:
             asked = value["prompt"]
             dialog = tuple(Message(turn["role"], turn["content"]) for turn in asked["dialog"])
-            kept = {key: asked[key] for key in ("task", "category", "source") if key in asked}
+            kept = {key: asked[key] for key in ("task", "category", "source", "cluster") if key in asked}
             prompt = Prompt(id=str(asked.get("id", "")), dialog=dialog, **kept)
             answers = {str(model): str(text) for model, text in value["answers"].items()}
             scores = value.get("scores") or {}
