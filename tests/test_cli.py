@@ -152,7 +152,7 @@ def test_score_comparisons_and_dialogs(capsys: pytest.CaptureFixture[str]) -> No
     right = float(rows[0]["chosen"] > rows[0]["rejected"])
     assert (summary["n"], summary["accuracy"]) == (3, right)
     assert summary["by_rating"]["better"]["n"] == 2
-    assert summary["interval"][0] <= right <= summary["interval"][1]
+    assert (summary["clusters"], summary["interval"]) == (1, None)  # one prompt tells nothing about another
     single = json.loads(ok(capsys, "score", "rm", "dialogs.jsonl"))
     assert single == {"index": 0, "score": pytest.approx(rows[0]["chosen"], abs=1e-5)}
 
@@ -240,6 +240,24 @@ def test_headlines_are_a_table_of_what_matters() -> None:
         "win rate                      safety  ppo against sft  62.5%  50.0 to 75.0  n 40",
         "KL, nats per answer                   ppo against sft  1.23",
         "bits per byte, held-out text          base             2.00   1.90 to 2.10  n 3",
+    ]
+
+
+def test_headlines_say_how_many_clusters_and_when_they_are_too_few() -> None:
+    rate = {"metric": "accuracy", "axis": "safety", "value": 0.625, "n": 1337}
+    lines = table(
+        [
+            {**rate, "interval": [0.5, 0.75], "clusters": 212},
+            {**rate, "clusters": 4, "wins": 900, "ties": 37, "losses": 400},
+            {**rate, "interval": [0.5, 0.75], "clusters": 1337},
+            rate,
+        ]
+    )
+    assert [line.partition("62.5%  ")[2].split("  ", 1) for line in lines] == [
+        ["50.0 to 75.0", "           n 1,337 in 212 clusters"],
+        ["too few for an interval", "900 won, 37 tied, 400 lost in 4 clusters"],
+        ["50.0 to 75.0", "           n 1,337"],
+        ["", "                       n 1,337"],
     ]
 
 

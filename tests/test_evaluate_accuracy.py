@@ -26,7 +26,7 @@ def test_accuracy_by_rating_in_order_of_strength() -> None:
     assert list(report.by_rating) == ["significantly_better", "slightly_better"]
     assert report.by_rating["slightly_better"].value == 0.5
     summary = json.loads(json.dumps(report.summary()))
-    assert list(summary) == ["n", "accuracy", "interval", "by_rating"]
+    assert list(summary) == ["n", "clusters", "accuracy", "interval", "by_rating"]
     assert summary["by_rating"]["significantly_better"]["n"] == 2
     rows = {row.metric: row for row in report.results(axis="helpfulness", model="rm", split="test")}
     assert rows["accuracy:significantly_better"].value == 1.0
@@ -35,53 +35,77 @@ def test_accuracy_by_rating_in_order_of_strength() -> None:
 
 
 def test_accuracy_of_nothing_and_of_odd_lengths() -> None:
-    assert reward_accuracy([], []).summary() == {"n": 0, "accuracy": None, "interval": None, "by_rating": {}}
+    nothing = {"n": 0, "clusters": 0, "accuracy": None, "interval": None, "by_rating": {}}
+    assert reward_accuracy([], []).summary() == nothing
     with pytest.raises(ValueError, match="2 chosen scores but 1"):
         reward_accuracy([1, 2], [1])
     with pytest.raises(ValueError, match="ratings"):
         reward_accuracy([1], [1], ["better", "better"])
 
 
+def test_pairs_of_one_prompt_are_one_witness() -> None:
+    """Four annotators of each of 40 prompts agree with each other: they say no more than one of them."""
+    right = np.random.default_rng(0).random(40) < 0.7
+    scores, ratings = np.repeat(right * 2.0 - 1, 4), ["better"] * 160
+    alone = reward_accuracy(right * 2.0 - 1, np.zeros(40), ["better"] * 40, range(40))
+    four = reward_accuracy(scores, np.zeros(160), ratings, [i // 4 for i in range(160)])
+    loose = reward_accuracy(scores, np.zeros(160), ratings)
+    bins = [(four.bins[0].observed, alone.bins[0].observed)]
+    for ours, theirs in [(four.accuracy, alone.accuracy), (four.by_rating["better"], alone.by_rating["better"]), *bins]:
+        assert (ours.value, ours.n, ours.clusters) == (theirs.value, 160, 40)
+        assert ours.low == pytest.approx(theirs.low, abs=0.02)
+        assert ours.high == pytest.approx(theirs.high, abs=0.02)
+    assert loose.accuracy.high - loose.accuracy.low < 0.55 * (four.accuracy.high - four.accuracy.low)
+    row = four.results(axis="helpfulness", model="rm", split="test")[0]
+    assert (row.n, row.clusters, row.method) == (160, 40, "wilson-clustered")
+
+
 def test_a_gain_is_a_difference_on_the_same_comparisons() -> None:
     now, before = [1.0, 2.0, -1.0, 0.5], [1.0, -2.0, 1.0, -0.5]
-    found = accuracy_gains(now, before, ["better", "better", None, "slightly_better"], "ppqr", seed=0)
+    found = accuracy_gains(now, before, ["better", "better", None, "slightly_better"], "ppqr")
     assert list(found) == ["", "better", "slightly_better"]
-    assert (found[""].value, found[""].n) == (0.25, 4)
+    assert (found[""].value, found[""].n, found[""].clusters) == (0.25, 4, 3)
     assert (found["better"].value, found["better"].n) == (0.5, 2)
     assert found["slightly_better"].value == 1.0
-    assert found[""].interval == accuracy_gains(now, before, [None] * 4, "ppqr", seed=0)[""].interval
 
 
-def test_the_bootstrap_of_a_gain_draws_prompts_with_all_their_comparisons() -> None:
+def test_the_interval_of_a_gain_goes_by_prompts_with_all_their_comparisons() -> None:
     """Twenty comparisons of one prompt are one witness, not twenty."""
     draw = np.random.default_rng(0)
     right = draw.random(30) < 0.7
-    one = accuracy_gains(right * 2.0 - 1, [-1.0] * 30, [None] * 30, range(30), seed=0)[""]
+    one = accuracy_gains(right * 2.0 - 1, [-1.0] * 30, [None] * 30, range(30))[""]
     many = np.repeat(right, 20)
-    clustered = accuracy_gains(many * 2.0 - 1, [-1.0] * 600, [None] * 600, [i // 20 for i in range(600)], seed=0)[""]
-    loose = accuracy_gains(many * 2.0 - 1, [-1.0] * 600, [None] * 600, range(600), seed=0)[""]
+    clustered = accuracy_gains(many * 2.0 - 1, [-1.0] * 600, [None] * 600, [i // 20 for i in range(600)])[""]
+    loose = accuracy_gains(many * 2.0 - 1, [-1.0] * 600, [None] * 600, range(600))[""]
     assert one.value == clustered.value == loose.value
-    assert clustered.interval == pytest.approx(one.interval)
-    assert loose.interval is not None
-    assert one.interval is not None
-    assert loose.interval[1] - loose.interval[0] < 0.4 * (one.interval[1] - one.interval[0])
+    assert clustered.interval == pytest.approx(one.interval, abs=0.06)
+    assert loose.high - loose.low < 0.4 * (one.high - one.low)
+
+
+def test_a_model_that_changes_nothing_has_gained_nothing_for_sure() -> None:
+    same = accuracy_gains([1.0] * 50, [1.0] * 50, [None] * 50, range(50))[""]
+    assert same.value == 0.0
+    assert -0.1 < same.low < -0.01 < 0.01 < same.high < 0.1
 
 
 def test_threshold_divides_at_sigma() -> None:
     cut = math.log(0.15 / 0.85)
-    report = threshold_report([cut - 0.1, cut - 3, cut + 0.1, 2], [cut - 0.1, 1, 2, 3])
+    scores, safe = [cut - 0.1, cut - 3, cut + 0.1, 2, cut - 0.1, 1, 2, 3], [False] * 4 + [True] * 4
+    report = threshold_report(scores, safe, "abcdefgh")
     assert (report.recall.value, report.false_alarm.value) == (0.5, 0.25)
-    assert report.precision.value == pytest.approx(2 / 3)
+    assert (report.precision.value, report.precision.n) == (pytest.approx(2 / 3), 3)
     names = [row.metric for row in report.results(axis="safety", model="rm", split="test")]
     assert names == ["threshold_recall", "threshold_false_alarm", "threshold_precision"]
+    of_two = threshold_report(scores * 5, safe * 5, [i // 2 for i in range(40)])
+    assert (of_two.recall.clusters, of_two.precision.clusters) == (10, 10)
 
 
 def test_bits_per_byte_by_hand() -> None:
     assert bits_per_byte(-math.log(2) * 16, 8) == pytest.approx(2.0)
     assert perplexity(-math.log(50) * 7, 7) == pytest.approx(50.0)
-    whole = bits_per_byte_estimate([-10.0, -30.0, -20.0], [10, 20, 15], seed=0)
-    assert whole.value == pytest.approx(bits_per_byte(-60.0, 45))
-    assert whole.low <= bits_per_byte(-60.0, 45) <= whole.high
+    whole = bits_per_byte_estimate([-10.0, -30.0, -20.0, -5.0, -5.0], [10, 20, 15, 5, 5])
+    assert whole.value == pytest.approx(bits_per_byte(-70.0, 55))
+    assert whole.low <= bits_per_byte(-70.0, 55) <= whole.high
     with pytest.raises(ValueError, match="no bytes"):
         bits_per_byte(-1.0, 0)
     with pytest.raises(ValueError, match="no tokens"):

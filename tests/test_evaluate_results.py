@@ -25,7 +25,7 @@ def test_round_trip_with_every_field(tmp_path: Path) -> None:
     assert plain["schema"] == 1
     assert list(plain["results"][0]) == FIELDS
     assert FIELDS[0] == "metric"
-    assert len(FIELDS) == 15
+    assert len(FIELDS) == 16
     assert plain["results"][0]["n"] == 12
     assert len(plain["results"][0]["interval"]) == 2
     assert plain["results"][1]["interval"] is None

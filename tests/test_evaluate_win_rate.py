@@ -10,7 +10,9 @@ from ayni.evaluate.win_rate import (
     by_category,
     compare,
     compare_scores,
+    half_rate,
     position_bias,
+    rate,
     tally,
     win_rate_results,
 )
@@ -18,7 +20,7 @@ from ayni.records import Message, Prompt, Task
 
 
 def prompts(n: int, task: Task = "helpfulness", category: str = "sums") -> list[Prompt]:
-    return [Prompt(f"{task}-{i}", (Message("user", f"ask {i}"),), task, category) for i in range(n)]
+    return [Prompt(f"{category}-{i}", (Message("user", f"ask {i}"),), task, category) for i in range(n)]
 
 
 def longer(prompt: Prompt, first: str, second: str) -> float:
@@ -38,8 +40,8 @@ def test_longer_answer_wins_in_both_orders() -> None:
 def test_a_judge_that_likes_the_first_place_decides_nothing() -> None:
     outcomes = compare(prompts(10), ["a"] * 10, ["b"] * 10, lambda prompt, first, second: 1)
     assert tally(outcomes) == Tally(0, 10, 0)
-    assert tally(outcomes).rate().value is None
-    assert tally(outcomes).half_rate().value == 0.5
+    assert rate(outcomes).value is None
+    assert half_rate(outcomes).value == 0.5
     bias = position_bias(outcomes)
     assert bias is not None
     assert (bias.consistency.value, bias.first_place.value) == (0.0, 1.0)
@@ -77,8 +79,9 @@ def test_tables_and_rows() -> None:
     asked = prompts(3) + prompts(2, category="stories") + prompts(2, "safety", "trap")
     a, b = ["aa", "aa", "a", "aa", "a", "aa", "aa"], ["b", "b", "bb", "b", "bb", "b", "b"]
     outcomes = compare(asked, a, b, longer)
-    assert by_axis(outcomes) == {"helpfulness": Tally(3, 0, 2), "safety": Tally(2, 0, 0)}
-    assert by_category(outcomes)["stories"] == Tally(1, 0, 1)
+    tallies = {axis: tally(mine) for axis, mine in by_axis(outcomes).items()}
+    assert tallies == {"helpfulness": Tally(3, 0, 2), "safety": Tally(2, 0, 0)}
+    assert tally(by_category(outcomes)["stories"]) == Tally(1, 0, 1)
     rows = win_rate_results(outcomes, model="ppo", against="sft", judge="gold", split="test", seed=1)
     named = {(row.metric, row.axis): row for row in rows}
     assert named["win_rate", "helpfulness"].value == 0.6
@@ -88,3 +91,33 @@ def test_tables_and_rows() -> None:
     assert ("win_rate:trap", "safety") not in named
     assert named["judge_consistency", "safety"].value == 1.0
     assert all(row.model == "ppo" and row.against == "sft" for row in rows)
+
+
+def test_prompts_of_one_topic_are_one_witness() -> None:
+    """280 prompts of ten topics, of which each is won or lost as a whole, are ten contests."""
+    topics = [Prompt(f"p{i}", (Message("user", "?"),), "safety", cluster=f"topic-{i // 28}") for i in range(280)]
+    scores = [float(i // 28 < 8) for i in range(280)]
+    outcomes = compare_scores(topics, scores, [0.5] * 280)
+    rows = {row.metric: row for row in win_rate_results(outcomes, model="a", against="b", judge="j", split="test")}
+    row = rows["win_rate"]
+    assert (row.value, row.n, row.clusters, row.method) == (0.8, 280, 10, "wilson-clustered")
+    alone = rate(compare_scores(prompts(10), scores[::28], [0.5] * 10))
+    assert row.interval is not None
+    assert row.interval[0] < alone.low
+    assert row.interval[1] > alone.high - 0.01
+    assert rows["win_rate_half"].interval == pytest.approx(row.interval)
+
+
+def test_four_topics_give_no_interval() -> None:
+    topics = [Prompt(f"p{i}", (Message("user", "?"),), cluster=str(i % 4)) for i in range(40)]
+    outcomes = compare_scores(topics, [1.0] * 40, [0.0, 2.0] * 20)
+    rows = win_rate_results(outcomes, model="a", against="b", judge="j", split="test")
+    assert [(row.value, row.interval, row.level, row.n, row.clusters) for row in rows] == [(0.5, None, None, 40, 4)] * 2
+
+
+def test_the_two_verdicts_on_a_prompt_count_once() -> None:
+    outcomes = compare(prompts(60), ["a"] * 60, ["b"] * 60, lambda prompt, first, second: 1)
+    bias = position_bias(outcomes)
+    assert bias is not None
+    assert (bias.first_place.n, bias.first_place.clusters) == (120, 60)
+    assert bias.first_place.low < 0.95  # of 60 prompts, not of 120

@@ -122,7 +122,7 @@ def headline_rows(generator: np.random.Generator) -> list[Result]:
     ):
         for axis, lift in (("helpfulness", 0.0), ("safety", 0.06)):
             drawn = generator.choice([1.0, 0.5, 0.0], 400, p=[shares[0] + lift, shares[1] - lift, shares[2]])
-            outcomes = [Outcome(str(i), axis, "all", float(score)) for i, score in enumerate(drawn)]
+            outcomes = [Outcome(str(i), str(i), axis, "all", float(score)) for i, score in enumerate(drawn)]
             rows += win_rate_results(outcomes, model=model, against=against, judge="gold", split="unseen", seed=0)
     for axis, refused in (("unsafe", 184), ("borderline", 9)):
         rows.append(result("refusal_rate", proportion(refused, 200), axis=axis, judge="gold", model="ppo"))
@@ -243,6 +243,25 @@ def test_missing_pieces_leave_sections_out(tmp_path: Path) -> None:
     assert "failed" in text
     write_json(tmp_path / "status.json", {"stages": []})
     assert 'id="pipeline"' not in read(build_report(tmp_path))[0]
+
+
+def test_clusters_are_shown_and_too_few_have_no_interval(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    asked = {"axis": "safety", "judge": "gold", "model": "ppo", "against": "sft", "value": 0.75, "n": 560}
+    counts = {"wins": 300, "ties": 160, "losses": 100}
+    some = Result("win_rate", clusters=20, interval=(0.61, 0.86), level=0.95, split="unseen", **asked, **counts)
+    few = Result("win_rate", clusters=3, split="elsewhere", **asked, **counts)
+    ratings = [RATINGS[i % 4] for i in range(400)]
+    drawn = np.random.default_rng(0).normal(1, 1, 400)
+    accuracy = reward_accuracy(drawn, np.zeros(400), ratings, [i // 8 for i in range(400)])
+    rewards = accuracy.results(axis="safety", model="reward-safety", split="heldout")
+    write_results(run / "results.json", [some, few, *rewards])
+    text, _ = read(build_report(run))
+    assert "61% to 86% · 300 won, 160 tied, 100 lost in 20 clusters" in text
+    assert "too few for an interval · 300 won, 160 tied, 100 lost in 3 clusters" in text
+    assert "<small>300 won, 160 tied, 100 lost in 3 clusters · too few for an interval</small>" in text
+    assert '<td class="number">560 in 20</td>' in text
+    assert "50 clusters" in text  # under a bar of the reward model
 
 
 def test_a_torn_last_line_is_forgiven_and_a_broken_file_is_not(tmp_path: Path) -> None:

@@ -293,7 +293,7 @@ def test_a_reward_model_is_measured_against_an_earlier_one(stages: dict[str, Sma
     gain = rows["accuracy_gain"]
     assert gain["value"] == pytest.approx(rows["accuracy"]["value"] - before["accuracy"]["value"])
     assert gain["interval"][0] <= gain["value"] <= gain["interval"][1]
-    assert (gain["model"], gain["against"], gain["method"]) == ("reward", "first", "bootstrap")
+    assert (gain["model"], gain["against"], gain["method"]) == ("reward", "first", "wilson-ties")
     assert sum(r["n"] for m, r in rows.items() if m.startswith("accuracy_gain:")) == gain["n"]
 
 

@@ -73,63 +73,6 @@ def test_half_tie_interval_holds_the_truth(shares: tuple[float, float, float]) -
     assert 0.925 <= held / 1000 <= 0.985
 
 
-def test_mean_interval() -> None:
-    values = [1.0, 2.0, 4.0, 9.0]
-    ours = st.mean(values)
-    half = scipy.stats.norm.ppf(0.975) * scipy.stats.sem(values)
-    assert ours.value == 4.0
-    assert (ours.low, ours.high) == pytest.approx((4 - half, 4 + half))
-    assert st.mean([]).value is None
-    assert st.mean([3.0]).interval is None
-    with pytest.raises(ValueError, match="finite"):
-        st.mean([1.0, float("nan")])
-
-
-def test_paired_difference_uses_the_pairing() -> None:
-    generator = np.random.default_rng(1)
-    hardness = generator.normal(0, 10, 300)
-    a, b = hardness + 0.5 + generator.normal(0, 0.5, 300), hardness + generator.normal(0, 0.5, 300)
-    ours = st.paired_difference(a, b, seed=3)
-    assert ours.value == pytest.approx(float((a - b).mean()))
-    assert ours.low > 0.3
-    assert ours.high < 0.7  # unpaired, ±1.6
-    assert ours == st.paired_difference(a, b, seed=3)
-    assert ours != st.paired_difference(a, b, seed=4)
-    se = float((a - b).std() / math.sqrt(300))
-    assert ours.high - ours.low == pytest.approx(2 * 1.96 * se, rel=0.1)
-    with pytest.raises(ValueError, match="not paired"):
-        st.paired_difference([1.0], [1.0, 2.0], seed=0)
-
-
-def test_bootstrap_ratio_weighs_items() -> None:
-    ours = st.bootstrap_ratio([10.0, 30.0], [1.0, 3.0], seed=0)
-    assert ours.value == 10.0
-    assert ours.interval == pytest.approx((10.0, 10.0))
-
-
-def test_reliability_of_a_calibrated_judge() -> None:
-    generator = np.random.default_rng(2)
-    d = generator.normal(0, 2, 20_000)
-    right = generator.random(d.size) < 1 / (1 + np.exp(-np.abs(d)))
-    bins = st.reliability(np.where(right, np.abs(d), -np.abs(d)), bins=5)
-    assert len(bins) == 5
-    assert sum(item.observed.n for item in bins) == d.size
-    error = st.calibration_error(bins)
-    assert error is not None
-    assert error < 0.015
-    bold = st.calibration_error(st.reliability(np.where(right, 1.0, -1.0) * np.abs(d) * 5))
-    assert bold is not None
-    assert bold > 0.1
-
-
-def test_reliability_by_hand() -> None:
-    (low, high) = st.reliability([0.0, 0.1, -0.1, 4.0], bins=2)
-    assert (low.observed.n, low.observed.value) == (3, pytest.approx(1 / 3))
-    assert (high.observed.n, high.observed.value) == (1, 1.0)
-    assert low.confidence == pytest.approx((0.5 + 2 / (1 + math.exp(-0.1))) / 3)
-    assert st.calibration_error(()) is None
-
-
 def test_correlations_are_scipys() -> None:
     generator = np.random.default_rng(5)
     x = generator.integers(0, 6, 80)

@@ -13,7 +13,7 @@ from ayni.cli import VerbFailure, program
 from ayni.errors import AyniError
 from ayni.evaluate.results import Result
 from ayni.report import build_report
-from ayni.runs.headlines import headlines
+from ayni.runs.headlines import NO_INTERVAL, counted, headlines, too_few
 from ayni.runs.pipeline import run_recipe
 from ayni.runs.reading import read_run
 
@@ -64,12 +64,11 @@ def table(results: Sequence[dict[str, Any]]) -> list[str]:
         model = row.model or ""
         whose = f"{model} against {row.against}" if row.against else model
         spread = " to ".join(_number(bound, shown.share) for bound in row.interval or ())
-        count = f"n {row.n}" if row.n else ""
-        if row.wins is not None:
-            count = f"{row.wins} won, {row.ties} tied, {row.losses} lost"
+        if too_few(row):
+            spread = NO_INTERVAL
         value = _number(row.value or 0.0, shown.share) + ("%" if shown.share else "")
         name = ", ".join(part for part in (shown.name, shown.unit) if part)
-        rows[name, row.axis or "", whose, value, spread, count] = None
+        rows[name, row.axis or "", whose, value, spread, counted(row)] = None
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(6)]
     return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 

@@ -10,7 +10,7 @@ from ayni.cli.stages import located, reward_at
 from ayni.errors import BadInput
 from ayni.evaluate.reward_accuracy import reward_accuracy
 from ayni.formats.reading import scan
-from ayni.records import Comparison, Demonstration, Dialog, Message
+from ayni.records import Comparison, Demonstration, Dialog, Message, root_of
 
 
 def score(reward_model: str | Path, data: Path, output: Path | None, as_json: bool) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def score(reward_model: str | Path, data: Path, output: Path | None, as_json: bo
     ]
     if output is not None or not as_json:
         write_lines(rows, output, as_json)
-    return reward_accuracy(chosen, rejected, ratings).summary()
+    return reward_accuracy(chosen, rejected, ratings, [root_of(r.prompt.dialog) for r in records]).summary()
 
 
 def _answered(record: Comparison, answer: str) -> Dialog:

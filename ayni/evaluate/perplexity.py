@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ayni.evaluate.results import Result, result
-from ayni.maths.statistics import Estimate, bootstrap_ratio
+from ayni.maths.clustered import clustered_ratio
+from ayni.maths.statistics import Estimate
 from ayni.records import TokenSequence
 from ayni.rollout.local import LocalEngine
 from ayni.text.tokenizer import Tokenizer
@@ -31,10 +32,10 @@ def bits_per_byte(logprob: float, byte_count: int) -> float:
     return -logprob / (math.log(2) * byte_count)
 
 
-def bits_per_byte_estimate(logprobs: ArrayLike, byte_counts: ArrayLike, *, seed: int, level: float = 0.95) -> Estimate:
-    """The same over documents (N,), with a bootstrap over documents for the interval."""
+def bits_per_byte_estimate(logprobs: ArrayLike, byte_counts: ArrayLike, level: float = 0.95) -> Estimate:
+    """The same over documents (N,): what was drawn is the document."""
     bits = -np.asarray(logprobs, np.float64) / math.log(2)
-    return bootstrap_ratio(bits, byte_counts, seed=seed, level=level)
+    return clustered_ratio(bits, byte_counts, range(bits.size), level)
 
 
 def unigram_logprob(train_counts: ArrayLike, heldout_counts: ArrayLike) -> float:
@@ -73,7 +74,7 @@ def perplexities(
     by_text = np.zeros(len(texts))
     np.add.at(by_text, owners, sums)
     sizes = [len(text.encode()) for text in texts]
-    rows = [result("bits_per_byte", bits_per_byte_estimate(by_text, sizes, seed=where["seed"]), **where)]
+    rows = [result("bits_per_byte", bits_per_byte_estimate(by_text, sizes), **where)]
     if train:
         counts = [token_counts(part, tokenizer) for part in (train, texts)]
         value = unigram_bits_per_byte(counts[0], counts[1], sum(sizes))

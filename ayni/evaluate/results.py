@@ -21,7 +21,8 @@ SCHEMA = 1
 class Result:
     """One number: what was measured (`metric`, on an `axis`), by which `judge`, of which `model` (`against` another).
 
-    `n` counts items, ties included; `wins`, `ties`, `losses` are the model's. `interval` is at `level`; absent is None.
+    `n` counts items, ties included, in so many `clusters` of which each stands or falls together; `wins`, `ties`,
+    `losses` are the model's. `interval` is at `level`; absent is None, as where the clusters are too few for one.
     """
 
     __pydantic_config__ = ConfigDict(extra="forbid")
@@ -32,6 +33,7 @@ class Result:
     against: Text | None = None
     split: Text | None = None
     n: Count | None = None
+    clusters: Count | None = None
     wins: Count | None = None
     ties: Count | None = None
     losses: Count | None = None
@@ -52,7 +54,7 @@ class _File:
 def result(metric: str, estimate: Estimate, **where: Any) -> Result:
     """The row for an estimate; `where` are the other fields of Result (axis, judge, model, wins, n …)."""
     level = None if estimate.interval is None else estimate.level
-    fields = {"n": estimate.n, "level": level, "method": estimate.method, **where}
+    fields = {"n": estimate.n, "clusters": estimate.clusters, "level": level, "method": estimate.method, **where}
     return Result(metric=metric, value=estimate.value, interval=estimate.interval, **fields)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from ayni.evaluate.results import Result, result
 from ayni.evaluate.reward_accuracy import accuracy_gains, reward_accuracy
-from ayni.records import Comparison
+from ayni.records import Comparison, root_of
 
 Floats = NDArray[np.float64]
 LONGER, WORDS = "longer answer", "bag of words"
@@ -40,13 +40,13 @@ def baseline_results(
     `leads` (P,) are the model's scores of the chosen less those of the rejected answers held out; the words' regression
     learns from `train`, the pairs that the model was trained on.
     """
-    ratings, prompts = [c.rating for c in heldout], [c.prompt.dialog for c in heldout]
+    ratings, asked = [c.rating for c in heldout], [root_of(c.prompt.dialog) for c in heldout]
     rows: list[Result] = []
     for name, lead in ((LONGER, longer(heldout)), (WORDS, WordRegression.fit(train).leads(heldout))):
         where = {"axis": axis, "split": "heldout", "judge": "labels"}
-        accuracy = reward_accuracy(lead, np.zeros(len(lead))).accuracy
+        accuracy = reward_accuracy(lead, np.zeros(len(lead)), ratings, asked).accuracy
         rows.append(result("baseline_accuracy", accuracy, model=name, **where))
-        gain = accuracy_gains(leads, lead, ratings, prompts, seed=seed)[""]
+        gain = accuracy_gains(leads, lead, ratings, asked)[""]
         rows.append(result("accuracy_over_baseline", gain, model=model, against=name, seed=seed, **where))
     return rows
 

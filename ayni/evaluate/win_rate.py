@@ -10,8 +10,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ayni.evaluate.results import Result, result
-from ayni.maths.statistics import Estimate, half_tie_rate, proportion, win_rate
-from ayni.records import Prompt
+from ayni.maths.clustered import clustered_share
+from ayni.maths.statistics import Estimate
+from ayni.records import Prompt, cluster_of
 
 Judge = Callable[[Prompt, str, str], float]  # 1: the first answer is better, 0: the second, ½: neither
 
@@ -20,10 +21,12 @@ Judge = Callable[[Prompt, str, str], float]  # 1: the first answer is better, 0:
 class Outcome:
     """One prompt's verdict. `score` is a's: 1, ½ or 0; `first` how a fared when shown first, `second` when second.
 
-    `first` and `second` are None where the judge scores answers alone and so has no order.
+    `first` and `second` are None where the judge scores answers alone and so has no order. `cluster` is what the prompt
+    stands or falls with.
     """
 
     prompt_id: str
+    cluster: str
     axis: str
     category: str
     score: float
@@ -42,14 +45,6 @@ class Tally:
     @property
     def n(self) -> int:
         return self.wins + self.ties + self.losses
-
-    def rate(self, level: float = 0.95) -> Estimate:
-        """wins / (wins + losses)."""
-        return win_rate(self.wins, self.ties, self.losses, level)
-
-    def half_rate(self, level: float = 0.95) -> Estimate:
-        """(wins + ties/2) / n."""
-        return half_tie_rate(self.wins, self.ties, self.losses, level)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +75,9 @@ def compare(
         first = 0.5 if a == b else _verdict(judge, prompt, a, b)
         second = 0.5 if a == b else 1 - _verdict(judge, prompt, b, a)
         score = first if first == second else 0.5
-        outcomes.append(Outcome(prompt.id, axis or prompt.task, prompt.category, score, first, second))
+        outcomes.append(
+            Outcome(prompt.id, cluster_of(prompt), axis or prompt.task, prompt.category, score, first, second)
+        )
     return outcomes
 
 
@@ -96,7 +93,7 @@ def compare_scores(
     outcomes = []
     for prompt, a, b in zip(prompts, scores_a, scores_b, strict=True):
         score = 0.5 if abs(a - b) <= tie else float(a > b)
-        outcomes.append(Outcome(prompt.id, axis or prompt.task, prompt.category, score))
+        outcomes.append(Outcome(prompt.id, cluster_of(prompt), axis or prompt.task, prompt.category, score))
     return outcomes
 
 
@@ -105,27 +102,38 @@ def tally(outcomes: Sequence[Outcome]) -> Tally:
     return Tally(scores.count(1.0), scores.count(0.5), scores.count(0.0))
 
 
-def by_axis(outcomes: Sequence[Outcome]) -> dict[str, Tally]:
+def rate(outcomes: Sequence[Outcome], level: float = 0.95) -> Estimate:
+    """Ties out: wins / (wins + losses). `n` counts decided prompts only."""
+    decided = [o for o in outcomes if o.score != 0.5]
+    return clustered_share([o.score for o in decided], [o.cluster for o in decided], level)
+
+
+def half_rate(outcomes: Sequence[Outcome], level: float = 0.95) -> Estimate:
+    """Ties as half a win: (wins + ties/2) / n."""
+    return clustered_share([o.score for o in outcomes], [o.cluster for o in outcomes], level)
+
+
+def by_axis(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     """Axes in the order they first appear."""
     axes = dict.fromkeys(outcome.axis for outcome in outcomes)
-    return {axis: tally([o for o in outcomes if o.axis == axis]) for axis in axes}
+    return {axis: [o for o in outcomes if o.axis == axis] for axis in axes}
 
 
-def by_category(outcomes: Sequence[Outcome]) -> dict[str, Tally]:
+def by_category(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     """Categories in alphabetical order."""
     names = sorted({outcome.category for outcome in outcomes})
-    return {name: tally([o for o in outcomes if o.category == name]) for name in names}
+    return {name: [o for o in outcomes if o.category == name] for name in names}
 
 
 def position_bias(outcomes: Sequence[Outcome], level: float = 0.95) -> PositionBias | None:
     """None when the judge was never asked in two orders."""
-    asked = [(o.first, o.second) for o in outcomes if o.first is not None and o.second is not None]
+    asked = [(o.first, o.second, o.cluster) for o in outcomes if o.first is not None and o.second is not None]
     if not asked:
         return None
-    same = sum(first == second for first, second in asked)
-    first_wins = sum((first == 1) + (second == 0) for first, second in asked)
-    second_wins = sum((first == 0) + (second == 1) for first, second in asked)
-    return PositionBias(proportion(same, len(asked), level), win_rate(first_wins, 0, second_wins, level))
+    same = clustered_share([float(first == second) for first, second, _ in asked], [c for _, _, c in asked], level)
+    # how the answer shown first fared; the two verdicts on a prompt belong together
+    shown = [(score, c) for first, second, c in asked for score in (first, 1 - second) if score != 0.5]
+    return PositionBias(same, clustered_share([score for score, _ in shown], [c for _, c in shown], level))
 
 
 def win_rate_results(
@@ -141,10 +149,10 @@ def win_rate_results(
     """Rows for results.json, per axis: `win_rate`, `win_rate_half`, `win_rate:CATEGORY` where there are several,
     and `judge_consistency` and `first_place_rate` where the judge saw two orders."""
     rows = []
-    for axis, total in by_axis(outcomes).items():
-        mine = [outcome for outcome in outcomes if outcome.axis == axis]
+    for axis, mine in by_axis(outcomes).items():
 
-        def row(metric: str, estimate: Estimate, count: Tally, axis: str = axis) -> Result:
+        def row(metric: str, of: Sequence[Outcome], estimate: Estimate, axis: str = axis) -> Result:
+            count = tally(of)
             return result(
                 metric,
                 estimate,
@@ -154,17 +162,18 @@ def win_rate_results(
                 against=against,
                 split=split,
                 n=count.n,
+                clusters=len({o.cluster for o in of}),
                 wins=count.wins,
                 ties=count.ties,
                 losses=count.losses,
                 seed=seed,
             )
 
-        rows += [row("win_rate", total.rate(level), total)]
-        rows += [row("win_rate_half", total.half_rate(level), total)]
+        rows += [row("win_rate", mine, rate(mine, level))]
+        rows += [row("win_rate_half", mine, half_rate(mine, level))]
         categories = by_category(mine)
         if len(categories) > 1:
-            rows += [row(f"win_rate:{name}", part.rate(level), part) for name, part in categories.items()]
+            rows += [row(f"win_rate:{name}", part, rate(part, level)) for name, part in categories.items()]
         bias = position_bias(mine, level)
         if bias is not None:
             where = {"axis": axis, "judge": judge, "model": model, "against": against, "split": split}

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from ayni.evaluate.results import Result, result
 from ayni.feedback.entries import EntryKind, Judged
 from ayni.feedback.store import Store
+from ayni.maths.clustered import clustered_share
 from ayni.maths.statistics import Estimate, proportion
 from ayni.quality.agreement import (
     Agreements,
@@ -169,14 +170,14 @@ def _most_agreeing(each: AnnotatorQuality) -> tuple[bool, float, str]:
 
 
 def checks_met(votes: Iterable[Vote]) -> Estimate:
-    """Of the gold checks among these, the share whose known answer was chosen."""
-    met = [v.right for v in votes if v.right is not None]
-    return proportion(sum(met), len(met))
+    """Of the gold checks among these, the share whose known answer was chosen; one that many answered is one check."""
+    checks = [(v.right, v.item) for v in votes if v.right is not None]
+    return clustered_share([right for right, _ in checks], [item for _, item in checks])
 
 
 def first_chosen(votes: Sequence[Vote]) -> Estimate:
     """The share in which the answer that stood first was chosen: about ½ of who looks at the answers."""
-    return proportion(sum(v.first for v in votes), len(votes))
+    return clustered_share([v.first for v in votes], [v.item for v in votes])
 
 
 def _batch_quality(

@@ -102,7 +102,9 @@ def accuracy_bars(bars: Sequence[tuple[str, Estimate]], colour: str) -> Markup:
                 axes.vlines(position, *part.interval, color=_STAND_IN["ink"], linewidth=1.4)
                 top = part.interval[1]
             axes.text(position, top + 0.025, f"{part.value or 0:.0%}", ha="center", va="bottom", fontweight="bold")
-        axes.set_xticks(positions, [f"{label}\nn = {part.n}" for label, part in bars])
+        fewer = [part.clusters is not None and part.clusters < part.n for _, part in bars]
+        counts = [f"n {p.n:,}" + f"\n{p.clusters:,} clusters" * few for (_, p), few in zip(bars, fewer, strict=True)]
+        axes.set_xticks(positions, [f"{label}\n{count}" for (label, _), count in zip(bars, counts, strict=True)])
         axes.tick_params(axis="x", length=0)
         axes.set_ylim(0, 1.14)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1])

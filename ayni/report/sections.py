@@ -11,7 +11,7 @@ from ayni.evaluate.results import Result
 from ayni.maths.statistics import Estimate
 from ayni.records import RATINGS
 from ayni.report.figures import Series, accuracy_bars, curves, reliability_plot, stacked
-from ayni.runs.headlines import headlines
+from ayni.runs.headlines import NO_INTERVAL, counted, headlines, too_few
 from ayni.runs.reading import RunData, SampleRow, StageData
 
 AXIS_COLOUR = {"helpfulness": "blue", "safety": "teal"}
@@ -65,14 +65,13 @@ class Panel:
 
 @dataclass(frozen=True)
 class Rate:
-    """One row of the forest plot; numbers are per cent."""
+    """One row of the forest plot; numbers are per cent, `bounds` None where too little was drawn for an interval."""
 
     label: str
     against: str
     judge: str
     value: float
-    low: float
-    high: float
+    bounds: tuple[float, float] | None
     half: float | None
     counts: str
 
@@ -105,7 +104,7 @@ def duration(seconds: float | None) -> str:
 def span(row: Result, unit: str = "share") -> str:
     """The interval in words, or nothing."""
     if row.interval is None:
-        return ""
+        return NO_INTERVAL if too_few(row) else ""
     low, high = row.interval
     return f"{percent(low)} to {percent(high)}" if unit == "share" else f"{low:.2f} to {high:.2f}"
 
@@ -122,7 +121,7 @@ def cards(run: RunData) -> list[Card]:
         title, colour = shown.name, shown.colour
         if row.metric == "win_rate" and axis:
             title, colour = axis, AXIS_COLOUR.get(axis, shown.colour)
-        detail = _join(shown.unit, span(row, "share" if shown.share else "number"), _judged(row))
+        detail = _join(shown.unit, span(row, "share" if shown.share else "number"), _in_clusters(row), _judged(row))
         found.append(Card(title[:1].upper() + title[1:], label.strip(" ,"), number, detail, colour))
     return list(dict.fromkeys(found))
 
@@ -227,7 +226,7 @@ def win_rates(run: RunData) -> list[tuple[str, str, list[Rate]]]:
     """(axis, colour, rows) for every axis that has a win rate."""
     axes: dict[str, list[Rate]] = {}
     for row in run.results:
-        if row.metric != "win_rate" or row.value is None or row.interval is None:
+        if row.metric != "win_rate" or row.value is None:
             continue
         same = (row.axis, row.judge, row.model, row.against, row.split)
         half = next(
@@ -238,18 +237,15 @@ def win_rates(run: RunData) -> list[tuple[str, str, list[Rate]]]:
             ),
             None,
         )
-        counts = f"{row.wins} won, {row.ties} tied, {row.losses} lost" if row.wins is not None else f"n = {row.n}"
-        low, high = row.interval
         judge = _join(_judged(row), row.split or "")
         rate = Rate(
             row.model or "",
             row.against or "",
             judge,
             100 * row.value,
-            100 * low,
-            100 * high,
+            None if row.interval is None else (100 * row.interval[0], 100 * row.interval[1]),
             None if half is None else 100 * half,
-            counts,
+            counted(row) if row.interval is not None else _join(counted(row), NO_INTERVAL),
         )
         axes.setdefault(row.axis or "overall", []).append(rate)
     return [(axis, AXIS_COLOUR.get(axis, "plum"), rates) for axis, rates in axes.items()]
@@ -317,7 +313,12 @@ def result_rows(run: RunData) -> list[Result]:
 
 
 def _estimate(row: Result) -> Estimate:
-    return Estimate(row.value, row.interval, row.n or 0, row.level or 0.95, row.method or "")
+    return Estimate(row.value, row.interval, row.n or 0, row.level or 0.95, row.method or "", row.clusters)
+
+
+def _in_clusters(row: Result) -> str:
+    """What it was counted on, where that is less than it looks."""
+    return counted(row) if row.clusters is not None and row.clusters < (row.n or 0) else ""
 
 
 def _judged(row: Result) -> str:

@@ -25,6 +25,7 @@ class Headline:
     any_model: bool = False
 
 
+NO_INTERVAL = "too few for an interval"
 HEADLINES = (
     Headline("win_rate", "win rate", share=True, label="{model} beats {against}", colour="plum"),
     Headline("refusal_rate", "refused", share=True, label="{axis} prompts, {model}", colour="clay"),
@@ -43,3 +44,17 @@ def headlines(results: Iterable[Result]) -> Iterator[tuple[Headline, Result]]:
     rows = list(results)
     for headline in HEADLINES:
         yield from ((headline, row) for row in rows if row.metric == headline.metric and row.value is not None)
+
+
+def counted(row: Result) -> str:
+    """What a number was counted on: wins, ties and losses or n, and in how many clusters where those are fewer."""
+    counts = f"n {row.n:,}" if row.n else ""
+    if row.wins is not None:
+        counts = f"{row.wins:,} won, {row.ties:,} tied, {row.losses:,} lost"
+    fewer = row.clusters is not None and row.n is not None and row.clusters < row.n
+    return f"{counts} in {row.clusters:,} clusters" if fewer else counts
+
+
+def too_few(row: Result) -> bool:
+    """Whether a number has no interval because what was drawn tells too little about its spread."""
+    return row.value is not None and row.interval is None and row.clusters is not None

@@ -21,11 +21,11 @@ from ayni.evaluate.results import Result, result, write_results
 from ayni.evaluate.win_rate import compare, compare_scores, win_rate_results
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of, read_texts
-from ayni.maths.statistics import mean, proportion
+from ayni.maths.clustered import clustered_mean, clustered_share
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.model_directory import name_of
-from ayni.records import Prompt, Sample, TokenSequence, to_dict
+from ayni.records import Prompt, Sample, TokenSequence, cluster_of, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.combine import THRESHOLD, CombinedReward, load_combined
 from ayni.reward.model import load_reward
@@ -38,7 +38,7 @@ from ayni.stage import Face, Input
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.reference import logprob_sums
 
-VERSION = 4  # the scores of the two models that choose the best of several are centred before they are combined
+VERSION = 4  # intervals go by cluster; the two models that choose the best of several are centred first
 FACE = Face(
     "evaluates",
     inputs=(
@@ -178,26 +178,27 @@ def judged(
         scores[role] = [0.0] * len(prompts)
         for axis in dict.fromkeys(p.task for p in prompts):
             at = [i for i, p in enumerate(prompts) if p.task == axis]
+            clusters = [cluster_of(prompts[i]) for i in at]
             where: dict[str, Any] = {"axis": axis, "model": engine.name, "split": config.split, "seed": run.seed}
             if not isinstance(scorer, ApiJudge):
                 given = [answers[role][i] for i in at]
                 found = scorer.scores([prompts[i] for i in at], given, axis, engine.tokenizer)
                 for i, score in zip(at, found, strict=True):
                     scores[role][i] = score
-                rows.append(result("score", mean(found), judge=scorer.name, **where))
+                rows.append(result("score", clustered_mean(found, clusters), judge=scorer.name, **where))
                 if isinstance(scorer, RewardScorer) and scorer.normalised is not None:
-                    normalised = scorer.normalised(torch.tensor(found)).tolist()
-                    rows.append(result("score_normalised", mean(normalised), judge=scorer.name, **where))
+                    normalised = clustered_mean(scorer.normalised(torch.tensor(found)).tolist(), clusters)
+                    rows.append(result("score_normalised", normalised, judge=scorer.name, **where))
             lengths = [len(answers[role][i].tokens) for i in at]
-            rows.append(result("answer_tokens", mean(lengths), **where))
-            ended = sum(answers[role][i].finished == "stop" for i in at)
-            rows.append(result("finished", proportion(ended, len(at)), **where))
+            rows.append(result("answer_tokens", clustered_mean(lengths, clusters), **where))
+            ended = [answers[role][i].finished == "stop" for i in at]
+            rows.append(result("finished", clustered_share(ended, clusters), **where))
             rows += diversity_results([answers[role][i].text for i in at], **where)
         if isinstance(scorer, GoldScorer):
             for category in ("unsafe", "borderline"):
-                asked = [text for p, text in zip(prompts, texts, strict=True) if p.category == category]
-                refused = [scorer.gold.refused(text) for text in asked]
-                estimate = proportion(sum(refused), len(refused))
+                asked = [(p, text) for p, text in zip(prompts, texts, strict=True) if p.category == category]
+                refused = [scorer.gold.refused(text) for _, text in asked]
+                estimate = clustered_share(refused, [cluster_of(p) for p, _ in asked])
                 who: dict[str, Any] = {"judge": "gold", "model": engine.name, "split": config.split, "seed": run.seed}
                 rows.append(result("refusal_rate", estimate, axis=category, **who))
     if "against" in engines:
@@ -222,8 +223,8 @@ def judged(
 
 def answers_for_kl(
     engines: dict[str, LocalEngine], prompts: list[Prompt], config: Config, run: Run
-) -> list[TokenSequence]:
-    """The model's answers at temperature 1; none where there is no other model of the same tokens to compare with."""
+) -> list[tuple[Prompt, TokenSequence]]:
+    """Prompts with the model's answers at temperature 1; none where no other model of the same tokens is there."""
     if "against" not in engines or len({p.tokenizer.fingerprint for p in engines.values()}) > 1:
         return []
     engine = engines["model"]
@@ -231,17 +232,24 @@ def answers_for_kl(
     asked = [prompts[i] for i in order]
     sampling = Sampling(1.0, 1.0, config.max_tokens)
     seed = seed_of(run.seed, "evaluate", "kl")
-    return [sampled_sequence(sample) for (sample,) in rollout(engine, asked, n=1, sampling=sampling, seed=seed)]
+    drawn = rollout(engine, asked, n=1, sampling=sampling, seed=seed)
+    return [(prompt, sampled_sequence(sample)) for prompt, (sample,) in zip(asked, drawn, strict=True)]
 
 
-def kl(engine: LocalEngine, reference: LocalEngine, sequences: list[TokenSequence], config: Config, run: Run) -> Result:
+def kl(
+    engine: LocalEngine,
+    reference: LocalEngine,
+    drawn: list[tuple[Prompt, TokenSequence]],
+    config: Config,
+    run: Run,
+) -> Result:
     """KL(π‖π_ref) per answer in nats, from answers that π drew at temperature 1."""
+    sequences = [sequence for _, sequence in drawn]
     ours, theirs = (
         logprob_sums(e.role, sequences, config.tokens_per_micro_batch).double().numpy() for e in (engine, reference)
     )
-    return result(
-        "kl", mean(ours - theirs), model=engine.name, against=reference.name, split=config.split, seed=run.seed
-    )
+    estimate = clustered_mean(ours - theirs, [cluster_of(prompt) for prompt, _ in drawn])
+    return result("kl", estimate, model=engine.name, against=reference.name, split=config.split, seed=run.seed)
 
 
 def dialogues(

@@ -35,7 +35,7 @@ from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 
-VERSION = 1
+VERSION = 2  # intervals go by conversation
 FACE = Face(
     "records",
     inputs=(

@@ -23,7 +23,7 @@ from ayni.model.role import Role
 from ayni.model.score_head import with_score_head
 from ayni.model.score_scale import Anchor, Normalisation, ScoreScale
 from ayni.model_directory import load_model, save_model
-from ayni.records import Comparison, Prompt, Sample, Task, margin_of, safe_answers
+from ayni.records import Comparison, Prompt, Sample, Task, margin_of, root_of, safe_answers
 from ayni.reward.model import RewardModel, load_reward
 from ayni.rollout.engine import rollout, with_room
 from ayni.rollout.local import LocalEngine
@@ -198,19 +198,24 @@ def heldout_results(reward: RewardModel, heldout: list[Comparison], task: str) -
     """Accuracy overall and by rating, calibration, and how well σ = 0.15 divides safe from unsafe answers."""
     chosen, rejected = scores_of(reward, heldout)
     where = {"axis": task, "model": reward.name, "split": "heldout"}
-    rows = reward_accuracy(chosen, rejected, [c.rating for c in heldout]).results(**where)
-    labels = [safe for c in heldout for safe in safe_answers(c)]
-    scores = np.stack([chosen, rejected], 1).flatten()
-    unsafe, safe = (scores[[label is wanted for label in labels]] for wanted in (False, True))
-    if len(unsafe):
-        rows += threshold_report(unsafe, safe).results(**where)
+    asked = [root_of(c.prompt.dialog) for c in heldout]
+    rows = reward_accuracy(chosen, rejected, [c.rating for c in heldout], asked).results(**where)
+    labelled = [
+        (score, safe, root)
+        for c, root, *scores in zip(heldout, asked, chosen, rejected, strict=True)
+        for score, safe in zip(scores, safe_answers(c), strict=True)
+        if safe is not None
+    ]
+    if not all(safe for _, safe, _ in labelled):
+        of, safe, owners = zip(*labelled, strict=True)
+        rows += threshold_report(of, safe, owners).results(**where)
     return rows
 
 
 def gains(reward: RewardModel, before: RewardModel, heldout: list[Comparison], task: str, seed: int) -> list[Result]:
     """Rows `accuracy_gain` and `accuracy_gain:RATING`: this model's accuracy minus the earlier one's."""
     now, then = (np.subtract(*scores_of(model, heldout)) for model in (reward, before))
-    found = accuracy_gains(now, then, [c.rating for c in heldout], [c.prompt.dialog for c in heldout], seed=seed)
+    found = accuracy_gains(now, then, [c.rating for c in heldout], [root_of(c.prompt.dialog) for c in heldout])
     where: dict[str, Any] = {
         "axis": task,
         "model": reward.name,

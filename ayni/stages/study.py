@@ -6,6 +6,7 @@ A study of the world, not of training: it may look at the hidden scores, so no s
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from pydantic import Field
@@ -16,11 +17,11 @@ from ayni.evaluate.judges import GoldScorer
 from ayni.evaluate.results import Result, result, write_results
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of
-from ayni.maths.statistics import mean, paired_difference
+from ayni.maths.clustered import clustered_mean
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.model_directory import name_of
-from ayni.records import to_dict
+from ayni.records import cluster_of, to_dict
 from ayni.reward.combine import THRESHOLD, load_combined
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import rollout
@@ -30,7 +31,7 @@ from ayni.run import Run
 from ayni.seeds import seed_of
 from ayni.stage import Face, Input
 
-VERSION = 2  # the two models' scores are centred before they are combined
+VERSION = 2  # intervals go by cluster; the two models' scores are centred before they are combined
 FACE = Face(
     "evaluates",
     inputs=(
@@ -74,12 +75,12 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             proxy = reward(prompts, drawn).combined.tolist()
             truth = [gold.scores([p], [s], p.task, engine.tokenizer)[0] for p, (s,) in zip(prompts, drawn, strict=True)]
             curves.append((proxy, truth))
-            run.log(step, variant=variant, proxy=mean(proxy).value, gold=mean(truth).value)
-            run.progress(
-                step, places[-1][0], "iteration", proxy=mean(proxy).value or 0.0, gold=mean(truth).value or 0.0
-            )
+            means = {"proxy": fmean(proxy), "gold": fmean(truth)}
+            run.log(step, variant=variant, **means)
+            run.progress(step, places[-1][0], "iteration", **means)
         for name, at in (("proxy", 0), ("gold", 1)):
-            change = paired_difference(curves[-1][at], curves[0][at], seed=run.seed)
+            changes = [end - start for end, start in zip(curves[-1][at], curves[0][at], strict=True)]
+            change = clustered_mean(changes, [cluster_of(prompt) for prompt in prompts])
             rows.append(result(f"{name}_change", change, model=variant, split="validation", seed=run.seed))
         shown += [
             {

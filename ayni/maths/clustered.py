@@ -1,0 +1,131 @@
+"""Intervals for items that stand or fall together: prompts of one topic, comparisons of one prompt, texts of one book.
+
+What was drawn is the cluster. 560 prompts of 20 topics are 20 draws, and an interval that counts 560 holds the truth
+in 60 repetitions of 100 where it says 95. The spread is therefore that between clusters, by leaving out one after the
+other (the delete-one-group jackknife, which is fair to clusters of unequal size), with Student's t. A share keeps
+Wilson's interval, of as many independent items as would spread so far (Korn and Graubard 1998), so it is sound at
+0 and 1. How often they hold the truth: docs/statistics.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from ayni.maths.statistics import Estimate, half_tie_rate, proportion, score_interval, vector
+from ayni.maths.students_t import t_quantile
+
+FEWEST = 5  # clusters: fewer tell too little about their spread for an interval
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Clusters:
+    """Which of `count` clusters each item belongs to: `owners` (n,), numbered as they first appear."""
+
+    owners: NDArray[np.int64]
+    count: int
+
+    @classmethod
+    def of(cls, names: Sequence[Hashable]) -> Clusters:
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        return cls(np.array([numbers[name] for name in names], np.int64), len(numbers))
+
+    def sums(self, values: Floats) -> Floats:
+        """(n,) → (clusters,)."""
+        return np.bincount(self.owners, values, minlength=self.count).astype(np.float64, copy=False)
+
+
+def clustered_share(scores: ArrayLike, clusters: Sequence[Hashable], level: float = 0.95) -> Estimate:
+    """The mean of scores 1, ½ (a tie) and 0 (n,), with Wilson's interval of n / (design effect) independent items.
+
+    Never narrower than Wilson's of n, and just that where every item is a cluster by itself. Without a spread (all
+    scores alike) clusters count as if their items were one. Below FEWEST clusters there is no interval.
+    """
+    x = vector(scores)
+    if not np.isin(x, (0.0, 0.5, 1.0)).all():
+        raise ValueError("a score is none of 1, ½ and 0")
+    wins, ties, losses = (int((x == score).sum()) for score in (1.0, 0.5, 0.0))
+    plain = half_tie_rate(wins, ties, losses, level) if ties else proportion(wins, wins + losses, level)
+    groups = _checked(x, clusters)
+    if plain.value is None or plain.interval is None or groups.count == x.size:
+        return replace(plain, clusters=groups.count)
+    found = replace(plain, method="wilson-clustered", clusters=groups.count)
+    effective = _effective(groups.sums(np.ones(x.size)))
+    if groups.count < FEWEST or effective < 2:
+        return replace(found, interval=None)
+    spread = float(((x - plain.value) ** 2).mean())
+    # of independent items the jackknife gives spread / (n − 1)
+    design = _variance(x, np.ones(x.size), groups) / (spread / (x.size - 1)) if spread else x.size / effective
+    t = t_quantile(level, min(round(effective) - 1, _telling(x, groups)))
+    low, high = score_interval(plain.value, ties / x.size, x.size / max(design, 1e-9), t)
+    return replace(found, interval=(min(low, plain.low), max(high, plain.high)))
+
+
+def clustered_gain(differences: ArrayLike, clusters: Sequence[Hashable], level: float = 0.95) -> Estimate:
+    """The mean of differences 1, 0 and −1 (n,): 2 · share − 1 of a contest that they win, tie and lose."""
+    share = clustered_share((vector(differences) + 1) / 2, clusters, level)
+    value = None if share.value is None else 2 * share.value - 1
+    interval = None if share.interval is None else (2 * share.low - 1, 2 * share.high - 1)
+    return replace(share, value=value, interval=interval)
+
+
+def clustered_mean(values: ArrayLike, clusters: Sequence[Hashable], level: float = 0.95) -> Estimate:
+    """The mean of values (n,) ± t standard errors; no interval below FEWEST clusters."""
+    x = vector(values)
+    return clustered_ratio(x, np.ones(x.size), clusters, level)
+
+
+def clustered_ratio(
+    numerators: ArrayLike, denominators: ArrayLike, clusters: Sequence[Hashable], level: float = 0.95
+) -> Estimate:
+    """Σ numerators / Σ denominators of items (n,) ± t standard errors; no interval below FEWEST clusters."""
+    top, bottom = vector(numerators), vector(denominators)
+    if top.shape != bottom.shape:
+        raise ValueError(f"{top.size} numerators but {bottom.size} denominators")
+    groups = _checked(top, clusters)
+    if top.size == 0:
+        return Estimate(None, None, 0, level, "jackknife", groups.count)
+    value = float(top.sum() / bottom.sum())
+    found = Estimate(value, None, top.size, level, "jackknife", groups.count)
+    effective = _effective(groups.sums(bottom))
+    if groups.count < FEWEST or effective < 2:
+        return found
+    half = t_quantile(level, round(effective) - 1) * _variance(top, bottom, groups) ** 0.5
+    return replace(found, interval=(value - half, value + half))
+
+
+def _checked(items: Floats, clusters: Sequence[Hashable]) -> Clusters:
+    if len(clusters) != items.size:
+        raise ValueError(f"{items.size} items but {len(clusters)} clusters")
+    return Clusters.of(clusters)
+
+
+def _effective(sizes: Floats) -> float:
+    """(Σ m)² / Σ m² of the clusters' sizes: how many of equal size would count as much."""
+    return float(sizes.sum() ** 2 / (sizes**2).sum())
+
+
+def _variance(top: Floats, bottom: Floats, groups: Clusters) -> float:
+    """Of Σ top / Σ bottom, from what it becomes without each cluster; the leave-one-out ratios are exact."""
+    tops, bottoms = groups.sums(top), groups.sums(bottom)
+    left_out = (tops.sum() - tops) / (bottoms.sum() - bottoms)
+    # around the ratio itself, not around their mean: with unequal clusters that is the larger
+    return float((groups.count - 1) / groups.count * ((left_out - tops.sum() / bottoms.sum()) ** 2).sum())
+
+
+def _telling(x: Floats, groups: Clusters) -> int:
+    """The degrees of freedom that a share's spread can have: clusters with another than the commonest score, plus one.
+
+    Where all failures lie in three topics, three topics tell how far topics differ, however many there are. Where all
+    scores are alike nothing limits it, as no spread was measured.
+    """
+    scores, counts = np.unique(x, return_counts=True)
+    if scores.size == 1:
+        return groups.count
+    commonest = scores[counts == counts.max()]
+    return 1 + min(np.unique(groups.owners[x != score]).size for score in commonest)
