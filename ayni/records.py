@@ -5,6 +5,7 @@ Text becomes records here and nowhere else. Unknown keys are errors; records are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Hashable
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -31,6 +32,7 @@ Text = Annotated[str, StringConstraints(strict=True, min_length=0)]
 Number = Annotated[float, Strict()]
 Count = Annotated[int, Strict()]
 _CLOSED = ConfigDict(extra="forbid")
+_WORD = re.compile(r"\w+")
 
 
 # By how much the chosen answer's score should lead, by its rating (paper Table 27).
@@ -49,6 +51,15 @@ class Message:
 
 
 Dialog = tuple[Message, ...]
+
+
+def root_of(dialog: Dialog) -> str:
+    """What the conversation began with: its first user message, less case, punctuation and white space.
+
+    All turns of a conversation share it. Splits go by it, so that no conversation falls on both sides.
+    """
+    first = next((message.content for message in dialog if message.role == "user"), "")
+    return " ".join(_WORD.findall(first.lower())) or first.strip()
 
 
 @dataclass(frozen=True, slots=True)

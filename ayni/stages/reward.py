@@ -16,7 +16,7 @@ from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model.score_head import with_score_head
 from ayni.model_directory import load_model, save_model
-from ayni.records import Comparison, margin_of, safe_answers
+from ayni.records import Comparison, margin_of, root_of, safe_answers
 from ayni.reward.model import RewardModel, load_reward
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
@@ -27,7 +27,7 @@ from ayni.train.batch import Pair
 from ayni.train.objectives import Ranking
 from ayni.train.trainer import Fitting, Optimiser
 
-VERSION = 1
+VERSION = 2  # held out by conversation
 FACE = Face(
     "fits",
     inputs=(
@@ -53,7 +53,7 @@ class Config(Fitting):
     other_share: float = Field(0.0, ge=0, lt=1, description="share of pairs taken from the other task (paper: 10%)")
     margin: Literal["none", "small", "large"] = Field("small", description="margin table by rating")
     safety_weight: float = Field(0.0, ge=0, description="λ of the safety auxiliary loss")
-    heldout_share: float = Field(0.1, ge=0, lt=1, description="held out of `data` if no held-out input is given")
+    heldout_share: float = Field(0.1, ge=0, lt=1, description="of the conversations, if no held-out input is given")
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
@@ -61,24 +61,15 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     model = with_score_head(config.to_train(language_model, run), seed_of(run.seed, run.name, "head"))
     comparisons = [c for path in inputs["data"] for c in read_comparisons(Path(path), task=config.data_task)]
     heldout = [c for path in inputs.get("heldout") or [] for c in read_comparisons(Path(path), task=config.data_task)]
+    if not any(c.task == config.task for c in comparisons):
+        raise BadInput(f"no comparison of the task {config.task}", path=inputs["data"][0])
+    order, before_split = rng(run.seed, run.name, "split"), len(comparisons)
+    comparisons, heldout = split(comparisons, heldout, config, order)
+    if inputs.get("heldout") and len(comparisons) < before_split:
+        run.say(f"{before_split - len(comparisons)} comparisons are of conversations held out, and not trained on")
     home = [c for c in comparisons if c.task == config.task]
     if not home:
-        raise BadInput(f"no comparison of the task {config.task}", path=inputs["data"][0])
-    order = rng(run.seed, run.name, "split")
-    if not heldout:
-        # by prompt: pairs of one prompt, of either task, never stand on both sides
-        asked = sorted({c.prompt.dialog for c in home}, key=repr)
-        count = round(config.heldout_share * len(asked))
-        apart = {asked[i] for i in order.permutation(len(asked))[:count]}
-        heldout = [c for c in home if c.prompt.dialog in apart]
-        comparisons = [c for c in comparisons if c.prompt.dialog not in apart]
-        home = [c for c in comparisons if c.task == config.task]
-    elif leaks := {c.prompt.dialog for c in heldout} & {c.prompt.dialog for c in comparisons}:
-        comparisons = [c for c in comparisons if c.prompt.dialog not in leaks]
-        home = [c for c in comparisons if c.task == config.task]
-        run.say(f"{len(leaks)} prompts are held out, so their comparisons are not trained on")
-        if not home:
-            raise BadInput("every prompt to train on is held out", field="heldout", fix="hold others out, or none")
+        raise BadInput("every prompt to train on is held out", field="heldout", fix="hold others out, or none")
     other = [c for c in comparisons if c.task != config.task]
     wanted = min(len(other), round(len(home) * config.other_share / (1 - config.other_share)))
     train = home + [other[i] for i in order.permutation(len(other))[:wanted]]
@@ -100,6 +91,23 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if before is not None:
         rows += gains(reward, before, judged, config.task, run.seed)
     write_results(run.directory / "results.json", rows)
+
+
+def split(
+    comparisons: list[Comparison], heldout: list[Comparison], config: Config, order: np.random.Generator
+) -> tuple[list[Comparison], list[Comparison]]:
+    """(to train on, held out): a share of the task's own where none are held out already.
+
+    By conversation: its pairs, of any turn and of either task, never stand on both sides.
+    """
+    if not heldout:
+        home = [c for c in comparisons if c.task == config.task]
+        roots = sorted({root_of(c.prompt.dialog) for c in home})
+        drawn = order.permutation(len(roots))[: round(config.heldout_share * len(roots))]
+        chosen = {roots[i] for i in drawn}
+        heldout = [c for c in home if root_of(c.prompt.dialog) in chosen]
+    apart = {root_of(c.prompt.dialog) for c in heldout}
+    return [c for c in comparisons if root_of(c.prompt.dialog) not in apart], heldout
 
 
 def pair_of(c: Comparison, tokenizer: Tokenizer, config: Config) -> Pair:
