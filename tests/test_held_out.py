@@ -5,22 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import tiny
 from feedback_cases import Clock, judgement
 from small_stages import Small, prepare
 
 from ayni.config import parse_config
+from ayni.errors import BadInput
+from ayni.evaluate import perplexity
+from ayni.evaluate.results import read_results
 from ayni.feedback.entries import Item, Judged, PreferenceBatch
 from ayni.feedback.pairs import Plan, pairs
 from ayni.feedback.records_of import split
 from ayni.feedback.store import Store, open_store
 from ayni.files import write_jsonl
-from ayni.formats.reading import read_comparisons
+from ayni.formats.reading import read_comparisons, read_prompts, read_prompts_of
 from ayni.records import Comparison, Dialog, Message, Prompt, Sample, root_of, to_dict
+from ayni.runs.recipe import read_recipe
 from ayni.seeds import rng
 from ayni.stages import reward
+from ayni.stages import tokenizer as tokenizer_stage
 from ayni.village.village import Village
+
+RECIPES = Path(__file__).parent.parent / "recipes"
 
 
 def said(*texts: str, system: str = "") -> Dialog:
@@ -134,3 +143,71 @@ def test_written_dialogues_are_held_out_whole_and_by_the_share_of_their_batch(st
     train, test = split(store.current("week-1"))
     assert len(test) == 3 * sum(turns[0] for turns in drawn)
     assert not roots(train) & roots(test)
+
+
+ALICE, BUTTERFLY = (" ".join(f"{name}{i}" for i in range(60)) for name in ("rabbit", "wing"))
+
+
+def test_a_held_out_book_is_in_neither_the_tokenizer_nor_the_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = prepare(tmp_path)["tokenizer"]
+    write_jsonl(tmp_path / "all.jsonl", [{"text": ALICE + "!"}, {"text": BUTTERFLY}, {"text": ALICE + " the end"}])
+    write_jsonl(tmp_path / "held.jsonl", [{"text": ALICE}])
+    read: list[str] = []
+
+    def trained(texts: list[str], vocab_size: int) -> Any:
+        read.extend(texts)
+        return tiny.tokenizer()
+
+    monkeypatch.setattr(tokenizer_stage, "train_tokenizer", trained)
+    inputs = {"data": [tmp_path / "all.jsonl"], "heldout": [tmp_path / "held.jsonl"]}
+    Small("tokenizer", small.settings, inputs).execute(tmp_path / "tokens")
+    assert read == [BUTTERFLY]
+    with pytest.raises(BadInput, match="every text is held out"):
+        Small("tokenizer", small.settings, {**inputs, "heldout": inputs["data"]}).execute(tmp_path / "none")
+
+    counted: list[str] = []
+    token_counts = perplexity.token_counts
+    monkeypatch.setattr(
+        perplexity, "token_counts", lambda texts, codec: (counted.extend(texts), token_counts(texts, codec))[1]
+    )
+    inputs = {"model": tmp_path / "policy", "texts": inputs["heldout"], "train_texts": inputs["data"]}
+    Small("evaluate", {"dtype": "fp32"}, inputs).execute(tmp_path / "bits")
+    assert counted == [BUTTERFLY, ALICE]
+
+
+def test_prompts_seen_in_training_are_not_evaluated_on(tmp_path: Path) -> None:
+    small = prepare(tmp_path)["reject"]
+    asked = [Prompt(f"p{i}", said(word)) for i, word in enumerate(("owl", "hill", "Hill", "river"))]
+    write_jsonl(tmp_path / "asked.jsonl", map(to_dict, asked))
+    write_jsonl(tmp_path / "seen.jsonl", [to_dict(Prompt("s", said("hill", "owl", "owl")))])
+    inputs = {"model": small.inputs["model"], "judge": small.inputs["reward"], "prompts": [tmp_path / "asked.jsonl"]}
+    settings = {"max_tokens": 4, "dtype": "fp32"}
+    Small("evaluate", settings, {**inputs, "seen": [tmp_path / "seen.jsonl"]}).execute(tmp_path / "e")
+    (row,) = [row for row in read_results(tmp_path / "e" / "results.json") if row.metric == "score"]
+    assert row.n == 2
+    with pytest.raises(BadInput, match="every prompt was seen in training; evaluate on others"):
+        Small("evaluate", settings, {**inputs, "seen": inputs["prompts"]}).execute(tmp_path / "none")
+
+
+def test_the_real_recipe_evaluates_on_nothing_it_trains_on(data_dir: Path) -> None:
+    stages = {stage.name: stage for stage in read_recipe(RECIPES / "real.yaml").stages}
+
+    def opened(name: str, wanted: str) -> list[Path]:
+        return [reference.path for reference in stages[name].inputs[wanted] if reference.stage is None]
+
+    asked = {root_of(p.dialog) for p in read_prompts_of(opened("answers", "prompts"))}
+    asked -= {root_of(p.dialog) for p in read_prompts_of(opened("answers", "seen"))}
+    assert len(asked) > 90
+    files = [
+        ("sft", "data"),
+        ("helpfulness", "data"),
+        ("safety", "data"),
+        ("samples1", "prompts"),
+        ("v1-ppo", "prompts"),
+    ]
+    for name, wanted in files:
+        assert not asked & {root_of(p.dialog) for path in opened(name, wanted) for p in read_prompts(path)}, name
+    for name in ("tokenizer", "base"):
+        assert opened(name, "heldout") == opened("books", "texts")

@@ -24,7 +24,7 @@ from ayni.maths.statistics import mean, proportion
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.model_directory import name_of
-from ayni.records import Prompt, Sample, TokenSequence, to_dict
+from ayni.records import Prompt, Sample, TokenSequence, root_of, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.combine import THRESHOLD, CombinedReward, load_combined
 from ayni.reward.model import load_reward
@@ -34,10 +34,11 @@ from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
+from ayni.text.dedup import without
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.reference import logprob_sums
 
-VERSION = 3  # the gold judge no longer takes the straw shed for straw
+VERSION = 4  # the unigram baseline no longer reads the held-out texts
 FACE = Face(
     "evaluates",
     inputs=(
@@ -47,6 +48,7 @@ FACE = Face(
         Input("reward", "model", ("reward_model",), optional=True),
         Input("reward_safety", "model", ("reward_model",), optional=True),
         Input("prompts", "prompts-test.jsonl", ("prompts",), many=True, optional=True),
+        Input("seen", "prompts-train.jsonl", ("prompts",), many=True, optional=True),
         Input("texts", "heldout.jsonl", ("texts",), many=True, optional=True),
         Input("train_texts", "corpus.jsonl", ("texts",), many=True, optional=True),
     ),
@@ -81,7 +83,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             engines[name] = load_engine(inputs[name], placement, name_of(inputs[name]) + suffix)
     rows: list[Result] = []
     if inputs.get("prompts"):
-        prompts = read_prompts_of(inputs["prompts"])
+        prompts = unseen(read_prompts_of(inputs["prompts"]), inputs, run)
         prompts = chosen_prompts(with_room(prompts, list(engines.values()), run.say), config, run)
         scorer: Scorer | ApiJudge
         if config.judge_url is not None:
@@ -100,12 +102,24 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         return
     if inputs.get("texts"):
         texts = [text for path in inputs["texts"] for text in read_texts(Path(path))]
-        train = [text for path in inputs.get("train_texts") or [] for text in read_texts(Path(path))]
+        read = (text for path in inputs.get("train_texts") or [] for text in read_texts(Path(path)))
+        train = list(without(read, texts))  # the baseline is held to what the model is
         where = {"model": engines["model"].name, "split": "heldout", "seed": run.seed}
         rows += perplexities(engines["model"], texts, train, where, config.tokens_per_micro_batch)
     if not rows:
         raise BadInput("nothing to evaluate on", field="prompts", fix="give prompts or texts")
     write_results(run.directory / "results.json", rows)
+
+
+def unseen(prompts: list[Prompt], inputs: dict[str, Any], run: Run) -> list[Prompt]:
+    """Less those that begin like a conversation in `seen`."""
+    known = {root_of(prompt.dialog) for prompt in read_prompts_of(inputs.get("seen") or [])}
+    kept = [prompt for prompt in prompts if root_of(prompt.dialog) not in known]
+    if not kept:
+        raise BadInput("every prompt was seen in training", path=inputs["prompts"][0], fix="evaluate on others")
+    if len(kept) < len(prompts):
+        run.say(f"{len(prompts) - len(kept)} prompts were seen in training and are left out")
+    return kept
 
 
 def chosen_prompts(prompts: list[Prompt], config: Config, run: Run) -> list[Prompt]:
