@@ -38,7 +38,7 @@ from ayni.text.dedup import without
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.reference import logprob_sums
 
-VERSION = 4  # the unigram baseline no longer reads the held-out texts
+VERSION = 4  # rows of the validation split; the unigram baseline no longer reads the held-out texts
 FACE = Face(
     "evaluates",
     inputs=(
@@ -47,7 +47,7 @@ FACE = Face(
         Input("judge", "model", ("reward_model",), optional=True, setting="judge_url", without="gold"),
         Input("reward", "model", ("reward_model",), optional=True),
         Input("reward_safety", "model", ("reward_model",), optional=True),
-        Input("prompts", "prompts-test.jsonl", ("prompts",), many=True, optional=True),
+        Input("prompts", "prompts-validation.jsonl", ("prompts",), many=True, optional=True),
         Input("seen", "prompts-train.jsonl", ("prompts",), many=True, optional=True),
         Input("texts", "heldout.jsonl", ("texts",), many=True, optional=True),
         Input("train_texts", "corpus.jsonl", ("texts",), many=True, optional=True),
@@ -69,12 +69,18 @@ class Config(Base):
     limit: int | None = Field(None, ge=1, description="prompts per axis, chosen by the seed")
     samples: int = Field(40, ge=0, description="answers to write to samples.jsonl for the report")
     kl_prompts: int = Field(400, ge=0, description="prompts for the KL to `against`, sampled at temperature 1")
-    split: str = "test"
+    final: bool = Field(False, description="opens the test split, once everything is chosen; else validation")
     tokens_per_micro_batch: int = Field(8192, ge=1)
     dtype: Dtype = "auto"
 
+    @property
+    def split(self) -> str:
+        """The name of the split, as the rows say it."""
+        return "test" if self.final else "validation"
+
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    prompts = unseen(config, inputs, run) if inputs.get("prompts") else []
     placement = Placement.of(run, config.dtype)
     engines = {}
     for name in ("model", "against"):
@@ -82,8 +88,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             suffix = f" best of {config.best_of}" if name == "model" and config.best_of > 1 else ""
             engines[name] = load_engine(inputs[name], placement, name_of(inputs[name]) + suffix)
     rows: list[Result] = []
-    if inputs.get("prompts"):
-        prompts = unseen(read_prompts_of(inputs["prompts"]), inputs, run)
+    if prompts:
         prompts = chosen_prompts(with_room(prompts, list(engines.values()), run.say), config, run)
         scorer: Scorer | ApiJudge
         if config.judge_url is not None:
@@ -111,8 +116,15 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     write_results(run.directory / "results.json", rows)
 
 
-def unseen(prompts: list[Prompt], inputs: dict[str, Any], run: Run) -> list[Prompt]:
-    """Less those that begin like a conversation in `seen`."""
+def unseen(config: Config, inputs: dict[str, Any], run: Run) -> list[Prompt]:
+    """The prompts, less those that begin like a conversation in `seen`; BadInput where one is of another split."""
+    prompts = read_prompts_of(inputs["prompts"])
+    for prompt in prompts:
+        split = named_split(prompt)
+        if split is not None and (split == "test") is not config.final:
+            which, fix = ("a final", "leave final out") if config.final else ("no final", "set final: true")
+            what = f"{prompt.id} is of the {split} split, and this is {which} evaluation"
+            raise BadInput(what, path=inputs["prompts"][0], field="final", fix=fix)
     known = {root_of(prompt.dialog) for prompt in read_prompts_of(inputs.get("seen") or [])}
     kept = [prompt for prompt in prompts if root_of(prompt.dialog) not in known]
     if not kept:
@@ -120,6 +132,12 @@ def unseen(prompts: list[Prompt], inputs: dict[str, Any], run: Run) -> list[Prom
     if len(kept) < len(prompts):
         run.say(f"{len(prompts) - len(kept)} prompts were seen in training and are left out")
     return kept
+
+
+def named_split(prompt: Prompt) -> str | None:
+    """The split that a village's prompt belongs to; None of others, which do not say."""
+    village, _, rest = prompt.id.partition(":")
+    return rest.partition(":")[0] if village == prompt.source and village.startswith("village-") else None
 
 
 def chosen_prompts(prompts: list[Prompt], config: Config, run: Run) -> list[Prompt]:
