@@ -66,11 +66,15 @@ class Input:
 
 @dataclass(frozen=True)
 class Face:
-    """`leaves`: the kind of each output by its path inside the stage's directory (`*` stands for any name)."""
+    """`leaves`: the kind of each output by its path inside the stage's directory (`*` stands for any name).
+
+    `sealed`: those that only a final evaluation may open.
+    """
 
     family: Family
     inputs: tuple[Input, ...]
     leaves: Mapping[str, Kind]
+    sealed: tuple[str, ...] = ()
 
     def left_at(self, path: PurePath) -> Kind | None:
         """The kind of the output there; None where the stage leaves none."""

@@ -192,9 +192,9 @@ class TestDialogues:
         with pytest.raises(BadInput, match="dialogue: this dialogue was started by somebody else, or for something"):
             store.start_dialogue("week-1", ann, "safety", "form-1")
         prompt = store.next_prompt("form-1", "Hello")
-        turn = store.add_turn("form-1", prompt, "one", "two", sampling_a={"seed": 1}, heldout=True)
+        turn = store.add_turn("form-1", prompt, "one", "two", sampling_a={"seed": 1})
         assert store.add_turn("form-1", prompt, "three", "four") == turn == store.item("form-1.1")
-        assert (turn.sampling_a, turn.sampling_b, turn.heldout) == ({"seed": 1}, {}, True)
+        assert (turn.sampling_a, turn.sampling_b, turn.heldout) == ({"seed": 1}, {}, False)
         other = Prompt(prompt.id, (Message("user", "Bye"),), source=prompt.source)
         with pytest.raises(BadInput, match="dialogue: this turn said something else before"):
             store.add_turn("form-1", other, "three", "four")

@@ -1,10 +1,11 @@
-"""`ayni doctor`: what this machine offers, and whether a run's files are what its stages left."""
+"""`ayni doctor`: what this machine offers; whether a run's files are what its stages left, and what it leaks."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
+from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,16 @@ import ayni
 from ayni.cli import VerbFailure
 from ayni.cli.stages import located
 from ayni.errors import BadInput
+from ayni.runs.leaks import gone, leaks_of
+from ayni.runs.lineage import made_by
 from ayni.runs.sealing import damages, read_seal, source_hash
 
 NEEDED = (3, 11)
 
 
 def doctor(directory: Path | None, as_json: bool) -> dict[str, Any] | VerbFailure:
-    """{python, torch, cores, bf16, native, memory_gb, disk_gb, data, dependencies, problems}, or {run, stages}."""
+    """{python, torch, cores, bf16, native, memory_gb, disk_gb, data, dependencies, problems} of the machine, or
+    {run, stages, leaks, gone} of a run."""
     if directory is not None:
         return _verify(located(directory), as_json)
     found = _machine()
@@ -112,7 +116,8 @@ def _dependencies() -> tuple[dict[str, str | None], list[str]]:
 
 
 def _verify(directory: Path, as_json: bool) -> dict[str, Any] | VerbFailure:
-    """Every stage's files against the sha256 it was sealed with; any difference is exit 2."""
+    """Every stage's files against the sha256 it was sealed with, and what is trained on against what is evaluated on;
+    any difference and any leak is exit 2."""
     if (directory / "stages").is_dir():
         paths = sorted(path for path in (directory / "stages").iterdir() if path.is_dir())
     elif (directory / "inputs.json").is_file():
@@ -130,10 +135,19 @@ def _verify(directory: Path, as_json: bool) -> dict[str, Any] | VerbFailure:
             print(f"{state:10} {path.name}{'  (made by other source code)' if other else ''}")
             for file, what in wrong.items():
                 print(f"           {file} {what}")
-    value = {"run": str(directory), "stages": stages}
-    bad = [stage for stage in stages if stage["wrong"]]
-    if bad:
-        count = sum(len(stage["wrong"]) for stage in bad)
+    count = sum(len(stage["wrong"]) for stage in stages)
+    made = [] if count else made_by(directory)  # what is damaged is not read
+    leaks, unknown = leaks_of(made), [str(path) for path in gone(made)]
+    if not as_json:
+        for leak in leaks:
+            print(f"{'leak':10} {leak}")
+        for file in unknown:
+            print(f"{'gone':10} {file}: nobody knows whether it holds what is evaluated on")
+    value = {"run": str(directory), "stages": stages, "leaks": [asdict(leak) for leak in leaks], "gone": unknown}
+    if count:
         error = BadInput(f"{count} files are not what their stages left", path=directory, fix="see above; --fresh")
         return VerbFailure(value, error)
+    if leaks:
+        what = f"{len(leaks)} × a file to train on holds what is evaluated on"
+        return VerbFailure(value, BadInput(what, path=directory, fix="see above; hold it out, or evaluate on others"))
     return value

@@ -114,7 +114,7 @@ def export_records(
 
 def stored(source: str, batches: Sequence[str]) -> tuple[list[Comparison], list[Comparison], Counter[str]]:
     """(comparisons, those of held-out items, what else stands in the store) of these batches, of all without any."""
-    from ayni.feedback.records_of import comparisons
+    from ayni.feedback.records_of import split
     from ayni.feedback.store import open_store
 
     with open_store(source) as store:
@@ -129,8 +129,7 @@ def stored(source: str, batches: Sequence[str]) -> tuple[list[Comparison], list[
             skipped[each.entry.kind] += 1
         elif each.item.gold is not None:
             skipped["gold check"] += 1
-    kept, apart = (comparisons(each for each in judged if each.item.heldout is side) for side in (False, True))
-    return kept, apart, skipped
+    return *split(judged), skipped
 
 
 def _rows(comparisons: Sequence[Comparison], format: str) -> Iterable[Any] | str:

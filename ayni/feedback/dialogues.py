@@ -11,11 +11,12 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from ayni.errors import BadInput
 from ayni.feedback.accounts import active, stamp
 from ayni.feedback.batches import insert_items, item, items_where, open_batch
-from ayni.feedback.entries import Dialogue, Item
+from ayni.feedback.entries import Dialogue, Item, PreferenceBatch
 from ayni.feedback.rows import dialogue_of
 from ayni.feedback.rules import TASKS, check_id, check_one_of, check_text
 from ayni.feedback.schema import dialogues, items, judgements, standing
-from ayni.records import Message, Prompt, Task
+from ayni.records import Dialog, Message, Prompt, Task, root_of
+from ayni.seeds import rng
 
 SOURCE = "annotator"  # the source of prompts that annotators write
 
@@ -87,7 +88,7 @@ def add_turn(
         return there
     if prompt != next_prompt(connection, dialogue_id, prompt.dialog[-1].content):
         raise BadInput("the prompt does not go on from the dialogue", field="prompt")
-    open_batch(connection, about.batch_id)
+    batch = open_batch(connection, about.batch_id)
     end = select(func.max(items.c.position)).where(items.c.batch_id == about.batch_id)
     last = connection.scalars(end).one()
     new = Item(
@@ -97,6 +98,7 @@ def add_turn(
         answer_b,
         about.task,
         **fields,
+        heldout=held_out(batch, prompt.dialog),
         dialogue_id=dialogue_id,
         turn=len([message for message in prompt.dialog if message.role == "user"]),
         batch_id=about.batch_id,
@@ -105,6 +107,13 @@ def add_turn(
     )
     insert_items(connection, [new])
     return new
+
+
+def held_out(batch: PreferenceBatch, dialog: Dialog) -> bool:
+    """Whether a written dialogue goes to the held-out set: drawn for what it begins with, so all its turns go there,
+    and those of others who began alike. `batch.settings` say the share and the seed."""
+    share, seed = batch.settings.get("heldout_share", 0), batch.settings.get("seed", 0)
+    return bool(rng(seed, "written", root_of(dialog)).random() < share)
 
 
 def end_dialogue(connection: Connection, now: datetime, dialogue_id: str) -> None:

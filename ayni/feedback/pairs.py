@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ayni.feedback.entries import GoldCheck, Item
-from ayni.records import Comparison, Prompt, Sample, Task, comparable
+from ayni.records import Comparison, Prompt, Sample, Task, comparable, root_of
 from ayni.seeds import rng, seed_of
 
 
@@ -27,7 +27,7 @@ class Plan:
     stage: str
     batch: str
     helpfulness_share: float  # of the safety prompts' pairs, judged by both guidelines
-    heldout_share: float  # of the prompts
+    heldout_share: float  # of the conversations
     overlap: int  # annotators for a pair …
     overlap_share: float  # … of this share of the pairs, one for the others
     max_tokens: int
@@ -47,8 +47,9 @@ def pairs(
     `first` and `second` hold the two variants' answers to every prompt, side by side.
     """
     found = []
-    heldout = round(plan.heldout_share * len(prompts))
-    for i, (prompt, ours, theirs) in enumerate(zip(prompts, first, second, strict=True)):
+    roots = list(dict.fromkeys(root_of(prompt.dialog) for prompt in prompts))
+    apart = set(roots[: round(plan.heldout_share * len(roots))])
+    for prompt, ours, theirs in zip(prompts, first, second, strict=True):
         for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             if not comparable(a.text, b.text):
                 continue
@@ -65,7 +66,7 @@ def pairs(
                     _drawn(a, plan),
                     _drawn(b, plan),
                     overlap=overlap,
-                    heldout=i < heldout,
+                    heldout=root_of(prompt.dialog) in apart,
                     batch_id=plan.batch,
                 )
                 found.append(Asked(item, k))

@@ -6,7 +6,16 @@ from collections.abc import Iterable
 
 from ayni.errors import BadInput
 from ayni.feedback.entries import Judged
-from ayni.records import Comparison, Safety, comparable
+from ayni.records import Comparison, Safety, comparable, root_of
+
+
+def split(judged: Iterable[Judged]) -> tuple[list[Comparison], list[Comparison]]:
+    """(to train on, held out): a conversation of which a turn is held out is so as a whole, whoever went on with it."""
+    found = list(judged)
+    apart = {root_of(each.item.prompt.dialog) for each in found if each.item.heldout}
+    held = [root_of(each.item.prompt.dialog) in apart for each in found]
+    train, test = (comparisons(e for e, out in zip(found, held, strict=True) if out is side) for side in (False, True))
+    return train, test
 
 
 def comparisons(judged: Iterable[Judged]) -> list[Comparison]:

@@ -186,9 +186,11 @@ class Store:
         model_b: str = "",
         sampling_a: dict[str, Any] | None = None,
         sampling_b: dict[str, Any] | None = None,
-        heldout: bool = False,
     ) -> Item:
-        """The turn of `prompt` (from `next_prompt`), to be judged by `record`. Sent again, the first answers stay."""
+        """The turn of `prompt` (from `next_prompt`), to be judged by `record`. Sent again, the first answers stay.
+
+        A dialogue is held out as a whole, by the share that its batch's settings name.
+        """
         with self._database.write() as connection:
             return dialogues.add_turn(
                 connection,
@@ -201,7 +203,6 @@ class Store:
                 model_b=model_b,
                 sampling_a=sampling_a or {},
                 sampling_b=sampling_b or {},
-                heldout=heldout,
             )
 
     def end_dialogue(self, dialogue_id: str) -> None:

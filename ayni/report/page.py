@@ -46,6 +46,7 @@ def render_page(run: RunData) -> str:
         pictures=_pictures(parents),
         box=BOX,
         cards=sections.cards(run),
+        openings=sections.openings(run),
         losses=sections.loss_panels(run),
         rewards=sections.reward_panels(run),
         online=sections.online_panels(run),

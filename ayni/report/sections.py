@@ -126,6 +126,19 @@ def cards(run: RunData) -> list[Card]:
     return list(dict.fromkeys(found))
 
 
+def openings(run: RunData) -> list[str]:
+    """Who opened the sealed test split: a sentence for every recipe, commit and seed that did."""
+    found: dict[str, list[str]] = {}
+    for stage in run.stages:
+        if stage.opened is not None:
+            commit = str(stage.opened.get("commit") or "")[:12]
+            changed = " with changes" if stage.opened.get("changed") else ""
+            by = f"recipe {stage.opened['recipe']}" if stage.opened.get("recipe") else "a single command"
+            at = f"commit {commit}{changed}" if commit else "no repository"
+            found.setdefault(f"{by}, {at}, seed {stage.opened.get('seed')}", []).append(stage.name)
+    return [f"The test split was opened by {', '.join(names)}: {who}." for who, names in found.items()]
+
+
 def loss_panels(run: RunData) -> list[Panel]:
     panels = []
     for stage in run.stages:

@@ -30,6 +30,7 @@ from ayni.config import Config
 from ayni.errors import AyniError, BadInput, NoRoom
 from ayni.files import failpoint, read_json, write_json, write_text
 from ayni.run import Run
+from ayni.runs.evaluations import check_prompts, check_seal, record_opening
 from ayni.runs.faces import Stage, load_stage
 from ayni.runs.kinds import mismatch
 from ayni.runs.sealing import (
@@ -101,6 +102,7 @@ def job_of(stage: Stage, config: Config, inputs: Inputs, seed: int) -> Job:
         for path in given if isinstance(given, list) else [given]:
             if (found := mismatch(stage.inputs[name], path)) is not None:
                 raise BadInput(found.what, path=path, fix=found.fix)
+            check_seal(path, config)
     hashes = {
         name: [content_hash(path) for path in (given if isinstance(given, list) else [given])]
         for name, given in inputs.items()
@@ -130,9 +132,15 @@ def execute(
 
 
 def execute_job(
-    job: Job, directory: Path, *, name: str, fresh: bool = False, quiet: bool = False
+    job: Job,
+    directory: Path,
+    *,
+    name: str,
+    fresh: bool = False,
+    quiet: bool = False,
+    recipe: Path | None = None,
 ) -> Literal["ran", "reused"]:
-    """As `execute`, for inputs that are already hashed."""
+    """As `execute`, for inputs that are already hashed; `recipe`: whose stage it is, for the record."""
     from ayni.parallel import Ranks
 
     ranks = Ranks.current()
@@ -147,12 +155,14 @@ def execute_job(
                 return "reused"
             if (directory / "inputs.json").is_file() and read_json(directory / "inputs.json")["hash"] != job.identity:
                 _refuse_other(directory)
+        check_prompts(job.stage, job.config, job.inputs, quiet=quiet)
         with ours(directory):
             if fresh:
                 _empty(directory)
             _need_room(directory)
             write_json(directory / "inputs.json", _inputs_record(job))
             write_text(directory / "config.yaml", dump_yaml(job.config.model_dump(mode="json")))
+            record_opening(directory, job.config, name, job.seed, recipe, job.hashes)
             failpoint("stage-started")
             notify("ran")
             ranks.barrier()  # until the others have read what an interrupted run left

@@ -134,7 +134,7 @@ def run_recipe(
             number = recipe.stages.index(entry) + 1
             with _reported(board, stage):
                 directories[entry.name] = _run_stage(
-                    entry, stage, directories, board, number, fresh=entry.name in anew, quiet=quiet
+                    entry, stage, directories, board, number, fresh=entry.name in anew, quiet=quiet, recipe=path
                 )
             board.gather()
             board.write()
@@ -157,12 +157,13 @@ def _run_stage(
     *,
     fresh: bool,
     quiet: bool,
+    recipe: Path,
 ) -> Path:
     job = _job(entry, directories)
     directory = _directory_of(board.directory, entry.name, job.identity, number)
     stage.directory, stage.hash, stage.state = str(directory.relative_to(board.directory)), job.identity, "running"
     board.write()
-    stage.state = execute_job(job, directory, name=entry.name, fresh=fresh, quiet=quiet)
+    stage.state = execute_job(job, directory, name=entry.name, fresh=fresh, quiet=quiet, recipe=recipe)
     stage.seconds = (read_seal(directory) or {}).get("seconds")
     return directory
 

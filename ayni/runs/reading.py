@@ -11,6 +11,7 @@ from ayni.errors import BadInput
 from ayni.evaluate.results import Result, read_results
 from ayni.files import parse_json, read_json, read_jsonl, read_text
 from ayni.records import Message, Prompt
+from ayni.runs.evaluations import OPENED
 from ayni.runs.faces import face_of
 from ayni.stage import Family
 
@@ -26,7 +27,8 @@ class SampleRow:
 
 @dataclass(frozen=True)
 class StageData:
-    """One stage of the run; `parents` are the earlier stages whose outputs it reads."""
+    """One stage of the run; `parents` are the earlier stages whose outputs it reads, `opened` what opened the test
+    split where it is a final evaluation (see ayni.runs.evaluations)."""
 
     name: str
     kind: str
@@ -37,6 +39,7 @@ class StageData:
     metrics: tuple[dict[str, Any], ...]
     results: tuple[Result, ...]
     samples: tuple[SampleRow, ...]
+    opened: dict[str, Any] | None = None
 
     @property
     def family(self) -> Family:
@@ -145,6 +148,7 @@ def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData]) -> S
         metrics=_metrics(directory / "metrics.jsonl"),
         results=tuple(read_results(results)) if results.is_file() else (),
         samples=_samples(samples) if shown else (),
+        opened=_opened(directory / OPENED),
     )
 
 
@@ -172,6 +176,13 @@ def _metrics(path: Path) -> tuple[dict[str, Any], ...]:
     lines = read_text(path).split("\n")[:-1]
     values = [parse_json(line, path=path, line=number) for number, line in enumerate(lines, 1) if line.strip()]
     return tuple(value for value in values if isinstance(value, dict))
+
+
+def _opened(path: Path) -> dict[str, Any] | None:
+    value = read_json(path) if path.is_file() else None
+    if value is not None and not isinstance(value, dict):
+        raise BadInput("expected an object", path=path)
+    return value
 
 
 def _samples(path: Path) -> tuple[SampleRow, ...]:

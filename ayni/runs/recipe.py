@@ -23,6 +23,7 @@ from pydantic import Field
 
 from ayni.config import Config
 from ayni.errors import BadInput
+from ayni.runs.evaluations import sealed_from
 from ayni.runs.faces import Stage, load_stage, suggestion
 from ayni.runs.kinds import mismatch, mismatch_of_stage
 from ayni.runs.settings import Key, Settings, read_extended
@@ -175,7 +176,9 @@ class _Reader:
                 if reference.stage is None:
                     found = mismatch(spec, reference.path)
                 else:
-                    found = mismatch_of_stage(spec, reference.stage, reference.path, faces[reference.stage], others)
+                    face = faces[reference.stage]
+                    found = mismatch_of_stage(spec, reference.stage, reference.path, face, others)
+                    found = found or sealed_from(reference.stage, reference.path, face, entry.config)
                 if found is not None:
                     here = ("stages", entry.name, name)
                     what = found.what if reference.stage is not None else f"{reference.text}: {found.what}"

@@ -23,14 +23,14 @@ from ayni.feedback.entries import Entry, Item, Judged, PreferenceBatch, shown_sw
 from ayni.feedback.page import check_bind
 from ayni.feedback.page.waiting import host_and_port, page_at, wait_until_judged
 from ayni.feedback.pairs import Asked, Plan, pairs, with_checks
-from ayni.feedback.records_of import comparisons
+from ayni.feedback.records_of import split
 from ayni.feedback.store import Store, open_store
 from ayni.files import json_line, write_jsonl
 from ayni.formats.reading import read_comparisons, read_prompts_of
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.quality.page_measures import quality_of
-from ayni.records import RATINGS, Prompt, Sample, to_dict
+from ayni.records import RATINGS, Prompt, Sample, root_of, to_dict
 from ayni.rollout.answers import two_answers
 from ayni.rollout.engine import Engine, chunk_prompts, rollout, with_room
 from ayni.rollout.local import LocalEngine, load_engine
@@ -42,7 +42,7 @@ from ayni.stage import Face, Input
 from ayni.village.annotators import Opinion, SimulatedAnnotators
 from ayni.village.village import Village
 
-VERSION = 8  # samples hold their prompts' tokens
+VERSION = 9  # held out by conversation
 FACE = Face(
     "records",
     inputs=(
@@ -69,7 +69,7 @@ class Config(Base):
     pairs_per_prompt: int = Field(1, ge=1)
     limit: int | None = Field(None, ge=1, description="prompts to ask, chosen by the seed")
     helpfulness_share: float = Field(0.2, ge=0, le=1, description="safety prompts also judged for helpfulness")
-    heldout_share: float = Field(0.12, ge=0, lt=1, description="of the prompts, for the reward models' test set")
+    heldout_share: float = Field(0.12, ge=0, lt=1, description="of the conversations, for the reward models' test set")
     max_tokens: int = Field(256, ge=1)
     judges: Literal["village", "people"] = Field("village", description="who compares the answers")
     annotators_seed: int = Field(0, description="which panel of the village")
@@ -96,7 +96,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     engines = [load_engine(path, placement) for path in (inputs["model"], inputs.get("other") or inputs["model"])]
     prompts = read_prompts_of(inputs["prompts"])
     before = {group[0].prompt_id for path in inputs.get("earlier") or [] for group in read_groups(Path(path))}
-    prompts = with_room([p for p in prompts if p.id not in before], engines, run.say)
+    asked_before = {root_of(p.dialog) for p in prompts if p.id in before}  # by conversation: it keeps to its side
+    prompts = with_room([p for p in prompts if root_of(p.dialog) not in asked_before], engines, run.say)
     order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
     prompts = [prompts[i] for i in order]
     panel = panel_of(prompts, inputs["prompts"][0], config) if config.judges == "village" else None
@@ -119,8 +120,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         raise AyniError(str(error)) from None
     if not run.leads:
         return
-    test = comparisons(each for each in judged if each.item.heldout)
-    train = comparisons(each for each in judged if not each.item.heldout)
+    train, test = split(judged)
     if not train and not test:
         raise AyniError(f"nobody has judged a pair of batch {config.batch} yet; run the same command when they have")
     write_jsonl(run.directory / "heldout.jsonl", map(to_dict, test))
@@ -251,6 +251,7 @@ def add_batch(store: Store, items: list[Item], engines: Sequence[Engine], config
     digest = hashlib.sha256("".join(json_line(asdict(item)) for item in items).encode()).hexdigest()
     models = [engine.name for engine in engines]
     settings = {"stage": run.name, "seed": run.seed, "models": models, "items": digest, "judges": config.judges}
+    settings["heldout_share"] = config.heldout_share  # of the dialogues that people write, too
     there = {batch.id: batch for batch in store.batches()}.get(config.batch)
     if there is None:
         mix = {task: sum(item.task == task for item in items) / len(items) for task in ("helpfulness", "safety")}

@@ -25,7 +25,7 @@ from ayni.maths.clustered import clustered_mean, clustered_share
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.model_directory import name_of
-from ayni.records import Prompt, Sample, TokenSequence, cluster_of, to_dict
+from ayni.records import Prompt, Sample, TokenSequence, cluster_of, root_of, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.combine import THRESHOLD, CombinedReward, load_combined
 from ayni.reward.model import load_reward
@@ -35,10 +35,11 @@ from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
+from ayni.text.dedup import without
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.reference import logprob_sums
 
-VERSION = 4  # intervals go by cluster; the two models that choose the best of several are centred first
+VERSION = 4  # intervals go by cluster; nothing held out is read; the two that choose the best of several are centred
 FACE = Face(
     "evaluates",
     inputs=(
@@ -47,7 +48,8 @@ FACE = Face(
         Input("judge", "model", ("reward_model",), optional=True, setting="judge_url", without="gold"),
         Input("reward", "model", ("reward_model",), optional=True),
         Input("reward_safety", "model", ("reward_model",), optional=True),
-        Input("prompts", "prompts-test.jsonl", ("prompts",), many=True, optional=True),
+        Input("prompts", "prompts-validation.jsonl", ("prompts",), many=True, optional=True),
+        Input("seen", "prompts-train.jsonl", ("prompts",), many=True, optional=True),
         Input("texts", "heldout.jsonl", ("texts",), many=True, optional=True),
         Input("train_texts", "corpus.jsonl", ("texts",), many=True, optional=True),
     ),
@@ -68,12 +70,18 @@ class Config(Base):
     limit: int | None = Field(None, ge=1, description="prompts per axis, chosen by the seed")
     samples: int = Field(40, ge=0, description="answers to write to samples.jsonl for the report")
     kl_prompts: int = Field(400, ge=0, description="prompts for the KL to `against`, sampled at temperature 1")
-    split: str = "test"
+    final: bool = Field(False, description="opens the test split, once everything is chosen; else validation")
     tokens_per_micro_batch: int = Field(8192, ge=1)
     dtype: Dtype = "auto"
 
+    @property
+    def split(self) -> str:
+        """The name of the split, as the rows say it."""
+        return "test" if self.final else "validation"
+
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    prompts = unseen(config, inputs, run) if inputs.get("prompts") else []
     placement = Placement.of(run, config.dtype)
     engines = {}
     for name in ("model", "against"):
@@ -81,8 +89,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             suffix = f" best of {config.best_of}" if name == "model" and config.best_of > 1 else ""
             engines[name] = load_engine(inputs[name], placement, name_of(inputs[name]) + suffix)
     rows: list[Result] = []
-    if inputs.get("prompts"):
-        prompts = read_prompts_of(inputs["prompts"])
+    if prompts:
         prompts = chosen_prompts(with_room(prompts, list(engines.values()), run.say), config, run)
         scorer: Scorer | ApiJudge
         if config.judge_url is not None:
@@ -101,12 +108,37 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         return
     if inputs.get("texts"):
         texts = [text for path in inputs["texts"] for text in read_texts(Path(path))]
-        train = [text for path in inputs.get("train_texts") or [] for text in read_texts(Path(path))]
+        read = (text for path in inputs.get("train_texts") or [] for text in read_texts(Path(path)))
+        train = list(without(read, texts))  # the baseline is held to what the model is
         where = {"model": engines["model"].name, "split": "heldout", "seed": run.seed}
         rows += perplexities(engines["model"], texts, train, where, config.tokens_per_micro_batch)
     if not rows:
         raise BadInput("nothing to evaluate on", field="prompts", fix="give prompts or texts")
     write_results(run.directory / "results.json", rows)
+
+
+def unseen(config: Config, inputs: dict[str, Any], run: Run) -> list[Prompt]:
+    """The prompts, less those that begin like a conversation in `seen`; BadInput where one is of another split."""
+    prompts = read_prompts_of(inputs["prompts"])
+    for prompt in prompts:
+        split = named_split(prompt)
+        if split is not None and (split == "test") is not config.final:
+            which, fix = ("a final", "leave final out") if config.final else ("no final", "set final: true")
+            what = f"{prompt.id} is of the {split} split, and this is {which} evaluation"
+            raise BadInput(what, path=inputs["prompts"][0], field="final", fix=fix)
+    known = {root_of(prompt.dialog) for prompt in read_prompts_of(inputs.get("seen") or [])}
+    kept = [prompt for prompt in prompts if root_of(prompt.dialog) not in known]
+    if not kept:
+        raise BadInput("every prompt was seen in training", path=inputs["prompts"][0], fix="evaluate on others")
+    if len(kept) < len(prompts):
+        run.say(f"{len(prompts) - len(kept)} prompts were seen in training and are left out")
+    return kept
+
+
+def named_split(prompt: Prompt) -> str | None:
+    """The split that a village's prompt belongs to; None of others, which do not say."""
+    village, _, rest = prompt.id.partition(":")
+    return rest.partition(":")[0] if village == prompt.source and village.startswith("village-") else None
 
 
 def chosen_prompts(prompts: list[Prompt], config: Config, run: Run) -> list[Prompt]:

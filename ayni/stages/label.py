@@ -23,7 +23,7 @@ from ayni.formats.reading import read_comparisons, read_prompts_of
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.quality.judge_consistency import AnnotatorChoice, agreement_results, consistency_results
-from ayni.records import RATINGS, Comparison, Prompt, Sample, comparable, to_dict
+from ayni.records import RATINGS, Comparison, Prompt, Sample, comparable, root_of, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.option_judge import OptionJudge
 from ayni.reward.shared_judge import SharedJudge
@@ -35,7 +35,7 @@ from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 
-VERSION = 2  # intervals go by conversation
+VERSION = 2  # held out, and intervals, by conversation
 FACE = Face(
     "records",
     inputs=(
@@ -70,7 +70,7 @@ class Config(Base):
         None, description="set on every comparison read; hh-rlhf files, for one, do not say their task"
     )
     limit: int | None = Field(None, ge=1, description="pairs to judge, chosen by the seed")
-    heldout_share: float = Field(0.1, ge=0, lt=1, description="of the dialogues, for the reward models' test set")
+    heldout_share: float = Field(0.1, ge=0, lt=1, description="of the conversations, for the reward models' test set")
     batch: str = Field("1", description="the name of this batch")
     tokens_per_micro_batch: int = Field(8192, ge=1)
     dtype: Dtype = "auto"
@@ -120,10 +120,10 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         labelled_comparison(pair, verdict, each.safe, judge.name, config)
         for pair, verdict, each in zip(pairs, verdicts, labels, strict=True)
     ]
-    dialogs = list(dict.fromkeys(pair.prompt.dialog for pair in pairs))
-    apart = set(dialogs[: round(config.heldout_share * len(dialogs))])  # pairs of one dialogue stay together
-    test = [c for c in comparisons if c is not None and c.prompt.dialog in apart]
-    train = [c for c in comparisons if c is not None and c.prompt.dialog not in apart]
+    roots = list(dict.fromkeys(root_of(pair.prompt.dialog) for pair in pairs))
+    apart = set(roots[: round(config.heldout_share * len(roots))])  # pairs of one conversation stay together
+    test = [c for c in comparisons if c is not None and root_of(c.prompt.dialog) in apart]
+    train = [c for c in comparisons if c is not None and root_of(c.prompt.dialog) not in apart]
     write_jsonl(run.directory / "heldout.jsonl", map(to_dict, test))
     write_jsonl(run.directory / "records.jsonl", map(to_dict, train))
 

@@ -77,7 +77,7 @@ class Config(Fitting):
         ge=0,
         description="λ of the safety auxiliary loss; default: 1 for safety, given labels of both kinds, else 0",
     )
-    heldout_share: float = Field(0.1, ge=0, lt=1, description="held out of `data` if no held-out input is given")
+    heldout_share: float = Field(0.1, ge=0, lt=1, description="of the conversations, if no held-out input is given")
     start_answers: int = Field(
         256, ge=0, description="answers of the start model whose scores' mean and deviation are kept; 0: none"
     )
@@ -89,25 +89,16 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     model = with_score_head(config.to_train(language_model, run), seed_of(run.seed, run.name, "head"))
     comparisons = [c for path in inputs["data"] for c in read_comparisons(Path(path), task=config.data_task)]
     heldout = [c for path in inputs.get("heldout") or [] for c in read_comparisons(Path(path), task=config.data_task)]
-    home = [c for c in comparisons if c.task == config.task]
-    if not home:
+    if not any(c.task == config.task for c in comparisons):
         raise BadInput(f"no comparison of the task {config.task}", path=inputs["data"][0])
     # by the seed alone: two stages that read the same comparisons hold the same ones out
-    order = rng(run.seed, "reward", "split")
-    if not heldout:
-        # by prompt: pairs of one prompt, of either task, never stand on both sides
-        asked = sorted({c.prompt.dialog for c in home}, key=repr)
-        count = round(config.heldout_share * len(asked))
-        apart = {asked[i] for i in order.permutation(len(asked))[:count]}
-        heldout = [c for c in home if c.prompt.dialog in apart]
-        comparisons = [c for c in comparisons if c.prompt.dialog not in apart]
-        home = [c for c in comparisons if c.task == config.task]
-    elif leaks := {c.prompt.dialog for c in heldout} & {c.prompt.dialog for c in comparisons}:
-        comparisons = [c for c in comparisons if c.prompt.dialog not in leaks]
-        home = [c for c in comparisons if c.task == config.task]
-        run.say(f"{len(leaks)} prompts are held out, so their comparisons are not trained on")
-        if not home:
-            raise BadInput("every prompt to train on is held out", field="heldout", fix="hold others out, or none")
+    order, before_split = rng(run.seed, "reward", "split"), len(comparisons)
+    comparisons, heldout = split(comparisons, heldout, config, order)
+    if inputs.get("heldout") and len(comparisons) < before_split:
+        run.say(f"{before_split - len(comparisons)} comparisons are of conversations held out, and not trained on")
+    home = [c for c in comparisons if c.task == config.task]
+    if not home:
+        raise BadInput("every prompt to train on is held out", field="heldout", fix="hold others out, or none")
     # a prompt that is judged at home too would be judged by two guidelines that contradict each other
     own = {c.prompt.dialog for c in home}
     other = [c for c in comparisons if c.task != config.task and c.prompt.dialog not in own]
@@ -144,6 +135,23 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         lead = np.subtract(*scores_of(reward, judged))
         rows += baseline_results(lead, train, judged, axis=config.task, model=run.name, seed=run.seed)
     write_results(run.directory / "results.json", rows)
+
+
+def split(
+    comparisons: list[Comparison], heldout: list[Comparison], config: Config, order: np.random.Generator
+) -> tuple[list[Comparison], list[Comparison]]:
+    """(to train on, held out): a share of the task's own where none are held out already.
+
+    By conversation: its pairs, of any turn and of either task, never stand on both sides.
+    """
+    if not heldout:
+        home = [c for c in comparisons if c.task == config.task]
+        roots = sorted({root_of(c.prompt.dialog) for c in home})
+        drawn = order.permutation(len(roots))[: round(config.heldout_share * len(roots))]
+        chosen = {roots[i] for i in drawn}
+        heldout = [c for c in home if root_of(c.prompt.dialog) in chosen]
+    apart = {root_of(c.prompt.dialog) for c in heldout}
+    return [c for c in comparisons if root_of(c.prompt.dialog) not in apart], heldout
 
 
 def anchor_of(pairs: Sequence[Pair], config: Config) -> Anchor:

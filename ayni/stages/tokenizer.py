@@ -8,15 +8,20 @@ from typing import Any
 from pydantic import Field
 
 from ayni.config import Config as Base
+from ayni.errors import BadInput
 from ayni.formats.reading import read_texts
 from ayni.run import Run
 from ayni.stage import Face, Input
+from ayni.text.dedup import without
 from ayni.text.tokenizer import train_tokenizer
 
 VERSION = 1
 FACE = Face(
     "records",
-    inputs=(Input("data", "corpus.jsonl", ("texts",), many=True),),
+    inputs=(
+        Input("data", "corpus.jsonl", ("texts",), many=True),
+        Input("heldout", "heldout.jsonl", ("texts",), many=True, optional=True),
+    ),
     leaves={"tokenizer": "tokenizer"},
 )
 
@@ -30,12 +35,14 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.begin_anew()
     texts: list[str] = []
     room = config.max_characters
-    for path in inputs["data"]:
-        for text in read_texts(Path(path)):
-            if room <= 0:
-                break
-            texts.append(text[:room])
-            room -= len(text)
+    heldout = [text for path in inputs.get("heldout") or [] for text in read_texts(Path(path))]
+    for text in without((text for path in inputs["data"] for text in read_texts(Path(path))), heldout):
+        if room <= 0:
+            break
+        texts.append(text[:room])
+        room -= len(text)
+    if not texts:
+        raise BadInput("every text is held out", field="heldout", fix="hold others out, or none")
     tokenizer = train_tokenizer(texts, config.vocab_size)
     tokenizer.save(run.directory / "tokenizer")
     characters = sum(len(text) for text in texts)

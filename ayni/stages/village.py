@@ -26,6 +26,7 @@ FACE = Face(
         "demonstrations.jsonl": "demonstrations",
         "checks.jsonl": "comparisons",
     },
+    sealed=("prompts-test.jsonl",),
 )
 
 

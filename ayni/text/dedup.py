@@ -101,3 +101,20 @@ def without_duplicates(texts: Sequence[str], *, against: Iterable[str] = (), nea
     taken = [fingerprint(text, near=near) for text in against]
     found = duplicates(np.array([*taken, *(fingerprint(text, near=near) for text in texts)], FINGERPRINT))
     return [text for text, repeats in zip(texts, found[len(taken) :], strict=True) if not repeats]
+
+
+def repeated(document: np.ndarray, known: np.ndarray) -> int | None:
+    """Which of the `known` documents (N,) this one () repeats, exactly or nearly: the first; None where it does none.
+
+    All are held against it, which is quick as long as they are few: a test set, a held-out set.
+    """
+    same = known["exact"] == document["exact"]
+    if document["near"]:
+        same |= known["near"] & ((known["minima"] == document["minima"]).mean(1) >= SIMILAR)
+    return int(same.argmax()) if same.any() else None
+
+
+def without(texts: Iterable[str], heldout: Iterable[str]) -> Iterator[str]:
+    """The texts, one at a time, less those that repeat a held-out one exactly or nearly."""
+    known = np.array([fingerprint(text) for text in heldout], FINGERPRINT)
+    return (text for text in texts if not len(known) or repeated(fingerprint(text), known) is None)

@@ -20,7 +20,7 @@ from ayni.village.facts import split_of
 from ayni.village.knowledge import Fact, Topic
 from ayni.village.prompts import WRAPPERS, rewrite_split, worded
 from ayni.village.scene import Scene
-from ayni.village.small_talk import INTENTS, forms, split_of_form
+from ayni.village.small_talk import INTENTS
 from ayni.village.topics import ASK_HOW, ASK_MAY, ASK_WAY, KEEPER, refusal_reason
 from ayni.village.words import NUMBERS, capital, join, pick, some
 
@@ -311,10 +311,8 @@ def greeting(library: Library, rng: Rng) -> str:
     """Small talk, one to three turns."""
     pairs = []
     for i in range(int(rng.integers(1, 4))):
-        intent = pick(rng, INTENTS if i else INTENTS[:4])
-        known = [text for text in forms(intent) if split_of_form(library.seed, text) == "train"]
-        text = pick(rng, known)
-        pairs.append((worded("{l}", text) if rng.random() < 0.2 else text, pick(rng, intent.right)))
+        text, answer = dialogs.greeting(library.seed, INTENTS if i else INTENTS[:4], rng)
+        pairs.append((worded("{l}", text) if rng.random() < 0.2 else text, answer))
     return _chat(pairs, rng)
 
 

@@ -9,7 +9,7 @@ from ayni.seeds import rng
 from ayni.village.answers import SORRY
 from ayni.village.knowledge import Fact, Knowledge, Split, Topic
 from ayni.village.scene import Candidate, Scene
-from ayni.village.small_talk import INTENTS, forms, split_of_form
+from ayni.village.small_talk import INTENTS, Intent, forms, split_of_form
 from ayni.village.topics import ASK_HOW, KEEPER, KEEPER_KEYS, refusal_reason
 from ayni.village.words import capital, pick, some
 
@@ -37,7 +37,7 @@ def dialogs(scene: Scene, split: Split, n: int) -> list[Candidate]:
         if kind < 0.7:
             made = _follow_up(pick(draw, groups), split, draw)
         elif kind < 0.8:
-            made = _after_hello(pick(draw, pick(draw, groups)), split, draw)
+            made = _after_hello(scene.seed, pick(draw, pick(draw, groups)), split, draw)
         else:
             made = _after_no(pick(draw, topics), scene.forbidden, draw)
         if made is not None:
@@ -70,9 +70,7 @@ def earlier_turn(scene: Scene, draw: np.random.Generator, *, first: bool) -> tup
     kind = draw.random()
     if kind < 0.15:
         intents = INTENTS[:4] if first else INTENTS[1:]
-        intent = pick(draw, [each for each in intents if each.name != "goodbye"])
-        known = [text for text in forms(intent) if split_of_form(scene.seed, text) == "train"]
-        return pick(draw, known), pick(draw, intent.right)
+        return greeting(scene.seed, tuple(each for each in intents if each.name != "goodbye"), draw)
     if kind < 0.25:
         stranger = pick(draw, [each for each in scene.strangers if each.split == "train"])
         return pick(draw, stranger.ask), pick(draw, stranger.knowledge.right)
@@ -93,12 +91,18 @@ def _follow_up(group: list[Fact], split: Split, draw: np.random.Generator) -> Ca
     return _turns(hello + pick(draw, first.ask), pick(draw, first.say), pick(draw, second.follow)), second.knowledge
 
 
-def _after_hello(fact: Fact, split: Split, draw: np.random.Generator) -> Candidate | None:
+def _after_hello(seed: int, fact: Fact, split: Split, draw: np.random.Generator) -> Candidate | None:
     """A greeting first, then a question that stands alone."""
     if fact.split != split:
         return None
-    intent = pick(draw, INTENTS[:4])
-    return _turns(pick(draw, intent.ask), pick(draw, intent.right), pick(draw, fact.ask)), fact.knowledge
+    return _turns(*greeting(seed, INTENTS[:4], draw), pick(draw, fact.ask)), fact.knowledge
+
+
+def greeting(seed: int, intents: tuple[Intent, ...], draw: np.random.Generator) -> tuple[str, str]:
+    """Small talk in the words of a training prompt, and a right answer."""
+    intent = pick(draw, intents)
+    known = [text for text in forms(intent) if split_of_form(seed, text) == "train"]
+    return pick(draw, known), pick(draw, intent.right)
 
 
 def _after_no(topic: Topic, forbidden: list[Topic], draw: np.random.Generator) -> Candidate:

@@ -1,0 +1,213 @@
+"""What is held out is held out by conversation: no two turns of one ever fall on both sides of a split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tiny
+from feedback_cases import Clock, judgement
+from small_stages import Small, prepare
+
+from ayni.config import parse_config
+from ayni.errors import BadInput
+from ayni.evaluate import perplexity
+from ayni.evaluate.results import read_results
+from ayni.feedback.entries import Item, Judged, PreferenceBatch
+from ayni.feedback.pairs import Plan, pairs
+from ayni.feedback.records_of import split
+from ayni.feedback.store import Store, open_store
+from ayni.files import write_jsonl
+from ayni.formats.reading import read_comparisons, read_prompts, read_prompts_of
+from ayni.records import Comparison, Dialog, Message, Prompt, Sample, root_of, to_dict
+from ayni.runs.recipe import read_recipe
+from ayni.seeds import rng
+from ayni.stages import reward
+from ayni.stages import tokenizer as tokenizer_stage
+from ayni.village.village import Village
+
+RECIPES = Path(__file__).parent.parent / "recipes"
+
+
+def said(*texts: str, system: str = "") -> Dialog:
+    """A dialogue of these turns, the user's first."""
+    turns = tuple(Message("assistant" if i % 2 else "user", text) for i, text in enumerate(texts))
+    return (Message("system", system), *turns) if system else turns
+
+
+def roots(comparisons: list[Comparison]) -> set[str]:
+    return {root_of(c.prompt.dialog) for c in comparisons}
+
+
+def test_turns_of_one_conversation_have_one_root() -> None:
+    first = said("Who sings?\n  Tell me.")
+    assert root_of(first) == "who sings tell me"
+    assert root_of(said("Who sings? Tell me ", "The owl.", "And who dances?", system="Be brief.")) == root_of(first)
+    assert root_of(said("?!")) != root_of(said("!"))
+    assert root_of(said("And who dances?")) != root_of(first)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [("pandalm.json", "dpo_en_demo.json", "oasst_trees.jsonl"), ("hh_harmless.jsonl.gz",)],
+)
+def test_no_held_out_pair_of_real_data_shares_its_first_message_with_training(
+    data_dir: Path, files: tuple[str, ...]
+) -> None:
+    everything = [c for name in files for c in read_comparisons(data_dir / "preferences" / name)]
+    config = parse_config(reward.Config, {"heldout_share": 0.2})
+    train, held = reward.split(everything, [], config, rng(1, "helpfulness", "split"))
+    assert len(train) + len(held) == len(everything)
+    assert 0.1 < len(held) / len(everything) < 0.3
+    assert not roots(train) & roots(held)
+    assert len({c.prompt.dialog for c in held}) > len(roots(held)) or len(files) == 1, "whole conversations"
+
+
+def test_siblings_of_held_out_turns_are_not_trained_on() -> None:
+    one, other = (
+        Comparison(Prompt(str(i), dialog), "owl", "hill") for i, dialog in enumerate((said("a", "b", "c"), said("x")))
+    )
+    held = [replace(one, prompt=Prompt("h", said("a")))]
+    config = parse_config(reward.Config, {})
+    assert reward.split([one, other], held, config, rng(1)) == ([other], held)
+
+
+def test_a_batch_is_held_out_by_conversation() -> None:
+    dialogs = [said(f"question {i // 4}", *["and", "more"] * (i % 4)) for i in range(40)]
+    prompts = [Prompt(f"p{i}", dialog) for i, dialog in enumerate(dialogs)]
+    answers = [[[Sample(p.id, p.task, (1,), (5,), (-1.0,), text, "stop")] for p in prompts] for text in ("one", "two")]
+    plan = Plan(1, "collect", "1", 0.0, heldout_share=0.3, overlap=1, overlap_share=1.0, max_tokens=8)
+    asked = [each.item for each in pairs(prompts, *answers, plan)]
+    held, train = ({root_of(item.prompt.dialog) for item in asked if item.heldout is side} for side in (True, False))
+    assert (len(held), len(train)) == (3, 7)
+
+
+def test_conversations_of_earlier_batches_are_not_gone_on_with(tmp_path: Path) -> None:
+    small = prepare(tmp_path)["collect"]
+    turns: dict[str, list[Prompt]] = {}
+    for prompt in Village(7).prompts("train"):
+        turns.setdefault(root_of(prompt.dialog), []).append(prompt)
+    siblings = [prompt for group in turns.values() if len(group) == 2 for prompt in group][:40]
+    write_jsonl(tmp_path / "siblings.jsonl", map(to_dict, siblings))
+    inputs = {**small.inputs, "prompts": [tmp_path / "siblings.jsonl"]}
+    Small("collect", {**small.settings, "heldout_share": 0}, inputs).execute(tmp_path / "first", limit=5)
+    inputs["earlier"] = [tmp_path / "first" / "samples-0.jsonl"]
+    Small("collect", {**small.settings, "heldout_share": 0}, inputs).execute(tmp_path / "second")
+    first, second = (roots(read_comparisons(tmp_path / name / "records.jsonl")) for name in ("first", "second"))
+    assert first
+    assert second
+    assert not first & second
+
+
+def judged(number: int, dialog: Dialog, *, heldout: bool) -> Judged:
+    item = Item(f"i{number}", Prompt(f"i{number}", dialog), "owl", "hill", heldout=heldout)
+    return Judged(number, judgement(f"s{number}", item.id, "ann"), item, "Ann")
+
+
+def test_what_people_write_follows_the_pairs_that_began_alike() -> None:
+    said_of = [(said("a"), True), (said("a", "b", "c"), False), (said("x"), False)]
+    train, held = split(judged(number, dialog, heldout=out) for number, (dialog, out) in enumerate(said_of))
+    assert (roots(train), roots(held), len(held)) == ({"x"}, {"a"}, 2)
+
+
+@pytest.fixture
+def store(new_address: Callable[[], str]) -> Iterator[Store]:
+    with open_store(new_address(), clock=Clock()) as opened:
+        yield opened
+
+
+def write(store: Store, batch: str, beginning: str, turns: int = 3) -> list[bool]:
+    """Somebody writes a dialogue; which of its turns are held out."""
+    ann = store.enrol("Ann").id
+    dialogue = store.start_dialogue(batch, ann)
+    for turn in range(turns):
+        prompt = store.next_prompt(dialogue.id, beginning if turn == 0 else f"And {turn}?")
+        item = store.add_turn(dialogue.id, prompt, "an owl", "a hill")
+        store.record(judgement(f"{dialogue.id}-{turn}", item.id, ann))
+    return [turn.heldout for turn in store.dialogue(dialogue.id).turns]
+
+
+def test_written_dialogues_are_held_out_whole_and_by_the_share_of_their_batch(store: Store) -> None:
+    store.add_batch(PreferenceBatch("week-1", settings={"seed": 1, "heldout_share": 0.3}), [])
+    store.add_batch(PreferenceBatch("week-2", settings={"seed": 1, "heldout_share": 0.3}), [])
+    store.add_batch(PreferenceBatch("by-hand"), [])
+    drawn = [write(store, "week-1", f"Question {number}") for number in range(40)]
+    assert all(len(set(turns)) == 1 for turns in drawn)
+    assert 4 <= sum(turns[0] for turns in drawn) <= 20
+    held = drawn.index([True] * 3)
+    assert write(store, "week-2", f"Question  {held} ") == [True] * 3, "who begins alike is held out alike"
+    assert write(store, "by-hand", f"Question {held}") == [False] * 3
+    train, test = split(store.current("week-1"))
+    assert len(test) == 3 * sum(turns[0] for turns in drawn)
+    assert not roots(train) & roots(test)
+
+
+ALICE, BUTTERFLY = (" ".join(f"{name}{i}" for i in range(60)) for name in ("rabbit", "wing"))
+
+
+def test_a_held_out_book_is_in_neither_the_tokenizer_nor_the_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = prepare(tmp_path)["tokenizer"]
+    write_jsonl(tmp_path / "all.jsonl", [{"text": ALICE + "!"}, {"text": BUTTERFLY}, {"text": ALICE + " the end"}])
+    write_jsonl(tmp_path / "held.jsonl", [{"text": ALICE}])
+    read: list[str] = []
+
+    def trained(texts: list[str], vocab_size: int) -> Any:
+        read.extend(texts)
+        return tiny.tokenizer()
+
+    monkeypatch.setattr(tokenizer_stage, "train_tokenizer", trained)
+    inputs = {"data": [tmp_path / "all.jsonl"], "heldout": [tmp_path / "held.jsonl"]}
+    Small("tokenizer", small.settings, inputs).execute(tmp_path / "tokens")
+    assert read == [BUTTERFLY]
+    with pytest.raises(BadInput, match="every text is held out"):
+        Small("tokenizer", small.settings, {**inputs, "heldout": inputs["data"]}).execute(tmp_path / "none")
+
+    counted: list[str] = []
+    token_counts = perplexity.token_counts
+    monkeypatch.setattr(
+        perplexity, "token_counts", lambda texts, codec: (counted.extend(texts), token_counts(texts, codec))[1]
+    )
+    inputs = {"model": tmp_path / "policy", "texts": inputs["heldout"], "train_texts": inputs["data"]}
+    Small("evaluate", {"dtype": "fp32"}, inputs).execute(tmp_path / "bits")
+    assert counted == [BUTTERFLY, ALICE]
+
+
+def test_prompts_seen_in_training_are_not_evaluated_on(tmp_path: Path) -> None:
+    small = prepare(tmp_path)["reject"]
+    asked = [Prompt(f"p{i}", said(word)) for i, word in enumerate(("owl", "hill", "Hill", "river"))]
+    write_jsonl(tmp_path / "asked.jsonl", map(to_dict, asked))
+    write_jsonl(tmp_path / "seen.jsonl", [to_dict(Prompt("s", said("hill", "owl", "owl")))])
+    inputs = {"model": small.inputs["model"], "judge": small.inputs["reward"], "prompts": [tmp_path / "asked.jsonl"]}
+    settings = {"max_tokens": 4, "dtype": "fp32"}
+    Small("evaluate", settings, {**inputs, "seen": [tmp_path / "seen.jsonl"]}).execute(tmp_path / "e")
+    (row,) = [row for row in read_results(tmp_path / "e" / "results.json") if row.metric == "score"]
+    assert row.n == 2
+    with pytest.raises(BadInput, match="every prompt was seen in training; evaluate on others"):
+        Small("evaluate", settings, {**inputs, "seen": inputs["prompts"]}).execute(tmp_path / "none")
+
+
+def test_the_real_recipe_evaluates_on_nothing_it_trains_on(data_dir: Path) -> None:
+    stages = {stage.name: stage for stage in read_recipe(RECIPES / "real.yaml").stages}
+
+    def opened(name: str, wanted: str) -> list[Path]:
+        return [reference.path for reference in stages[name].inputs[wanted] if reference.stage is None]
+
+    asked = {root_of(p.dialog) for p in read_prompts_of(opened("answers", "prompts"))}
+    asked -= {root_of(p.dialog) for p in read_prompts_of(opened("answers", "seen"))}
+    assert len(asked) > 90
+    files = [
+        ("sft", "data"),
+        ("helpfulness", "data"),
+        ("safety", "data"),
+        ("samples1", "prompts"),
+        ("v1-ppo", "prompts"),
+    ]
+    for name, wanted in files:
+        assert not asked & {root_of(p.dialog) for path in opened(name, wanted) for p in read_prompts(path)}, name
+    for name in ("tokenizer", "base"):
+        assert opened(name, "heldout") == opened("books", "texts")
