@@ -19,6 +19,7 @@ MessageRole = Literal["system", "user", "assistant"]
 Task = Literal["helpfulness", "safety"]
 Rating = Literal["significantly_better", "better", "slightly_better", "negligibly_better_or_unsure"]
 Safety = Literal["chosen_safe", "both_safe", "both_unsafe"]
+Finished = Literal["stop", "length"]  # an answer ended by itself (EOS), or was cut off at a limit and stays so
 RATINGS: tuple[Rating, ...] = (
     "significantly_better",
     "better",
@@ -65,12 +66,16 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """A whole dialogue to imitate; `train` says which assistant turns are supervised."""
+    """A whole dialogue to imitate; `train` says which assistant turns are supervised.
+
+    `finished` is the last answer's; None, here and in the records below: nobody has said, taken for "stop".
+    """
 
     __pydantic_config__ = _CLOSED
     dialog: Dialog
     train: Literal["all", "last"] = "all"
     source: Text = ""
+    finished: Finished | None = None
 
 
 def comparable(a: str, b: str) -> bool:
@@ -98,6 +103,8 @@ class Comparison:
     model_chosen: Text = ""
     model_rejected: Text = ""
     source: Text = ""
+    finished_chosen: Finished | None = None
+    finished_rejected: Finished | None = None
 
     def __post_init__(self) -> None:
         if self.margin is not None and not 0 <= self.margin < float("inf"):
@@ -133,6 +140,7 @@ class Judgement:
     response: Text
     score: Number | None = None
     label: Text | None = None
+    finished: Finished | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +158,7 @@ class Sample:
     tokens: tuple[Count, ...]
     logprobs: tuple[Number, ...]
     text: Text
-    finished: Literal["stop", "length"]
+    finished: Finished
     model: Text = ""
     iteration: Count = 0
     temperature: Number = 1.0

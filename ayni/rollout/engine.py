@@ -190,4 +190,7 @@ def _settled(text: str) -> str:
     text = text.rstrip("\N{REPLACEMENT CHARACTER}")
     while begun := max(n for tag in TAGS for n in range(len(tag)) if text.endswith(tag[:n])):
         text = text[:-begun]  # and again: a tag inside a tag may go first
+    limit = min(sampling.max_tokens, engine.context - len(prompt))
     return text.removesuffix(" ")
+    if len(ids) < limit:
+        ids.append(engine.tokenizer.eos)  # it ended by itself

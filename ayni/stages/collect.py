@@ -42,7 +42,7 @@ from ayni.stage import Face, Input
 from ayni.village.annotators import Opinion, SimulatedAnnotators
 from ayni.village.village import Village
 
-VERSION = 8  # samples hold their prompts' tokens
+VERSION = 9  # comparisons say which answers were cut off
 FACE = Face(
     "records",
     inputs=(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -15,7 +15,7 @@ from ayni.formats.reading import scan
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model_directory import load_model, save_model
-from ayni.records import Comparison, Dialog, Judgement
+from ayni.records import Comparison, Dialog, Finished, Judgement, TokenSequence
 from ayni.run import Run
 from ayni.seeds import rng
 from ayni.stage import Face, Input
@@ -23,7 +23,7 @@ from ayni.text.chat import answer_tokens
 from ayni.train.kto import KTO, Thumb, with_references
 from ayni.train.trainer import Fitting, Optimiser
 
-VERSION = 2
+VERSION = 3  # answers that were cut off have no EOS
 FACE = Face(
     "fits",
     inputs=(
@@ -49,12 +49,16 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     start, tokenizer = load_model(inputs["model"], expect="logits")
     model = config.to_train(start, run)
     judged = [each for path in inputs["data"] for each in read_thumbs(Path(path), config.liked_from)]
-    if len({up for _, _, up in judged}) < 2:
+    if len({each.liked for each in judged}) < 2:
         raise BadInput("every answer is judged alike", path=inputs["data"][0], fix="give liked and disliked answers")
-    others = mismatched([dialog for dialog, _, _ in judged], rng(run.seed, run.name, "mismatched"))
+    others = mismatched([each.dialog for each in judged], rng(run.seed, run.name, "mismatched"))
+
+    def after(dialog: Dialog, said: JudgedAnswer) -> TokenSequence:
+        return answer_tokens(dialog, said.answer, tokenizer, said.finished)
+
     thumbs = [
-        Thumb(answer_tokens(dialog, answer, tokenizer), up, answer_tokens(dialog, judged[others[i]][1], tokenizer))
-        for i, (dialog, answer, up) in enumerate(judged)
+        Thumb(after(each.dialog, each), each.liked, after(each.dialog, judged[others[i]]))
+        for i, each in enumerate(judged)
     ]
     context = model.shape.context
     kept = [t for t in thumbs if max(len(t.sequence.tokens), len(t.mismatched.tokens)) <= context]
@@ -83,17 +87,28 @@ def mismatched(dialogs: Sequence[Dialog], draw: np.random.Generator) -> list[int
     return found
 
 
-def read_thumbs(path: Path, liked_from: float | None) -> Iterator[tuple[Dialog, str, bool]]:
-    """(dialogue, answer, whether it is liked): of judgements, or of comparisons, whose chosen answers are liked."""
+class JudgedAnswer(NamedTuple):
+    """An answer to a dialogue, and whether it is liked."""
+
+    dialog: Dialog
+    answer: str
+    finished: Finished | None
+    liked: bool
+
+
+def read_thumbs(path: Path, liked_from: float | None) -> Iterator[JudgedAnswer]:
+    """Of judgements, or of comparisons, whose chosen answers are liked."""
     for record in scan(path).records:
         if isinstance(record, Comparison):
-            yield record.prompt.dialog, record.chosen, True
-            yield record.prompt.dialog, record.rejected, False
-        elif not isinstance(record, Judgement):
+            yield JudgedAnswer(record.prompt.dialog, record.chosen, record.finished_chosen, True)
+            yield JudgedAnswer(record.prompt.dialog, record.rejected, record.finished_rejected, False)
+            continue
+        if not isinstance(record, Judgement):
             raise BadInput("holds neither judgements nor comparisons", path=path)
-        elif record.label is not None:
-            yield record.prompt.dialog, record.response, bool(liked(record.label))
+        if record.label is not None:
+            up = bool(liked(record.label))
         elif liked_from is None or record.score is None:
             raise BadInput("the answers have scores", path=path, field="liked_from", fix="say from which score on")
         else:
-            yield record.prompt.dialog, record.response, record.score >= liked_from
+            up = record.score >= liked_from
+        yield JudgedAnswer(record.prompt.dialog, record.response, record.finished, up)

@@ -123,8 +123,8 @@ def select(
             pick = max(fit, key=lambda i: float(row[i]))
         else:
             pick = fit[int(rng(run.seed, run.name, "random", prompt.id).integers(len(fit)))]
-        answer = Message("assistant", group[pick].text)
-        kept.append(Demonstration((*prompt.dialog, answer), "last", f"{run.name}:{prompt.id}"))
+        answer, source = Message("assistant", group[pick].text), f"{run.name}:{prompt.id}"
+        kept.append(Demonstration((*prompt.dialog, answer), "last", source, group[pick].finished))
     if not kept:
         raise BadInput(
             "no answer says something and ends before max_tokens", field="max_tokens", fix="raise max_tokens"

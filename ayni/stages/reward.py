@@ -21,13 +21,13 @@ from ayni.reward.model import RewardModel, load_reward
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
-from ayni.text.chat import answer_tokens
+from ayni.text.chat import compared_tokens
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.batch import Pair
 from ayni.train.objectives import Ranking
 from ayni.train.trainer import Fitting, Optimiser
 
-VERSION = 1
+VERSION = 2  # answers that were cut off have no EOS; at least 5 steps of warm-up
 FACE = Face(
     "fits",
     inputs=(
@@ -104,7 +104,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
 
 def pair_of(c: Comparison, tokenizer: Tokenizer, config: Config) -> Pair:
     """A comparison as a pair of sequences, its margin and its safety labels."""
-    chosen, rejected = (answer_tokens(c.prompt.dialog, text, tokenizer) for text in (c.chosen, c.rejected))
+    chosen, rejected = compared_tokens(c, tokenizer)
     return Pair(chosen, rejected, margin_of(c, config.margin), safe_answers(c))
 
 
@@ -144,6 +144,6 @@ def gains(reward: RewardModel, before: RewardModel, heldout: list[Comparison], t
 
 def scores_of(reward: RewardModel, comparisons: list[Comparison]) -> tuple[np.ndarray, np.ndarray]:
     """Raw scores of the chosen and of the rejected answers: (P,), (P,)."""
-    prompts = [c.prompt for c in comparisons]
-    chosen, rejected = [c.chosen for c in comparisons], [c.rejected for c in comparisons]
-    return reward.score_answers(prompts, chosen).numpy(), reward.score_answers(prompts, rejected).numpy()
+    rows = [[s.tokens for s in compared_tokens(c, reward.tokenizer)] for c in comparisons]
+    chosen, rejected = (reward.score_tokens([pair[side] for pair in rows]).numpy() for side in (0, 1))
+    return chosen, rejected

@@ -16,7 +16,7 @@ from ayni.text.chat import render
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Fitting
 
-VERSION = 1
+VERSION = 2  # answers that were cut off have no EOS
 FACE = Face(
     "fits",
     inputs=(
@@ -37,7 +37,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     model = config.to_train(start, run)
     longest = min(config.max_tokens or model.shape.context, model.shape.context)
     demonstrations = [d for path in inputs["data"] for d in read_demonstrations(Path(path))][: config.limit]
-    rendered = [render(d.dialog, tokenizer, d.train) for d in demonstrations]
+    rendered = [render(d.dialog, tokenizer, d.train, d.finished) for d in demonstrations]
     kept = [s for s in rendered if len(s.tokens) <= longest]
     if not kept:
         raise BadInput(f"no dialogue fits in {longest} tokens", path=inputs["data"][0])
