@@ -27,7 +27,7 @@ from ayni.seeds import seed_of
 from ayni.stage import Face, Input
 from ayni.text.tokenizer import Tokenizer
 
-VERSION = 1
+VERSION = 2  # cut answers are worse than finished ones; every iteration has all its answers
 FACE = Face(
     "online",
     inputs=(
@@ -68,14 +68,16 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     prompts, validation = (with_room(given, [engine], run.say) for given in (prompts, validation))
     if config.validate_every and not validation:
         raise BadInput("validate_every needs validation prompts", field="validation")
+    if (wanted := config.batch_size // config.n) > len(prompts):
+        run.say(f"{len(prompts)} prompts for {wanted} groups of answers an iteration: prompts are asked several times")
     estimator, critic = config.estimated(), None
     if estimator.critic:
-        critic = config.critic(critic_of(helpful, tokenizer, config, inputs, run), placement, len(prompts))
+        critic = config.critic(critic_of(helpful, tokenizer, config, inputs, run), placement)
     loop = Loop(
         config,
         run,
         engine=engine,
-        policy=config.policy(policy, placement, len(prompts)),
+        policy=config.policy(policy, placement),
         reward=reward,
         estimator=estimator,
         reference=reference,
