@@ -44,7 +44,8 @@ class Config(Fitting):
     """Paper: 1 epoch (more overfits), 512 pairs, LR 1e-5 (5e-6 for 70B)."""
 
     epochs: float = Field(1, gt=0)
-    optimiser: Optimiser = Field(Optimiser(lr=1e-5), description="AdamW and its schedule")
+    # paper §3.2.2: a warm-up of 3% of the steps, at least 5
+    optimiser: Optimiser = Field(Optimiser(lr=1e-5, least_warmup=5), description="AdamW and its schedule")
     batch_size: int = Field(512, ge=1, description="pairs per step")
     task: Literal["helpfulness", "safety"] = Field("helpfulness", description="whose comparisons are at home here")
     data_task: Literal["helpfulness", "safety"] | None = Field(
