@@ -20,6 +20,7 @@ MessageRole = Literal["system", "user", "assistant"]
 Task = Literal["helpfulness", "safety"]
 Rating = Literal["significantly_better", "better", "slightly_better", "negligibly_better_or_unsure"]
 Safety = Literal["chosen_safe", "both_safe", "both_unsafe"]
+Finished = Literal["stop", "length"]  # an answer ended by itself (EOS), or was cut off at a limit and stays so
 RATINGS: tuple[Rating, ...] = (
     "significantly_better",
     "better",
@@ -85,12 +86,16 @@ def cluster_of(prompt: Prompt) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """A whole dialogue to imitate; `train` says which assistant turns are supervised."""
+    """A whole dialogue to imitate; `train` says which assistant turns are supervised.
+
+    `finished` is the last answer's; None, here and in the records below: nobody has said, taken for "stop".
+    """
 
     __pydantic_config__ = _CLOSED
     dialog: Dialog
     train: Literal["all", "last"] = "all"
     source: Text = ""
+    finished: Finished | None = None
 
 
 def comparable(a: str, b: str) -> bool:
@@ -118,6 +123,8 @@ class Comparison:
     model_chosen: Text = ""
     model_rejected: Text = ""
     source: Text = ""
+    finished_chosen: Finished | None = None
+    finished_rejected: Finished | None = None
 
     def __post_init__(self) -> None:
         if self.margin is not None and not 0 <= self.margin < float("inf"):
@@ -153,6 +160,7 @@ class Judgement:
     response: Text
     score: Number | None = None
     label: Text | None = None
+    finished: Finished | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,7 +178,7 @@ class Sample:
     tokens: tuple[Count, ...]
     logprobs: tuple[Number, ...]
     text: Text
-    finished: Literal["stop", "length"]
+    finished: Finished
     model: Text = ""
     iteration: Count = 0
     temperature: Number = 1.0

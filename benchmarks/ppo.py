@@ -44,6 +44,7 @@ SETTINGS: dict[str, Any] = {
     "mini_batch": ROWS // PARTS,
     "max_tokens": ANSWER,
     "beta": 0.05,
+    "truncated": "scored",  # answers of one length: all are cut off
     "optimiser": {"lr": 1e-5, "schedule": "constant", "warmup": 0},
     "critic_optimiser": {"lr": 1e-5, "schedule": "constant", "warmup": 0},
 }
@@ -88,16 +89,15 @@ def loop_of(options: Options, directory: Path) -> tuple[Loop, Clock]:
     critic, judge = (Role(placement.place(scorer(options.shape))) for _ in range(2))
     for role in (reference, judge):
         role.model.requires_grad_(False)
-    count = ROWS * options.all_steps
     loop = Loop(
         algorithm,
         Run(directory, name="ppo", seed=1, quiet=True),
         engine=LocalEngine(policy, tokenizer, "policy", placement.ranks),
-        policy=algorithm.policy(policy, placement, count),
+        policy=algorithm.policy(policy, placement),
         reward=CombinedReward(RewardModel(judge, tokenizer), None, tokenizer),
         estimator=algorithm.estimated(),
         reference=reference,
-        critic=algorithm.critic(critic, placement, count),
+        critic=algorithm.critic(critic, placement),
     )
     clock = Clock(options.device)
     clock.around(loop.engine, "generate", "sampling")

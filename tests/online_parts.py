@@ -33,6 +33,7 @@ SETTINGS: dict[str, Any] = {
     "mini_batch": 6,
     "max_tokens": 10,
     "beta": 0.01,
+    "truncated": "scored",  # a policy that has learned nothing seldom stops: only what was scripted shall count
     "optimiser": {"lr": 3e-3, "schedule": "constant", "warmup": 0},
     "critic_optimiser": {"lr": 1e-2, "schedule": "constant", "warmup": 0},
     "tokens_per_micro_batch": 120,
@@ -108,12 +109,12 @@ def loop_of(
     estimator = algorithm.estimated()
     critic = None
     if estimator.critic:
-        critic = algorithm.critic(Role(to_train(reward_model(5), lora, 1, keep=True)), placement, len(PROMPTS))
+        critic = algorithm.critic(Role(to_train(reward_model(5), lora, 1, keep=True)), placement)
     return Loop(
         algorithm,
         run,
         engine=engine or LocalEngine(policy, tokenizer(), "policy", ranks),
-        policy=algorithm.policy(policy, placement, len(PROMPTS)),
+        policy=algorithm.policy(policy, placement),
         reward=ScriptedReward(taste),
         estimator=estimator,
         reference=Role(start.requires_grad_(False)),

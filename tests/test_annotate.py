@@ -78,6 +78,7 @@ def test_one_model_or_two_answer_with_varied_temperature(tmp_path: Path) -> None
     a, b, model_a, model_b, sampling_a, sampling_b = talk(dialog, "helpfulness")
     assert (model_a, model_b) == ("0", "1")
     assert (sampling_a["temperature"], sampling_b["temperature"]) == (0.7, 1.0)
+    assert sampling_a["finished"] in ("stop", "length")
     assert talk(dialog, "safety")[4]["temperature"] == 1.0
     assert loaded_talk([tmp_path / "0", tmp_path / "1"], [0.7, 1.0], 8, 0)(dialog, "helpfulness")[:2] == (a, b)
     alone = loaded_talk([tmp_path / "0"], [1.0], 8, 0)(dialog, "helpfulness")

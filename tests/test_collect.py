@@ -65,7 +65,7 @@ def test_every_pair_is_asked_once_for_each_guideline() -> None:
     assert len(held) == round(0.25 * len(held | others)) > 10
     assert not held & others
     assert {(item.model_a, item.model_b) for item in asked} == {("new", "old")}
-    assert asked[0].sampling_a == {"temperature": 1.0, "top_p": 1.0, "max_tokens": 8, "seed": 0}
+    assert asked[0].sampling_a == {"temperature": 1.0, "top_p": 1.0, "max_tokens": 8, "seed": 0, "finished": "stop"}
 
 
 def test_equal_and_empty_answers_make_no_pair_and_nul_is_spelt() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,11 @@ from ayni.errors import BadInput, BadNumbers
 from ayni.files import Killed
 from ayni.model.adapters import Lora
 from ayni.online.algorithm import Algorithm, Grpo, TrustRegion
+from ayni.online.experience import ScoredAnswers
+from ayni.online.loop import Loop
+from ayni.online.settings import LoopSettings
 from ayni.records import Prompt, Sample
+from ayni.seeds import seed_of
 
 LORA = Lora(rank=4, alpha=8)
 EOS = tokenizer().eos
@@ -56,19 +61,111 @@ def test_one_iteration_of_a_scripted_engine_and_reward(tmp_path: Path, lora: Lor
     assert metrics(tmp_path)[-1]["kl"] != 0
 
 
-def test_answers_cut_off_get_the_reward_they_are_given(tmp_path: Path) -> None:
-    seen: list[torch.Tensor] = []
-    loop = loop_of(tmp_path, engine=ScriptedEngine(SCRIPT), batch_size=4, truncated=-7.0)
+def optimised(loop: Loop, prompts: list[Prompt]) -> ScoredAnswers:
+    """What one iteration learned from."""
+    seen: list[ScoredAnswers] = []
     estimator = loop.estimator
 
     def spying(answers: Any, memory: Any) -> Any:
-        seen.append(answers.rewards)
+        seen.append(answers)
         return estimator(answers, memory)
 
-    spying.greedy, spying.whitened = False, True  # type: ignore[attr-defined]
+    for name in ("greedy", "whitened"):
+        setattr(spying, name, getattr(estimator, name))
     loop.estimator = spying  # type: ignore[assignment]
-    loop.iterate(PROMPTS[:4])
-    assert [float(r) == -7.0 for r in seen[0]] == [False, True, False, False]
+    loop.iterate(prompts)
+    (answers,) = seen
+    return answers
+
+
+def test_answers_cut_off_get_the_reward_they_are_given(tmp_path: Path) -> None:
+    loop = loop_of(tmp_path, engine=ScriptedEngine(SCRIPT), batch_size=4, truncated=-7.0)
+    rewards = optimised(loop, PROMPTS[:4]).rewards
+    assert [float(r) == -7.0 for r in rewards] == [False, True, False, False]
+    # the finished ones alone set the scale: their rewards are 2, 1 and 0
+    assert rewards[[0, 2, 3]].tolist() == pytest.approx([1.5**0.5, 0, -(1.5**0.5)], abs=1e-5)
+
+
+ESTIMATORS: dict[str, dict[str, Any]] = {
+    "gae": {},
+    "actor_critic": {"loss": "gradient"},
+    "reinforce": {"loss": "gradient"},
+    "remax": {"loss": "gradient"},
+    "rloo": {"n": 2},
+    "grpo": {"n": 2},
+}
+
+
+@pytest.mark.parametrize("taste", [0.0, 1000.0], ids=["as scored 0", "as scored 1000"])
+@pytest.mark.parametrize("estimator", ESTIMATORS)
+def test_a_cut_answer_is_the_worst_of_its_iteration_by_default(estimator: str, taste: float, tmp_path: Path) -> None:
+    """Whatever the reward model makes of it, and wherever the scale of its scores lies."""
+
+    def likes_cut(prompt: Prompt, sample: Sample) -> float:
+        return taste if sample.finished == "length" else 500 + 10 * likes_token(prompt, sample)
+
+    default = LoopSettings().truncated
+    settings = {"estimator": estimator, "truncated": default, "batch_size": 4, **ESTIMATORS[estimator]}
+    loop = loop_of(tmp_path, likes_cut, engine=ScriptedEngine(SCRIPT), **settings)
+    answers = optimised(loop, PROMPTS[:4])
+    rewards = answers.rewards.tolist()
+    finished = [rewards[i] for i in (0, 2, 3)]
+    assert rewards[1] < min(finished) - 0.5 * (max(finished) - min(finished)) / 3
+    assert rewards[1] > min(finished) - (max(finished) - min(finished))  # and not lost in the distance
+    if answers.greedy is not None:
+        # the script begins anew for the greedy answers: the second is the same cut one
+        assert answers.greedy.tolist() == rewards
+
+
+def test_validation_does_not_fall_for_cut_answers(tmp_path: Path) -> None:
+    """Else the best policy by validation could be one that never stops."""
+
+    def likes_cut(prompt: Prompt, sample: Sample) -> float:
+        return 1000.0 if sample.finished == "length" else likes_token(prompt, sample)
+
+    looked = {}
+    for truncated in ("worst", "scored"):
+        loop = loop_of(tmp_path / truncated, likes_cut, engine=ScriptedEngine(SCRIPT), truncated=truncated)
+        loop.validate(PROMPTS[:4])
+        looked[truncated] = loop.best
+    assert looked["scored"] == pytest.approx((2 + 1000 + 1 + 0) / 4)
+    assert looked["worst"] == pytest.approx((2 + (0 - (2 / 3) ** 0.5) + 1 + 0) / 4)
+
+
+# A batch is a batch, however few the prompts
+
+
+@pytest.mark.parametrize(("count", "n"), [(5, 1), (12, 1), (1, 1), (5, 2), (4, 4)])
+def test_every_iteration_has_all_its_answers(count: int, n: int, tmp_path: Path) -> None:
+    def drawn(directory: Path) -> list[tuple[str, int]]:
+        loop = loop_of(directory, n=n)
+        found: list[tuple[str, int]] = []
+        score = loop.reward
+
+        def seen(prompts: Any, groups: Any) -> Any:
+            assert [{s.prompt_id for s in group} for group in groups] == [{p.id} for p in prompts]
+            found.extend((s.prompt_id, s.seed) for group in groups for s in group)
+            return score(prompts, groups)
+
+        loop.reward = seen
+        loop.iterate(PROMPTS[:count])
+        return found
+
+    answers = drawn(tmp_path / "first")
+    assert len(answers) == len(set(answers)) == 12  # no random numbers twice
+    asked = Counter(id for id, _ in answers)
+    assert max(asked.values()) - min([*asked.values(), *([0] if len(asked) < min(count, 12 // n) else [])]) <= n
+    assert len(asked) == min(count, 12 // n)
+    # answer k of a prompt draws from (seed, stage, iteration, prompt, k), whichever pass it is
+    seeds = {seed_of(seed_of(1, "ppo"), 1, id, k) for id, times in asked.items() for k in range(times)}
+    assert {seed for _, seed in answers} == seeds
+    assert drawn(tmp_path / "again") == answers
+
+
+def test_with_few_prompts_the_schedule_still_ends_with_the_last_step(tmp_path: Path) -> None:
+    settings = {"iterations": 3, "optimiser": {"lr": 3e-3, "schedule": "cosine", "warmup": 0}}
+    loop_of(tmp_path, **settings).train(PROMPTS[:5])
+    assert metrics(tmp_path)[-1]["policy_lr"] == pytest.approx(3e-4)
 
 
 def test_the_same_answer_as_the_greedy_one_is_worth_nothing(tmp_path: Path) -> None:
@@ -265,12 +362,23 @@ def test_early_stopping_keeps_the_best_policy(tmp_path: Path, lora: Lora | None)
 
 @pytest.mark.parametrize(
     ("name", "kill"),
-    [("ppo", 3), ("ppo", 4), ("ppo", 5), ("ppo with adapters", 4), ("reinforce", 5), ("ppo-penalty", 4), ("trpo", 3)],
+    [
+        ("ppo", 3),
+        ("ppo", 4),
+        ("ppo", 5),
+        ("ppo, few prompts", 4),
+        ("ppo with adapters", 4),
+        ("reinforce", 5),
+        ("ppo-penalty", 4),
+        ("trpo", 3),
+    ],
 )
 def test_a_killed_loop_goes_on_to_the_same_bits(name: str, kill: int, tmp_path: Path) -> None:
     few = {"iterations": 4, "trust_region": TrustRegion(damping=0.01, steps=2)} if name == "trpo" else {"iterations": 6}
-    changed = {**(TRPO if name == "trpo" else FAMILY[name]), "checkpoint_every": 2, **few}
+    family = {**FAMILY, "trpo": TRPO, "ppo, few prompts": {}}
+    changed = {**family[name], "checkpoint_every": 2, **few}
     lora = changed.pop("lora", None)
+    asked = PROMPTS[:5] if name == "ppo, few prompts" else PROMPTS
 
     def killed(prompt: Prompt, sample: Sample) -> float:
         if sample.iteration == kill:
@@ -278,11 +386,11 @@ def test_a_killed_loop_goes_on_to_the_same_bits(name: str, kill: int, tmp_path: 
         return likes_token(prompt, sample)
 
     whole = loop_of(tmp_path / "whole", lora=lora, **changed)
-    whole.train(PROMPTS)
+    whole.train(asked)
     with pytest.raises(Killed):
-        loop_of(tmp_path / "killed", killed, lora=lora, **changed).train(PROMPTS)
+        loop_of(tmp_path / "killed", killed, lora=lora, **changed).train(asked)
     again = loop_of(tmp_path / "killed", lora=lora, **changed)
-    again.train(PROMPTS)
+    again.train(asked)
     assert metrics(tmp_path / "killed") == metrics(tmp_path / "whole")
     for key, weight in weights(whole).items():
         assert torch.equal(weight, weights(again)[key]), key
@@ -300,6 +408,8 @@ def test_the_kl_alarm_stops_the_run(tmp_path: Path) -> None:
         ({"estimator": "rloo"}, "rloo compares the answers of a prompt: n must be at least 2"),
         ({"estimator": "grpo", "n": 1}, "n must be at least 2"),
         ({"loss": "trust_region", "dtype": "bf16"}, "dtype must be fp32, or auto"),
+        ({"batch_size": 10, "n": 4}, "batch_size 10 is not a multiple of n 4"),
+        ({"truncated": "never"}, "truncated"),
     ],
 )
 def test_what_cannot_go_together_is_refused(settings: dict[str, Any], what: str) -> None:

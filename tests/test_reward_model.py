@@ -94,7 +94,7 @@ def test_samples_of_another_tokenizer_are_rendered_anew() -> None:
     groups = rollout(policy(), asked, n=2, sampling=Sampling(1.0, 1.0, 8), seed=0)
     scores = reward.score_samples(asked, groups, tokenizer())
     expected = [
-        alone(reward, render((*p.dialog, Message("assistant", s.text)), other).tokens)
+        alone(reward, render((*p.dialog, Message("assistant", s.text)), other, finished=s.finished).tokens)
         for p, group in zip(asked, groups, strict=True)
         for s in group
     ]

@@ -456,8 +456,29 @@ def test_an_empty_answer_is_never_kept_however_good(keep: str, tmp_path: Path) -
     scores = Scores(torch.tensor([9.0, 1, 9, 9, 9]), None, torch.tensor([9.0, 1, 9, 9, 9]))
     run = Run(tmp_path, name="reject", quiet=True)
     judges: Any = lambda *given: scores  # noqa: E731
-    kept = reject.select(asked, groups, judges, reject.Config(keep=keep), run)  # type: ignore[arg-type]
+    drawn = {p.id for p in asked}
+    kept = reject.select(asked, groups, judges, reject.Config(keep=keep), run, drawn)  # type: ignore[arg-type]
     assert [d.dialog[-1].content for d in kept] == ["rain"]
+
+
+def test_the_curve_is_of_this_rounds_answers_and_the_pool_of_all(tmp_path: Path) -> None:
+    """Earlier rounds' answers stand first in the pool, and were another model's; a prompt may have nothing else."""
+    old, new, both = prompts(3)
+    scores = {old: [50.0, 60.0], new: [1.0, 3.0], both: [9.0, 7.0, 4.0, 2.0]}
+
+    def sample(prompt: Prompt, value: float) -> Sample:
+        return Sample(prompt.id, "helpfulness", (1,), (2,) * int(value), (-1.0,), f"said {value}", "stop")
+
+    groups = [[sample(p, value) for value in values] for p, values in scores.items()]
+    flat = torch.tensor([value for values in scores.values() for value in values])
+    judges: Any = lambda *given: Scores(flat, -flat, flat)  # noqa: E731
+    run, config = Run(tmp_path, name="reject", quiet=True), reject.Config(n=2)
+    kept = reject.select([*scores], groups, judges, config, run, drawn={new.id, both.id})
+    assert [d.dialog[-1].content for d in kept] == ["said 60.0", "said 3.0", "said 9.0"]
+    *curve, last = metrics(tmp_path)
+    assert [(line["n"], line["best"], line["median"]) for line in curve] == [(1, 2.5, 2.5), (2, 3.5, 2.5)]
+    assert last["pool_best"] == (3 + 9) / 2
+    assert (last["helpfulness"], last["safety"], last["length"]) == (2.5, -2.5, 2.5)
 
 
 def test_the_random_control_draws_the_same_samples_and_keeps_others(stages: dict[str, Small], tmp_path: Path) -> None:

@@ -17,6 +17,7 @@ from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.records import TokenSequence
 from ayni.run import Run
+from ayni.stages import reward
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import (
     Fitting,
@@ -61,6 +62,12 @@ def test_a_share_of_warm_up_a_floor_and_a_constant() -> None:
     assert [share.lr_at(t, 100) for t in (1, 2, 3)] == pytest.approx([1 / 3, 2 / 3, 1])
     assert share.lr_at(100, 100) == pytest.approx(0, abs=1e-12)
     assert all(share.lr_at(t, 100) > share.lr_at(t + 1, 100) for t in range(3, 100))
+    at_least = Optimiser(lr=1.0, warmup=0.03, least_warmup=5, floor=0.0)
+    assert [at_least.lr_at(t, 100) for t in (1, 4, 5)] == pytest.approx([0.2, 0.8, 1])
+    assert at_least.lr_at(15, 500) == 1  # 3% of 500 are more
+    assert reward.Config().optimiser.warmup_steps(40) == 5  # paper §3.2.2
+    assert Optimiser(warmup=0, least_warmup=5).warmup_steps(40) == 0
+    assert Optimiser(warmup=2, least_warmup=5).warmup_steps(40) == 2
     constant = Optimiser(lr=0.5, schedule="constant", warmup=2)
     assert [constant.lr_at(t, 9) for t in (1, 2, 3, 9)] == [0.25, 0.5, 0.5, 0.5]
     none = Optimiser(lr=0.5, warmup=0)

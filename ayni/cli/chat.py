@@ -16,7 +16,7 @@ from ayni.cli.stages import language_model_of, reward_at
 from ayni.errors import AyniError, BadInput
 from ayni.introduction import read_introduction
 from ayni.records import Dialog, Message, Prompt
-from ayni.reward.combine import CombinedReward, check_threshold
+from ayni.reward.combine import CombinedReward, best_of, check_threshold
 from ayni.rollout.engine import Engine, rollout, stream
 from ayni.rollout.sampling import Sampling
 from ayni.seeds import seed_of
@@ -170,7 +170,7 @@ class Conversation:
         (samples,) = rollout(self.engine, [prompt], n=self.best_of, sampling=self.sampling, seed=self.seed)
         assert self.reward is not None
         scores = self.reward([prompt], [samples]).combined.tolist()
-        best = max(range(len(scores)), key=scores.__getitem__)
+        best = best_of(scores, samples)
         say(f"(best of {len(scores)}: {scores[best]:.2f}; the others {min(scores):.2f} and up)")
         yield samples[best].text
 

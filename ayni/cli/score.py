@@ -20,12 +20,14 @@ def score(reward_model: str | Path, data: Path, output: Path | None, as_json: bo
     reward = reward_at(reward_model)
     if isinstance(records[0], Demonstration):
         dialogs = [record.dialog for record in records]
-        scores = reward.scores(dialogs).tolist()
+        scores = reward.scores(dialogs, [record.finished for record in records]).tolist()
         rows = [{"index": index, "score": value} for index, value in enumerate(scores)]
         return write_lines(rows, output, as_json)
     if not isinstance(records[0], Comparison):
         raise BadInput("holds neither comparisons nor finished dialogues", path=data)
-    scores = reward.scores([_answered(r, a) for r in records for a in (r.chosen, r.rejected)]).tolist()
+    dialogs = [_answered(r, answer) for r in records for answer in (r.chosen, r.rejected)]
+    finished = [end for r in records for end in (r.finished_chosen, r.finished_rejected)]
+    scores = reward.scores(dialogs, finished).tolist()
     chosen, rejected = scores[::2], scores[1::2]
     ratings = [record.rating for record in records]
     rows = [

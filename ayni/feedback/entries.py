@@ -55,8 +55,10 @@ class GoldCheck:
 class Item:
     """Two answers to one prompt, to be compared by `overlap` different annotators (paper §3.2.1).
 
-    With `gold` it checks annotators instead of teaching models. With `dialogue_id` it is turn `turn` (from 1) of a
-    dialogue its annotator writes. The store fills in `batch_id`, `position` (from 0 in its batch) and `created_at`.
+    `sampling_a` and `sampling_b` say how each was drawn, and under `finished` whether it ended by itself (as in
+    Sample). With `gold` it checks annotators instead of teaching models. With `dialogue_id` it is turn `turn` (from 1)
+    of a dialogue its annotator writes. The store fills in `batch_id`, `position` (from 0 in its batch) and
+    `created_at`.
     """
 
     id: str

@@ -101,4 +101,5 @@ def storable(text: str) -> str:
 
 
 def _drawn(sample: Sample, plan: Plan) -> dict[str, Any]:
-    return {"temperature": sample.temperature, "top_p": 1.0, "max_tokens": plan.max_tokens, "seed": sample.seed}
+    drawn = {"temperature": sample.temperature, "top_p": 1.0, "max_tokens": plan.max_tokens, "seed": sample.seed}
+    return drawn | {"finished": sample.finished}

@@ -36,8 +36,8 @@ def comparisons(judged: Iterable[Judged]) -> list[Comparison]:
 def _comparison(judged: Judged) -> Comparison:
     entry, item = judged.entry, judged.item
     sides = [
-        (item.answer_a, item.model_a, entry.safety_a),
-        (item.answer_b, item.model_b, entry.safety_b),
+        (item.answer_a, item.model_a, entry.safety_a, item.sampling_a.get("finished")),
+        (item.answer_b, item.model_b, entry.safety_b, item.sampling_b.get("finished")),
     ]
     chosen, rejected = sides if entry.preferred == "a" else sides[::-1]
     return Comparison(
@@ -52,6 +52,8 @@ def _comparison(judged: Judged) -> Comparison:
         model_chosen=chosen[1],
         model_rejected=rejected[1],
         source=entry.source,
+        finished_chosen=chosen[3],
+        finished_rejected=rejected[3],
     )
 
 

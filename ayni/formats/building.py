@@ -9,7 +9,10 @@ from ayni.formats.rows import Row
 from ayni.records import Comparison, Demonstration, Dialog, Prompt, Task, comparable, from_dict
 
 PROMPT_KEYS = ("id", "task", "category", "source", "cluster")
-OUR_FIELDS = ("rating", "margin", "safety", "annotator", "batch", "model_chosen", "model_rejected", "source")
+OUR_FIELDS = (
+    *("rating", "margin", "safety", "annotator", "batch", "model_chosen", "model_rejected", "source"),
+    *("finished_chosen", "finished_rejected"),
+)
 
 
 def task_of(row: Row) -> Task:

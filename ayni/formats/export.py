@@ -15,7 +15,7 @@ _SPEAKERS = {"user": "Human", "assistant": "Assistant"}
 _TURN = re.compile(r"\n\n(Human|Assistant):")
 CSV_COLUMNS = (
     *("prompt_id", "prompt", "chosen", "rejected", "task", "rating", "margin", "safety"),
-    *("annotator", "batch", "model_chosen", "model_rejected", "source"),
+    *("annotator", "batch", "model_chosen", "model_rejected", "source", "finished_chosen", "finished_rejected"),
 )
 _FORMULA = "=+-@\t\r＝＋－＠"  # what a spreadsheet may take for a formula, in full width too
 _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"

@@ -11,7 +11,7 @@ from rich.text import Text
 from ayni.errors import BadInput
 from ayni.formats.reading import scan
 from ayni.records import Comparison, Demonstration, Judgement, Prompt, TokenSequence
-from ayni.text.chat import answer_tokens, render, render_prompt, render_text
+from ayni.text.chat import answer_tokens, compared_tokens, render, render_prompt, render_text
 from ayni.text.tokenizer import Tokenizer
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
@@ -21,12 +21,11 @@ Record = Demonstration | Comparison | Judgement | Prompt | str
 def sequences_of(record: Record, tokenizer: Tokenizer) -> list[TokenSequence]:
     """The sequences a record is trained on: one, or two for a comparison; a prompt's has nothing supervised."""
     if isinstance(record, Demonstration):
-        return [render(record.dialog, tokenizer, train=record.train)]
+        return [render(record.dialog, tokenizer, record.train, record.finished)]
     if isinstance(record, Comparison):
-        answers = (record.chosen, record.rejected)
-        return [answer_tokens(record.prompt.dialog, answer, tokenizer) for answer in answers]
+        return list(compared_tokens(record, tokenizer))
     if isinstance(record, Judgement):
-        return [answer_tokens(record.prompt.dialog, record.response, tokenizer)]
+        return [answer_tokens(record.prompt.dialog, record.response, tokenizer, record.finished)]
     if isinstance(record, Prompt):
         tokens = render_prompt(record.dialog, tokenizer)
         return [TokenSequence(tokens, [False] * len(tokens))]

@@ -14,7 +14,15 @@ from ayni.errors import BadInput
 from ayni.formats.building import make_comparison
 from ayni.formats.format import Format, with_prompts
 from ayni.formats.rows import Row, Skip
-from ayni.formats.table_fields import MODEL_STEM, different, find_answers, find_dialog, known_fields, numbered
+from ayni.formats.table_fields import (
+    FINISHED_STEM,
+    MODEL_STEM,
+    different,
+    find_answers,
+    find_dialog,
+    known_fields,
+    numbered,
+)
 from ayni.records import Comparison
 
 _SIDES = {"left": 0, "right": 1}
@@ -102,6 +110,9 @@ def _comparison(
     ours: dict[str, Any] = {**known_fields(table), "annotator": _annotator(annotator)}
     if models is not None:
         ours |= {"model_chosen": table[models[first]], "model_rejected": table[models[1 - first]]}
+    finished = numbered(table, FINISHED_STEM)
+    if finished is not None and {table[name] for name in finished} <= {"stop", "length"}:  # ours, not a stranger's
+        ours |= {"finished_chosen": table[finished[first]], "finished_rejected": table[finished[1 - first]]}
     own = row.saying(ours)
     field = f"{where}.prompt" if where else "prompt"
     yield make_comparison(own, find_dialog(row, table, where), texts[first], texts[1 - first], field)

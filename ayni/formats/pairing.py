@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from ayni.records import RATINGS, Comparison, Judgement, Rating
+from ayni.records import RATINGS, Comparison, Finished, Judgement, Rating
 from ayni.seeds import rng
 
 _UP = {"up", "thumbsup", "thumbup", "good", "like", "liked", "positive", "yes", "true", "accepted", "👍"}
@@ -52,6 +52,7 @@ class _Answer:
     text: str
     worth: float
     first: int
+    finished: Finished | None
 
 
 def liked(label: str) -> bool | None:
@@ -93,7 +94,16 @@ def pairs_of_judgements(judgements: Iterable[Judgement], pairing: Pairing = PAIR
             rating = (
                 None if kind == "label" or span is None else rating_of_lead((high.worth - low.worth) / span, pairing)
             )
-            pair = Comparison(prompt, high.text, low.text, prompt.task, rating, source=prompt.source)
+            pair = Comparison(
+                prompt,
+                high.text,
+                low.text,
+                prompt.task,
+                rating,
+                source=prompt.source,
+                finished_chosen=high.finished,
+                finished_rejected=low.finished,
+            )
             found.comparisons.append(pair)
             found.origins.append(high.first)
     return found
@@ -129,7 +139,12 @@ def _answers(judgements: Sequence[Judgement], members: Sequence[int]) -> list[_A
     for index in members:
         by_text.setdefault(judgements[index].response.strip(), []).append(index)
     return [
-        _Answer(judgements[own[0]].response, sum(_worth(judgements[i]) for i in own) / len(own), own[0])
+        _Answer(
+            judgements[own[0]].response,
+            sum(_worth(judgements[i]) for i in own) / len(own),
+            own[0],
+            judgements[own[0]].finished,
+        )
         for own in by_text.values()
     ]
 

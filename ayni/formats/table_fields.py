@@ -13,6 +13,7 @@ from ayni.records import Dialog, Message
 PROMPTS = ("prompt", "instruction", "question", "query", "input", "messages", "dialog", "conversation", "chat")
 ANSWERS = ("answer", "response", "completion", "output", "reply", "candidate", "generation", "summary", "text", "")
 MODEL_STEM = "model"
+FINISHED_STEM = "finished"
 _NUMBERED = re.compile(r"(.*?)[-_ ]?(1|2|a|b|left|right)", re.I | re.S)
 _SIDES = ({"1": 0, "2": 1}, {"a": 0, "b": 1}, {"left": 0, "right": 1})
 

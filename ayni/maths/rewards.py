@@ -13,3 +13,16 @@ def combine_rewards(helpfulness: Tensor, safety: Tensor, is_safety: Tensor, thre
     """
     # σ only here: scores are logits of a Bradley–Terry model, 0.15 is a probability
     return torch.where(is_safety | (torch.sigmoid(safety) < threshold), safety, helpfulness)
+
+
+def penalise_cut(rewards: Tensor, cut: Tensor) -> Tensor:
+    """Answers that were cut off get the least reward of the others, less one standard deviation of theirs: (N,), (N,).
+
+    So a cut answer is worse than any finished one, and not by more than that, whatever the reward model's scale. Where
+    none is finished the least is that of all: none of them is better than another.
+    """
+    finished = rewards if bool(cut.all()) else rewards[~cut]
+    deviation = finished.std(unbiased=False)
+    # of a single answer, or of equal ones, there is no scale to go by
+    step = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
+    return torch.where(cut, finished.min() - step, rewards)

@@ -84,8 +84,8 @@ class Algorithm(LoopSettings):
         }
         return choices[self.estimator]
 
-    def policy(self, role: Role, placement: Placement, prompts: int) -> Learner:
-        """How the policy moves; `prompts` there are to draw from."""
+    def policy(self, role: Role, placement: Placement) -> Learner:
+        """How the policy moves."""
         if self.loss == "trust_region":
             return TrustRegionLearner(
                 role,
@@ -96,7 +96,7 @@ class Algorithm(LoopSettings):
                 iterations=self.trust_region.steps,
                 tokens_per_micro_batch=self.tokens_per_micro_batch,
             )
-        trainer = self.trainer(role, self.optimiser, placement, prompts)
+        trainer = self.trainer(role, self.optimiser, placement)
         if self.loss == "penalty":
             # β from 1: it finds its target by doubling and halving (Schulman et al. 2017, §4)
             return PenaltyLearner(trainer, PolicyPenalty(1.0, self.temperature), self.step_kl)
@@ -107,15 +107,14 @@ class Algorithm(LoopSettings):
         objective: Objective = PolicyGradient(self.temperature) if self.loss == "gradient" else clip
         return GradientLearner(trainer, objective)
 
-    def trainer(self, role: Role, optimiser: Optimiser, placement: Placement, prompts: int) -> Trainer:
-        # no iteration asks more prompts than there are; the schedule must end with the last step
-        answers = min(max(1, self.batch_size // self.n), prompts) * self.n
-        steps = self.iterations * self.epochs * steps_per_epoch(answers, self.mini_batch)
+    def trainer(self, role: Role, optimiser: Optimiser, placement: Placement) -> Trainer:
+        # the schedule must end with the last step
+        steps = self.iterations * self.epochs * steps_per_epoch(self.batch_size, self.mini_batch)
         return Trainer(
             role, optimiser, steps=steps, ranks=placement.ranks, tokens_per_micro_batch=self.tokens_per_micro_batch
         )
 
-    def critic(self, role: Role, placement: Placement, prompts: int) -> Learner:
+    def critic(self, role: Role, placement: Placement) -> Learner:
         """How the critic moves."""
-        trainer = self.trainer(role, self.critic_optimiser, placement, prompts)
+        trainer = self.trainer(role, self.critic_optimiser, placement)
         return GradientLearner(trainer, ValueClip(self.value_clip))

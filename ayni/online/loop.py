@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ayni.errors import BadNumbers
 from ayni.maths.advantages import whiten
+from ayni.maths.rewards import penalise_cut
 from ayni.model.role import Role
 from ayni.online.estimators import AdvantageEstimate, Estimator
 from ayni.online.experience import ScoredAnswers, read_answers, trajectories
@@ -22,7 +23,7 @@ from ayni.online.learner import Learner
 from ayni.online.settings import LoopSettings
 from ayni.parallel import Ranks
 from ayni.records import Prompt, Sample
-from ayni.reward.combine import Scores
+from ayni.reward.combine import Scores, cut_off
 from ayni.rollout.engine import Engine, rollout, sampled_sequence
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
@@ -83,11 +84,14 @@ class Loop:
     def iterate(self, prompts: Sequence[Prompt]) -> None:
         """One iteration, as the paper has it."""
         settings, t = self.settings, self.iteration + 1
-        # from (seed, t) alone: a resumed run asks what the killed one would have asked
-        order = rng(self.seed, "prompts", t).permutation(len(prompts))
         # batch_size counts answers, n to each prompt
-        asked = [prompts[i] for i in order[: max(1, settings.batch_size // settings.n)]]
-        groups = rollout(self.engine, asked, n=settings.n, sampling=self._sampling(), seed=self.seed, iteration=t)
+        order = self._order(settings.batch_size // settings.n, len(prompts), t)
+        asked = [prompts[i] for i in order]
+        # a prompt that is asked again draws other answers
+        firsts = [settings.n * (at // len(prompts)) for at in range(len(order))]
+        groups = rollout(
+            self.engine, asked, n=settings.n, sampling=self._sampling(), seed=self.seed, iteration=t, firsts=firsts
+        )
         scores = self.reward(asked, groups)
         samples = [sample for group in groups for sample in group]
         answers = self._read(asked, samples, scores)
@@ -109,17 +113,19 @@ class Loop:
         self.iteration = t
         self._log(scores, samples, answers, estimate, learned)
 
+    def _order(self, count: int, prompts: int, t: int) -> list[int]:
+        """Which prompts iteration t asks: pass after pass over all of them, each in an order of its own."""
+        # from (seed, t) alone: a resumed run asks what the killed one would have asked
+        draw = rng(self.seed, "prompts", t)
+        return [int(i) for _ in range(-(-count // prompts)) for i in draw.permutation(prompts)][:count]
+
     def _sampling(self) -> Sampling:
         return Sampling(self.settings.temperature, 1.0, self.settings.max_tokens)  # what is learned from has top-p 1
 
     def _read(self, asked: Sequence[Prompt], samples: list[Sample], scores: Scores) -> ScoredAnswers:
         """The answers as the roles read them, with the rewards that are optimised."""
         settings = self.settings
-        # paper §3.2.3: whitened, so that β weighs alike for any reward model's scale
-        rewards = whiten(scores.combined) if self.estimator.whitened else scores.combined
-        # after whitening: this number is in deviations of the iteration's rewards
-        rewards = self._truncated(rewards, samples)
-        greedy = self._greedy_rewards(asked) if self.estimator.greedy else None
+        rewards, greedy = self._rewards(asked, samples, scores.combined)
         sequences = [sampled_sequence(sample) for sample in samples]
         outputs = read_answers(
             sequences,
@@ -132,19 +138,31 @@ class Loop:
         )
         return ScoredAnswers(sequences, batch_of(sequences), outputs, rewards, settings.n, greedy)
 
-    def _greedy_rewards(self, asked: Sequence[Prompt]) -> Tensor:
-        """Of each prompt's greedy answer: (P,)."""
+    def _rewards(
+        self, asked: Sequence[Prompt], samples: list[Sample], combined: Tensor
+    ) -> tuple[Tensor, Tensor | None]:
+        """Of the samples (N,), and of the prompts' greedy answers (P,) where the estimator compares with them."""
+        if not self.estimator.greedy:
+            return self._optimised(combined, samples), None
         sampling = Sampling(GREEDY, 1.0, self.settings.max_tokens)
         groups = rollout(self.engine, asked, n=1, sampling=sampling, seed=self.seed, iteration=self.iteration + 1)
-        return self._truncated(self.reward(asked, groups).combined, [sample for (sample,) in groups])
+        # together: a cut answer is worth the same in both
+        both = torch.cat([combined, self.reward(asked, groups).combined])
+        rewards = self._optimised(both, samples + [sample for (sample,) in groups])
+        return rewards[: len(samples)], rewards[len(samples) :]
 
-    def _truncated(self, rewards: Tensor, samples: Sequence[Sample]) -> Tensor:
-        """With the reward of answers that were cut off, where the settings name one."""
-        if self.settings.truncated is None:
-            return rewards
-        # never said EOS: a reward model has not seen such ends
-        cut_off = torch.tensor([sample.finished == "length" for sample in samples])
-        return torch.where(cut_off, torch.tensor(self.settings.truncated), rewards)
+    def _optimised(self, combined: Tensor, samples: Sequence[Sample]) -> Tensor:
+        """Rewards, whitened where the estimator wants it, and what a cut answer gets in place of its own: (N,)."""
+        truncated, cut = self.settings.truncated, cut_off(samples)
+        if self.estimator.whitened:
+            # paper §3.2.3: whitened, so that β weighs alike for any reward model's scale; scores that will not count
+            # must not set that scale
+            replaced = truncated != "scored" and not bool(cut.all())
+            combined = whiten(combined, ~cut if replaced else None)
+        if truncated == "scored":
+            return combined
+        # after whitening: a number is in deviations of the iteration's finished answers
+        return penalise_cut(combined, cut) if truncated == "worst" else combined.masked_fill(cut, truncated)
 
     def _mini_batches(self, items: list[Trajectory], t: int) -> Iterator[list[Trajectory]]:
         count = steps_per_epoch(len(items), self.settings.mini_batch)
@@ -167,7 +185,7 @@ class Loop:
             "helpfulness": float(scores.helpfulness.mean()),
             "kl": mean_kl,
             "length": sum(len(s.tokens) for s in samples) / len(samples),
-            "truncated": sum(s.finished == "length" for s in samples) / len(samples),
+            "truncated": float(cut_off(samples).float().mean()),
             # nats per token, from the samples' own log-probs: −E[log π]
             "entropy": -sum(sum(s.logprobs) for s in samples) / sum(len(s.tokens) for s in samples),
         }
@@ -190,7 +208,10 @@ class Loop:
         """Mean reward on held-out prompts, with fixed random numbers; keeps the best weights."""
         # the same seed at every look: they differ by the policy alone
         groups = rollout(self.engine, prompts, n=1, sampling=self._sampling(), seed=seed_of(self.seed, "validation"))
-        reward = float(self.reward(prompts, groups).combined.mean())
+        rewards = self.reward(prompts, groups).combined
+        if self.settings.truncated != "scored":
+            rewards = penalise_cut(rewards, cut_off([sample for (sample,) in groups]))
+        reward = float(rewards.mean())
         if self.best is None or reward > self.best:
             self.best, self.waited = reward, 0
             self.best_weights = {n: p.detach().clone() for n, p in self.policy.role.trainable().items()}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from ayni.config import Config, Field
+from typing import Literal
+
+from ayni.config import Config, Field, model_validator
 
 
 class LoopSettings(Config):
@@ -15,8 +17,11 @@ class LoopSettings(Config):
     epochs: int = Field(1, ge=1, description="passes over an iteration's answers")
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1)
-    truncated: float | None = Field(
-        None, description="reward of answers without EOS, after any whitening; default: as scored"
+    # RECIPE §7 has a fixed −1, as most code; what −1 means depends on the reward model's scale
+    truncated: Literal["worst", "scored"] | float = Field(
+        "worst",
+        description="reward of answers cut off at max_tokens: worst (below every finished answer of the iteration), "
+        "scored (as the reward models have it), or a number, after any whitening",
     )
     critic_warmup: int = Field(0, ge=0, description="iterations in which only the critic learns")
     validate_every: int = Field(0, ge=0, description="iterations between looks at the validation prompts; 0: never")
@@ -27,3 +32,9 @@ class LoopSettings(Config):
         0, ge=0, description="iterations between kept copies of the policy, for `study`; 0: none"
     )
     checkpoint_every: int = Field(10, ge=1, description="iterations between checkpoints")
+
+    @model_validator(mode="after")
+    def _whole_groups(self) -> LoopSettings:
+        if self.batch_size % self.n:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of n {self.n}: answers per prompt")
+        return self

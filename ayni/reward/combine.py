@@ -78,6 +78,16 @@ def check_threshold(safety: Reward | None, threshold: float, path: Path, fix: st
         raise BadInput(what, path=path, field="threshold", fix=fix)
 
 
+def cut_off(samples: Sequence[Sample]) -> Tensor:
+    """Which samples were cut off at the token limit: (N,) bool."""
+    return torch.tensor([sample.finished == "length" for sample in samples], dtype=torch.bool)
+
+
+def best_of(scores: Sequence[float], samples: Sequence[Sample]) -> int:
+    """Which of a prompt's samples has the highest score; one that was cut off wins over no finished one."""
+    return max(range(len(samples)), key=lambda i: (samples[i].finished == "stop", scores[i]))
+
+
 def load_combined(
     helpfulness: Reward,
     safety: Path | None,

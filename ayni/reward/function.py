@@ -27,7 +27,7 @@ from torch import Tensor
 
 from ayni.errors import AyniError, BadInput
 from ayni.model.placement import Placement
-from ayni.records import Dialog, Message, Prompt, Sample, message_dicts
+from ayni.records import Dialog, Finished, Message, Prompt, Sample, message_dicts
 from ayni.reward.model import Reward, load_reward
 from ayni.reward.post import Endpoint
 from ayni.text.tokenizer import Tokenizer
@@ -53,8 +53,8 @@ class FunctionReward:
         self.name, self.call = name, call
         self._worked = False
 
-    def scores(self, dialogs: Sequence[Dialog]) -> Tensor:
-        """The raw score of the last answer of every dialogue: (N,)."""
+    def scores(self, dialogs: Sequence[Dialog], finished: Sequence[Finished | None] | None = None) -> Tensor:
+        """The raw score of the last answer of every dialogue: (N,). It reads texts, however they `finished`."""
         if not dialogs:
             return torch.empty(0)
         prompts, answers = [message_dicts(d[:-1]) for d in dialogs], [d[-1].content for d in dialogs]

@@ -16,7 +16,7 @@ from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model.score_scale import ScoreScale
 from ayni.model_directory import EXTRA, Trunks, load_model, name_of, read_extra
-from ayni.records import Dialog, Message, Prompt, Sample, TokenSequence
+from ayni.records import Dialog, Finished, Message, Prompt, Sample, TokenSequence
 from ayni.text.chat import render
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.batch import batch_of, shares
@@ -63,13 +63,18 @@ class RewardModel:
             out[torch.tensor(order)] = torch.cat(scores)
         return out
 
-    def scores(self, dialogs: Sequence[Dialog]) -> Tensor:
-        """The raw score of the last answer of every dialogue: (N,)."""
-        return self.score_tokens([render(d, self.tokenizer, train="last").tokens for d in dialogs])
+    def scores(self, dialogs: Sequence[Dialog], finished: Sequence[Finished | None] | None = None) -> Tensor:
+        """The raw score of the last answer of every dialogue: (N,). Those that `finished` calls cut off have no EOS."""
+        ends = [None] * len(dialogs) if finished is None else finished
+        rows = [render(d, self.tokenizer, "last", end).tokens for d, end in zip(dialogs, ends, strict=True)]
+        return self.score_tokens(rows)
 
-    def score_answers(self, prompts: Sequence[Prompt], answers: Sequence[str]) -> Tensor:
+    def score_answers(
+        self, prompts: Sequence[Prompt], answers: Sequence[str], finished: Sequence[Finished | None] | None = None
+    ) -> Tensor:
         """(N,) for N prompts with one answer each."""
-        return self.scores([(*p.dialog, Message("assistant", a)) for p, a in zip(prompts, answers, strict=True)])
+        dialogs = [(*p.dialog, Message("assistant", a)) for p, a in zip(prompts, answers, strict=True)]
+        return self.scores(dialogs, finished)
 
     def score_samples(self, prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]], policy: Tokenizer) -> Tensor:
         """(N·n,) in order. With the policy's own tokenizer the sampled tokens are read as they were drawn."""
@@ -77,7 +82,7 @@ class RewardModel:
         # another tokenisation of the same text would have another score
         if policy.fingerprint == self.tokenizer.fingerprint:
             return self.score_tokens([[*s.prompt_tokens, *s.tokens] for _, s in pairs])
-        return self.score_answers([p for p, _ in pairs], [s.text for _, s in pairs])
+        return self.score_answers([p for p, _ in pairs], [s.text for _, s in pairs], [s.finished for _, s in pairs])
 
 
 def load_reward(path: Path, placement: Placement = Placement(), trunks: Trunks | None = None) -> RewardModel:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from ayni.records import RATINGS, Comparison, Prompt, Rating, Safety
+from ayni.records import RATINGS, Comparison, Finished, Prompt, Rating, Safety
 
 PROBABILITY_THRESHOLDS = (0.4, 0.25, 0.1)  # of |p − ½|: from these on significantly better, better, slightly better
 
@@ -103,6 +103,8 @@ def comparison_of(
     degrees: Sequence[float] = PROBABILITY_THRESHOLDS,
     model_first: str = "",
     model_second: str = "",
+    finished_first: Finished | None = None,
+    finished_second: Finished | None = None,
     batch: str = "",
 ) -> Comparison | None:
     """The comparison of annotator `ai:JUDGE`; `safe` is P(safe) of the two answers, an answer at ½ is unsafe.
@@ -115,6 +117,7 @@ def comparison_of(
         return None
     chosen, rejected = (first, second) if preferred else (second, first)
     models = (model_first, model_second) if preferred else (model_second, model_first)
+    finished = (finished_first, finished_second) if preferred else (finished_second, finished_first)
     safety: Safety | None = None
     if safe is not None:
         chosen_safe, rejected_safe = (p > 0.5 for p in (safe if preferred else safe[::-1]))
@@ -133,4 +136,6 @@ def comparison_of(
         model_chosen=models[0],
         model_rejected=models[1],
         source=f"ai:{judge}",
+        finished_chosen=finished[0],
+        finished_rejected=finished[1],
     )

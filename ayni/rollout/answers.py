@@ -29,7 +29,7 @@ def two_answers(engines: Sequence[Engine], temperatures: Sequence[float], max_to
         prompt = Prompt(f"live-{turn}-{k}", dialog, "safety" if task == "safety" else "helpfulness")
         requests = requests_of(engine, [prompt], n=1, sampling=sampling, seed=seed)
         ((sample,),) = samples_of(engine, [prompt], requests)
-        return sample.text, asdict(sampling) | {"seed": sample.seed}
+        return sample.text, asdict(sampling) | {"seed": sample.seed, "finished": sample.finished}
 
     def talk(dialog: Dialog, task: str) -> tuple[str, str, str, str, Mapping[str, Any], Mapping[str, Any]]:
         turn = next(count)

@@ -81,16 +81,25 @@ class Engine(Protocol):
 
 
 def rollout(
-    engine: Engine, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, seed: int, iteration: int = 0
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    *,
+    n: int,
+    sampling: Sampling,
+    seed: int,
+    iteration: int = 0,
+    firsts: Sequence[int] | None = None,
 ) -> list[list[Sample]]:
     """n samples of every prompt, in order. Sample k of a prompt draws from (seed, iteration, prompt id, k) alone.
 
-    The engine's ranks share the prompts, and every one of them returns all samples. Raises BadInput when a prompt
-    leaves no room in the model's context.
+    k begins at 0, or at firsts[i] for prompt i, so that a prompt that is asked again draws other answers. The engine's
+    ranks share the prompts, and every one of them returns all samples. Raises BadInput when a prompt leaves no room in
+    the model's context.
     """
     ranks = engine.ranks
     mine = ranks.share(prompts)
-    requests = requests_of(engine, mine, n=n, sampling=sampling, seed=seed, iteration=iteration)
+    counts = None if firsts is None else ranks.share(firsts)
+    requests = requests_of(engine, mine, n=n, sampling=sampling, seed=seed, iteration=iteration, firsts=counts)
     lengths = ranks.gather([len(request.tokens) for request in requests])
     for i, length in enumerate(lengths):  # of all prompts, so that no rank goes on while another raises
         check_room(length, engine.context, f"prompt {i}")
@@ -99,17 +108,24 @@ def rollout(
 
 
 def requests_of(
-    engine: Engine, prompts: Sequence[Prompt], *, n: int, sampling: Sampling, seed: int, iteration: int = 0
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    *,
+    n: int,
+    sampling: Sampling,
+    seed: int,
+    iteration: int = 0,
+    firsts: Sequence[int] | None = None,
 ) -> list[Request]:
     """What `rollout` asks of the engine, prompt by prompt."""
     return [
         Request(
             tuple(render_prompt(prompt.dialog, engine.tokenizer)),
             # never from the batch: neighbours, order and the number of ranks change nothing
-            tuple(seed_of(seed, iteration, prompt.id, k) for k in range(n)),
+            tuple(seed_of(seed, iteration, prompt.id, first + k) for k in range(n)),
             sampling,
         )
-        for prompt in prompts
+        for prompt, first in zip(prompts, firsts or [0] * len(prompts), strict=True)
     ]
 
 
@@ -174,6 +190,7 @@ def stream(engine: Engine, dialog: Dialog, *, sampling: Sampling, seed: int) -> 
     """
     prompt = render_prompt(dialog, engine.tokenizer)
     check_room(len(prompt), engine.context, "the prompt")
+    limit = min(sampling.max_tokens, engine.context - len(prompt))
     ids: list[int] = []
     shown = ""
     for token in engine.stream(Request(tuple(prompt), (seed,), sampling)):
@@ -182,6 +199,8 @@ def stream(engine: Engine, dialog: Dialog, *, sampling: Sampling, seed: int) -> 
         if len(text) > len(shown):
             yield text[len(shown) :]
             shown = text
+    if len(ids) < limit:
+        ids.append(engine.tokenizer.eos)  # it ended by itself
     yield answer_text(ids, engine.tokenizer)[len(shown) :]
 
 

@@ -42,7 +42,7 @@ from ayni.stage import Face, Input
 from ayni.village.annotators import Opinion, SimulatedAnnotators
 from ayni.village.village import Village
 
-VERSION = 9  # held out by conversation
+VERSION = 9  # held out by conversation; comparisons say which answers were cut off
 FACE = Face(
     "records",
     inputs=(

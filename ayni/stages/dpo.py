@@ -16,13 +16,13 @@ from ayni.model.role import Role
 from ayni.model_directory import load_model, save_model
 from ayni.run import Run
 from ayni.stage import Face, Input
-from ayni.text.chat import answer_tokens
+from ayni.text.chat import compared_tokens
 from ayni.train.batch import Pair
 from ayni.train.objectives import DPO
 from ayni.train.reference import with_reference
 from ayni.train.trainer import Fitting, Optimiser
 
-VERSION = 2  # no pair is learned from in both directions
+VERSION = 2  # no pair is learned from in both directions; answers that were cut off have no EOS
 FACE = Face(
     "fits",
     inputs=(
@@ -48,11 +48,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     start, tokenizer = load_model(inputs["model"], expect="logits")
     model = config.to_train(start, run)
     read = [c for path in inputs["data"] for c in read_comparisons(Path(path))]
-    comparisons = taught(read, config.task, run.say)
-    pairs = [
-        Pair(answer_tokens(c.prompt.dialog, c.chosen, tokenizer), answer_tokens(c.prompt.dialog, c.rejected, tokenizer))
-        for c in comparisons
-    ]
+    pairs = [Pair(*compared_tokens(c, tokenizer)) for c in taught(read, config.task, run.say)]
     context = model.shape.context
     kept = [p for p in pairs if max(len(p.chosen.tokens), len(p.rejected.tokens)) <= context]
     if not kept:

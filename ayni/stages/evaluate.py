@@ -27,7 +27,7 @@ from ayni.model.precision import Dtype
 from ayni.model_directory import name_of
 from ayni.records import Prompt, Sample, TokenSequence, cluster_of, root_of, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
-from ayni.reward.combine import THRESHOLD, CombinedReward, load_combined
+from ayni.reward.combine import THRESHOLD, CombinedReward, best_of, load_combined
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import rollout, sampled_sequence, with_room
 from ayni.rollout.local import LocalEngine, load_engine
@@ -39,7 +39,7 @@ from ayni.text.dedup import without
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.reference import logprob_sums
 
-VERSION = 4  # intervals go by cluster; nothing held out is read; the two that choose the best of several are centred
+VERSION = 4  # intervals by cluster, nothing held out is read; best_of: models centred, no cut answer wins
 FACE = Face(
     "evaluates",
     inputs=(
@@ -189,7 +189,8 @@ def answers_of(
         groups = rollout(engine, prompts, n=n, sampling=sampling, seed=seed)
         best = [0] * len(groups)
         if reward is not None and n > 1:
-            best = reward(prompts, groups).combined.view(-1, n).argmax(1).tolist()
+            scores = reward(prompts, groups).combined.view(-1, n).tolist()
+            best = [best_of(row, group) for row, group in zip(scores, groups, strict=True)]
         answers[role] = [group[i] for group, i in zip(groups, best, strict=True)]
     return answers
 

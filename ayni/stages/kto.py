@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydantic import Field
@@ -17,7 +17,7 @@ from ayni.introduction import read_introduction
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model_directory import load_model, save_model
-from ayni.records import Comparison, Dialog, Judgement
+from ayni.records import Comparison, Dialog, Finished, Judgement, TokenSequence
 from ayni.run import Run
 from ayni.seeds import rng
 from ayni.stage import Face, Input
@@ -25,7 +25,7 @@ from ayni.text.chat import answer_tokens
 from ayni.train.kto import KTO, Thumb, with_references
 from ayni.train.trainer import Fitting, Optimiser
 
-VERSION = 3  # no answer is liked by one guideline and disliked by the other
+VERSION = 3  # no answer is liked by one guideline and disliked by the other; cut ones have no EOS
 FACE = Face(
     "fits",
     inputs=(
@@ -52,12 +52,16 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     start, tokenizer = load_model(inputs["model"], expect="logits")
     model = config.to_train(start, run)
     judged = read_thumbs([Path(path) for path in inputs["data"]], config, run.say)
-    if len({up for _, _, up in judged}) < 2:
+    if len({each.liked for each in judged}) < 2:
         raise BadInput("every answer is judged alike", path=inputs["data"][0], fix="give liked and disliked answers")
-    others = mismatched([dialog for dialog, _, _ in judged], rng(run.seed, run.name, "mismatched"))
+    others = mismatched([each.dialog for each in judged], rng(run.seed, run.name, "mismatched"))
+
+    def after(dialog: Dialog, said: JudgedAnswer) -> TokenSequence:
+        return answer_tokens(dialog, said.answer, tokenizer, said.finished)
+
     thumbs = [
-        Thumb(answer_tokens(dialog, answer, tokenizer), up, answer_tokens(dialog, judged[others[i]][1], tokenizer))
-        for i, (dialog, answer, up) in enumerate(judged)
+        Thumb(after(each.dialog, each), each.liked, after(each.dialog, judged[others[i]]))
+        for i, each in enumerate(judged)
     ]
     context = model.shape.context
     kept = [t for t in thumbs if max(len(t.sequence.tokens), len(t.mismatched.tokens)) <= context]
@@ -87,27 +91,41 @@ def mismatched(dialogs: Sequence[Dialog], draw: np.random.Generator) -> list[int
     return found
 
 
-def read_thumbs(paths: Sequence[Path], config: Config, say: Callable[[str], None]) -> list[tuple[Dialog, str, bool]]:
-    """(dialogue, answer, whether it is liked): of comparisons, whose chosen answers are liked, and of judgements."""
+class JudgedAnswer(NamedTuple):
+    """An answer to a dialogue, and whether it is liked."""
+
+    dialog: Dialog
+    answer: str
+    finished: Finished | None
+    liked: bool
+
+
+def read_thumbs(paths: Sequence[Path], config: Config, say: Callable[[str], None]) -> list[JudgedAnswer]:
+    """Of comparisons, whose chosen answers are liked, and of judgements."""
     comparisons: list[Comparison] = []
-    judged: list[tuple[Dialog, str, bool]] = []
+    judged: list[JudgedAnswer] = []
     for path in paths:
         for record in scan(path).records:
             if isinstance(record, Comparison):
                 comparisons.append(record)
-            elif not isinstance(record, Judgement):
-                raise BadInput("holds neither judgements nor comparisons", path=path)
-            elif not under(config.task, record.prompt.task, record.prompt.task):
                 continue
-            elif record.label is not None:
-                judged.append((record.prompt.dialog, record.response, bool(liked(record.label))))
+            if not isinstance(record, Judgement):
+                raise BadInput("holds neither judgements nor comparisons", path=path)
+            if not under(config.task, record.prompt.task, record.prompt.task):
+                continue
+            if record.label is not None:
+                up = bool(liked(record.label))
             elif config.liked_from is None or record.score is None:
                 raise BadInput("the answers have scores", path=path, field="liked_from", fix="say from which score on")
             else:
-                judged.append((record.prompt.dialog, record.response, record.score >= config.liked_from))
+                up = record.score >= config.liked_from
+            judged.append(JudgedAnswer(record.prompt.dialog, record.response, record.finished, up))
     paired = [
-        (c.prompt.dialog, text, up)
+        each
         for c in taught(comparisons, config.task, say)
-        for text, up in ((c.chosen, True), (c.rejected, False))
+        for each in (
+            JudgedAnswer(c.prompt.dialog, c.chosen, c.finished_chosen, True),
+            JudgedAnswer(c.prompt.dialog, c.rejected, c.finished_rejected, False),
+        )
     ]
     return paired + judged

@@ -23,7 +23,7 @@ from ayni.formats.reading import read_comparisons, read_prompts_of
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.quality.judge_consistency import AnnotatorChoice, agreement_results, consistency_results
-from ayni.records import RATINGS, Comparison, Prompt, Sample, comparable, root_of, to_dict
+from ayni.records import RATINGS, Comparison, Finished, Prompt, Sample, comparable, root_of, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.option_judge import OptionJudge
 from ayni.reward.shared_judge import SharedJudge
@@ -35,7 +35,7 @@ from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 
-VERSION = 2  # held out, and intervals, by conversation
+VERSION = 2  # held out, and intervals, by conversation; comparisons say which answers were cut off
 FACE = Face(
     "records",
     inputs=(
@@ -93,6 +93,8 @@ class AnswerPair:
     second: str
     model_first: str = ""
     model_second: str = ""
+    finished_first: Finished | None = None
+    finished_second: Finished | None = None
     choices: tuple[AnnotatorChoice, ...] = ()
 
 
@@ -161,9 +163,8 @@ def pairs_from_comparisons(comparisons: Iterable[Comparison]) -> list[AnswerPair
     found: dict[Any, AnswerPair] = {}
     for c in comparisons:
         key = (c.prompt.dialog, c.task, frozenset((c.chosen, c.rejected)))
-        new = AnswerPair(
-            c.prompt, replace(c.prompt, task=c.task), c.chosen, c.rejected, c.model_chosen, c.model_rejected
-        )
+        models, finished = (c.model_chosen, c.model_rejected), (c.finished_chosen, c.finished_rejected)
+        new = AnswerPair(c.prompt, replace(c.prompt, task=c.task), c.chosen, c.rejected, *models, *finished)
         pair = found.setdefault(key, new)
         found[key] = replace(pair, choices=(*pair.choices, AnnotatorChoice(pair.first == c.chosen, c.rating)))
     return list(found.values())
@@ -188,7 +189,8 @@ def pairs_from_samples(stores: list[dict[str, list[Sample]]], prompts: dict[str,
         both = (samples, stores[1].get(id, [])) if len(stores) == 2 else (samples[0::2], samples[1::2])
         for a, b in zip(*both, strict=False):
             if comparable(a.text, b.text):
-                pair = AnswerPair(prompts[id], prompts[id], a.text, b.text, a.model, b.model)
+                models, finished = (a.model, b.model), (a.finished, b.finished)
+                pair = AnswerPair(prompts[id], prompts[id], a.text, b.text, *models, *finished)
                 found.setdefault((id, frozenset((a.text, b.text))), pair)
     return list(found.values())
 
@@ -275,6 +277,8 @@ def labelled_comparison(
         degrees=config.degrees,
         model_first=pair.model_first,
         model_second=pair.model_second,
+        finished_first=pair.finished_first,
+        finished_second=pair.finished_second,
         batch=config.batch,
     )
     return None if found is None else replace(found, prompt=pair.prompt)

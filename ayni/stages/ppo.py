@@ -29,7 +29,7 @@ from ayni.seeds import seed_of
 from ayni.stage import Face, Input
 from ayni.text.tokenizer import Tokenizer
 
-VERSION = 2  # the critic starts normalised, and the two models' scores are centred before they are combined
+VERSION = 2  # cut answers are worse than finished ones; all answers of an iteration; the critic starts normalised
 FACE = Face(
     "online",
     inputs=(
@@ -72,16 +72,18 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     prompts, validation = (with_room(given, [engine], run.say) for given in (prompts, validation))
     if config.validate_every and not validation:
         raise BadInput("validate_every needs validation prompts", field="validation")
+    if (wanted := config.batch_size // config.n) > len(prompts):
+        run.say(f"{len(prompts)} prompts for {wanted} groups of answers an iteration: prompts are asked several times")
     estimator, critic = config.estimated(), None
     if estimator.critic:
-        critic = config.critic(critic_of(helpful, tokenizer, config, inputs, run), placement, len(prompts))
+        critic = config.critic(critic_of(helpful, tokenizer, config, inputs, run), placement)
         if helpful.scale.normalisation is None:
             run.say("the critic starts at raw scores: its reward model has no normalisation")
     loop = Loop(
         config,
         run,
         engine=engine,
-        policy=config.policy(policy, placement, len(prompts)),
+        policy=config.policy(policy, placement),
         reward=reward,
         estimator=estimator,
         reference=reference,

@@ -7,11 +7,13 @@ a reward model's place (ayni.reward.function).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from ayni.config import Config as Base
 from ayni.errors import BadInput
@@ -20,7 +22,7 @@ from ayni.formats.reading import read_prompts_of
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.records import Demonstration, Message, Prompt, Sample, to_dict
-from ayni.reward.combine import THRESHOLD, CombinedReward, load_combined
+from ayni.reward.combine import THRESHOLD, CombinedReward, Scores, load_combined
 from ayni.reward.function import FunctionReward, load_choice, outside_sources
 from ayni.rollout.engine import chunk_prompts, rollout, with_room
 from ayni.rollout.local import load_engine
@@ -30,7 +32,7 @@ from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 
-VERSION = 3  # the two models' scores are centred before they are combined
+VERSION = 3  # the curve is of this round alone; cut answers stay cut; two models are centred before they are combined
 FACE = Face(
     "records",
     inputs=(
@@ -105,14 +107,22 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     for prompt, group in zip(prompts, groups, strict=True):
         pool.setdefault(prompt.id, []).extend(group)
     asked = [known[id] for id in pool]
-    kept = select(asked, list(pool.values()), reward, config, run)
+    kept = select(asked, list(pool.values()), reward, config, run, drawn={prompt.id for prompt in prompts})
     write_jsonl(run.directory / "records.jsonl", map(to_dict, kept))
 
 
 def select(
-    prompts: list[Prompt], groups: list[list[Sample]], reward: CombinedReward, config: Config, run: Run
+    prompts: list[Prompt],
+    groups: list[list[Sample]],
+    reward: CombinedReward,
+    config: Config,
+    run: Run,
+    drawn: Collection[str],
 ) -> list[Demonstration]:
-    """The best (or a random) sample of every prompt's pool as a demonstration; logs what was gained."""
+    """The best (or a random) sample of every prompt's pool as a demonstration; logs what was gained.
+
+    Of the prompts `drawn` for in this round the pool ends with this round's n samples.
+    """
     scores = reward(prompts, groups)
     combined = scores.combined.split([len(group) for group in groups])
     kept: list[Demonstration] = []
@@ -125,19 +135,47 @@ def select(
             pick = max(fit, key=lambda i: float(row[i]))
         else:
             pick = fit[int(rng(run.seed, run.name, "random", prompt.id).integers(len(fit)))]
-        answer = Message("assistant", group[pick].text)
-        kept.append(Demonstration((*prompt.dialog, answer), "last", f"{run.name}:{prompt.id}"))
+        answer, source = Message("assistant", group[pick].text), f"{run.name}:{prompt.id}"
+        kept.append(Demonstration((*prompt.dialog, answer), "last", source, group[pick].finished))
     if not kept:
         raise BadInput(
             "no answer says something and ends before max_tokens", field="max_tokens", fix="raise max_tokens"
         )
-    # Figure 7 of the paper: what the best of n would gain over the median, from each prompt's first n answers.
-    for n in range(1, min(len(row) for row in combined) + 1):
-        best = sum(float(row[:n].max()) for row in combined) / len(combined)
-        median = sum(float(row[:n].quantile(0.5)) for row in combined) / len(combined)
-        run.log(n, n=n, best=best, median=median)
-    safety = {} if scores.safety is None else {"safety": float(scores.safety.mean())}
-    lengths = [len(s.tokens) for group in groups for s in group]
-    run.log(n, helpfulness=float(scores.helpfulness.mean()), length=sum(lengths) / len(lengths), **safety)
-    run.say(f"kept {len(kept)} of {len(prompts)} prompts; reward: best {best:.3f}, median {median:.3f}")
+    log_gain(prompts, groups, scores, config, run, drawn)
+    run.say(f"kept {len(kept)} of {len(prompts)} prompts")
     return kept
+
+
+def log_gain(
+    prompts: list[Prompt],
+    groups: list[list[Sample]],
+    scores: Scores,
+    config: Config,
+    run: Run,
+    drawn: Collection[str],
+) -> None:
+    """Figure 7 of the paper: what the best of n gains over the median, from each prompt's first n answers.
+
+    All of this round: earlier samples are another model's, and count in `pool_best` alone, of the same prompts.
+    """
+    ours = [prompt.id in drawn for prompt in prompts]
+
+    def pools(x: Tensor) -> list[Tensor]:
+        return [pool for pool, asked in zip(x.split([len(g) for g in groups]), ours, strict=True) if asked]
+
+    def own(x: Tensor) -> list[Tensor]:
+        return [pool[-config.n :] for pool in pools(x)]
+
+    rows = own(scores.combined)
+    for n in range(1, min(map(len, rows)) + 1):
+        best = sum(float(row[:n].max()) for row in rows) / len(rows)
+        median = sum(float(row[:n].quantile(0.5)) for row in rows) / len(rows)
+        run.log(n, n=n, best=best, median=median)
+    pool_best = sum(float(pool.max()) for pool in pools(scores.combined)) / len(rows)
+    means = {"helpfulness": float(torch.cat(own(scores.helpfulness)).mean())}
+    if scores.safety is not None:
+        means["safety"] = float(torch.cat(own(scores.safety)).mean())
+    lengths = torch.tensor([len(s.tokens) for group in groups for s in group], dtype=torch.float)
+    run.log(n, length=float(torch.cat(own(lengths)).mean()), pool_best=pool_best, **means)
+    more = f"; best of all rounds {pool_best:.3f}" if pool_best > best else ""
+    run.say(f"reward: best of {n} {best:.3f}, median {median:.3f}{more}")

@@ -31,13 +31,13 @@ from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
-from ayni.text.chat import answer_tokens
+from ayni.text.chat import compared_tokens
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.batch import Pair
 from ayni.train.objectives import Ranking
 from ayni.train.trainer import Fitting, Optimiser
 
-VERSION = 2  # a safety model is anchored, held out by the seed alone, and measured beside its baselines
+VERSION = 2  # anchored, held out by conversation, cut answers without EOS, at least 5 steps of warm-up
 FACE = Face(
     "fits",
     inputs=(
@@ -59,7 +59,8 @@ class Config(Fitting):
     """Paper: 1 epoch (more overfits), 512 pairs, LR 1e-5 (5e-6 for 70B)."""
 
     epochs: float = Field(1, gt=0)
-    optimiser: Optimiser = Field(Optimiser(lr=1e-5), description="AdamW and its schedule")
+    # paper §3.2.2: a warm-up of 3% of the steps, at least 5
+    optimiser: Optimiser = Field(Optimiser(lr=1e-5, least_warmup=5), description="AdamW and its schedule")
     batch_size: int = Field(512, ge=1, description="pairs per step")
     task: Literal["helpfulness", "safety"] = Field("helpfulness", description="whose comparisons are at home here")
     data_task: Literal["helpfulness", "safety"] | None = Field(
@@ -194,7 +195,7 @@ def normalisation_of(
 
 def pair_of(c: Comparison, tokenizer: Tokenizer, config: Config) -> Pair:
     """A comparison as a pair of sequences, its margin and its safety labels."""
-    chosen, rejected = (answer_tokens(c.prompt.dialog, text, tokenizer) for text in (c.chosen, c.rejected))
+    chosen, rejected = compared_tokens(c, tokenizer)
     return Pair(chosen, rejected, margin_of(c, config.margin), safe_answers(c))
 
 
@@ -239,6 +240,6 @@ def gains(reward: RewardModel, before: RewardModel, heldout: list[Comparison], t
 
 def scores_of(reward: RewardModel, comparisons: list[Comparison]) -> tuple[np.ndarray, np.ndarray]:
     """Raw scores of the chosen and of the rejected answers: (P,), (P,)."""
-    prompts = [c.prompt for c in comparisons]
-    chosen, rejected = [c.chosen for c in comparisons], [c.rejected for c in comparisons]
-    return reward.score_answers(prompts, chosen).numpy(), reward.score_answers(prompts, rejected).numpy()
+    rows = [[s.tokens for s in compared_tokens(c, reward.tokenizer)] for c in comparisons]
+    chosen, rejected = (reward.score_tokens([pair[side] for pair in rows]).numpy() for side in (0, 1))
+    return chosen, rejected

@@ -8,10 +8,11 @@ from pydantic import Field
 
 from ayni.formats.reading import read_prompts_of
 from ayni.introduction import read_introduction
+from ayni.maths.rewards import penalise_cut
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model_directory import Trunks, load_model, save_model
-from ayni.reward.combine import THRESHOLD, load_combined
+from ayni.reward.combine import THRESHOLD, cut_off, load_combined
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import chunk_prompts, rollout, sampled_sequence, with_room
 from ayni.rollout.local import LocalEngine
@@ -24,7 +25,7 @@ from ayni.train.batch import Group
 from ayni.train.objectives import RRHF
 from ayni.train.trainer import Fitting
 
-VERSION = 3  # the two models' scores are centred before they are combined
+VERSION = 3  # a cut answer ranks below every finished one; two models are centred before they are combined
 FACE = Face(
     "fits",
     inputs=(
@@ -71,7 +72,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         chunk=chunk_prompts(config.n),
         progress=lambda done, total: run.progress(done, total, "prompt"),
     )
-    rewards = reward(prompts, samples).combined.view(-1, config.n).tolist()
+    combined = reward(prompts, samples).combined
+    cut = cut_off([sample for drawn in samples for sample in drawn])
+    rewards = penalise_cut(combined, cut).view(-1, config.n).tolist()
     groups = [
         Group(tuple(map(sampled_sequence, drawn)), tuple(row)) for drawn, row in zip(samples, rewards, strict=True)
     ]

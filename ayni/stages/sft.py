@@ -18,7 +18,7 @@ from ayni.text.chat import render
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Fitting
 
-VERSION = 2  # the model introduces itself
+VERSION = 2  # answers that were cut off have no EOS; the model introduces itself
 FACE = Face(
     "fits",
     inputs=(
@@ -43,7 +43,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     model = config.to_train(start, run)
     longest = min(config.max_tokens or model.shape.context, model.shape.context)
     demonstrations = [d for path in inputs["data"] for d in read_demonstrations(Path(path))][: config.limit]
-    rendered = [render(d.dialog, tokenizer, d.train) for d in demonstrations]
+    rendered = [render(d.dialog, tokenizer, d.train, d.finished) for d in demonstrations]
     kept = [s for s in rendered if len(s.tokens) <= longest]
     if not kept:
         raise BadInput(f"no dialogue fits in {longest} tokens", path=inputs["data"][0])

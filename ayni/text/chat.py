@@ -2,6 +2,7 @@
 
     finished turn:  BOS + enc("[INST] " + user.strip() + " [/INST] " + answer.strip() + " ") + EOS
     open turn:      BOS + enc("[INST] " + user.strip() + " [/INST]")
+    cut-off turn:   BOS + enc("[INST] " + user.strip() + " [/INST] " + answer.lstrip()), the last of a dialogue only
     system message: first user content := "<<SYS>>\\n" + system + "\\n<</SYS>>\\n\\n" + user
 
 Turns are encoded apart and their tokens joined, so each has its own BOS, dummy prefix and EOS. As in Meta's code a
@@ -10,6 +11,10 @@ answer's tokens are enc(" answer ") as they fall inside the turn, and a model tr
 `answer_text` takes the two spaces off again. A sample that lacks the last "▁" is as good; it is kept as sampled and
 never rendered anew for training.
 
+An answer that was cut off at the token limit stays cut: rendered from its text it ends where it ended, without the
+space and the EOS that it never had, so a reward model trains on it at the column where it scores it. (Only half a
+character at the cut is lost with the tokens.) Once a dialogue has gone on, a cut answer is context like any other.
+
 The open turn's tokens begin the finished turn's, always: pieces never cross a space from the left, which holds
 for every SentencePiece model with Llama 2's settings and every tokenizer.json that splits at spaces first. For any
 other tokenizer rendering raises, because a policy would be trained on other tokens than it sees when sampling.
@@ -17,11 +22,11 @@ other tokenizer rendering raises, because a policy would be trained on other tok
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Literal
 
 from ayni.errors import BadInput
-from ayni.records import Dialog, Message, TokenSequence
+from ayni.records import Comparison, Dialog, Finished, Message, TokenSequence
 from ayni.text.tokenizer import Tokenizer
 
 TAGS = ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>")
@@ -67,27 +72,35 @@ def _open_turn(user: str, tokenizer: Tokenizer) -> list[int]:
     return [tokenizer.bos, *tokenizer.encode(f"[INST] {user} [/INST]")]
 
 
-def _finished_turn(user: str, answer: str, tokenizer: Tokenizer) -> tuple[list[int], int]:
-    """(tokens with BOS and EOS, how many of them are context)."""
+def _answered_turn(user: str, answer: str, tokenizer: Tokenizer, cut: bool = False) -> tuple[list[int], int]:
+    """(tokens with BOS and, unless the answer was cut off, EOS; how many of them are context)."""
     context = _open_turn(user, tokenizer)
-    joint = [tokenizer.bos, *tokenizer.encode(f"[INST] {user} [/INST] {answer.strip()} "), tokenizer.eos]
+    said, end = (answer.lstrip(), []) if cut else (f"{answer.strip()} ", [tokenizer.eos])
+    joint = [tokenizer.bos, *tokenizer.encode(f"[INST] {user} [/INST] {said}"), *end]
     if joint[: len(context)] != context:
         raise BadInput("this tokenizer joins [/INST] with the answer after it", fix="use one that splits at spaces")
     return joint, len(context)
 
 
-def render(dialog: Dialog, tokenizer: Tokenizer, train: Literal["all", "last"] = "all") -> TokenSequence:
+def render(
+    dialog: Dialog,
+    tokenizer: Tokenizer,
+    train: Literal["all", "last"] = "all",
+    finished: Finished | None = None,
+) -> TokenSequence:
     """A dialogue that ends with an answer. The mask is True on answer tokens and their EOS, of all or the last turn.
 
-    Raises BadInput when roles do not alternate, a tag is smuggled in, or the last message is not the assistant's.
+    A last answer whose `finished` is "length" stays cut: nothing stands after it. Raises BadInput when roles do not
+    alternate, a tag is smuggled in, or the last message is not the assistant's.
     """
     check_dialog(dialog, last="assistant")
     turns = _turns(dialog)
     tokens: list[int] = []
     mask: list[bool] = []
     for index, (user, answer) in enumerate(turns):
-        turn, context = _finished_turn(user, answer or "", tokenizer)
-        supervised = train == "all" or index == len(turns) - 1
+        last = index == len(turns) - 1
+        turn, context = _answered_turn(user, answer or "", tokenizer, cut=last and finished == "length")
+        supervised = train == "all" or last
         tokens += turn
         mask += [False] * context + [supervised] * (len(turn) - context)
     return TokenSequence(tokens, mask)
@@ -96,20 +109,28 @@ def render(dialog: Dialog, tokenizer: Tokenizer, train: Literal["all", "last"] =
 def render_prompt(dialog: Dialog, tokenizer: Tokenizer) -> list[int]:
     """The tokens before an answer: finished turns, then the open one, which ends in [/INST]. Errors as `render`."""
     check_dialog(dialog, last="user")
-    *finished, (user, _) = _turns(dialog)
+    *before, (user, _) = _turns(dialog)
     tokens: list[int] = []
-    for asked, answer in finished:
-        tokens += _finished_turn(asked, answer or "", tokenizer)[0]
+    for asked, answer in before:
+        tokens += _answered_turn(asked, answer or "", tokenizer)[0]
     return tokens + _open_turn(user, tokenizer)
 
 
-def answer_tokens(dialog: Dialog, answer: str, tokenizer: Tokenizer) -> TokenSequence:
+def answer_tokens(dialog: Dialog, answer: str, tokenizer: Tokenizer, finished: Finished | None = None) -> TokenSequence:
     """The dialogue with `answer` as its last turn, only the answer supervised; `render_prompt(dialog)` begins it."""
-    return render((*dialog, Message("assistant", answer)), tokenizer, train="last")
+    return render((*dialog, Message("assistant", answer)), tokenizer, train="last", finished=finished)
 
 
-def answer_text(tokens: Iterable[int], tokenizer: Tokenizer) -> str:
-    """The text of sampled answer tokens, without the format's one space before and after it.
+def compared_tokens(c: Comparison, tokenizer: Tokenizer) -> tuple[TokenSequence, TokenSequence]:
+    """The chosen and the rejected answer after their prompt, each as `answer_tokens` has it."""
+    return (
+        answer_tokens(c.prompt.dialog, c.chosen, tokenizer, c.finished_chosen),
+        answer_tokens(c.prompt.dialog, c.rejected, tokenizer, c.finished_rejected),
+    )
+
+
+def answer_text(tokens: Sequence[int], tokenizer: Tokenizer) -> str:
+    """The text of sampled answer tokens, without the format's one space before it and, where EOS ends it, after it.
 
     A model can spell a chat tag; text never holds one, so tags are taken out (the tokens keep them).
     """
@@ -117,7 +138,9 @@ def answer_text(tokens: Iterable[int], tokenizer: Tokenizer) -> str:
     while any(tag in text for tag in TAGS):
         for tag in TAGS:
             text = text.replace(tag, "")
-    return text.removeprefix(" ").removesuffix(" ")
+    text = text.removeprefix(" ")
+    # of an answer that was cut off the last space is its own: the next word stood after it
+    return text.removesuffix(" ") if tokens and tokens[-1] == tokenizer.eos else text
 
 
 def render_text(text: str, tokenizer: Tokenizer) -> TokenSequence:

@@ -35,6 +35,7 @@ class Optimiser(Config):
     lr: float = Field(2e-5, gt=0, description="peak learning rate")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
     warmup: float = Field(0.03, ge=0, description="steps of linear warm-up; below 1, a share of all steps")
+    least_warmup: int = Field(0, ge=0, description="steps that a warm-up given as a share has at least")
     floor: float = Field(0.1, ge=0, le=1, description="the cosine ends at this share of the peak")
     weight_decay: float = Field(0.1, ge=0, description="on matrices, not on norms")
     # §2.2: β₂ = 0.95 averages over about 20 steps, Adam's usual 0.999 over 1,000
@@ -42,10 +43,16 @@ class Optimiser(Config):
     eps: float = Field(1e-5, gt=0)
     clip: float = Field(1.0, gt=0, description="largest global gradient norm")
 
+    def warmup_steps(self, steps: int) -> float:
+        """Steps of warm-up of a run of so many steps."""
+        if not 0 < self.warmup < 1:
+            return self.warmup
+        # rounded up: a short run that asks for a share has one step of it at least
+        return max(self.least_warmup, math.ceil(self.warmup * steps))
+
     def lr_at(self, step: int, steps: int) -> float:
         """The learning rate of step 1…steps: peak·t/warm-up, then cosine to floor·peak (RECIPE §2)."""
-        # rounded up: a short run that asks for a share has one step of it at least
-        warmup = self.warmup if self.warmup >= 1 else math.ceil(self.warmup * steps)
+        warmup = self.warmup_steps(steps)
         if step <= warmup:
             return self.lr * step / max(warmup, 1)
         if self.schedule == "constant":
@@ -180,9 +187,10 @@ def fit(
         if trainer.ranks.leads:
             # steps after the checkpoint are taken again, and logged again
             run.rewind(trainer.step)
-        if (warmup := trainer.optimiser.warmup) > trainer.steps:
-            what = f"{warmup:.0f} of {trainer.steps} steps are warm-up"
-            run.say(f"{what}; optimiser.warmup=0.03 would make it 3% of them")
+        if (warmup := trainer.optimiser.warmup_steps(trainer.steps)) > trainer.steps:
+            share = trainer.optimiser.warmup < 1
+            fix = "least_warmup=0 leaves the share alone" if share else "warmup=0.03 would make it 3% of them"
+            run.say(f"{warmup:.0f} of {trainer.steps} steps are warm-up; optimiser.{fix}")
         while trainer.step < trainer.steps:
             began = time.monotonic()
             found = examples(trainer.step + 1)
