@@ -1,0 +1,135 @@
+"""What somebody meets who asks the village's chat model: is it right, honest, unbroken; and what its judge prefers.
+
+Answers are drawn at chat's settings. The stage may look at the hidden scores, so no stage may learn from what it
+writes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from ayni.config import Config as Base
+from ayni.evaluate.judges import GoldScorer
+from ayni.evaluate.results import Result, result, write_results
+from ayni.evaluate.village_answers import broken_results, content_gains, content_results, fact_pairs
+from ayni.files import write_jsonl
+from ayni.formats.reading import read_prompts_of
+from ayni.maths.clustered import clustered_share
+from ayni.model.placement import Placement
+from ayni.model.precision import Dtype
+from ayni.model_directory import name_of
+from ayni.records import Prompt, Sample, cluster_of, to_dict
+from ayni.reward.model import RewardModel, load_reward
+from ayni.rollout.conversations import own_answers
+from ayni.rollout.engine import rollout, with_room
+from ayni.rollout.local import LocalEngine, load_engine
+from ayni.rollout.sampling import Sampling
+from ayni.run import Run
+from ayni.seeds import seed_of
+from ayni.stage import Face, Input
+from ayni.village.gold import Gold
+
+VERSION = 1
+FACE = Face(
+    "evaluates",
+    inputs=(
+        Input("model", "model", ("language_model",)),
+        Input("against", "model", ("language_model",), optional=True),
+        Input("reward", "model", ("reward_model",), optional=True),
+        Input("prompts", "prompts-validation.jsonl", ("prompts",), many=True),
+    ),
+    leaves={"samples.jsonl": "answers"},
+)
+
+
+class Config(Base):
+    temperature: float = Field(0.6, ge=0, description="as `ayni chat` samples")
+    top_p: float = Field(0.9, gt=0, le=1, description="as `ayni chat` samples")
+    max_tokens: int = Field(256, ge=1)
+    fact_answers: int = Field(
+        8, ge=2, description="answers a prompt among which pairs are sought that differ in a fact"
+    )
+    fact_pairs: int = Field(500, ge=1, description="such pairs at most")
+    samples: int = Field(40, ge=0, description="answers to write to samples.jsonl for the report")
+    split: str = "validation"
+    dtype: Dtype = "auto"
+
+
+def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    run.begin_anew()
+    placement = Placement.of(run, config.dtype)
+    engines = {
+        role: load_engine(inputs[role], placement, name_of(inputs[role]))
+        for role in ("model", "against")
+        if inputs.get(role)
+    }
+    prompts = with_room(read_prompts_of(inputs["prompts"]), list(engines.values()), run.say)
+    gold = GoldScorer(prompts).gold
+    reward = load_reward(Path(inputs["reward"]), placement) if inputs.get("reward") else None
+    rows: list[Result] = []
+    answers: dict[str, list[str]] = {}
+    for role, engine in engines.items():
+        drawn, conversations, groups = asked(engine, prompts, reward is not None, config, run)
+        if not run.leads:  # the processes share what is drawn; the first one judges it
+            continue
+        where: dict[str, Any] = {"model": engine.name, "split": config.split, "seed": run.seed}
+        answers[role] = [sample.text for sample in drawn]
+        rows += content_results(gold, prompts, answers[role], **where)
+        rows += broken_results(gold, talks_of(prompts), conversations, **where)
+        if reward is not None:
+            rows.append(preference(reward, gold, prompts, groups, engine, config, run))
+    if not run.leads:
+        return
+    if "against" in answers:
+        names = {"model": engines["model"].name, "against": engines["against"].name}
+        both = answers["model"], answers["against"]
+        rows += content_gains(gold, prompts, *both, split=config.split, seed=run.seed, **names)
+    write_results(run.directory / "results.json", rows)
+    shown = [
+        {"prompt": to_dict(prompt), "answers": {engines[role].name: answers[role][i] for role in answers}}
+        for i, prompt in enumerate(prompts[: config.samples])
+    ]
+    write_jsonl(run.directory / "samples.jsonl", shown)
+
+
+def asked(
+    engine: LocalEngine, prompts: list[Prompt], judged: bool, config: Config, run: Run
+) -> tuple[list[Sample], list[list[Sample]], list[list[Sample]]]:
+    """One answer to every prompt, whole conversations of the model's own, and, where a reward model is to judge them,
+    several answers to each prompt as training draws them."""
+    sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
+    run.say(f"{engine.name} answers {len(prompts)} prompts")
+    drawn = rollout(engine, prompts, n=1, sampling=sampling, seed=seed_of(run.seed, "examine"))
+    seed = seed_of(run.seed, "examine", "talks")
+    conversations = own_answers(engine, talks_of(prompts), sampling=sampling, seed=seed, say=run.say)
+    groups: list[list[Sample]] = []
+    if judged:
+        training, seed = Sampling(1.0, 1.0, config.max_tokens), seed_of(run.seed, "examine", "facts")
+        groups = rollout(engine, prompts, n=config.fact_answers, sampling=training, seed=seed)
+    return [sample for (sample,) in drawn], conversations, groups
+
+
+def talks_of(prompts: list[Prompt]) -> list[Prompt]:
+    """Prompts with a history: whole conversations can be held along them."""
+    return [prompt for prompt in prompts if len(prompt.dialog) > 1]
+
+
+def preference(
+    reward: RewardModel,
+    gold: Gold,
+    prompts: list[Prompt],
+    groups: list[list[Sample]],
+    engine: LocalEngine,
+    config: Config,
+    run: Run,
+) -> Result:
+    """How often the reward model prefers the right fact, of answers of one style drawn at temperature 1."""
+    pairs = fact_pairs(gold, prompts, groups, config.fact_pairs, run.seed)
+    scores = reward.score_samples([p for p, *_ in pairs], [[a, b] for _, a, b in pairs], engine.tokenizer).view(-1, 2)
+    right = (scores[:, 0] > scores[:, 1]).tolist()
+    estimate = clustered_share(right, [cluster_of(p) for p, *_ in pairs])
+    where = {"model": reward.name, "against": engine.name, "split": config.split, "seed": run.seed}
+    return result("right_fact", estimate, judge="gold", **where)
