@@ -44,7 +44,7 @@ class Config(Fitting):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     start, tokenizer = load_model(inputs["model"], expect="logits")
     model = config.to_train(start, run)
-    comparisons = [c for path in inputs["data"] for c in read_comparisons(Path(path))]
+    comparisons = [c for path in inputs["data"] for c in read_comparisons(Path(path), say=run.say)]
     pairs = [
         Pair(answer_tokens(c.prompt.dialog, c.chosen, tokenizer), answer_tokens(c.prompt.dialog, c.rejected, tokenizer))
         for c in comparisons

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ class Config(Fitting):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     start, tokenizer = load_model(inputs["model"], expect="logits")
     model = config.to_train(start, run)
-    judged = [each for path in inputs["data"] for each in read_thumbs(Path(path), config.liked_from)]
+    judged = [each for path in inputs["data"] for each in read_thumbs(Path(path), config.liked_from, run.say)]
     if len({up for _, _, up in judged}) < 2:
         raise BadInput("every answer is judged alike", path=inputs["data"][0], fix="give liked and disliked answers")
     others = mismatched([dialog for dialog, _, _ in judged], rng(run.seed, run.name, "mismatched"))
@@ -83,9 +83,12 @@ def mismatched(dialogs: Sequence[Dialog], draw: np.random.Generator) -> list[int
     return found
 
 
-def read_thumbs(path: Path, liked_from: float | None) -> Iterator[tuple[Dialog, str, bool]]:
+def read_thumbs(path: Path, liked_from: float | None, say: Callable[[str], None]) -> Iterator[tuple[Dialog, str, bool]]:
     """(dialogue, answer, whether it is liked): of judgements, or of comparisons, whose chosen answers are liked."""
-    for record in scan(path).records:
+    scanned = scan(path)
+    if scanned.left_out:
+        say(f"{path}: {scanned.left_out}")
+    for record in scanned.records:
         if isinstance(record, Comparison):
             yield record.prompt.dialog, record.chosen, True
             yield record.prompt.dialog, record.rejected, False
