@@ -176,7 +176,8 @@ DIALOGS = [
 PAIRS = [
     Case("rejected missing", lines(PAIR, {"prompt": "a", "chosen": "b"}), "comparisons", "PATH:2: rejected: "),
     Case("chosen a number", lines({**PAIR, "chosen": 3}), "comparisons", "PATH:1: chosen: expected text, found int"),
-    Case("chosen and rejected the same", lines({**PAIR, "rejected": "ho "}), "comparisons", "PATH:1: rejected: chosen"),
+    Case("chosen and rejected the same", lines({**PAIR, "rejected": "ho "}), "comparisons",
+         "PATH: holds no comparisons (left out: 1 × the answers are the same)"),
     Case("negative margin", lines({**PAIR, "margin": -1}), "comparisons", "PATH:1: margin: "),
     Case("infinite margin", raw("data.jsonl", json.dumps({**PAIR, "margin": 1}).replace("1}", "1e999}")),
          "comparisons", "PATH:1: margin: "),

@@ -23,6 +23,7 @@ from ayni.cli import chat as chat_module
 from ayni.cli.environment import prepare
 from ayni.cli.recipe import table
 from ayni.errors import BadInput
+from ayni.files import write_jsonl
 from ayni.introduction import Introduction
 from ayni.model.score_head import with_score_head
 from ayni.model.shape import Shape
@@ -406,6 +407,30 @@ def test_bad_lines_name_their_place(
 def test_json_errors_are_one_object_too(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, err = call(capsys, "inspect", "nope.jsonl", "--json")
     assert (code, json.loads(out)) == (2, {"error": err.strip(), "exit_code": 2})
+
+
+def test_inspect_ends_with_two_where_nothing_is_usable(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    sound = {"prompt": "Who sings?", "chosen": "The river.", "rejected": "No."}
+    wrong, same = {**sound, "rating": "good"}, {**sound, "rejected": "The river. "}
+    for rows, strict, code, said in (
+        ([sound, same], [], 0, ""),
+        ([sound, same], ["--strict"], 0, ""),
+        ([sound, wrong], [], 0, ""),
+        ([sound, wrong], ["--strict"], 2, "data.jsonl: 1 of its rows is wrong\n"),
+        ([wrong, wrong, same], [], 2, "data.jsonl: 2 of its rows are wrong, and none is usable\n"),
+        ([same], [], 2, "data.jsonl: holds no comparisons (left out: 1 × the answers are the same)\n"),
+    ):
+        write_jsonl(tmp_path / "data.jsonl", rows)
+        found, out, err = call(capsys, "inspect", tmp_path / "data.jsonl", *strict)
+        assert (found, err.removeprefix(f"{tmp_path}/")) == (code, said)
+        if same in rows and sound in rows:
+            assert "left out: the answers are the same 1" in out
+        if wrong in rows:
+            assert f"line {rows.index(wrong) + 1}: rating: " in out
+    write_jsonl(tmp_path / "data.jsonl", [wrong])
+    code, out, _ = call(capsys, "inspect", tmp_path / "data.jsonl", "--json")
+    shown = json.loads(out)
+    assert (code, shown["exit_code"], shown["records"], len(shown["errors"])) == (2, 2, 0, 1)
 
 
 @pytest.mark.parametrize(

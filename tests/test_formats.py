@@ -218,6 +218,23 @@ def test_hh_leaves_out_only_what_it_says(tmp_path: Path) -> None:
     }
 
 
+def test_a_pair_of_the_same_answer_twice_is_left_out_and_counted(tmp_path: Path) -> None:
+    prompt = {"id": "p", "dialog": turns(("user", "hi"))}
+    replies = [{"text": text, "role": "assistant", "rank": rank, "replies": []} for rank, text in enumerate("aab")]
+    tree = {"message_tree_id": "t", "prompt": {"text": "hi", "role": "prompter", "replies": replies}}
+    for sound, same, kept, out in (
+        ({"prompt": "hi", "chosen": "a", "rejected": "b"}, {"prompt": "hi", "chosen": "a", "rejected": " a\n"}, 1, 1),
+        ({"prompt": prompt, "chosen": "a", "rejected": "b"}, {"prompt": prompt, "chosen": "a", "rejected": "a"}, 1, 1),
+        (tree, tree, 4, 2),
+    ):
+        write_jsonl(tmp_path / "data.jsonl", [sound, same])
+        scanned = scan(tmp_path / "data.jsonl")
+        assert (len(scanned.records), scanned.skipped) == (kept, {"the answers are the same": out})
+        said: list[str] = []
+        assert len(read_comparisons(tmp_path / "data.jsonl", say=said.append)) == kept
+        assert said == [f"{tmp_path}/data.jsonl: left out: {out} × the answers are the same"]
+
+
 def test_a_tree_gives_pairs_prompts_and_its_best_path(tmp_path: Path) -> None:
     def node(text: str, role: str, rank: int | None, *replies: Any) -> dict[str, Any]:
         return {"text": text, "role": role, "rank": rank, "replies": list(replies)}

@@ -103,6 +103,21 @@ def test_dialogues_that_do_not_fit_are_dropped_and_counted(
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize("kind", ["reward", "dpo", "kto"])
+def test_stages_say_what_was_left_out_of_their_pairs(
+    stages: dict[str, Small], tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    rows = comparisons(24)
+    write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, [*rows, *(replace(c, rejected=c.chosen) for c in rows[:5])]))
+    small = given(stages[kind], data=[tmp_path / "pairs.jsonl"])
+    config = parse_config(load_stage(kind).config, dict(small.settings))
+    execute(kind, config, small.inputs, tmp_path / "whole", name=kind, seed=1)
+    assert capsys.readouterr().err.count("pairs.jsonl: left out: 5 × the answers are the same") == 1
+    stages[kind].execute(tmp_path / "clean")
+    models = [(tmp_path / name / "model" / "model.safetensors").read_bytes() for name in ("whole", "clean")]
+    assert models[0] == models[1]
+
+
 def test_only_the_last_turn_counts_where_a_demonstration_says_so(stages: dict[str, Small], tmp_path: Path) -> None:
     """Ghost Attention's mask rule: an earlier answer that is not trained on stays unlikely."""
     user, first, last = Message("user", "owl"), Message("assistant", "hare hare"), Message("assistant", "rain")

@@ -195,21 +195,25 @@ def _inspect(
     critic: Annotated[Path | None, typer.Option(help="A critic: paints its value of every prefix.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Where training would cut a row.")] = None,
     show: Annotated[int, typer.Option(min=0, help="Records to paint.")] = 2,
+    strict: Annotated[bool, typer.Option("--strict", help="End with 2 when any row is wrong.")] = False,
     as_json: Json = False,
 ) -> Value:
     """What is in a data file: its format, counts, errors, and how it looks to a model.
 
     Of a preference store: how far annotators agree, gold checks, screening, and what was compared.
     """
+    from ayni.errors import BadInput
     from ayni.feedback.address import is_store
 
     if is_store(data):
+        if strict:
+            raise BadInput("--strict is about the rows of data files, and this is a preference store", path=data)
         from ayni.cli.inspect_store import inspect_store
 
         return inspect_store(data, model, critic, as_json)
     from ayni.cli.inspect import inspect
 
-    return inspect(Path(data), model, critic, max_tokens, show, as_json)
+    return inspect(Path(data), model, critic, max_tokens, show, as_json, strict)
 
 
 def _report(

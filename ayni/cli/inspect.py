@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
+from ayni.cli import VerbFailure
 from ayni.cli.stages import located, output_of, tokenizer_path
+from ayni.errors import BadInput
 from ayni.formats.inspect import inspect_data, paint, sequences_of
 from ayni.formats.reading import scan
 from ayni.records import TokenSequence
@@ -19,12 +21,19 @@ if TYPE_CHECKING:
 
 
 def inspect(
-    data: Path, model: Path | None, critic: Path | None, max_tokens: int | None, show: int, as_json: bool
-) -> dict[str, Any]:
+    data: Path,
+    model: Path | None,
+    critic: Path | None,
+    max_tokens: int | None,
+    show: int,
+    as_json: bool,
+    strict: bool = False,
+) -> dict[str, Any] | VerbFailure:
     """{path, format, records, turns, errors, tokens, unsupervised, without_eos, truncated}.
 
     With a critic also `prefixes`: {record, pieces, values} of the sequences shown, one value a token: the critic's of
     the prefix that ends there. Tokens are counted by the model's tokenizer, or the critic's where no model is given.
+    The same with an error where no row is usable, and when `strict` where any is wrong.
     """
     data = located(data)
     judge, tokenizer, normalisation = None, None, None
@@ -54,6 +63,10 @@ def inspect(
             found["prefixes"].append({"record": record, "pieces": pieces, "values": values})
             if not as_json:
                 _paint_values(sequence, values, painter, console)
+    wrong, usable = len(found["errors"]), found["records"]
+    if wrong and (strict or not usable):
+        what = f"{wrong} of its rows {'is' if wrong == 1 else 'are'} wrong" + ("" if usable else ", and none is usable")
+        return VerbFailure(found, BadInput(what, path=data))
     return found
 
 

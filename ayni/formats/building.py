@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import cast
 
 from ayni.formats.fields import check_answer, check_text, checked, optional_text
-from ayni.formats.rows import Row
+from ayni.formats.rows import Row, Skip
 from ayni.records import Comparison, Demonstration, Dialog, Prompt, Task, comparable, from_dict
 
+SAME = "the answers are the same"
 PROMPT_KEYS = ("id", "task", "category", "source", "cluster")
 OUR_FIELDS = (
     *("rating", "margin", "safety", "annotator", "batch", "model_chosen", "model_rejected", "source"),
@@ -44,12 +45,12 @@ def make_demonstration(row: Row, dialog: Dialog, field: str) -> Demonstration:
 
 
 def check_answers(row: Row, comparison: Comparison) -> Comparison:
-    """The comparison, if both answers may follow its prompt (which is checked) and differ."""
+    """The comparison, if both answers may follow its prompt (which is checked); Skip where they are the same."""
     for name in ("chosen", "rejected"):
         answer = check_text(row, getattr(comparison, name), name)
         check_answer(row, comparison.prompt.dialog, answer, name)
     if not comparable(comparison.chosen, comparison.rejected):
-        raise row.error("chosen and rejected are the same text", "rejected")
+        raise Skip(SAME)
     return comparison
 
 

@@ -42,8 +42,6 @@ def hh_pairs(row: Row) -> Iterator[Comparison]:
             raise Skip("a turn is empty")
     if chosen[:-1] != rejected[:-1]:
         raise Skip("the transcripts differ before the last answer")
-    if chosen == rejected:
-        raise Skip("the answers are the same")
     dialog = tuple(Message("user" if speaker == "Human" else "assistant", text) for speaker, text in chosen[:-1])
     yield make_comparison(row, dialog, chosen[-1][1], rejected[-1][1], "chosen")
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from ayni.formats.building import make_comparison, make_demonstration, make_prompt
+from ayni.formats.building import SAME, make_comparison, make_demonstration, make_prompt
 from ayni.formats.fields import check_text, checked
 from ayni.formats.format import Format
 from ayni.formats.rows import Row, Skip
@@ -44,7 +44,7 @@ def _ranked(replies: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return sorted((reply for reply in replies if type(reply.get("rank")) is int), key=lambda reply: reply["rank"])
 
 
-def oasst_pairs(row: Row) -> Iterator[Comparison]:
+def oasst_pairs(row: Row) -> Iterator[Comparison | Skip]:
     """Open-Assistant trees: every two ranked answers to one message, the better rank chosen; no degree is invented.
 
     Replies deleted or failed in review are left out, as the project's own export does.
@@ -55,7 +55,10 @@ def oasst_pairs(row: Row) -> Iterator[Comparison]:
         for better in range(len(ranked)):
             for worse in range(better + 1, len(ranked)):
                 texts = [check_text(row, ranked[n].get("text"), f"{field}.replies") for n in (better, worse)]
-                if ranked[better]["rank"] == ranked[worse]["rank"] or texts[0].strip() == texts[1].strip():
+                if ranked[better]["rank"] == ranked[worse]["rank"]:
+                    continue
+                if texts[0].strip() == texts[1].strip():
+                    yield Skip(SAME)  # of this pair alone
                     continue
                 found += 1
                 pair = make_comparison(row, dialog, texts[0], texts[1], field)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ayni.formats.building import make_comparison
+from ayni.formats.building import SAME, make_comparison
 from ayni.formats.fields import instruction_dialog, optional_text
 from ayni.formats.format import Format, with_prompts
 from ayni.formats.rows import Row, Skip
@@ -38,7 +38,7 @@ def pandalm_pairs(row: Row) -> Iterator[Comparison]:
     if not all(text.strip() for text in texts):
         raise Skip("an answer is empty")
     if texts[0].strip() == texts[1].strip():
-        raise Skip("the answers are the same")
+        raise Skip(SAME)
     if not str(row.value.get("instruction", "")).strip():
         raise Skip("the instruction is empty")
     names = optional_text(row, "cmp_key").split("_")

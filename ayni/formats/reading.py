@@ -13,7 +13,7 @@ comparisons: pairs within a prompt, made file by file (ayni.formats.pairing).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -76,6 +76,11 @@ class ScannedRecords:
     skipped: Counter[str] = field(default_factory=Counter)
     errors: list[BadInput] = field(default_factory=list)
 
+    @property
+    def left_out(self) -> str:
+        """What was left out, in words: "left out: 3 × the answers are the same"; empty when nothing was."""
+        return _left_out(self.skipped)
+
 
 def scan(path: Path, kind: Kind | None = None, *, strict: bool = True, pairing: Pairing = PAIRING) -> ScannedRecords:
     """Read a file, or every file of a directory, as `kind` (default: what its format is made for).
@@ -118,8 +123,12 @@ def _must_hold(kind: Kind, found: Format, file: Path) -> None:
 
 
 def _holds_none(kind: Kind, skipped: Counter[str], path: Path) -> BadInput:
-    why = ", ".join(f"{count} × {reason}" for reason, count in skipped.items())
-    return BadInput(f"holds no {kind}" + (f" (left out: {why})" if why else ""), path=path)
+    why = _left_out(skipped)
+    return BadInput(f"holds no {kind}" + (f" ({why})" if why else ""), path=path)
+
+
+def _left_out(skipped: Counter[str]) -> str:
+    return "left out: " + ", ".join(f"{count} × {reason}" for reason, count in skipped.items()) if skipped else ""
 
 
 def _read_rows(stream: Iterator[Row], format: Format, scanned: ScannedRecords, errors: list[BadInput] | None) -> None:
@@ -183,9 +192,17 @@ def read_demonstrations(path: Path) -> list[Demonstration]:
     return scan(path, "demonstrations").records
 
 
-def read_comparisons(path: Path, *, task: Task | None = None) -> list[Comparison]:
-    """Every comparison. `task` is set on all of them when given: hh-rlhf files, for one, do not say theirs."""
-    records: list[Comparison] = scan(path, "comparisons").records
+def read_comparisons(
+    path: Path, *, task: Task | None = None, say: Callable[[str], None] | None = None
+) -> list[Comparison]:
+    """Every comparison. `task` is set on all of them when given: hh-rlhf files, for one, do not say theirs.
+
+    `say` is told in one line what was left out, where something was.
+    """
+    scanned = scan(path, "comparisons")
+    if say is not None and scanned.left_out:
+        say(f"{path}: {scanned.left_out}")
+    records: list[Comparison] = scanned.records
     if task is None:
         return records
     return [replace(record, task=task, prompt=replace(record.prompt, task=task)) for record in records]

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+from ayni.formats.building import SAME
 from ayni.formats.fields import check_text, checked, messages
 from ayni.formats.rows import Row, Skip
 from ayni.records import Dialog, Message
@@ -61,7 +62,7 @@ def different(row: Row, table: Mapping[str, Any], names: tuple[str, str], where:
             raise Skip("an answer is empty")
         texts.append(text)
     if texts[0].strip() == texts[1].strip():
-        raise Skip("the answers are the same")
+        raise Skip(SAME)
     return texts[0], texts[1]
 
 

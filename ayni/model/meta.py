@@ -41,7 +41,7 @@ def read_meta(directory: Path, *, context: int = 4096, dtype: torch.dtype | None
         raise BadInput(f"expected consolidated.00.pth, consolidated.01.pth, … in a row, found {names}", path=directory)
     shards = [load_tensors(file) for file in files]
     for file, shard in zip(files, shards, strict=True):
-        odd = next(iter(shard.keys() ^ shards[0].keys()), None)
+        odd = min(shard.keys() ^ shards[0].keys(), default=None)
         if odd is not None:
             raise BadInput("only some shards have this weight", path=file, field=odd)
     shape = _shape_of(directory / "params.json", shards, context)

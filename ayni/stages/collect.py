@@ -113,7 +113,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             entries = simulated_judgements(asked, panel, config, run)
             judged = [Judged(number, entry, item, name) for number, (item, name, entry) in enumerate(entries)]
         else:
-            checks = [c for path in inputs.get("checks") or [] for c in read_comparisons(Path(path))]
+            checks = [c for path in inputs.get("checks") or [] for c in read_comparisons(Path(path), say=run.say)]
             asked = with_checks(asked, checks, config.check_share, plan)
             judged = judged_in_store(asked, panel, engines, config, run)
     except BadInput as error:  # the answers that people judge are drawn: bad input would throw them away

@@ -47,7 +47,7 @@ class Config(Fitting):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     start, tokenizer = load_model(inputs["model"], expect="logits")
     model = config.to_train(start, run)
-    read = [c for path in inputs["data"] for c in read_comparisons(Path(path))]
+    read = [c for path in inputs["data"] for c in read_comparisons(Path(path), say=run.say)]
     pairs = [Pair(*compared_tokens(c, tokenizer)) for c in taught(read, config.task, run.say)]
     context = model.shape.context
     kept = [p for p in pairs if max(len(p.chosen.tokens), len(p.rejected.tokens)) <= context]

@@ -105,7 +105,10 @@ def read_thumbs(paths: Sequence[Path], config: Config, say: Callable[[str], None
     comparisons: list[Comparison] = []
     judged: list[JudgedAnswer] = []
     for path in paths:
-        for record in scan(path).records:
+        scanned = scan(path)
+        if scanned.left_out:
+            say(f"{path}: {scanned.left_out}")
+        for record in scanned.records:
             if isinstance(record, Comparison):
                 comparisons.append(record)
                 continue

@@ -10,6 +10,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
@@ -110,7 +111,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.begin_anew()
     if config.judge_url is not None and not run.leads:
         return  # one process alone asks an endpoint
-    read = read_pairs(config, inputs)
+    read = read_pairs(config, inputs, run)
     order = rng(run.seed, run.name, "pairs").permutation(len(read))[: config.limit]
     judge = judge_of(config, inputs, run)
     pairs = [pair for pair in (read[i] for i in order) if judge.fits(pair.asked, pair.first, pair.second)]
@@ -145,13 +146,14 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.say(f"{len(train)} comparisons and {len(test)} held out; dropped: {dropped}")
 
 
-def read_pairs(config: Config, inputs: dict[str, Any]) -> list[AnswerPair]:
+def read_pairs(config: Config, inputs: dict[str, Any], run: Run) -> list[AnswerPair]:
     """The pairs of unequal answers, each once."""
     if bool(inputs.get("data")) == bool(inputs.get("samples")):
         raise BadInput("give comparisons (data) or samples to judge, one of the two", field="data")
     if inputs.get("data"):
         files = (Path(path) for path in inputs["data"])
-        return pairs_from_comparisons(c for path in files for c in read_comparisons(path, task=config.data_task))
+        comparisons = (read_comparisons(path, task=config.data_task, say=run.say) for path in files)
+        return pairs_from_comparisons(chain.from_iterable(comparisons))
     if not inputs.get("prompts"):
         raise BadInput("samples do not hold their prompts", field="prompts", fix="give the prompts they answer")
     prompts = {p.id: p for p in read_prompts_of(inputs["prompts"])}

@@ -88,8 +88,10 @@ class Config(Fitting):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     language_model, tokenizer = load_model(inputs["model"], expect="logits")
     model = with_score_head(config.to_train(language_model, run), seed_of(run.seed, run.name, "head"))
-    comparisons = [c for path in inputs["data"] for c in read_comparisons(Path(path), task=config.data_task)]
-    heldout = [c for path in inputs.get("heldout") or [] for c in read_comparisons(Path(path), task=config.data_task)]
+    comparisons, heldout = (
+        [c for path in inputs.get(name) or [] for c in read_comparisons(Path(path), task=config.data_task, say=run.say)]
+        for name in ("data", "heldout")
+    )
     if not any(c.task == config.task for c in comparisons):
         raise BadInput(f"no comparison of the task {config.task}", path=inputs["data"][0])
     # by the seed alone: two stages that read the same comparisons hold the same ones out
