@@ -28,6 +28,10 @@ class Headline:
 NO_INTERVAL = "too few for an interval"
 HEADLINES = (
     Headline("win_rate", "win rate", share=True, label="{model} beats {against}", colour="plum"),
+    Headline("content", "right content", share=True, label="{model} has it right", colour="teal"),
+    Headline("content_gain", "content gained", share=True),
+    Headline("broken", "broken answers", share=True),
+    Headline("right_fact", "right fact preferred", share=True),
     Headline("refusal_rate", "refused", share=True, label="{axis} prompts, {model}", colour="clay"),
     Headline("kl", "KL", unit="nats per answer", label="{model} to {against}", colour="ochre"),
     Headline("accuracy", "reward accuracy", share=True),

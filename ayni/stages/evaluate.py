@@ -18,6 +18,7 @@ from ayni.evaluate.diversity import diversity_results
 from ayni.evaluate.judges import GoldScorer, RewardScorer, Scorer
 from ayni.evaluate.perplexity import perplexities
 from ayni.evaluate.results import Result, result, write_results
+from ayni.evaluate.splits import check_split
 from ayni.evaluate.win_rate import compare, compare_scores, win_rate_results
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of, read_texts
@@ -120,12 +121,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
 def unseen(config: Config, inputs: dict[str, Any], run: Run) -> list[Prompt]:
     """The prompts, less those that begin like a conversation in `seen`; BadInput where one is of another split."""
     prompts = read_prompts_of(inputs["prompts"])
-    for prompt in prompts:
-        split = named_split(prompt)
-        if split is not None and (split == "test") is not config.final:
-            which, fix = ("a final", "leave final out") if config.final else ("no final", "set final: true")
-            what = f"{prompt.id} is of the {split} split, and this is {which} evaluation"
-            raise BadInput(what, path=inputs["prompts"][0], field="final", fix=fix)
+    check_split(prompts, final=config.final, path=inputs["prompts"][0])
     known = {root_of(prompt.dialog) for prompt in read_prompts_of(inputs.get("seen") or [])}
     kept = [prompt for prompt in prompts if root_of(prompt.dialog) not in known]
     if not kept:
@@ -133,12 +129,6 @@ def unseen(config: Config, inputs: dict[str, Any], run: Run) -> list[Prompt]:
     if len(kept) < len(prompts):
         run.say(f"{len(prompts) - len(kept)} prompts were seen in training and are left out")
     return kept
-
-
-def named_split(prompt: Prompt) -> str | None:
-    """The split that a village's prompt belongs to; None of others, which do not say."""
-    village, _, rest = prompt.id.partition(":")
-    return rest.partition(":")[0] if village == prompt.source and village.startswith("village-") else None
 
 
 def chosen_prompts(prompts: list[Prompt], config: Config, run: Run) -> list[Prompt]:

@@ -14,6 +14,7 @@ from pydantic import Field
 from ayni.config import Config as Base
 from ayni.evaluate.judges import GoldScorer
 from ayni.evaluate.results import Result, result, write_results
+from ayni.evaluate.splits import check_split
 from ayni.evaluate.village_answers import broken_results, content_gains, content_results, fact_pairs
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of
@@ -54,19 +55,26 @@ class Config(Base):
     )
     fact_pairs: int = Field(500, ge=1, description="such pairs at most")
     samples: int = Field(40, ge=0, description="answers to write to samples.jsonl for the report")
-    split: str = "validation"
+    final: bool = Field(False, description="opens the test split, once everything is chosen; else validation")
     dtype: Dtype = "auto"
+
+    @property
+    def split(self) -> str:
+        """The name of the split, as the rows say it."""
+        return "test" if self.final else "validation"
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.begin_anew()
+    prompts = read_prompts_of(inputs["prompts"])
+    check_split(prompts, final=config.final, path=inputs["prompts"][0])
     placement = Placement.of(run, config.dtype)
     engines = {
         role: load_engine(inputs[role], placement, name_of(inputs[role]))
         for role in ("model", "against")
         if inputs.get(role)
     }
-    prompts = with_room(read_prompts_of(inputs["prompts"]), list(engines.values()), run.say)
+    prompts = with_room(prompts, list(engines.values()), run.say)
     gold = GoldScorer(prompts).gold
     reward = load_reward(Path(inputs["reward"]), placement) if inputs.get("reward") else None
     rows: list[Result] = []

@@ -1,0 +1,25 @@
+"""Which split a village's prompt is of, and who may ask it: the test split is opened by final evaluations alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ayni.errors import BadInput
+from ayni.records import Prompt
+
+
+def named_split(prompt: Prompt) -> str | None:
+    """The split that a village's prompt belongs to; None of others, which do not say."""
+    village, _, rest = prompt.id.partition(":")
+    return rest.partition(":")[0] if village == prompt.source and village.startswith("village-") else None
+
+
+def check_split(prompts: Sequence[Prompt], *, final: bool, path: Path) -> None:
+    """BadInput where a prompt is of the test split and the evaluation is not final, or the other way round."""
+    for prompt in prompts:
+        split = named_split(prompt)
+        if split is not None and (split == "test") is not final:
+            which, fix = ("a final", "leave final out") if final else ("no final", "set final: true")
+            what = f"{prompt.id} is of the {split} split, and this is {which} evaluation"
+            raise BadInput(what, path=path, field="final", fix=fix)
