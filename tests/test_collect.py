@@ -19,7 +19,7 @@ from small_stages import Small, prepare
 
 from ayni.errors import AyniError, BadInput
 from ayni.feedback.entries import Entry
-from ayni.feedback.pairs import Plan, pairs, with_checks
+from ayni.feedback.pairs import Plan, matched, pairs, with_checks
 from ayni.feedback.store import Store, open_store
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_comparisons
@@ -51,6 +51,20 @@ def sample(prompt: Prompt, text: str, model: str) -> Sample:
 def asked_of(prompts: list[Prompt], n: int = 2) -> tuple[list[list[Sample]], list[list[Sample]]]:
     new, old = ([[sample(p, f"{model} {k}", model) for k in range(n)] for p in prompts] for model in ("new", "old"))
     return new, old
+
+
+def test_some_pairs_are_matched_to_differ_in_little() -> None:
+    (prompt,) = tiny.prompts(1)
+    first = [sample(prompt, text, "new") for text in ("Ben has a red hat.", "I do not know.", "No.", "Go away!")]
+    second = [sample(prompt, text, "old") for text in ("Go away!", "I do not care.", "Ben has a blue hat.", "Yes.")]
+    texts = lambda share: [(a.text, b.text) for a, b in matched(first, second, share)]  # noqa: E731
+    assert texts(0) == list(zip([s.text for s in first], [s.text for s in second], strict=True))
+    assert texts(0.25)[0] == ("Ben has a red hat.", "Ben has a blue hat.")
+    assert [b for _, b in texts(0.25)[1:]] == ["Go away!", "I do not care.", "Yes."]  # the others as they were drawn
+    assert texts(0.5)[:2] == [("Ben has a red hat.", "Ben has a blue hat."), ("I do not know.", "I do not care.")]
+    for share in (0, 0.25, 0.5, 1):  # every answer once; equal ones are no likeness
+        assert Counter(b for _, b in texts(share)) == Counter(s.text for s in second)
+    assert ("Go away!", "Go away!") not in texts(0.5)
 
 
 def test_every_pair_is_asked_once_for_each_guideline() -> None:

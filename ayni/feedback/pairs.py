@@ -31,6 +31,7 @@ class Plan:
     overlap: int  # annotators for a pair …
     overlap_share: float  # … of this share of the pairs, one for the others
     max_tokens: int
+    alike_share: float = 0.0  # of a prompt's pairs, matched so that their answers differ in little
 
     def toss(self, about: str, *key: object) -> float:
         return float(rng(self.seed, self.stage, about, *key).random())
@@ -50,7 +51,7 @@ def pairs(
     roots = list(dict.fromkeys(root_of(prompt.dialog) for prompt in prompts))
     apart = set(roots[: round(plan.heldout_share * len(roots))])
     for prompt, ours, theirs in zip(prompts, first, second, strict=True):
-        for k, (a, b) in enumerate(zip(ours, theirs, strict=True)):
+        for k, (a, b) in enumerate(matched(ours, theirs, plan.alike_share)):
             if not comparable(a.text, b.text):
                 continue
             overlap = plan.overlap if plan.toss("overlap", prompt.id, k) < plan.overlap_share else 1
@@ -71,6 +72,33 @@ def pairs(
                 )
                 found.append(Asked(item, k))
     return found
+
+
+def matched(first: Sequence[Sample], second: Sequence[Sample], alike_share: float = 0.0) -> list[tuple[Sample, Sample]]:
+    """Every answer of one variant with one of the other's (n): that share of them for sharing most of their words, the
+    others as they were drawn.
+
+    Two answers that differ in one fact teach a reward model the fact; two that differ in everything teach it style.
+    """
+    wanted = round(alike_share * len(first))
+    likeness = {
+        (i, j): _shared_words(a.text, b.text)
+        for i, a in enumerate(first if wanted else ())
+        for j, b in enumerate(second)
+        if comparable(a.text, b.text)
+    }
+    taken: dict[int, int] = {}
+    for i, j in sorted(likeness, key=lambda pair: (-likeness[pair], pair)):
+        if len(taken) < wanted and i not in taken and j not in taken.values():
+            taken[i] = j
+    rest = iter(j for j in range(len(second)) if j not in taken.values())
+    return [(a, second[taken[i] if i in taken else next(rest)]) for i, a in enumerate(first)]
+
+
+def _shared_words(a: str, b: str) -> float:
+    """|A ∩ B| / |A ∪ B| of their words."""
+    ours, theirs = (set(text.lower().split()) for text in (a, b))
+    return len(ours & theirs) / len(ours | theirs)
 
 
 def guidelines_for(prompt: Prompt, k: int, plan: Plan) -> tuple[Task, ...]:

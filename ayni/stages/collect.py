@@ -67,6 +67,9 @@ class Config(Base):
 
     temperatures: tuple[float, float] = Field((0.8, 1.1), strict=False, description="of the first and second variant")
     pairs_per_prompt: int = Field(1, ge=1)
+    alike_share: float = Field(
+        0.0, ge=0, le=1, description="of a prompt's pairs, matched to share most of their words: they differ in a fact"
+    )
     limit: int | None = Field(None, ge=1, description="prompts to ask, chosen by the seed")
     helpfulness_share: float = Field(0.2, ge=0, le=1, description="safety prompts also judged for helpfulness")
     heldout_share: float = Field(0.12, ge=0, lt=1, description="of the conversations, for the reward models' test set")
@@ -181,6 +184,7 @@ def plan_of(config: Config, run: Run) -> Plan:
         config.overlap,
         config.overlap_share,
         config.max_tokens,
+        config.alike_share,
     )
 
 
