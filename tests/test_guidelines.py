@@ -99,8 +99,8 @@ def test_kto_likes_no_answer_by_one_guideline_that_the_other_dislikes(stages: di
 
     def thumbs(task: Any) -> dict[str, bool]:
         found = kto.read_thumbs(paths, kto.Config(task=task), lambda text: None)
-        assert len(dict.fromkeys((dialog, answer) for dialog, answer, _ in found)) == len(found)
-        return {answer: up for _, answer, up in found}
+        assert len(dict.fromkeys((each.dialog, each.answer) for each in found)) == len(found)
+        return {each.answer: each.liked for each in found}
 
     own = {"I cannot": True, "Take a drum": False, "The owl": True, "The hill": False}
     assert thumbs("own") == thumbs("both") == {**own, "helpfulness": True, "safety": True}

@@ -71,8 +71,8 @@ def leaks_of(stages: Sequence[Made]) -> list[Leak]:
     prints = np.array([fingerprint(text) for text, _ in evaluated.texts], FINGERPRINT)
 
     @cache
-    def in_dialogues(path: Path) -> list[tuple[str, str, str]]:
-        found = [hit for dialog in _dialogues(path) for hit in index.in_dialog(dialog)]
+    def in_dialogues(path: Path, spec: Input) -> list[tuple[str, str, str]]:
+        found = [hit for dialog in _dialogues(path, spec) for hit in index.in_dialog(dialog)]
         return [_about_prompt(how, *evaluated.prompts[number]) for how, number in dict.fromkeys(found)]
 
     @cache
@@ -93,12 +93,12 @@ def leaks_of(stages: Sequence[Made]) -> list[Leak]:
             own = {text for held in _there(stage.inputs.get("heldout")) for text in read_texts(held)}
             hits += [hit for hit in in_texts(path) if hit[0] != "held-out text" or hit[2] not in own]
         else:
-            hits += in_dialogues(path)
+            hits += in_dialogues(path, spec)
         if "comparisons" in spec.accepts and evaluated.roots:
             mine = {
                 root_of(c.prompt.dialog) for held in _there(stage.inputs.get("heldout")) for c in read_comparisons(held)
             }
-            roots = dict.fromkeys(root_of(dialog) for dialog in _dialogues(path))
+            roots = dict.fromkeys(root_of(dialog) for dialog in _dialogues(path, spec))
             shared = [root for root in roots if root in evaluated.roots and root not in mine]
             hits += [("held-out conversation", evaluated.roots[root], root) for root in shared]
         for how, name in dict.fromkeys((how, name) for how, name, _ in hits):
@@ -120,7 +120,7 @@ def copied_prompts(prompts: Sequence[Prompt], stages: Iterable[Made]) -> Iterato
     for stage, spec, path in _training_inputs(stages):
         if "texts" in spec.accepts:
             continue
-        numbers = dict.fromkeys(number for dialog in _dialogues(path) for number in index.copies_in(dialog))
+        numbers = dict.fromkeys(number for dialog in _dialogues(path, spec) for number in index.copies_in(dialog))
         if numbers:
             example = " ".join(prompts[next(iter(numbers))].dialog[-1].content.split())[:LONGEST]
             yield Leak(stage.directory.name, spec.name, str(path), "copy", "this", len(numbers), example)
@@ -164,10 +164,11 @@ def _training_inputs(stages: Iterable[Made]) -> Iterator[tuple[Made, Input, Path
                 yield from ((stage, spec, path) for path in _there(stage.inputs.get(spec.name)))
 
 
-def _dialogues(path: Path) -> Iterator[Dialog]:
-    """What a file says, demonstrated answers included; of samples, which know their prompts by id, nothing."""
+def _dialogues(path: Path, spec: Input) -> Iterator[Dialog]:
+    """What a file says to the input that reads it, demonstrated answers included; of samples, which know their prompts
+    by id, nothing."""
     kinds = kinds_of(path)
-    if kinds is not None and "demonstrations" in kinds:
+    if kinds is not None and "demonstrations" in {*kinds} & {*spec.accepts}:
         yield from (record.dialog for record in read_demonstrations(path))
     elif kinds is not None:
         yield from (prompt.dialog for prompt in read_prompts(path))

@@ -76,12 +76,12 @@ class Config(Fitting):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     tokenizer = load_tokenizer(inputs["tokenizer"])
     shape = config.shape(tokenizer.vocab_size)
+    rows = None if config.tokens == 0 else packed_rows(config, inputs, tokenizer, run)
+    # after the rows: bad input is found before a large model takes its memory
     model = initialise(Transformer(shape), seed_of(run.seed, run.name, "weights"))
-    if config.tokens != 0:
-        rows = packed_rows(config, inputs, tokenizer, run)
+    if rows is not None:
         if config.tokens is not None:
-            epochs = config.tokens / (len(rows) * config.row_tokens)
-            config = config.model_copy(update={"epochs": epochs})
+            config = config.model_copy(update={"epochs": config.tokens / (len(rows) * config.row_tokens)})
         tokens = len(rows) * config.row_tokens
         run.say(f"{shape.parameters:,} parameters, {tokens:,} tokens, {config.epochs:.2f} epochs")
         config.fit(model, rows, NextToken(), run)
