@@ -76,9 +76,10 @@ class Config(Fitting):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     tokenizer = load_tokenizer(inputs["tokenizer"])
     shape = config.shape(tokenizer.vocab_size)
+    # the corpus first: one that is too small must not wait for a model to be made
+    rows = packed_rows(config, inputs, tokenizer, run) if config.tokens != 0 else None
     model = initialise(Transformer(shape), seed_of(run.seed, run.name, "weights"))
-    if config.tokens != 0:
-        rows = packed_rows(config, inputs, tokenizer, run)
+    if rows is not None:
         if config.tokens is not None:
             epochs = config.tokens / (len(rows) * config.row_tokens)
             config = config.model_copy(update={"epochs": epochs})
