@@ -232,7 +232,7 @@ STAGES: dict[str, tuple[Change, str, str]] = {
     "--config wrong type": (raw("c.yaml", "optimiser:\n  lr: [1]\n"), SFT + " --config c.yaml",
                             "c.yaml:2: optimiser.lr: Input should be a valid number"),
     "--set wrong type": (unchanged, SFT + " --set epochs=many", "--set epochs=many: epochs: Input should be a valid"),
-    "--set unknown": (unchanged, SFT + " --set epoch=1", "--set epoch=1: epoch: unknown key; known here: about, ask, batch_size"),
+    "--set unknown": (unchanged, SFT + " --set epoch=1", "--set epoch=1: epoch: unknown key; known here: about, ask"),
     "--seed of text": (unchanged, SFT + " --seed x", "Invalid value for '--seed'"),
     "layers that are not there": (unchanged, SFT + " --set train_layers=9", "9 of 2 layers cannot be trained"),
     "negative margin": (raw("pairs.jsonl", '{"prompt": "a", "chosen": "b", "rejected": "c", "margin": -1}\n'), REWARD,
