@@ -32,7 +32,7 @@ FACE = Face(
 
 class Config(Base):
     village_seed: int = Field(7, description="which village: its people, facts and forbidden things")
-    words: int = Field(1_800_000, ge=1, description="size of the corpus, about 1.6 tokens a word")
+    words: int = Field(1_800_000, ge=1, description="size of the corpus, about 1.3 tokens a word")
     demonstrations: int = Field(6000, ge=1)
     checks: int = Field(80, ge=0, description="comparisons whose answer is beyond doubt, to check annotators by")
     prompts: int | None = Field(None, ge=1, description="training prompts; default: all")
