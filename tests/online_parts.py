@@ -96,6 +96,7 @@ def loop_of(
     taste: Taste = likes_token,
     *,
     engine: Engine | None = None,
+    watch: Taste | None = None,
     lora: Lora | None = None,
     ranks: Ranks = Ranks(),
     quiet: bool = True,
@@ -119,5 +120,6 @@ def loop_of(
         estimator=estimator,
         reference=Role(start.requires_grad_(False)),
         critic=critic,
+        watch=None if watch is None else ScriptedReward(watch),
         ranks=ranks,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections import Counter
 from pathlib import Path
@@ -349,15 +350,34 @@ STOPPING = {"validate_every": 3, "patience": 2, "iterations": 60, "checkpoint_ev
 def test_early_stopping_keeps_the_best_policy(tmp_path: Path, lora: Lora | None) -> None:
     seen: dict[int, dict[str, torch.Tensor]] = {}
     loop = loop_of(tmp_path / "whole", two_minded, lora=lora, snapshot_every=3, **STOPPING)
+    seen[0] = weights(loop)
     loop.train(PROMPTS[:8], PROMPTS[8:], lambda t: seen.update({t: weights(loop)}))
     looks = {e["step"]: e["validation_reward"] for e in metrics(tmp_path / "whole") if "validation_reward" in e}
     steps = list(looks)
     best = max(steps, key=lambda step: looks[step])  # (max takes the first of equals, as the loop does)
-    assert steps == list(range(3, best + 7, 3))  # patience: two looks without a better one
+    assert steps == list(range(0, best + 7, 3))  # patience: two looks without a better one
     assert steps[-1] < 60
     for name, weight in weights(loop).items():
         assert torch.equal(weight, seen[best][name])
     assert not all(torch.equal(weight, seen[steps[-1]][name]) for name, weight in weights(loop).items())
+
+
+def test_a_second_judge_watches_and_a_policy_that_only_gets_worse_for_it_stays_as_it_was(tmp_path: Path) -> None:
+    """Nothing is optimised against it: what it dislikes is learned, seen, and put back."""
+
+    asked = itertools.count()
+
+    def less_and_less(prompt: Prompt, sample: Sample) -> float:
+        return -float(next(asked))
+
+    loop = loop_of(tmp_path / "watched", likes_token, watch=less_and_less, **STOPPING)
+    start = weights(loop)
+    loop.train(PROMPTS[:8], PROMPTS[8:])
+    looks = [e["validation_reward"] for e in metrics(tmp_path / "watched") if "validation_reward" in e]
+    assert looks[0] > looks[-1]
+    assert loop.iteration < 60
+    for name, weight in weights(loop).items():
+        assert torch.equal(weight, start[name])
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,10 @@ def test_bad_input_is_found_before_anything_is_sampled(small: Small, tmp_path: P
     with pytest.raises(BadInput, match="their tokenizers differ"):
         stranger.execute(tmp_path / "a")
     blind = Small(small.kind, small.settings, {k: v for k, v in small.inputs.items() if k != "validation"})
+    watched = Small(small.kind, small.settings, {**small.inputs, "reward_watch": small.inputs["reward_safety"]})
+    with pytest.raises(BadInput, match="a reward model that watches needs validate_every"):
+        watched.execute(tmp_path / "watched", validate_every=0)
+    watched.execute(tmp_path / "looked", iterations=2, validate_every=1)
     with pytest.raises(BadInput, match="validate_every needs validation prompts"):
         blind.execute(tmp_path / "b")
     assert not (tmp_path / "a").exists()

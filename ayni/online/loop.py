@@ -37,7 +37,8 @@ GREEDY = 0.0  # temperature
 
 
 class Loop:
-    """What lives through the iterations. `critic` is there if the estimator reads values, `reference` for the KL."""
+    """What lives through the iterations. `critic` is there if the estimator reads values, `reference` for the KL;
+    `watch` judges the held-out prompts, `reward` where there is none."""
 
     def __init__(
         self,
@@ -50,10 +51,13 @@ class Loop:
         estimator: Estimator,
         reference: Role | None = None,
         critic: Learner | None = None,
+        watch: RewardFunction | None = None,
         ranks: Ranks = Ranks(),
     ) -> None:
         self.settings, self.run, self.engine, self.policy = settings, run, engine, policy
         self.reward, self.estimator, self.reference, self.critic = reward, estimator, reference, critic
+        # a judge that nothing is optimised against: where the one in training errs, the policy has gone
+        self.watch = watch or reward
         self.ranks = ranks
         self.seed = seed_of(run.seed, run.name)
         self.iteration, self.stopped, self.waited = 0, False, 0
@@ -71,6 +75,8 @@ class Loop:
         settings = self.settings
         with Checkpoints(self.run.checkpoints) as checkpoints:
             self.resume(checkpoints)
+            if settings.validate_every and self.iteration == 0:
+                self.validate(validation)  # a policy that only gets worse must not replace its start
             while self.iteration < settings.iterations and not self.stopped:
                 self.iterate(prompts)
                 if settings.validate_every and self.iteration % settings.validate_every == 0:
@@ -208,7 +214,7 @@ class Loop:
         """Mean reward on held-out prompts, with fixed random numbers; keeps the best weights."""
         # the same seed at every look: they differ by the policy alone
         groups = rollout(self.engine, prompts, n=1, sampling=self._sampling(), seed=seed_of(self.seed, "validation"))
-        rewards = self.reward(prompts, groups).combined
+        rewards = self.watch(prompts, groups).combined
         if self.settings.truncated != "scored":
             rewards = penalise_cut(rewards, cut_off([sample for (sample,) in groups]))
         reward = float(rewards.mean())

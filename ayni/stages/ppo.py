@@ -29,13 +29,16 @@ from ayni.seeds import seed_of
 from ayni.stage import Face, Input
 from ayni.text.tokenizer import Tokenizer
 
-VERSION = 2  # cut answers are worse than finished ones; all answers of an iteration; the critic starts normalised
+VERSION = (
+    2  # cut answers are worse than finished ones; exact batches; the critic starts normalised; the start is validated
+)
 FACE = Face(
     "online",
     inputs=(
         Input("model", "model", ("language_model",)),
         Input("reward_helpfulness", "model", ("reward_model",)),
         Input("reward_safety", "model", ("reward_model",), optional=True),
+        Input("reward_watch", "model", ("reward_model",), optional=True),
         Input("prompts", "prompts-train.jsonl", ("prompts",), many=True),
         Input("validation", "prompts-validation.jsonl", ("prompts",), many=True, optional=True),
     ),
@@ -65,6 +68,12 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     engine = LocalEngine(policy, tokenizer, run.name, placement.ranks)
     helpful = load_reward(inputs["reward_helpfulness"], placement, trunks)
     reward = load_combined(helpful, inputs.get("reward_safety"), placement, tokenizer, config.threshold, trunks)
+    watch = None
+    if inputs.get("reward_watch"):
+        if not config.validate_every:
+            raise BadInput("a reward model that watches needs validate_every", field="validate_every")
+        watcher = load_reward(inputs["reward_watch"], placement, trunks)
+        watch = load_combined(watcher, inputs.get("reward_safety"), placement, tokenizer, config.threshold, trunks)
     prompts = read_prompts_of(inputs["prompts"])
     validation = read_prompts_of(inputs.get("validation") or [])
     if not prompts:
@@ -88,6 +97,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         estimator=estimator,
         reference=reference,
         critic=critic,
+        watch=watch,
         ranks=placement.ranks,
     )
 
