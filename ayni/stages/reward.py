@@ -99,15 +99,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     comparisons, heldout = split(comparisons, heldout, config, order)
     if inputs.get("heldout") and len(comparisons) < before_split:
         run.say(f"{before_split - len(comparisons)} comparisons are of conversations held out, and not trained on")
-    home = [c for c in comparisons if c.task == config.task]
-    if not home:
+    train = mixed(comparisons, config, order)
+    if not any(c.task == config.task for c in train):
         raise BadInput("every prompt to train on is held out", field="heldout", fix="hold others out, or none")
-    # a prompt that is judged at home too would be judged by two guidelines that contradict each other
-    own = {c.prompt.dialog for c in home}
-    other = [c for c in comparisons if c.task != config.task and c.prompt.dialog not in own]
-    share = OTHER_SHARE[config.task] if config.other_share is None else config.other_share
-    wanted = min(len(other), round(len(home) * share / (1 - share)))
-    train = home + [other[i] for i in order.permutation(len(other))[:wanted]]
     pairs = [pair_of(c, tokenizer, config) for c in train]
     train = [c for c, p in zip(train, pairs, strict=True) if fits(p, model.shape.context)]
     kept = [p for p in pairs if fits(p, model.shape.context)]
@@ -117,7 +111,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     judged = [c for c in at_home if fits(pair_of(c, tokenizer, config), model.shape.context)]
     dropped = f"{len(pairs) - len(kept)} and {len(at_home) - len(judged)} dropped as too long"
     anchor = anchor_of(kept, config)
-    run.say(f"{len(kept)} pairs, {wanted} of the other task; {len(judged)} held out ({dropped})")
+    others = sum(c.task != config.task for c in train)
+    run.say(f"{len(kept)} pairs, {others} of the other task; {len(judged)} held out ({dropped})")
     run.say(f"safety anchor: {anchor}")
     placement = Placement.of(run, config.dtype)
     before = load_reward(inputs["against"], placement) if inputs.get("against") else None
@@ -155,6 +150,17 @@ def split(
         heldout = [c for c in home if root_of(c.prompt.dialog) in chosen]
     apart = {root_of(c.prompt.dialog) for c in heldout}
     return [c for c in comparisons if root_of(c.prompt.dialog) not in apart], heldout
+
+
+def mixed(comparisons: list[Comparison], config: Config, order: np.random.Generator) -> list[Comparison]:
+    """The task's own comparisons, and of the other task's as many as its share asks for."""
+    home = [c for c in comparisons if c.task == config.task]
+    # a prompt that is judged at home too would be judged by two guidelines that contradict each other
+    own = {c.prompt.dialog for c in home}
+    other = [c for c in comparisons if c.task != config.task and c.prompt.dialog not in own]
+    share = OTHER_SHARE[config.task] if config.other_share is None else config.other_share
+    wanted = min(len(other), round(len(home) * share / (1 - share)))
+    return home + [other[i] for i in order.permutation(len(other))[:wanted]]
 
 
 def anchor_of(pairs: Sequence[Pair], config: Config) -> Anchor:
