@@ -244,7 +244,7 @@ def test_ppo_in_two_processes_is_ppo(two: list[dict[str, Any]], tmp_path: Path) 
         for place in (directory, tmp_path)
     )
     assert [found["ppo"] for found in two] == [["ran", "reused"]] * 2
-    assert len(shared) == len(alone) == 7  # five iterations and two looks at validation prompts
+    assert len(shared) == len(alone) == 8  # five iterations and three looks at validation prompts
     for ours, theirs in zip(shared, alone, strict=True):
         assert_same_metrics(ours, theirs)
     weights = [load_weights(place / "ppo" / "model") for place in (directory, tmp_path)]

@@ -258,7 +258,8 @@ class Loop:
             self.engine.sync(self.policy.role)
             self.run.say(f"resumed at iteration {self.iteration}")
         if self.ranks.leads:
-            self.run.rewind(self.iteration)
+            # the look before training is step 0
+            self.run.rewind(self.iteration if saved is not None else -1)
 
 
 def _renamed(metrics: dict[str, float], name: str, before: dict[str, float]) -> dict[str, float]:
