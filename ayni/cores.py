@@ -9,8 +9,9 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
+from queue import SimpleQueue
 from typing import TypeVar
 
 import torch
@@ -37,31 +38,39 @@ def side_by_side(work: Callable[[T], R], parts: Sequence[T], *, alone: bool = Fa
     gradient, busy, gone = torch.is_grad_enabled(), set[int](), threading.Event()
     each = 1 if alone else max(1, threads // len(parts))
 
-    def one(part: T) -> R:
+    results: dict[int, R] = {}
+    failures: dict[int, BaseException] = {}
+    # not the futures' own wait: a signal inside it may leave their locks held, and the parts could never end
+    ended: SimpleQueue[int] = SimpleQueue()
+
+    def one(place: int, part: T) -> None:
         busy.add(threading.get_ident())
         try:
             if gone.is_set():
                 raise _Stopped
             torch.set_num_threads(each)  # of this thread; the caller's own stays as it is
             with torch.set_grad_enabled(gradient):
-                return work(part)
+                results[place] = work(part)
+        except BaseException as error:
+            failures[place] = error
         finally:
             busy.discard(threading.get_ident())
+            ended.put(place)
 
-    running: list[Future[R]] = []
     try:
-        for part in parts:
-            running.append(_pool(threads).submit(one, part))
-        wait(running)
+        for place, part in enumerate(parts):
+            _pool(threads).submit(one, place, part)
+        for _ in parts:
+            ended.get()
     except BaseException:  # a signal, at any line: those at work hear of it too, at their next line of Python
         _pool.cache_clear()
         gone.set()  # and who begins now, before that
-        for future in running:
-            future.cancel()
         for thread in list(busy):  # they leave it as they end
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_Stopped))
         raise
-    return [future.result() for future in running]
+    if failures:
+        raise failures[min(failures)]
+    return [results[place] for place in range(len(parts))]
 
 
 class _Stopped(BaseException):
