@@ -103,7 +103,7 @@ except KeyboardInterrupt:
 
 
 def test_a_signal_ends_the_parts_too_and_work_goes_on_afterwards() -> None:
-    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", INTERRUPTED], capture_output=True, text=True, timeout=150, check=False)
     assert (done.returncode, done.stdout) == (0, "[0, 1, 2] [0, 1, 2, 3]\n"), done.stderr
 
 
