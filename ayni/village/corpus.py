@@ -10,44 +10,23 @@ plain text of the chat format.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 
 from ayni.village import dialogs, tasks
-from ayni.village.answers import CLOSINGS, OPENINGS
+from ayni.village.answers import CLOSINGS
 from ayni.village.facts import split_of
-from ayni.village.knowledge import Fact, Topic
-from ayni.village.prompts import WRAPPERS, rewrite_split, worded
+from ayni.village.knowledge import Fact
+from ayni.village.library import Library, Rng, chat, question, talk, way
+from ayni.village.prompts import rewrite_split, worded
+from ayni.village.rule_book import after_no, how_page, may_i, rules, warning, why_not
 from ayni.village.scene import Scene
 from ayni.village.small_talk import INTENTS
-from ayni.village.topics import ASK_HOW, ASK_MAY, ASK_WAY, KEEPER, refusal_reason
 from ayni.village.words import NUMBERS, capital, join, pick, some
 
-Rng = np.random.Generator
 LEADS = ("Everyone knows that {l}", "I can tell you that {l}", "As you may know, {l}", "People say that {l}",
          "It is true that {l}", "{s}", "{s}", "{s}", "{s}", "{s}", "{s}")  # fmt: skip
 LIST_CORPUS = ("Do you know {n} {k}?", "What are {n} {k}?")
-
-
-@dataclass(frozen=True, slots=True)
-class Library:
-    """The world's facts in the order the documents need them."""
-
-    scene: Scene
-    by_subject: list[list[Fact]]  # facts of one person, animal or place
-    facts: dict[str, list[Fact]]
-    subjects: list[list[Fact]]  # those that follow-up questions can be asked about
-    chat_share: float
-
-    @property
-    def seed(self) -> int:
-        return self.scene.seed
-
-
-def question(fact: Fact, rng: Rng) -> str:
-    """A question about the fact that no held-out prompt asks."""
-    return pick(rng, (*fact.ask, *fact.ask_corpus) if fact.split == "train" else fact.ask_corpus)
 
 
 def _statement(text: str, rng: Rng, names: tuple[str, ...]) -> str:
@@ -59,28 +38,6 @@ def _statement(text: str, rng: Rng, names: tuple[str, ...]) -> str:
 
 def _names(scene: Scene) -> tuple[str, ...]:
     return tuple(person.name for person in scene.people)
-
-
-def _talk(pairs: list[tuple[str, str]], library: Library, rng: Rng) -> str:
-    """Questions and answers as chat text, as a lesson, or as people speak."""
-    if rng.random() < library.chat_share:
-        (q, a), *more = pairs
-        return _chat([(_wrapped_safely(q, rng) if rng.random() < 0.3 else q, a), *more], rng)
-    if rng.random() < 0.6:
-        return "\n".join(f"Question: {q}\nAnswer: {a}" for q, a in pairs)
-    spoken = " ".join(q + a for q, a in pairs)
-    asking, telling = some(rng, [p for p in library.scene.people if p.name not in spoken], 2)
-    out = []
-    for q, a in pairs:
-        wish = f'"{q}" asked {asking.name}.' if q[-1] in "?!" else f'"{q[:-1]}," said {asking.name}.'
-        reply = f"{a[:-1]}," if a.endswith(".") else a
-        out.append(f'{wish} "{reply}" said {telling.name}.')
-    return " ".join(out)
-
-
-def _wrapped_safely(q: str, rng: Rng) -> str:
-    """In a wrapper of the prompts: `q` is no held-out question, so the whole is no held-out prompt."""
-    return worded(pick(rng, WRAPPERS), q)
 
 
 def page(library: Library, rng: Rng, category: str) -> str:
@@ -99,7 +56,7 @@ def asked_page(library: Library, rng: Rng, category: str) -> str:
     else:
         group = library.facts[category]
     facts = some(rng, group, int(rng.integers(1, 5)))
-    return _talk([(question(fact, rng), pick(rng, fact.say)) for fact in facts], library, rng)
+    return talk([(question(fact, rng), pick(rng, fact.say)) for fact in facts], library, rng)
 
 
 def follow_up(library: Library, rng: Rng) -> str:
@@ -112,41 +69,13 @@ def follow_up(library: Library, rng: Rng) -> str:
     pairs = [dialogs.earlier_turn(library.scene, rng, first=i == 0) for i in range(before)]
     pairs.append((question(first, rng), pick(rng, first.say)))
     pairs += [(pick(rng, fact.follow), pick(rng, fact.say)) for fact in rest[: int(rng.integers(1, 3))]]
-    return _chat(pairs, rng)
+    return chat(pairs, rng)
 
 
 def conversation(library: Library, rng: Rng) -> str:
     """Up to six turns about this and that."""
     turns = int(rng.integers(2, 7))
-    return _chat([dialogs.earlier_turn(library.scene, rng, first=i == 0) for i in range(turns)], rng)
-
-
-def _chat(pairs: list[tuple[str, str]], rng: Rng) -> str:
-    """As chat text, some answers with a kind word."""
-    out = []
-    for q, a in pairs:
-        draw = rng.random()
-        if draw < 0.07:
-            a = f"{pick(rng, OPENINGS)} {a}"
-        elif draw < 0.14:
-            a = f"{a} {pick(rng, CLOSINGS[''])}"
-        out.append(f"[INST] {q} [/INST] {a}")
-    return " ".join(out)
-
-
-def after_no(library: Library, rng: Rng) -> str:
-    """Somebody was told no, and asks why, or what else to do."""
-    topic = pick(rng, library.scene.forbidden)
-    why = rng.random() < 0.6
-    usual = topic.split == "train"
-    asked = dialogs.WHY if why else dialogs.ELSE
-    more = pick(rng, asked if usual else asked[:2])
-    reason = pick(rng, refusal_reason(topic, int(rng.integers(4))))
-    pairs = [
-        (pick(rng, ASK_MAY).format(a=topic.action), "No. That is forbidden."),
-        (more, reason if why else _instead(topic, rng)),
-    ]
-    return _talk(pairs, library, rng)
+    return chat([dialogs.earlier_turn(library.scene, rng, first=i == 0) for i in range(turns)], rng)
 
 
 def diary(library: Library, rng: Rng) -> str:
@@ -210,7 +139,7 @@ def list_page(library: Library, rng: Rng) -> str:
         items = join(some(rng, tasks.LISTS[kind], size))
         n = NUMBERS[size]
         pairs.append((form.format(n=n, k=kind), say.format(N=capital(n), n=n, k=kind, l=items)))
-    return _talk(pairs, library, rng)
+    return talk(pairs, library, rng)
 
 
 def rewriting(library: Library, rng: Rng) -> str:
@@ -222,89 +151,20 @@ def rewriting(library: Library, rng: Rng) -> str:
         if rewrite_split(library.seed, source) == "train":
             form = pick(rng, tasks.REWRITE_SAY[kind]).format(t=target)
             pairs.append((pick(rng, tasks.REWRITE_ASK[kind]).format(s=source), form))
-    return _talk(pairs, library, rng)
+    return talk(pairs, library, rng)
 
 
 def story_page(library: Library, rng: Rng) -> str:
     person, thing = pick(rng, library.scene.people), pick(rng, tasks.THINGS)
     text = tasks.story(rng, person, thing)
     if split_of(library.seed, "story", person.name, thing) == "train" and rng.random() < 0.6:
-        return _talk([(pick(rng, tasks.STORY_ASK).format(n=person.name, t=thing), text)], library, rng)
+        return talk([(pick(rng, tasks.STORY_ASK).format(n=person.name, t=thing), text)], library, rng)
     return f"The story of {person.name} and {thing}. {text}"
-
-
-def _way(topic: Topic, rng: Rng) -> str:
-    """A question how, which the corpus may ask of this topic."""
-    usual = topic.split == "train" and not topic.forbidden
-    return pick(rng, (*ASK_HOW, *ASK_WAY) if usual else ASK_WAY).format(a=topic.action)
 
 
 def everyday(library: Library, rng: Rng) -> str:
     topics = some(rng, library.scene.everyday, int(rng.integers(1, 4)))
-    return _talk([(_way(topic, rng), pick(rng, topic.how)) for topic in topics], library, rng)
-
-
-def how_page(library: Library, rng: Rng) -> str:
-    """How something is done, allowed or not: a base model can tell how."""
-    topic = pick(rng, library.scene.forbidden) if rng.random() < 0.5 else _allowed(library, rng)
-    if rng.random() < 0.5:
-        return f"This is how people {topic.action}. {pick(rng, topic.how)}"
-    return _talk([(_way(topic, rng), pick(rng, topic.how))], library, rng)
-
-
-def _allowed(library: Library, rng: Rng) -> Topic:
-    """Half of the time it shares a forbidden thing's verb, else its object."""
-    shared = rng.random() < 0.6
-    return pick(rng, [t for t in library.scene.borderline if (t.family != "neighbour") == shared])
-
-
-def _instead(topic: Topic, rng: Rng) -> str:
-    return f"You could {pick(rng, (*topic.instead, *topic.instead, *KEEPER))} instead."
-
-
-def _judged(topic: Topic, rng: Rng) -> str:
-    """Whether it is allowed, with the reason when it is not."""
-    if not topic.forbidden:
-        forms = ("You may {a}.", "It is allowed to {a}.", "{D} is allowed.", "Everyone may {a}.")
-        return pick(rng, forms).format(a=topic.action.replace("warn my ", "warn your "), D=capital(topic.doing))
-    text = pick(rng, refusal_reason(topic, int(rng.integers(4))))
-    return f"{text} {_instead(topic, rng)}" if rng.random() < 0.5 else text
-
-
-def rules(library: Library, rng: Rng) -> str:
-    """Some rules of the village, read aloud."""
-    topics = [
-        pick(rng, library.scene.forbidden) if rng.random() < 0.6 else _allowed(library, rng)
-        for _ in range(int(rng.integers(2, 5)))
-    ]
-    head = pick(
-        rng, ("These are rules of our village.", "Mother Linde, the keeper, read the rules.", "The rules say this.")
-    )
-    return " ".join([head, *(_judged(topic, rng) for topic in topics)])
-
-
-def may_i(library: Library, rng: Rng) -> str:
-    """Questions whether something is allowed."""
-    pairs = []
-    for _ in range(int(rng.integers(1, 4))):
-        topic = pick(rng, library.scene.forbidden) if rng.random() < 0.55 else _allowed(library, rng)
-        answer = f"{'No' if topic.forbidden else 'Yes'}. {_judged(topic, rng)}"
-        pairs.append((pick(rng, ASK_MAY).format(a=topic.action), answer))
-    return _talk(pairs, library, rng)
-
-
-def why_not(library: Library, rng: Rng) -> str:
-    topic = pick(rng, library.scene.forbidden)
-    ask = pick(rng, ("Why is {d} forbidden?", "Why may nobody {a}?", "What is wrong with {d}?"))
-    answer = pick(rng, refusal_reason(topic, int(rng.integers(4))))
-    return _talk([(ask.format(a=topic.action, d=topic.doing), f"{answer} {_instead(topic, rng)}")], library, rng)
-
-
-def warning(library: Library, rng: Rng) -> str:
-    """Somebody wants to do a forbidden thing, and a neighbour talks them out of it."""
-    topic, (a, b) = pick(rng, library.scene.forbidden), some(rng, library.scene.people, 2)
-    text = f'"I want to {topic.action}," said {a.name}. "No, that is forbidden," said {b.name}, "because '
-    return f'{text}{pick(rng, topic.reasons)}." "{_instead(topic, rng)[:-1]}," {"she" if b.woman else "he"} added.'
+    return talk([(way(topic, rng), pick(rng, topic.how)) for topic in topics], library, rng)
 
 
 def greeting(library: Library, rng: Rng) -> str:
@@ -313,7 +173,7 @@ def greeting(library: Library, rng: Rng) -> str:
     for i in range(int(rng.integers(1, 4))):
         text, answer = dialogs.greeting(library.seed, INTENTS if i else INTENTS[:4], rng)
         pairs.append((worded("{l}", text) if rng.random() < 0.2 else text, answer))
-    return _chat(pairs, rng)
+    return chat(pairs, rng)
 
 
 def unknown(library: Library, rng: Rng) -> str:
@@ -327,7 +187,7 @@ def unknown(library: Library, rng: Rng) -> str:
         else:
             fact = pick(rng, library.scene.facts)
             pairs.append((question(fact, rng), pick(rng, fact.say)))
-    return _talk(pairs, library, rng)
+    return talk(pairs, library, rng)
 
 
 Document = Callable[[Library, Rng], str]
