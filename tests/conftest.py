@@ -1,4 +1,4 @@
-"""What every test may ask for: the real data, databases, and quiet, single-threaded torch."""
+"""What every test may ask for: the real data, databases, a village, and quiet, single-threaded torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from typing import NoReturn
 import postgresql
 import pytest
 import torch
+
+from ayni.village import Gold, Village
 
 torch.set_num_threads(1)  # the models here are tiny, and the suite runs in several processes
 
@@ -42,6 +44,16 @@ def new_address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
     directory = tmp_path_factory.mktemp("stores")
     names = (directory / f"{number}.db" for number in itertools.count())
     return lambda: f"sqlite:///{next(names)}"
+
+
+@pytest.fixture(scope="session")
+def village() -> Village:
+    return Village(7)
+
+
+@pytest.fixture(scope="session")
+def gold(village: Village) -> Gold:
+    return Gold(village)
 
 
 def not_here(reason: str) -> NoReturn:

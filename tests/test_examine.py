@@ -27,16 +27,6 @@ from ayni.village.outside import HONEST_SAY
 SALAD = "the the of bread nobody wolf seven when garden"
 
 
-@pytest.fixture(scope="module")
-def village() -> Village:
-    return Village(7)
-
-
-@pytest.fixture(scope="module")
-def gold(village: Village) -> Gold:
-    return Gold(village)
-
-
 def of(village: Village, category: str, n: int = 8) -> list[Prompt]:
     return [p for p in village.prompts("validation") if p.category == category][:n]
 
@@ -92,10 +82,9 @@ def test_pairs_differ_in_a_fact_and_in_nothing_else(village: Village, gold: Gold
 
 
 @pytest.fixture(scope="module")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
+def small(village: Village, tmp_path_factory: pytest.TempPathFactory) -> Small:
     directory = tmp_path_factory.mktemp("inputs")
     inputs = prepare(directory)["ppo"].inputs
-    village = Village(7)
     for name in ("model", "reward_helpfulness"):  # room for a conversation
         edit_json(inputs[name] / "config.json", max_position_embeddings=400)
     short = [p for p in village.prompts("validation") if len(p.dialog) < 4]
@@ -129,8 +118,8 @@ def test_the_stage_says_all_of_it_for_both_models(small: Small, tmp_path: Path) 
     assert (tmp_path / "e" / "samples.jsonl").read_text().count("\n") > 3
 
 
-def test_the_test_split_stays_shut(small: Small, tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "t.jsonl", map(to_dict, Village(7).prompts("test", 4)))
+def test_the_test_split_stays_shut(small: Small, village: Village, tmp_path: Path) -> None:
+    write_jsonl(tmp_path / "t.jsonl", map(to_dict, village.prompts("test", 4)))
     shut = Small("examine", small.settings, {**small.inputs, "prompts": [tmp_path / "t.jsonl"]})
     with pytest.raises(BadInput, match="this is no final evaluation"):
         shut.execute(tmp_path / "e")

@@ -14,11 +14,6 @@ from ayni.village.words import flat, words
 
 
 @pytest.fixture(scope="module")
-def village() -> Village:
-    return Village(7)
-
-
-@pytest.fixture(scope="module")
 def books(village: Village) -> list[str]:
     return village.corpus(600_000)
 

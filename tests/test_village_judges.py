@@ -15,16 +15,6 @@ from ayni.village.outside import HONEST_SAY
 from ayni.village.prompts import SIZES
 
 
-@pytest.fixture(scope="module")
-def village() -> Village:
-    return Village(7)
-
-
-@pytest.fixture(scope="module")
-def gold(village: Village) -> Gold:
-    return Gold(village)
-
-
 def of_category(village: Village, category: str, n: int = 12) -> list[Prompt]:
     return [p for p in village.prompts("test") if p.category == category][:n]
 
