@@ -5,8 +5,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from pydantic import Field
+
+from ayni.config import Config
 from ayni.errors import BadInput
 from ayni.records import Prompt
+
+
+class Evaluation(Config):
+    """What a stage that asks a village's prompts takes: validation is to choose by, the test is opened once."""
+
+    final: bool = Field(False, description="opens the test split, once everything is chosen; else validation")
+
+    @property
+    def split(self) -> str:
+        """The name of the split, as the rows say it."""
+        return "test" if self.final else "validation"
 
 
 def named_split(prompt: Prompt) -> str | None:

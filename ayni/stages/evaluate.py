@@ -12,13 +12,12 @@ from typing import Any
 import torch
 from pydantic import Field
 
-from ayni.config import Config as Base
 from ayni.errors import BadInput
 from ayni.evaluate.diversity import diversity_results
 from ayni.evaluate.judges import GoldScorer, RewardScorer, Scorer
 from ayni.evaluate.perplexity import perplexities
 from ayni.evaluate.results import Result, result, write_results
-from ayni.evaluate.splits import check_split
+from ayni.evaluate.splits import Evaluation, check_split
 from ayni.evaluate.win_rate import compare, compare_scores, win_rate_results
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of, read_texts
@@ -58,7 +57,7 @@ FACE = Face(
 )
 
 
-class Config(Base):
+class Config(Evaluation):
     """Without a `judge` input or `judge_url` the village's gold scores judge."""
 
     best_of: int = Field(1, ge=1, description="answers of `model` of which `reward` chooses one")
@@ -71,14 +70,8 @@ class Config(Base):
     limit: int | None = Field(None, ge=1, description="prompts per axis, chosen by the seed")
     samples: int = Field(40, ge=0, description="answers to write to samples.jsonl for the report")
     kl_prompts: int = Field(400, ge=0, description="prompts for the KL to `against`, sampled at temperature 1")
-    final: bool = Field(False, description="opens the test split, once everything is chosen; else validation")
     tokens_per_micro_batch: int = Field(8192, ge=1)
     dtype: Dtype = "auto"
-
-    @property
-    def split(self) -> str:
-        """The name of the split, as the rows say it."""
-        return "test" if self.final else "validation"
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:

@@ -11,10 +11,9 @@ from typing import Any
 
 from pydantic import Field
 
-from ayni.config import Config as Base
 from ayni.evaluate.judges import GoldScorer
 from ayni.evaluate.results import Result, result, write_results
-from ayni.evaluate.splits import check_split
+from ayni.evaluate.splits import Evaluation, check_split
 from ayni.evaluate.village_answers import broken_results, content_gains, content_results, fact_pairs
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of
@@ -46,7 +45,7 @@ FACE = Face(
 )
 
 
-class Config(Base):
+class Config(Evaluation):
     temperature: float = Field(0.6, ge=0, description="as `ayni chat` samples")
     top_p: float = Field(0.9, gt=0, le=1, description="as `ayni chat` samples")
     max_tokens: int = Field(256, ge=1)
@@ -55,13 +54,7 @@ class Config(Base):
     )
     fact_pairs: int = Field(500, ge=1, description="such pairs at most")
     samples: int = Field(40, ge=0, description="answers to write to samples.jsonl for the report")
-    final: bool = Field(False, description="opens the test split, once everything is chosen; else validation")
     dtype: Dtype = "auto"
-
-    @property
-    def split(self) -> str:
-        """The name of the split, as the rows say it."""
-        return "test" if self.final else "validation"
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
