@@ -7,13 +7,18 @@ import shutil
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from ayni.errors import BadNumbers
 from ayni.files import json_line, write_json, write_text
 
 BAR = 20  # characters
 CHECKPOINTS = "checkpoints"  # what a stage needs to go on after a kill; removed when it has finished
+
+
+class Foresight(Protocol):
+    def __call__(self, left: float, share: float) -> float | None:
+        """Seconds left of all there is to do, when a `share` of this stage is left that takes `left` seconds."""
 
 
 class Run:
@@ -25,8 +30,18 @@ class Run:
     not save.
     """
 
-    def __init__(self, directory: Path, *, name: str, seed: int = 0, quiet: bool = False, leads: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        name: str,
+        seed: int = 0,
+        quiet: bool = False,
+        leads: bool = True,
+        foresee: Foresight = lambda left, share: None,
+    ) -> None:
         self.directory, self.name, self.seed, self.quiet, self.leads = Path(directory), name, seed, quiet, leads
+        self._foresee = foresee  # a stage of a longer run says with its own time left that of the run
         self.directory.mkdir(parents=True, exist_ok=True)
         self.checkpoints, self.metrics_path = self.directory / CHECKPOINTS, self.directory / "metrics.jsonl"
         self._printed = time.monotonic()
@@ -87,7 +102,7 @@ class Run:
         if total is not None:
             counted += f"/{total:,}"
             bar = "━" * (BAR * done // total) + "─" * (BAR - BAR * done // total) + " "
-            left = [] if last else [f"{_clock((total - done) / speed)} left" if speed else "…"]
+            left = [] if last else [self._left((total - done) / speed, 1 - done / total) if speed else "…"]
         values = [f"{key.replace('_per_', '/')} {_short(value)}" for key, value in shown.items()]
         if terminal:
             text = "  ".join([f"{self.name} {bar}{counted}", *values, *left])
@@ -99,13 +114,17 @@ class Run:
         if last:
             self._first = None
 
+    def _left(self, seconds: float, share: float) -> str:
+        whole = self._foresee(seconds, share)
+        return f"{clock(seconds)} left" + (f" ({clock(whole)} of the run)" if whole is not None else "")
+
     def _fresh_line(self) -> str:
         """What takes a live line back."""
         live, self._live = self._live, False
         return "\r\x1b[K" if live else ""
 
 
-def _clock(seconds: float) -> str:
+def clock(seconds: float) -> str:
     """`42s`, `3m07s`, `2h05m`."""
     whole = round(seconds)
     if whole < 60:

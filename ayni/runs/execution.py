@@ -29,7 +29,7 @@ import yaml
 from ayni.config import Config
 from ayni.errors import AyniError, BadInput, NoRoom
 from ayni.files import failpoint, read_json, write_json, write_text
-from ayni.run import Run
+from ayni.run import Foresight, Run
 from ayni.runs.evaluations import check_prompts, check_seal, record_opening
 from ayni.runs.faces import Stage, load_stage
 from ayni.runs.kinds import mismatch
@@ -139,8 +139,10 @@ def execute_job(
     fresh: bool = False,
     quiet: bool = False,
     recipe: Path | None = None,
+    foresee: Foresight = lambda left, share: None,
 ) -> Literal["ran", "reused"]:
-    """As `execute`, for inputs that are already hashed; `recipe`: whose stage it is, for the record."""
+    """As `execute`, for inputs that are already hashed; `recipe`: whose stage it is, for the record, of which
+    `foresee` tells the time left."""
     from ayni.parallel import Ranks
 
     ranks = Ranks.current()
@@ -166,14 +168,14 @@ def execute_job(
             failpoint("stage-started")
             notify("ran")
             ranks.barrier()  # until the others have read what an interrupted run left
-            _run_and_seal(job, directory, name, quiet)
+            _run_and_seal(job, directory, Run(directory, name=name, seed=job.seed, quiet=quiet, foresee=foresee))
             ranks.barrier()
     return "ran"
 
 
-def _run_and_seal(job: Job, directory: Path, name: str, quiet: bool) -> None:
+def _run_and_seal(job: Job, directory: Path, run: Run) -> None:
     started = time.monotonic()
-    job.stage.run(job.config, dict(job.inputs), Run(directory, name=name, seed=job.seed, quiet=quiet))
+    job.stage.run(job.config, dict(job.inputs), run)
     _give_memory_back()
     failpoint("stage-finished")
     seal_directory(

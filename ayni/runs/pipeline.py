@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from ayni.runs.execution import (
     reusable,
     warn_of_other_source,
 )
+from ayni.runs.outlook import Outlook
 from ayni.runs.recipe import Recipe, RecipeStage, read_recipe
 from ayni.runs.sealing import read_seal
 
@@ -130,17 +132,33 @@ def run_recipe(
         if leads:
             write_text(directory / "recipe.yaml", dump_yaml(recipe.resolved()))
         board.write()
+        outlook = Outlook(recipe.seconds, [entry.name for entry in entries])
+        if not quiet and recipe.seconds:
+            print(f"{recipe.name}: {len(entries)} stages{outlook.told()}", file=sys.stderr, flush=True)
         for index, (entry, stage) in enumerate(zip(entries, board.stages, strict=True)):
             number = recipe.stages.index(entry) + 1
             with _reported(board, stage):
                 directories[entry.name] = _run_stage(
-                    entry, stage, directories, board, number, fresh=entry.name in anew, quiet=quiet, recipe=path
+                    entry,
+                    stage,
+                    directories,
+                    board,
+                    number,
+                    outlook,
+                    fresh=entry.name in anew,
+                    quiet=quiet,
+                    recipe=path,
                 )
+            outlook.finished(entry.name, stage.seconds if stage.state == "ran" else None)
             board.gather()
             board.write()
             if not quiet:
                 took = f" in {stage.seconds:.0f} s" if stage.state == "ran" else ""
-                print(f"[{index + 1}/{len(entries)}] {entry.name}: {stage.state}{took}", file=sys.stderr, flush=True)
+                print(
+                    f"[{index + 1}/{len(entries)}] {entry.name}: {stage.state}{took}{outlook.told()}",
+                    file=sys.stderr,
+                    flush=True,
+                )
         board.status = "done"
         board.write()
         if not quiet:
@@ -154,6 +172,7 @@ def _run_stage(
     directories: Mapping[str, Path],
     board: _Board,
     number: int,
+    outlook: Outlook,
     *,
     fresh: bool,
     quiet: bool,
@@ -163,7 +182,8 @@ def _run_stage(
     directory = _directory_of(board.directory, entry.name, job.identity, number)
     stage.directory, stage.hash, stage.state = str(directory.relative_to(board.directory)), job.identity, "running"
     board.write()
-    stage.state = execute_job(job, directory, name=entry.name, fresh=fresh, quiet=quiet, recipe=recipe)
+    foresee = partial(outlook.while_running, entry.name)
+    stage.state = execute_job(job, directory, name=entry.name, fresh=fresh, quiet=quiet, recipe=recipe, foresee=foresee)
     stage.seconds = (read_seal(directory) or {}).get("seconds")
     return directory
 

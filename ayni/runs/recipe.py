@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from pydantic import Field, PositiveFloat
 
 from ayni.config import Config
 from ayni.errors import BadInput
@@ -61,7 +61,8 @@ class RecipeStage:
 class Recipe:
     """`stages` stand in the order they run; `environment` holds variables that are set unless they are already.
 
-    `processes`: how many share the work on a machine without GPUs, unless the command line says.
+    `processes`: how many share the work on a machine without GPUs, unless the command line says. `seconds`: how long
+    stages took where the recipe was written, from which the time left is reckoned.
     """
 
     path: Path
@@ -70,6 +71,7 @@ class Recipe:
     description: str
     environment: Mapping[str, str]
     processes: int
+    seconds: Mapping[str, float]
     stages: tuple[RecipeStage, ...]
 
     def resolved(self) -> dict[str, Any]:
@@ -88,6 +90,8 @@ class Recipe:
             head["environment"] = dict(self.environment)
         if self.processes > 1:
             head["processes"] = self.processes
+        if self.seconds:
+            head["seconds"] = dict(self.seconds)
         return head | {"stages": stages}
 
 
@@ -103,6 +107,7 @@ class _Top(Config):
     description: str = ""
     environment: dict[str, str] = Field(default_factory=dict)
     processes: int = Field(1, ge=1)
+    seconds: dict[str, PositiveFloat] = Field(default_factory=dict)
     stages: dict[str, dict[str, Any]]
 
 
@@ -218,12 +223,14 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     for stage in top.stages:
         if not NAME.fullmatch(stage):
             raise settings.wrong(("stages", stage), "a stage's name is made of letters, digits, - and _")
+    for stage in top.seconds.keys() - top.stages.keys():
+        raise settings.wrong(("seconds", stage), f"there is no stage {stage!r}", suggestion(stage, top.stages))
     reader = _Reader(settings, top.stages)
     stages = reader.ordered([reader.entry(stage, body, top.seed) for stage, body in top.stages.items()])
     faces = {entry.name: entry.stage.face for entry in stages}
     for entry in stages:
         reader.check_kinds(entry, top.stages[entry.name], faces)
-    return Recipe(path, name, top.seed, top.description, top.environment, top.processes, stages)
+    return Recipe(path, name, top.seed, top.description, top.environment, top.processes, top.seconds, stages)
 
 
 def processes_of(path: Path, sets: Sequence[str] = ()) -> int:
