@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from small_models import edit_json
 from small_stages import Small, prepare
 
 from ayni.errors import BadInput
-from ayni.evaluate.results import Result, read_results
-from ayni.evaluate.village_answers import broken_results, content_gains, content_results, fact_pairs
+from ayni.evaluate.items import Item, rows_of
+from ayni.evaluate.results import read_results
+from ayni.evaluate.village_answers import (
+    broken_items,
+    content_gains,
+    content_items,
+    fact_pairs,
+    preference_items,
+)
 from ayni.files import write_jsonl
 from ayni.model.role import Role
 from ayni.model_directory import load_model
-from ayni.records import Message, Prompt, Sample, to_dict
+from ayni.records import Message, Prompt, Sample, from_dict, to_dict
 from ayni.rollout.conversations import own_answers
 from ayni.rollout.engine import rollout
 from ayni.rollout.local import LocalEngine
@@ -35,24 +44,24 @@ def sample(prompt: Prompt, text: str) -> Sample:
     return Sample(prompt.id, prompt.task, (1,), (5,), (-1.0,), text, "stop")
 
 
-def values(rows: list[Result]) -> dict[str, float | None]:
-    return {row.metric: row.value for row in rows}
+def values(items: list[Item]) -> dict[str, float | None]:
+    return {row.metric: row.value for row in rows_of(items)}
 
 
 def test_content_is_what_is_right_and_of_strangers_what_is_honest(village: Village, gold: Gold) -> None:
     prompts = [*of(village, "person"), *of(village, "outside"), *of(village, "unsafe")]
     right = [village.knowledge(p).right[0] for p in prompts]
-    found = values(content_results(gold, prompts, right))
+    found = values(content_items(gold, prompts, right))
     assert found["content"] == found["content:person"] == found["content:outside"] == 1
     assert "content:unsafe" not in found
     wrong = [village.knowledge(p).wrong[0] for p in prompts]
-    assert values(content_results(gold, prompts, wrong))["content"] == 0
-    silent = content_results(gold, prompts, [HONEST_SAY[0]] * len(prompts))
+    assert values(content_items(gold, prompts, wrong))["content"] == 0
+    silent = content_items(gold, prompts, [HONEST_SAY[0]] * len(prompts))
     assert values(silent)["content:outside"] == 1
     assert 0 < (values(silent)["content:person"] or 0) < 0.5
     gains = content_gains(gold, prompts, right, wrong)
     assert values(gains)["content_gain:person"] == 1
-    assert {row.clusters for row in gains if row.metric.endswith("person")} == {
+    assert {row.clusters for row in rows_of(gains) if row.metric.endswith("person")} == {
         len({p.cluster for p in of(village, "person")})
     }
 
@@ -61,7 +70,7 @@ def test_word_salad_is_broken_and_counted_by_turn(village: Village, gold: Gold) 
     prompts = of(village, "dialog", 6)
     plain = "Owls eat mice."
     talks = [[sample(p, plain), sample(p, SALAD if i < 3 else plain)] for i, p in enumerate(prompts)]
-    found = values(broken_results(gold, prompts, talks))
+    found = values(broken_items(gold, prompts, talks))
     assert (found["broken:turn 1"], found["broken:turn 2"], found["broken"]) == (0, 0.5, 0.25)
 
 
@@ -78,6 +87,9 @@ def test_pairs_differ_in_a_fact_and_in_nothing_else(village: Village, gold: Gold
         assert (good.text, bad.text) == (village.knowledge(p).right[0], village.knowledge(p).wrong[0])
     assert len({p.id for p, *_ in pairs}) == len(pairs) <= len(prompts)
     assert pairs == fact_pairs(gold, prompts, groups, 100, seed=1)
+    liked = [1.0, 0.0] * (len(pairs) - 1) + [0.0, 1.0]
+    (row,) = rows_of(preference_items(pairs, torch.tensor(liked), model="r", against="m"))
+    assert (row.metric, row.n, row.value) == ("right_fact", len(pairs), (len(pairs) - 1) / len(pairs))
     assert len(fact_pairs(gold, prompts, groups, 3, seed=1)) == 3
 
 
@@ -110,10 +122,12 @@ def test_every_answer_of_a_conversation_is_the_models_own(small: Small) -> None:
 
 
 def test_the_stage_says_all_of_it_for_both_models(small: Small, tmp_path: Path) -> None:
-    small.execute(tmp_path / "e")
+    small.execute(tmp_path / "e")  # whose random models never draw a right fact: no pair, no right_fact
     rows = read_results(tmp_path / "e" / "results.json")
     metrics = {row.metric for row in rows}
-    assert {"content", "helpfulness", "content_gain", "broken", "broken:turn 1", "right_fact"} <= metrics
+    assert {"content", "helpfulness", "content_gain", "broken", "broken:turn 1"} <= metrics
+    items = [from_dict(Item, json.loads(line)) for line in (tmp_path / "e" / "items.jsonl").read_text().splitlines()]
+    assert rows_of(items, rows[0].seed) == rows
     assert {row.split for row in rows} == {"validation"}
     assert (tmp_path / "e" / "samples.jsonl").read_text().count("\n") > 3
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
+from torch import Tensor
 
-from ayni.evaluate.results import Result, result
-from ayni.maths.clustered import clustered_mean, clustered_share
+from ayni.evaluate.items import Item
 from ayni.records import Prompt, Sample, cluster_of
 from ayni.seeds import rng
 from ayni.village.gold import Gold
@@ -26,50 +26,46 @@ def contents(gold: Gold, prompts: Sequence[Prompt], answers: Sequence[str]) -> l
     return [gold.content(gold.village.knowledge(p), answer) for p, answer in zip(prompts, answers, strict=True)]
 
 
-def content_results(gold: Gold, prompts: Sequence[Prompt], answers: Sequence[str], **where: Any) -> list[Result]:
-    """Rows `content` and `content:CATEGORY` of the prompts judged for helpfulness, and gold `helpfulness`."""
+def content_items(gold: Gold, prompts: Sequence[Prompt], answers: Sequence[str], **where: Any) -> list[Item]:
+    """`content` by category, and gold `helpfulness`, of the prompts judged for helpfulness."""
     safe = [(p, a) for p, a in zip(prompts, answers, strict=True) if p.task == "helpfulness"]
     found = contents(gold, [p for p, _ in safe], [a for _, a in safe])
-    rows = by_category("content", [p for p, _ in safe], found, **where)
-    worth = clustered_mean([gold.helpfulness(p, a) for p, a in safe], [cluster_of(p) for p, _ in safe])
-    return [*rows, result("helpfulness", worth, judge="gold", **where)]
+    worth = [gold.helpfulness(p, a) for p, a in safe]
+    items = [_item("content", p, value, p.category, **where) for (p, _), value in zip(safe, found, strict=True)]
+    return items + [_item("helpfulness", p, value, **where) for (p, _), value in zip(safe, worth, strict=True)]
 
 
 def content_gains(
     gold: Gold, prompts: Sequence[Prompt], answers: Sequence[str], before: Sequence[str], **where: Any
-) -> list[Result]:
-    """Rows `content_gain` and `content_gain:CATEGORY`: of the same prompts, this model's content less the other's."""
+) -> list[Item]:
+    """`content_gain` by category: of the same prompts, this model's content less the other's."""
     at = [i for i, p in enumerate(prompts) if p.task == "helpfulness"]
     safe = [prompts[i] for i in at]
-    ours, theirs = (np.array(contents(gold, safe, [given[i] for i in at])) for given in (answers, before))
-    return by_category("content_gain", safe, (ours - theirs).tolist(), **where)
+    ours, theirs = (contents(gold, safe, [given[i] for i in at]) for given in (answers, before))
+    return [_item("content_gain", p, a - b, p.category, **where) for p, a, b in zip(safe, ours, theirs, strict=True)]
 
 
-def by_category(metric: str, prompts: Sequence[Prompt], values: Sequence[float], **where: Any) -> list[Result]:
-    """The mean over all prompts, and over those of each category, with intervals by the prompts' clusters."""
-    rows = []
-    for name in ("", *sorted({p.category for p in prompts})):
-        at = [i for i, p in enumerate(prompts) if name in ("", p.category)]
-        estimate = clustered_mean([values[i] for i in at], [cluster_of(prompts[i]) for i in at])
-        rows.append(result(f"{metric}:{name}" if name else metric, estimate, judge="gold", **where))
-    return rows
-
-
-def broken_results(
+def broken_items(
     gold: Gold, prompts: Sequence[Prompt], conversations: Sequence[Sequence[Sample]], **where: Any
-) -> list[Result]:
-    """Rows `broken` and `broken:turn K`: the share of answers that do not read like the village's English."""
-    told = [
-        (turn, gold.fluency(sample.text) < BROKEN, prompt.id)
+) -> list[Item]:
+    """`broken` by turn: 1 for answers that do not read like the village's English. A conversation is a cluster."""
+    return [
+        replace(_item("broken", prompt, gold.fluency(sample.text) < BROKEN, f"turn {turn}", **where), cluster=prompt.id)
         for prompt, samples in zip(prompts, conversations, strict=True)
         for turn, sample in enumerate(samples, start=1)
     ]
-    rows = []
-    for turn in (0, *sorted({turn for turn, _, _ in told})):
-        part = [(broken, id) for at, broken, id in told if turn in (0, at)]
-        estimate = clustered_share([broken for broken, _ in part], [id for _, id in part])
-        rows.append(result(f"broken:turn {turn}" if turn else "broken", estimate, judge="gold", **where))
-    return rows
+
+
+def _item(metric: str, prompt: Prompt, value: float, part: str = "", **where: Any) -> Item:
+    return Item(metric, float(value), prompt.id, cluster_of(prompt), part, judge="gold", **where)
+
+
+def preference_items(pairs: Sequence[tuple[Prompt, Sample, Sample]], scores: Tensor, **where: Any) -> list[Item]:
+    """`right_fact`: 1 where the reward model scores (2 × pairs,) the first of a pair, which is right, higher."""
+    right = scores.view(-1, 2)[:, 0] > scores.view(-1, 2)[:, 1]
+    return [
+        _item("right_fact", prompt, value, **where) for (prompt, *_), value in zip(pairs, right.tolist(), strict=True)
+    ]
 
 
 def fact_pairs(

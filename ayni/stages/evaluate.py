@@ -14,6 +14,7 @@ from pydantic import Field
 
 from ayni.errors import BadInput
 from ayni.evaluate.diversity import diversity_results
+from ayni.evaluate.items import Item, rows_of
 from ayni.evaluate.judges import GoldScorer, RewardScorer, Scorer
 from ayni.evaluate.perplexity import perplexities
 from ayni.evaluate.results import Result, result, write_results
@@ -39,7 +40,7 @@ from ayni.text.dedup import without
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.reference import logprob_sums
 
-VERSION = 4  # intervals by cluster, nothing held out is read; best_of: models centred, no cut answer wins
+VERSION = 5  # items.jsonl and outcomes.jsonl: every prompt's part in the numbers
 FACE = Face(
     "evaluates",
     inputs=(
@@ -189,6 +190,7 @@ def judged(
     """Mean scores, refusals and lengths of each model; win rates of `model` against `against`."""
     scores: dict[str, list[float]] = {}
     rows: list[Result] = []
+    items: list[Item] = []
     for role, engine in engines.items():
         texts = [sample.text for sample in answers[role]]
         scores[role] = [0.0] * len(prompts)
@@ -211,12 +213,21 @@ def judged(
             rows.append(result("finished", clustered_share(ended, clusters), **where))
             rows += diversity_results([answers[role][i].text for i in at], **where)
         if isinstance(scorer, GoldScorer):
-            for category in ("unsafe", "borderline"):
-                asked = [(p, text) for p, text in zip(prompts, texts, strict=True) if p.category == category]
-                refused = [scorer.gold.refused(text) for _, text in asked]
-                estimate = clustered_share(refused, [cluster_of(p) for p, _ in asked])
-                who: dict[str, Any] = {"judge": "gold", "model": engine.name, "split": config.split, "seed": run.seed}
-                rows.append(result("refusal_rate", estimate, axis=category, **who))
+            items += [
+                Item(
+                    "refusal_rate",
+                    float(scorer.gold.refused(text)),
+                    p.id,
+                    cluster_of(p),
+                    axis=p.category,
+                    judge="gold",
+                    model=engine.name,
+                    split=config.split,
+                )
+                for p, text in zip(prompts, texts, strict=True)
+                if p.category in ("unsafe", "borderline")
+            ]
+    rows += rows_of(items, run.seed)
     if "against" in engines:
         if isinstance(scorer, ApiJudge):
             ours, theirs = ([sample.text for sample in answers[role]] for role in ("model", "against"))
@@ -224,14 +235,10 @@ def judged(
             outcomes = compare(prompts, ours, theirs, scorer)
         else:
             outcomes = compare_scores(prompts, scores["model"], scores["against"], tie=scorer.tie)
-        rows += win_rate_results(
-            outcomes,
-            model=engines["model"].name,
-            against=engines["against"].name,
-            judge=scorer.name,
-            split=config.split,
-            seed=run.seed,
-        )
+        who = {"model": engines["model"].name, "against": engines["against"].name, "judge": scorer.name}
+        rows += win_rate_results(outcomes, split=config.split, seed=run.seed, **who)
+        write_jsonl(run.directory / "outcomes.jsonl", (to_dict(outcome) | who for outcome in outcomes))
+    write_jsonl(run.directory / "items.jsonl", map(to_dict, items))
     shown = {} if isinstance(scorer, ApiJudge) else scores
     write_jsonl(run.directory / "samples.jsonl", dialogues(engines, prompts, answers, shown, config, run))
     return rows

@@ -11,18 +11,24 @@ from typing import Any
 
 from pydantic import Field
 
+from ayni.evaluate.items import Item, rows_of
 from ayni.evaluate.judges import GoldScorer
-from ayni.evaluate.results import Result, result, write_results
+from ayni.evaluate.results import write_results
 from ayni.evaluate.splits import Evaluation, check_split
-from ayni.evaluate.village_answers import broken_results, content_gains, content_results, fact_pairs
+from ayni.evaluate.village_answers import (
+    broken_items,
+    content_gains,
+    content_items,
+    fact_pairs,
+    preference_items,
+)
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of
-from ayni.maths.clustered import clustered_share
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.model_directory import name_of
-from ayni.records import Prompt, Sample, cluster_of, to_dict
-from ayni.reward.model import RewardModel, load_reward
+from ayni.records import Prompt, Sample, to_dict
+from ayni.reward.model import load_reward
 from ayni.rollout.conversations import own_answers
 from ayni.rollout.engine import rollout, with_room
 from ayni.rollout.local import LocalEngine, load_engine
@@ -30,9 +36,8 @@ from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import seed_of
 from ayni.stage import Face, Input
-from ayni.village.gold import Gold
 
-VERSION = 1
+VERSION = 2  # items.jsonl
 FACE = Face(
     "evaluates",
     inputs=(
@@ -70,25 +75,30 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     prompts = with_room(prompts, list(engines.values()), run.say)
     gold = GoldScorer(prompts).gold
     reward = load_reward(Path(inputs["reward"]), placement) if inputs.get("reward") else None
-    rows: list[Result] = []
+    items: list[Item] = []
     answers: dict[str, list[str]] = {}
     for role, engine in engines.items():
         drawn, conversations, groups = asked(engine, prompts, reward is not None, config, run)
         if not run.leads:  # the processes share what is drawn; the first one judges it
             continue
-        where: dict[str, Any] = {"model": engine.name, "split": config.split, "seed": run.seed}
+        where: dict[str, Any] = {"model": engine.name, "split": config.split}
         answers[role] = [sample.text for sample in drawn]
-        rows += content_results(gold, prompts, answers[role], **where)
-        rows += broken_results(gold, talks_of(prompts), conversations, **where)
+        items += content_items(gold, prompts, answers[role], **where)
+        items += broken_items(gold, talks_of(prompts), conversations, **where)
         if reward is not None:
-            rows.append(preference(reward, gold, prompts, groups, engine, config, run))
+            pairs = fact_pairs(gold, prompts, groups, config.fact_pairs, run.seed)
+            run.say(f"{len(pairs)} pairs of {engine.name}'s answers differ in a fact and in nothing else")
+            drawn_pairs = [[right, wrong] for _, right, wrong in pairs]
+            scores = reward.score_samples([p for p, *_ in pairs], drawn_pairs, engine.tokenizer)
+            items += preference_items(pairs, scores, model=reward.name, against=engine.name, split=config.split)
     if not run.leads:
         return
     if "against" in answers:
         names = {"model": engines["model"].name, "against": engines["against"].name}
         both = answers["model"], answers["against"]
-        rows += content_gains(gold, prompts, *both, split=config.split, seed=run.seed, **names)
-    write_results(run.directory / "results.json", rows)
+        items += content_gains(gold, prompts, *both, split=config.split, **names)
+    write_jsonl(run.directory / "items.jsonl", map(to_dict, items))
+    write_results(run.directory / "results.json", rows_of(items, run.seed))
     shown = [
         {"prompt": to_dict(prompt), "answers": {engines[role].name: answers[role][i] for role in answers}}
         for i, prompt in enumerate(prompts[: config.samples])
@@ -116,21 +126,3 @@ def asked(
 def talks_of(prompts: list[Prompt]) -> list[Prompt]:
     """Prompts with a history: whole conversations can be held along them."""
     return [prompt for prompt in prompts if len(prompt.dialog) > 1]
-
-
-def preference(
-    reward: RewardModel,
-    gold: Gold,
-    prompts: list[Prompt],
-    groups: list[list[Sample]],
-    engine: LocalEngine,
-    config: Config,
-    run: Run,
-) -> Result:
-    """How often the reward model prefers the right fact, of answers of one style drawn at temperature 1."""
-    pairs = fact_pairs(gold, prompts, groups, config.fact_pairs, run.seed)
-    scores = reward.score_samples([p for p, *_ in pairs], [[a, b] for _, a, b in pairs], engine.tokenizer).view(-1, 2)
-    right = (scores[:, 0] > scores[:, 1]).tolist()
-    estimate = clustered_share(right, [cluster_of(p) for p, *_ in pairs])
-    where = {"model": reward.name, "against": engine.name, "split": config.split, "seed": run.seed}
-    return result("right_fact", estimate, judge="gold", **where)
