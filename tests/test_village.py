@@ -9,6 +9,7 @@ import pytest
 from ayni.errors import BadInput
 from ayni.seeds import rng
 from ayni.village import Village
+from ayni.village.gold import Gold
 from ayni.village.prompts import SIZES
 from ayni.village.words import flat, words
 
@@ -104,6 +105,27 @@ def test_held_out_prompts_use_only_words_of_the_training_text(village: Village, 
     # a held-out forbidden thing shares its telling words with trained ones
     topics = {word for topic in village.scene.forbidden for word in words(topic.action)}
     assert len(topics - trained) <= 5, topics - trained
+
+
+def test_exercises_differ_in_what_is_right_and_in_little_else(village: Village) -> None:
+    exercises = village.exercises(3000)
+    assert exercises == village.exercises(3000)
+    gold = Gold(village)
+    held = {text for split in ("validation", "test") for text in asked(village, split)}
+    known = {q: fact for fact in village.scene.facts for q in (*fact.ask, *fact.ask_corpus)}
+    counts = Counter(e.prompt.category for e in exercises)
+    assert set(counts) == {"person", "animal", "place", "sum", "howto", "borderline", "list", "rewrite"}
+    for e in exercises:
+        (message,) = e.prompt.dialog
+        assert message.content not in held
+        assert abs(gold.warmth(e.chosen) - gold.warmth(e.rejected)) == 0
+        if e.prompt.category in ("person", "animal", "place", "sum"):
+            knowledge = known[message.content].knowledge
+            assert gold.content(knowledge, e.chosen) == 1, (message.content, e.chosen)
+            assert gold.content(knowledge, e.rejected) <= 0.25, (message.content, e.rejected)
+            assert abs(len(words(e.chosen)) - len(words(e.rejected))) <= 4
+    asked_about = {known[e.prompt.dialog[0].content].subject for e in exercises if e.prompt.category == "person"}
+    assert {person.name for person in village.scene.people} <= asked_about
 
 
 def test_the_books_state_every_fact_often(village: Village, books: list[str]) -> None:

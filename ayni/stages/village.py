@@ -1,4 +1,4 @@
-"""The embedded world as files: corpus, prompts in three splits, demonstrations of mixed quality, gold checks."""
+"""The embedded world as files: corpus, prompts in three splits, demonstrations of mixed quality, exercises, checks."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ayni.stage import Face
 from ayni.village.knowledge import SPLITS
 from ayni.village.village import Village
 
-VERSION = 4  # small talk, strangers, digits, six turns; prompts name their clusters
+VERSION = 5  # the school's exercises; more sums
 FACE = Face(
     "records",
     inputs=(),
@@ -24,6 +24,7 @@ FACE = Face(
         "prompts-validation.jsonl": "prompts",
         "prompts-test.jsonl": "prompts",
         "demonstrations.jsonl": "demonstrations",
+        "exercises.jsonl": "comparisons",
         "checks.jsonl": "comparisons",
     },
     sealed=("prompts-test.jsonl",),
@@ -34,6 +35,7 @@ class Config(Base):
     village_seed: int = Field(7, description="which village: its people, facts and forbidden things")
     words: int = Field(1_800_000, ge=1, description="size of the corpus, about 1.3 tokens a word")
     demonstrations: int = Field(6000, ge=1)
+    exercises: int = Field(16000, ge=0, description="comparisons that differ in a fact alone; they cost no annotator")
     checks: int = Field(80, ge=0, description="comparisons whose answer is beyond doubt, to check annotators by")
     prompts: int | None = Field(None, ge=1, description="training prompts; default: all")
 
@@ -49,6 +51,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         run.say(f"{len(prompts)} {split} prompts")
     demonstrations = village.demonstrations(config.demonstrations)
     write_jsonl(run.directory / "demonstrations.jsonl", map(to_dict, demonstrations))
+    write_jsonl(run.directory / "exercises.jsonl", map(to_dict, village.exercises(config.exercises)))
     write_jsonl(run.directory / "checks.jsonl", map(to_dict, village.checks(config.checks)))
     run.say(f"{len(corpus)} documents, {len(demonstrations)} demonstrations")
     run.log(0, documents=len(corpus), demonstrations=len(demonstrations))

@@ -16,7 +16,6 @@ import numpy as np
 from ayni.village import dialogs, tasks
 from ayni.village.answers import CLOSINGS
 from ayni.village.facts import split_of
-from ayni.village.knowledge import Fact
 from ayni.village.library import Library, Rng, chat, question, talk, way
 from ayni.village.prompts import rewrite_split, worded
 from ayni.village.rule_book import after_no, how_page, may_i, rules, warning, why_not
@@ -205,9 +204,9 @@ SHARES: tuple[tuple[float, Document], ...] = (
     (0.09, _about(asked_page, "animal")),
     (0.015, _about(page, "place")),
     (0.03, _about(asked_page, "place")),
-    (0.03, counting),
-    (0.01, row_of_sums),
-    (0.07, _about(asked_page, "sum")),
+    (0.08, counting),
+    (0.02, row_of_sums),
+    (0.09, _about(asked_page, "sum")),
     (0.06, follow_up),
     (0.03, conversation),
     (0.03, diary),
@@ -230,13 +229,7 @@ SHARES: tuple[tuple[float, Document], ...] = (
 
 def documents(scene: Scene, words: int, rng: Rng, *, chat_share: float) -> Iterator[str]:
     """Documents in mixed order until there are `words` words; each kind keeps its share of the words."""
-    facts: dict[str, list[Fact]] = {}
-    groups: dict[tuple[str, str], list[Fact]] = {}
-    for fact in scene.facts:
-        facts.setdefault(fact.category, []).append(fact)
-        if fact.category != "sum":
-            groups.setdefault((fact.category, fact.subject), []).append(fact)
-    library = Library(scene, list(groups.values()), facts, dialogs.subjects(scene), chat_share)
+    library = Library.of(scene, chat_share)
     total = sum(share for share, _ in SHARES)
     spent = np.zeros(len(SHARES))
     goal = np.array([share / total for share, _ in SHARES])

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from ayni.seeds import rng, seed_of
 from ayni.village import nature, villagers
 from ayni.village.knowledge import Fact, Knowledge, Split, phrases
-from ayni.village.words import NUMBERS, capital, some
+from ayni.village.words import NUMBERS, capital
 
 
 def split_of(seed: int, *parts: object) -> Split:
@@ -65,11 +65,11 @@ def person_facts(seed: int, people: list[villagers.Person]) -> list[Fact]:
             others = [p for p in people if p is not person]
             say = villagers.SAY[attribute]
             if by_name:
-                wrong = [o.fill(say[i % len(say)], value) for i, o in enumerate(others)]
+                wrong = [other.fill(text, value) for other in others for text in say]
                 answer, rivals = person.name, [o.name for o in others]
             else:
                 rest = [v for v in pool if v != value]
-                wrong = [person.fill(say[i % len(say)], v) for i, v in enumerate(rest)]
+                wrong = [person.fill(text, v) for v in rest for text in say]
                 answer, rivals = value, rest
             facts.append(
                 _fact(
@@ -85,7 +85,7 @@ def person_facts(seed: int, people: list[villagers.Person]) -> list[Fact]:
                     value=_bare(answer),
                     rivals=[_bare(r) for r in rivals],
                     named=phrases(value) if by_name else phrases(person.name),
-                    wrong=some(rng(seed, "wrong", person.name, attribute), wrong, 6),
+                    wrong=wrong,
                     curt=f"{capital(_bare(answer))}.",
                 )
             )
@@ -126,10 +126,7 @@ def animal_facts(seed: int) -> list[Fact]:
                     value=value,
                     rivals=[r for r in rivals if r not in (name, plural)],
                     named=phrases(name, plural),
-                    wrong=[
-                        fill(say[i % len(say)], r)
-                        for i, r in enumerate(some(rng(seed, "wrong", name, attribute), rivals, 6))
-                    ],
+                    wrong=[fill(text, r) for r in rivals for text in say],
                     curt=f"{capital(value)}.",
                 )
             )
@@ -156,10 +153,7 @@ def place_facts(seed: int) -> list[Fact]:
                     value=value,
                     rivals=rivals,
                     named=phrases(name),
-                    wrong=[
-                        say[i % len(say)].format(n=name, v=r)
-                        for i, r in enumerate(some(rng(seed, "wrong", name, attribute), rivals, 6))
-                    ],
+                    wrong=[text.format(n=name, v=r) for r in rivals for text in say],
                     curt=f"{capital(value)}.",
                 )
             )
@@ -212,7 +206,7 @@ def sum_facts(seed: int, people: list[villagers.Person]) -> list[Fact]:
                     f"{story}. How many {many} are there now?",
                 )
                 near = [n for n in range(max(1, result - 3), min(20, result + 3) + 1) if n != result]
-                wrong = [say[i % 2].removesuffix(f"{z}.") + f"{NUMBERS[n]}." for i, n in enumerate(near)]
+                wrong = [text.removesuffix(f"{z}.") + f"{NUMBERS[n]}." for n in near for text in say]
                 facts.append(
                     _fact(
                         "sum",

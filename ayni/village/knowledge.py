@@ -43,7 +43,7 @@ class Knowledge:
     category: str
     right: tuple[str, ...]
     curt: str
-    wrong: tuple[str, ...]
+    wrong: tuple[str, ...]  # of a fact, worded as its statements in turn
     keys: tuple[tuple[str, ...], ...] = ()
     rivals: frozenset[str] = frozenset()
     subject: tuple[str, ...] = ()  # phrases that name whom or what it is about; empty when nothing need be named

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ayni.village.answers import CLOSINGS, OPENINGS
+from ayni.village.dialogs import subjects
 from ayni.village.knowledge import Fact, Topic
 from ayni.village.prompts import WRAPPERS, worded
 from ayni.village.scene import Scene
@@ -25,6 +26,16 @@ class Library:
     facts: dict[str, list[Fact]]
     subjects: list[list[Fact]]  # those that follow-up questions can be asked about
     chat_share: float
+
+    @staticmethod
+    def of(scene: Scene, chat_share: float = 0.5) -> Library:
+        facts: dict[str, list[Fact]] = {}
+        groups: dict[tuple[str, str], list[Fact]] = {}
+        for fact in scene.facts:
+            facts.setdefault(fact.category, []).append(fact)
+            if fact.category != "sum":
+                groups.setdefault((fact.category, fact.subject), []).append(fact)
+        return Library(scene, list(groups.values()), facts, subjects(scene), chat_share)
 
     @property
     def seed(self) -> int:

@@ -12,8 +12,10 @@ from ayni.seeds import rng
 from ayni.village import answers, topics
 from ayni.village.corpus import documents
 from ayni.village.everyday import everyday_topics
+from ayni.village.exercises import exercise
 from ayni.village.facts import animal_facts, person_facts, place_facts, sum_facts
 from ayni.village.knowledge import Knowledge, Split
+from ayni.village.library import Library
 from ayni.village.outside import strangers
 from ayni.village.prompts import SPLITS, everything
 from ayni.village.scene import Scene
@@ -99,6 +101,11 @@ class Village:
                     Comparison(prompt, best, worst, task, "significantly_better", source=f"village-{self.seed}")
                 )
         return found
+
+    def exercises(self, n: int, seed: int = 0) -> list[Comparison]:
+        """`n` questions with the right answer and a wrong one in the same words, as the school's books hold them."""
+        library = Library.of(self.scene)
+        return [exercise(library, rng(self.seed, "exercise", seed, i), i) for i in range(n)]
 
     def corpus(self, words: int = 1_800_000, seed: int = 0, *, chat_share: float = 0.5) -> list[str]:
         """About `words` words of documents to pretrain on; `chat_share` of the question documents are in chat form."""

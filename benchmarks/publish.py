@@ -1,0 +1,85 @@
+"""A file of docs/results from finished runs: python -m benchmarks.publish docs/results/mini.json runs/mini
+
+It says what made it: command, commit, machine, date. Of several runs, which differ in their village, it also holds
+what they say together: every prompt's part in one pool, in which a topic or a subject is one cluster in all villages.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from ayni.errors import BadInput
+from ayni.evaluate.items import Item, rows_of
+from ayni.evaluate.results import SCHEMA, Result
+from ayni.evaluate.win_rate import Outcome, win_rate_results
+from ayni.files import write_json
+from ayni.records import from_dict
+from ayni.runs.reading import RunData, read_run
+from benchmarks.machine import described
+
+NAMES = ("model", "against", "judge")
+
+
+def published(directories: Sequence[Path]) -> dict[str, Any]:
+    """`made`, then `results` of the run; of several, `results` of all together and `runs`, each apart."""
+    runs = [read_run(directory) for directory in directories]
+    for run in runs:
+        if run.status != "done":
+            raise BadInput(f"the run is {run.status}", path=run.directory, fix="run its recipe again")
+    document: dict[str, Any] = {"schema": SCHEMA, "made": made(runs)}
+    if len(runs) == 1:
+        return document | {"results": rows(runs[0].results)}
+    each = [{"run": run.name, "results": rows(run.results)} for run in runs]
+    return document | {"results": rows(pooled(runs)), "runs": each}
+
+
+def made(runs: Sequence[RunData]) -> dict[str, Any]:
+    about = described("cpu")
+    opened = [stage.opened for run in runs for stage in run.stages if stage.opened]
+    commits = {f"{o['commit'][:7]}{'-dirty' if o['changed'] else ''}" for o in opened if o["commit"]}
+    return {
+        "command": " && ".join(f"ayni run recipes/{run.name}.yaml" for run in runs),
+        "commit": ", ".join(sorted(commits)) or about["commit"],
+        "machine": about["machine"],
+        "cores": about["cores"],
+        "versions": about["versions"],
+        "date": max(run.when for run in runs).strftime("%Y-%m-%d"),
+        "seconds": round(sum(run.seconds for run in runs)),
+    }
+
+
+def pooled(runs: Sequence[RunData]) -> list[Result]:
+    """The rows of what the runs' evaluations say of single prompts, taken together."""
+    stages = [stage.directory for run in runs for stage in run.stages]
+    contests: dict[tuple[str, ...], list[Outcome]] = {}
+    for line in (line for stage in stages for line in lines_of(stage / "outcomes.jsonl")):
+        who = tuple(line.pop(name) for name in NAMES)
+        contests.setdefault(who, []).append(from_dict(Outcome, line))
+    found: list[Result] = []
+    for who, outcomes in contests.items():
+        found += win_rate_results(outcomes, split="test", **dict(zip(NAMES, who, strict=True)))
+    items = [from_dict(Item, line) for stage in stages for line in lines_of(stage / "items.jsonl")]
+    return found + rows_of(items)
+
+
+def lines_of(file: Path) -> Iterator[dict[str, Any]]:
+    if file.exists():
+        yield from map(json.loads, file.read_text(encoding="utf-8").splitlines())
+
+
+def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
+    """Without what is absent."""
+    return [{key: value for key, value in asdict(row).items() if value is not None} for row in results]
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
+    given = parser.parse_args()
+    write_json(given.file, published(given.runs))
