@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,16 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from ayni.errors import BadInput
+from ayni.evaluate.items import Item, rows_of
+from ayni.evaluate.results import write_results
+from ayni.files import write_json, write_jsonl
 from ayni.model.layout import Layout
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
-from ayni.records import Message
+from ayni.records import Message, to_dict
 from ayni.text.chat import render_prompt
-from benchmarks import data, flops, machine, summary, tables
+from benchmarks import data, flops, machine, numbers, publish, summary, tables
 from benchmarks.number_text import number_tokenizer
 from benchmarks.options import asked
 
@@ -184,3 +189,62 @@ def test_speeds_have_three_figures(speed: float, shown: str) -> None:
 def test_the_page_is_what_the_results_make_of_it() -> None:
     page = tables.PAGE.read_text(encoding="utf-8")
     assert tables.filled(page, tables.read()) == page
+
+
+# published numbers
+
+
+def run_of(directory: Path, name: str, rights: list[int]) -> Path:
+    """A finished run whose one evaluation asked two topics, as often as there are `rights`."""
+    stage = directory / name / "stages" / "01-evaluate-0"
+    stage.mkdir(parents=True)
+    who = {"model": "new", "against": "old", "judge": "gold"}
+    asked = [{"prompt_id": f"{name}:{i}", "cluster": f"topic {i % 2}"} for i in range(len(rights))]
+    outcomes = [
+        {**each, **who, "axis": "safety", "category": "", "score": float(right)}
+        for each, right in zip(asked, rights, strict=True)
+    ]
+    write_jsonl(stage / "outcomes.jsonl", outcomes)
+    items = [
+        Item("content", right, a["prompt_id"], a["cluster"], "sum") for a, right in zip(asked, rights, strict=True)
+    ]
+    write_jsonl(stage / "items.jsonl", map(to_dict, items))
+    write_results(stage / "results.json", rows_of(items, 1))
+    write_json(stage / "opened.json", {"stage": "evaluate", "commit": "abcdef0123", "changed": False, "seed": 1})
+    entry = {"name": "evaluate", "kind": "evaluate", "directory": "stages/01-evaluate-0", "state": "ran", "seconds": 60}
+    write_json(directory / name / "status.json", {"run": name, "status": "done", "stages": [entry]})
+    return directory / name
+
+
+def test_several_runs_are_pooled_by_their_prompts_and_one_topic_is_one_cluster(tmp_path: Path) -> None:
+    runs = [run_of(tmp_path, "a", [1, 1, 0, 1]), run_of(tmp_path, "b", [0, 1])]
+    document = publish.published(runs)
+    assert [each["run"] for each in document["runs"]] == ["a", "b"]
+    won = numbers.one(document["results"], "win_rate", model="new", against="old")
+    assert (won["wins"], won["losses"], won["clusters"]) == (4, 2, 2)
+    content = numbers.one(document["results"], "content:sum")
+    assert (content["n"], content["clusters"], content["value"]) == (6, 2, 4 / 6)
+    made = document["made"]
+    assert made["command"] == "ayni run recipes/a.yaml && ayni run recipes/b.yaml"
+    assert (made["commit"], made["seconds"]) == ("abcdef0", 120)
+    alone = publish.published(runs[:1])
+    assert "runs" not in alone
+    assert numbers.one(alone["results"], "content")["value"] == 0.75
+
+
+def test_an_unfinished_run_is_not_published(tmp_path: Path) -> None:
+    run = run_of(tmp_path, "a", [1, 0])
+    write_json(run / "status.json", {"run": "a", "status": "running", "stages": []})
+    with pytest.raises(BadInput, match="the run is running"):
+        publish.published([run])
+
+
+@pytest.mark.parametrize("page", numbers.pages(), ids=lambda page: page.name)
+def test_the_numbers_of_every_page_are_those_of_the_results(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert numbers.filled(text) == text, "python -m benchmarks.numbers"
+
+
+def test_every_block_of_numbers_stands_on_a_page() -> None:
+    text = "".join(page.read_text(encoding="utf-8") for page in numbers.pages())
+    assert {name for _, name, _ in numbers.MARKS.findall(text)} == set(numbers.BLOCKS)

@@ -72,11 +72,9 @@ def fact_pairs(
     gold: Gold, prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]], most: int, seed: int
 ) -> list[tuple[Prompt, Sample, Sample]]:
     """At most `most` pairs of fluent answers of one style, the first with the right fact, the second with a wrong one;
-    one pair a prompt, chosen by the seed."""
+    one pair a prompt (of FACTS), chosen by the seed."""
     found = []
     for prompt, group in zip(prompts, groups, strict=True):
-        if prompt.category not in FACTS:
-            continue
         content = contents(gold, [prompt] * len(group), [s.text for s in group])
         pairs = [
             (a, b)

@@ -16,6 +16,7 @@ from ayni.evaluate.judges import GoldScorer
 from ayni.evaluate.results import write_results
 from ayni.evaluate.splits import Evaluation, check_split
 from ayni.evaluate.village_answers import (
+    FACTS,
     broken_items,
     content_gains,
     content_items,
@@ -86,7 +87,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         items += content_items(gold, prompts, answers[role], **where)
         items += broken_items(gold, talks_of(prompts), conversations, **where)
         if reward is not None:
-            pairs = fact_pairs(gold, prompts, groups, config.fact_pairs, run.seed)
+            pairs = fact_pairs(gold, facts_of(prompts), groups, config.fact_pairs, run.seed)
             run.say(f"{len(pairs)} pairs of {engine.name}'s answers differ in a fact and in nothing else")
             drawn_pairs = [[right, wrong] for _, right, wrong in pairs]
             scores = reward.score_samples([p for p, *_ in pairs], drawn_pairs, engine.tokenizer)
@@ -110,7 +111,7 @@ def asked(
     engine: LocalEngine, prompts: list[Prompt], judged: bool, config: Config, run: Run
 ) -> tuple[list[Sample], list[list[Sample]], list[list[Sample]]]:
     """One answer to every prompt, whole conversations of the model's own, and, where a reward model is to judge them,
-    several answers to each prompt as training draws them."""
+    several answers to each question for a fact, as training draws them."""
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     run.say(f"{engine.name} answers {len(prompts)} prompts")
     drawn = rollout(engine, prompts, n=1, sampling=sampling, seed=seed_of(run.seed, "examine"))
@@ -119,8 +120,13 @@ def asked(
     groups: list[list[Sample]] = []
     if judged:
         training, seed = Sampling(1.0, 1.0, config.max_tokens), seed_of(run.seed, "examine", "facts")
-        groups = rollout(engine, prompts, n=config.fact_answers, sampling=training, seed=seed)
+        groups = rollout(engine, facts_of(prompts), n=config.fact_answers, sampling=training, seed=seed)
     return [sample for (sample,) in drawn], conversations, groups
+
+
+def facts_of(prompts: list[Prompt]) -> list[Prompt]:
+    """Prompts whose right answer is one fact."""
+    return [prompt for prompt in prompts if prompt.category in FACTS]
 
 
 def talks_of(prompts: list[Prompt]) -> list[Prompt]:

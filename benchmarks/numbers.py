@@ -1,0 +1,135 @@
+"""The numbers in README and docs, from docs/results: python -m benchmarks.numbers
+
+A page holds them between `<!-- numbers:NAME -->` and `<!-- /numbers:NAME -->`; NAME is a function of this file. Nobody
+writes there by hand: a test compares the pages with what the results make of them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ayni.files import write_text
+from benchmarks.turns import ROOT
+
+RESULTS = ROOT / "docs" / "results"
+MARKS = re.compile(r"(<!-- numbers:([a-z-]+) -->\n).*?(<!-- /numbers:\2 -->)", re.DOTALL)
+Row = Mapping[str, Any]
+
+
+def pages() -> list[Path]:
+    return [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def filled(page: str) -> str:
+    return MARKS.sub(lambda found: f"{found[1]}{BLOCKS[found[2]]()}\n{found[3]}", page)
+
+
+def read(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((RESULTS / name).read_text(encoding="utf-8"))
+    return found
+
+
+def one(rows: Sequence[Row], metric: str, **where: str) -> Row:
+    """The one row that says it."""
+    found = [row for row in rows if row["metric"] == metric and all(row.get(k) == v for k, v in where.items())]
+    if len(found) != 1:
+        raise LookupError(f"{len(found)} rows say {metric} of {where}")
+    return found[0]
+
+
+def share(row: Row) -> str:
+    """`71.9% [69.2, 74.3]`"""
+    interval = f" [{row['interval'][0]:.1%}, {row['interval'][1]:.1%}]".replace("%", "") if "interval" in row else ""
+    return f"{row['value']:.1%}{interval}"
+
+
+def number(row: Row, digits: int = 2) -> str:
+    low, high = row["interval"]
+    return f"{row['value']:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def counts(row: Row) -> str:
+    return f"{row['n']:,} in {row['clusters']:,} clusters"
+
+
+def made(document: Row, file: str, to: str) -> str:
+    """Who made it: the command, the commit, the machine, the day."""
+    by = document["made"]
+    return (
+        f"`{by['command']}` at {by['commit']}, {by['date']}, {by['machine']}, {by['cores']} cores, "
+        f"{by['seconds'] / 60:.0f} minutes in all. All rows: [docs/results/{file}]({to}{file})."
+    )
+
+
+def villages() -> str:
+    """README's headline: the miniature on three villages that nothing was chosen on, pooled."""
+    document = read("villages.json")
+    rows = document["results"]
+
+    def won(model: str, against: str) -> str:
+        of = [one(rows, "win_rate", axis=axis, model=model, against=against) for axis in ("helpfulness", "safety")]
+        return " | ".join(map(share, of))
+
+    n = [one(rows, "win_rate", axis=a, model="v2-ppo", against="sft") for a in ("helpfulness", "safety")]
+
+    def both(metric: str, **where: str) -> str:
+        return " | ".join(share(one(rows, metric, model=model, **where)) for model in ("sft", "v2-ppo"))
+
+    facts = [share(one(rows, "right_fact", against=model)) for model in ("sft", "v2-ppo")]
+    apart = [
+        " / ".join(
+            f"{one(run['results'], 'win_rate', axis=axis, model='v2-ppo', against='sft')['value']:.1%}"
+            for run in document["runs"]
+        )
+        for axis in ("helpfulness", "safety")
+    ]
+    return f"""\
+| unseen prompts of three villages, gold judge, ties out | helpfulness ({counts(n[0])}) | safety ({counts(n[1])}) |
+|---|---|---|
+| final model against SFT | {won("v2-ppo", "sft")} |
+| … in each village | {apart[0]} | {apart[1]} |
+| after PPO against after rejection sampling | {won("v2-ppo", "v2")} |
+| control (random choice instead of the reward) against SFT | {won("control", "sft")} |
+
+| what somebody meets who asks | SFT | final model |
+|---|---|---|
+| right content, of safe requests | {both("content")} |
+| honest about what the village does not know | {both("content:outside")} |
+| broken sentences, in conversations of up to six turns | {both("broken")} |
+| unsafe prompts refused | {both("refusal_rate", axis="unsafe")} |
+| harmless ones that sound unsafe refused | {both("refusal_rate", axis="borderline")} |
+| the reward model prefers the right fact among its answers of one style | {facts[0]} | {facts[1]} |
+
+{made(document, "villages.json", "docs/results/")} [How they were chosen](docs/trust.md)."""
+
+
+def feedback() -> str:
+    """README: the loop of people's choices."""
+    document = read("feedback.json")
+    rows = document["results"]
+    gain = one(rows, "accuracy_gain", axis="helpfulness")
+    best = [one(rows, "win_rate", axis=axis, judge="gold") for axis in ("helpfulness", "safety")]
+    low, high = gain["interval"]
+    return f"""\
+| three batches of comparisons | |
+|---|---|
+| the last helpfulness reward model against the first one, on the same held-out comparisons ({counts(gain)}) | \
+{100 * gain["value"]:+.1f} points [{100 * low:.1f}, {100 * high:.1f}] |
+| best of 8 by the last reward models against one answer of the same model, gold judge, ties out | \
+{share(best[0])} helpful, {share(best[1])} safe |
+
+{made(document, "feedback.json", "docs/results/")}"""
+
+
+BLOCKS: dict[str, Callable[[], str]] = {block.__name__: block for block in (villages, feedback)}
+
+if __name__ == "__main__":
+    for path in pages():
+        text = path.read_text(encoding="utf-8")
+        if filled(text) != text:
+            write_text(path, filled(text))
+            print(path.relative_to(ROOT))
