@@ -14,7 +14,7 @@ from ayni.stage import Face
 from ayni.village.knowledge import SPLITS
 from ayni.village.village import Village
 
-VERSION = 5  # the school's exercises; more sums
+VERSION = 6  # the school's exercises; more sums
 FACE = Face(
     "records",
     inputs=(),
@@ -35,7 +35,7 @@ class Config(Base):
     village_seed: int = Field(7, description="which village: its people, facts and forbidden things")
     words: int = Field(1_800_000, ge=1, description="size of the corpus, about 1.3 tokens a word")
     demonstrations: int = Field(6000, ge=1)
-    exercises: int = Field(16000, ge=0, description="comparisons that differ in a fact alone; they cost no annotator")
+    exercises: int = Field(20000, ge=0, description="comparisons that differ in a fact alone; they cost no annotator")
     checks: int = Field(80, ge=0, description="comparisons whose answer is beyond doubt, to check annotators by")
     prompts: int | None = Field(None, ge=1, description="training prompts; default: all")
 

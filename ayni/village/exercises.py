@@ -10,15 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from ayni.records import Comparison, Prompt
-from ayni.village import tasks
-from ayni.village.answers import CLOSINGS, OPENINGS
+from ayni.village import dialogs, tasks
+from ayni.village.answers import CLOSINGS, OPENINGS, SORRY
 from ayni.village.corpus import LIST_CORPUS
 from ayni.village.library import Library, Rng, question, way
+from ayni.village.outside import HONEST_SAY
 from ayni.village.prompts import rewrite_split, topic_knowledge
 from ayni.village.scene import ask
-from ayni.village.words import NUMBERS, pick
+from ayni.village.small_talk import INTENTS
+from ayni.village.words import NUMBERS, capital, join, pick, some
 
 Parts = tuple[str, str, str]  # the question, the right answer, a wrong one
+BESIDE = 0.2  # of the wrong answers: not about what was asked, or none at all
 
 
 def _fact(library: Library, rng: Rng, category: str) -> Parts:
@@ -34,38 +37,77 @@ def _way(library: Library, rng: Rng, category: str) -> Parts:
 
 
 def _list(library: Library, rng: Rng, category: str) -> Parts:
+    """A wrong list holds a stranger, one thing twice, or too few."""
     kind, size = pick(rng, tuple(tasks.LISTS)), pick(rng, tasks.LIST_SIZES)
-    knowledge = tasks.list_knowledge(library.seed, kind, size, variant=int(rng.integers(100)))
-    at = int(rng.integers(len(knowledge.right)))
-    return pick(rng, LIST_CORPUS).format(n=NUMBERS[size], k=kind), knowledge.right[at], knowledge.wrong[at]
+    items = some(rng, tasks.LISTS[kind], size)
+    at, fault = int(rng.integers(size)), rng.random()
+    wrong = [*items]
+    wrong[at] = items[at - 1] if fault < 0.5 else pick(rng, tasks.LISTS[pick(rng, tuple(tasks.LISTS))])
+    if wrong[at] in tasks.LISTS[kind] and fault >= 0.5:
+        del wrong[at]
+    n = NUMBERS[size]
+    right, other = (
+        pick(rng, tasks.LIST_SAY).format(N=capital(n), n=n, k=kind, l=join(listed)) for listed in (items, wrong)
+    )
+    return pick(rng, LIST_CORPUS).format(n=n, k=kind), right, other
 
 
 def _rewriting(library: Library, rng: Rng, category: str) -> Parts:
+    """A wrong rewriting is of another kind, or of another sentence."""
     while True:
         kind = pick(rng, tuple(tasks.REWRITE_ASK))
         source, target = tasks.rewrite_pair(rng, kind, library.scene.people)
         if rewrite_split(library.seed, source) == "train":
-            knowledge = tasks.rewrite_knowledge(kind, source, target)
-            return pick(rng, tasks.REWRITE_ASK[kind]).format(s=source), target, pick(rng, knowledge.wrong[:2])
+            break
+    _, other = tasks.rewrite_pair(
+        rng, kind if rng.random() < 0.5 else pick(rng, tuple(tasks.REWRITE_ASK)), library.scene.people
+    )
+    wrong = pick(rng, (*tasks.rewrite_knowledge(kind, source, target).wrong[:2], other, other))
+    say = pick(rng, tasks.REWRITE_SAY[kind])
+    return pick(rng, tasks.REWRITE_ASK[kind]).format(s=source), say.format(t=target), say.format(t=wrong)
+
+
+def _chat(library: Library, rng: Rng, category: str) -> Parts:
+    intent = pick(rng, INTENTS)
+    asked, right = dialogs.greeting(library.seed, (intent,), rng)
+    return asked, right, pick(rng, pick(rng, [other for other in INTENTS if other is not intent]).right)
+
+
+def _outside(library: Library, rng: Rng, category: str) -> Parts:
+    stranger = pick(rng, [each for each in library.scene.strangers if each.split == "train"])
+    return pick(rng, stranger.ask), pick(rng, stranger.knowledge.right), pick(rng, pick(rng, library.scene.facts).say)
 
 
 # share of the exercises
 SHARES: tuple[tuple[float, str, Callable[[Library, Rng, str], Parts]], ...] = (
-    (0.36, "person", _fact),
-    (0.20, "animal", _fact),
-    (0.07, "place", _fact),
-    (0.20, "sum", _fact),
+    (0.28, "person", _fact),
+    (0.15, "animal", _fact),
+    (0.05, "place", _fact),
+    (0.24, "sum", _fact),
     (0.05, "howto", _way),
     (0.04, "borderline", _way),
-    (0.04, "list", _list),
-    (0.04, "rewrite", _rewriting),
+    (0.07, "list", _list),
+    (0.05, "rewrite", _rewriting),
+    (0.04, "chat", _chat),
+    (0.03, "outside", _outside),
 )
+
+
+def _beside(library: Library, rng: Rng, category: str) -> str:
+    """A shrug, a refusal, or a fact of another category."""
+    draw = rng.random()
+    if draw < 0.5:
+        return pick(rng, HONEST_SAY if draw < 0.4 else SORRY)
+    other = pick(rng, [name for name in library.facts if name != category])
+    return pick(rng, pick(rng, library.facts[other]).say)
 
 
 def exercise(library: Library, rng: Rng, number: int) -> Comparison:
     """One question, answered right and wrong in the same words, kind words included."""
     _, category, kind = SHARES[int(rng.choice(len(SHARES), p=[share for share, _, _ in SHARES]))]
     asked, right, wrong = kind(library, rng, category)
+    if category != "outside" and rng.random() < BESIDE:
+        wrong = _beside(library, rng, category)
     opening, closing = rng.random(2) < (0.25, 0.35)
     before = f"{pick(rng, OPENINGS)} " if opening else ""
     after = f" {pick(rng, CLOSINGS[category])}" if closing else ""
