@@ -82,3 +82,9 @@ def test_a_time_of_no_stage_is_a_mistake(tmp_path: Path) -> None:
     (tmp_path / "two.yaml").write_text(RECIPE.replace("tokenizer: 10", "tokeniser: 10"))
     with pytest.raises(BadInput, match=r"two.yaml:2: seconds.tokeniser: there is no stage 'tokeniser'; .*tokenizer"):
         read_recipe(tmp_path / "two.yaml")
+
+
+@pytest.mark.parametrize("name", ["mini", "tiny", "village-101"])
+def test_the_recipes_that_people_wait_for_tell_their_time(name: str) -> None:
+    recipe = read_recipe(Path(__file__).parent.parent / "recipes" / f"{name}.yaml")
+    assert recipe.seconds.keys() == {stage.name for stage in recipe.stages}

@@ -199,7 +199,7 @@ def _about(kind: Callable[[Library, Rng, str], str], category: str) -> Document:
 # share of the words
 SHARES: tuple[tuple[float, Document], ...] = (
     (0.08, _about(page, "person")),
-    (0.15, _about(asked_page, "person")),
+    (0.13, _about(asked_page, "person")),
     (0.05, _about(page, "animal")),
     (0.09, _about(asked_page, "animal")),
     (0.015, _about(page, "place")),
@@ -212,18 +212,18 @@ SHARES: tuple[tuple[float, Document], ...] = (
     (0.03, diary),
     (0.02, together),
     (0.015, letter),
-    (0.035, list_page),
-    (0.06, rewriting),
-    (0.06, story_page),
+    (0.055, list_page),
+    (0.08, rewriting),
+    (0.05, story_page),
     (0.04, everyday),
     (0.045, how_page),
     (0.05, rules),
-    (0.07, may_i),
+    (0.06, may_i),
     (0.015, why_not),
     (0.015, after_no),
     (0.01, warning),
     (0.02, greeting),
-    (0.04, unknown),
+    (0.06, unknown),
 )
 
 
