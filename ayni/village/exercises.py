@@ -21,7 +21,7 @@ from ayni.village.small_talk import INTENTS
 from ayni.village.words import NUMBERS, capital, join, pick, some
 
 Parts = tuple[str, str, str]  # the question, the right answer, a wrong one
-BESIDE = 0.15  # of the wrong answers: not about what was asked, or none at all
+OTHER = 0.2  # of the wrong answers: wrong in another way than by what they say
 
 
 def _fact(library: Library, rng: Rng, category: str) -> Parts:
@@ -80,24 +80,26 @@ def _outside(library: Library, rng: Rng, category: str) -> Parts:
 
 # share of the exercises
 SHARES: tuple[tuple[float, str, Callable[[Library, Rng, str], Parts]], ...] = (
-    (0.34, "person", _fact),
-    (0.19, "animal", _fact),
+    (0.31, "person", _fact),
+    (0.18, "animal", _fact),
     (0.07, "place", _fact),
     (0.10, "sum", _fact),  # four times as many teach no reward model of two million parameters to add
     (0.05, "howto", _way),
     (0.04, "borderline", _way),
-    (0.08, "list", _list),
+    (0.10, "list", _list),
     (0.06, "rewrite", _rewriting),
-    (0.03, "chat", _chat),
+    (0.05, "chat", _chat),
     (0.04, "outside", _outside),
 )
 
 
-def _beside(library: Library, rng: Rng, category: str) -> str:
-    """A shrug, a refusal, or a fact of another category."""
+def _other(right: str, library: Library, rng: Rng, category: str) -> str:
+    """The right answer said twice, a shrug, a refusal, or a fact of another category."""
     draw = rng.random()
-    if draw < 0.5:
-        return pick(rng, HONEST_SAY if draw < 0.4 else SORRY)
+    if draw < 0.3:
+        return f"{right} {right}"
+    if draw < 0.6:
+        return pick(rng, HONEST_SAY if draw < 0.5 else SORRY)
     other = pick(rng, [name for name in library.facts if name != category])
     return pick(rng, pick(rng, library.facts[other]).say)
 
@@ -106,8 +108,8 @@ def exercise(library: Library, rng: Rng, number: int) -> Comparison:
     """One question, answered right and wrong in the same words, kind words included."""
     _, category, kind = SHARES[int(rng.choice(len(SHARES), p=[share for share, _, _ in SHARES]))]
     asked, right, wrong = kind(library, rng, category)
-    if category != "outside" and rng.random() < BESIDE:
-        wrong = _beside(library, rng, category)
+    if category != "outside" and rng.random() < OTHER:
+        wrong = _other(right, library, rng, category)
     opening, closing = rng.random(2) < (0.25, 0.35)
     before = f"{pick(rng, OPENINGS)} " if opening else ""
     after = f" {pick(rng, CLOSINGS[category])}" if closing else ""
