@@ -245,6 +245,6 @@ def test_the_numbers_of_every_page_are_those_of_the_results(page: Path) -> None:
     assert numbers.filled(text) == text, "python -m benchmarks.numbers"
 
 
-def test_every_block_of_numbers_stands_on_a_page() -> None:
+def test_every_block_of_numbers_on_a_page_is_known() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in numbers.pages())
-    assert {name for _, name, _ in numbers.MARKS.findall(text)} == set(numbers.BLOCKS)
+    assert {name for _, name, _ in numbers.MARKS.findall(text)} <= set(numbers.BLOCKS)
