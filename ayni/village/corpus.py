@@ -17,6 +17,7 @@ from ayni.village import dialogs, tasks
 from ayni.village.answers import CLOSINGS
 from ayni.village.facts import split_of
 from ayni.village.library import Library, Rng, chat, question, talk, way
+from ayni.village.outside import HONEST_SAY, unheard_of
 from ayni.village.prompts import rewrite_split, worded
 from ayni.village.rule_book import after_no, how_page, may_i, rules, warning, why_not
 from ayni.village.scene import Scene
@@ -180,9 +181,12 @@ def unknown(library: Library, rng: Rng) -> str:
     known = [each for each in library.scene.strangers if each.split == "train"]
     pairs = []
     for _ in range(int(rng.integers(1, 4))):
-        if rng.random() < 0.7:
+        draw = rng.random()
+        if draw < 0.4:
             stranger = pick(rng, known)
             pairs.append((pick(rng, stranger.ask), pick(rng, stranger.knowledge.right)))
+        elif draw < 0.75:
+            pairs.append((unheard_of(rng), pick(rng, HONEST_SAY)))
         else:
             fact = pick(rng, library.scene.facts)
             pairs.append((question(fact, rng), pick(rng, fact.say)))

@@ -13,8 +13,9 @@ from ayni.records import Comparison, Prompt
 from ayni.village import dialogs, tasks
 from ayni.village.answers import CLOSINGS, OPENINGS, SORRY
 from ayni.village.corpus import LIST_CORPUS
+from ayni.village.facts import split_of
 from ayni.village.library import Library, Rng, question, way
-from ayni.village.outside import HONEST_SAY
+from ayni.village.outside import HONEST_SAY, unheard_of
 from ayni.village.prompts import rewrite_split, topic_knowledge
 from ayni.village.scene import ask
 from ayni.village.small_talk import INTENTS
@@ -42,14 +43,19 @@ def _list(library: Library, rng: Rng, category: str) -> Parts:
     items = some(rng, tasks.LISTS[kind], size)
     at, fault = int(rng.integers(size)), rng.random()
     wrong = [*items]
-    wrong[at] = items[at - 1] if fault < 0.5 else pick(rng, tasks.LISTS[pick(rng, tuple(tasks.LISTS))])
-    if wrong[at] in tasks.LISTS[kind] and fault >= 0.5:
+    if fault < 0.6:
+        wrong[at] = items[at - 1]
+        wrong[at - 2] = items[at - 1] if fault < 0.25 else wrong[at - 2]
+    elif fault < 0.85:
+        wrong[at] = pick(rng, tasks.LISTS[pick(rng, [name for name in tasks.LISTS if name != kind])])
+    else:
         del wrong[at]
     n = NUMBERS[size]
     right, other = (
         pick(rng, tasks.LIST_SAY).format(N=capital(n), n=n, k=kind, l=join(listed)) for listed in (items, wrong)
     )
-    return pick(rng, LIST_CORPUS).format(n=n, k=kind), right, other
+    known = split_of(library.seed, "list", kind, size) == "train"
+    return pick(rng, (*tasks.LIST_ASK, *LIST_CORPUS) if known else LIST_CORPUS).format(n=n, k=kind), right, other
 
 
 def _rewriting(library: Library, rng: Rng, category: str) -> Parts:
@@ -74,8 +80,9 @@ def _chat(library: Library, rng: Rng, category: str) -> Parts:
 
 
 def _outside(library: Library, rng: Rng, category: str) -> Parts:
-    stranger = pick(rng, [each for each in library.scene.strangers if each.split == "train"])
-    return pick(rng, stranger.ask), pick(rng, stranger.knowledge.right), pick(rng, pick(rng, library.scene.facts).say)
+    known = [each for each in library.scene.strangers if each.split == "train"]
+    asked = unheard_of(rng) if rng.random() < 0.5 else pick(rng, pick(rng, known).ask)
+    return asked, pick(rng, HONEST_SAY), pick(rng, pick(rng, library.scene.facts).say)
 
 
 # share of the exercises

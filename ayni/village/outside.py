@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from ayni.seeds import rng
 from ayni.village import nature, villagers
 from ayni.village.everyday import everyday_topics
@@ -119,15 +121,17 @@ def strangers(seed: int) -> list[Stranger]:
     places = [where for _, where, _ in nature.PLACES]
     for name in STRANGERS:
         person = villagers.Person(name, name in _WOMEN, {})
-        ask = [person.fill(text) for attribute in villagers.ATTRIBUTES for text in villagers.ASK[attribute]]
         made_up = [(attribute, pick(draw, villagers.VALUES[attribute])) for attribute in villagers.VALUES]
         told = [person.fill(pick(draw, villagers.SAY[attribute]), value) for attribute, value in made_up]
-        add(name, (*ask, f"Who is {name}?", f"Do you know {name}?"), told)
+        add(name, _of_person(person), told)
     for name in BEASTS:
-        a, p = f"{'an' if name[0] in 'aeiou' else 'a'} {name}", f"{name}s"
-        ask = [text.format(a=a, p=p, n=name) for asks in nature.ANIMAL_ASK.values() for text in asks]
+        a, p = _article(name), f"{name}s"
         foods, homes = ([pick(draw, nature.ANIMALS)[column] for _ in range(3)] for column in (2, 3))
-        add(name, ask, (*(f"{capital(p)} eat {v}." for v in foods), *(f"{capital(a)} lives {v}." for v in homes)))
+        add(
+            name,
+            _of_beast(name),
+            (*(f"{capital(p)} eat {v}." for v in foods), *(f"{capital(a)} lives {v}." for v in homes)),
+        )
     for name in LANDS:
         told = [f"{name} is {pick(draw, places)}." for _ in range(4)]
         add(name, (text.format(x=name) for text in LAND_ASK), told)
@@ -150,6 +154,41 @@ def strangers(seed: int) -> list[Stranger]:
         told = [f"{capital(pick(draw, NUMBERS[1:]))} plus {pick(draw, NUMBERS[1:])} is {n}." for n in NUMBERS[12:16]]
         add(f"{one} and {two}", (text.format(a=one, b=two) for text in SUM_ASK), told)
     return found
+
+
+def _of_person(person: villagers.Person) -> tuple[str, ...]:
+    ask = [person.fill(text) for attribute in villagers.ATTRIBUTES for text in villagers.ASK[attribute]]
+    return (*ask, f"Who is {person.name}?", f"Do you know {person.name}?")
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[0] in 'aeiou' else 'a'} {name}"
+
+
+def _of_beast(name: str) -> tuple[str, ...]:
+    asks = [text for texts in nature.ANIMAL_ASK.values() for text in texts]
+    return tuple(text.format(a=_article(name), p=f"{name}s", n=name) for text in asks)
+
+
+# Names nobody has heard before are spelt of pieces that the model has: it must know that it does not know them.
+_BEGIN = ("Al", "Be", "Bor", "Cal", "Da", "Del", "El", "Fal", "Gil", "Har", "Is", "Ja", "Kel", "Lor", "Mar", "Ne", "Ol",
+          "Per", "Ra", "Sal", "Tor", "Ul", "Ve", "Wil", "Za")  # fmt: skip
+_END = ("ald", "ber", "bin", "da", "do", "fred", "gar", "ia", "ko", "la", "len", "lis", "mi", "nor", "ra", "rik", "sa",
+        "ta", "tin", "vin", "wen", "xi", "zo")  # fmt: skip
+_NAMES = frozenset((*villagers.WOMEN, *villagers.MEN, *STRANGERS, *LANDS))
+
+
+def unheard_of(draw: np.random.Generator) -> str:
+    """A question about a person, a land or a beast with a name that is made up."""
+    name = pick(draw, _BEGIN) + pick(draw, _END)
+    while name in _NAMES:
+        name = pick(draw, _BEGIN) + pick(draw, _END)
+    kind = draw.random()
+    if kind < 0.2:
+        return pick(draw, LAND_ASK).format(x=name)
+    if kind < 0.35:
+        return pick(draw, _of_beast(name.lower()))
+    return pick(draw, _of_person(villagers.Person(name, bool(draw.random() < 0.5), {})))
 
 
 _WOMEN = frozenset(("Alice", "Maria", "Anna", "Susan", "Laura", "Julia", "Emma", "Olivia", "Sarah", "Sophie", "Linda",
