@@ -155,7 +155,9 @@ def test_the_books_hold_no_held_out_prompt(village: Village, books: list[str]) -
 
 def test_small_vocabulary_and_size(books: list[str]) -> None:
     counts = Counter(word for book in books for word in words(book))
-    assert 600 <= sum(n >= 20 for n in counts.values()) <= 1500  # made-up names, of people nobody has heard of, are rarer
+    assert (
+        600 <= sum(n >= 20 for n in counts.values()) <= 1500
+    )  # made-up names, of people nobody has heard of, are rarer
     assert len(counts) <= 2200
     size = sum(book.count(" ") + 1 for book in books)
     assert 600_000 <= size <= 605_000
