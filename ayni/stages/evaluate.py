@@ -235,7 +235,7 @@ def judged(
             outcomes = compare(prompts, ours, theirs, scorer)
         else:
             outcomes = compare_scores(prompts, scores["model"], scores["against"], tie=scorer.tie)
-        who = {"model": engines["model"].name, "against": engines["against"].name, "judge": scorer.name}
+        who: dict[str, Any] = {"model": engines["model"].name, "against": engines["against"].name, "judge": scorer.name}
         rows += win_rate_results(outcomes, split=config.split, seed=run.seed, **who)
         write_jsonl(run.directory / "outcomes.jsonl", (to_dict(outcome) | who for outcome in outcomes))
     write_jsonl(run.directory / "items.jsonl", map(to_dict, items))
