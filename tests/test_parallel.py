@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 import torch.multiprocessing as processes
 from objective_cases import CASES, Case
 from online_parts import LIKED, PROMPTS, SeededEngine, loop_of
@@ -22,7 +21,7 @@ from tiny import answered, language_model, tokenizer
 from ayni.model.adapters import Lora
 from ayni.model.role import Role
 from ayni.model_directory import load_weights
-from ayni.parallel import Ranks
+from ayni.parallel import Ranks, leave
 from ayni.run import Run
 from ayni.train.gradient import micro_batches
 from ayni.train.objectives import NextToken
@@ -167,7 +166,7 @@ def work(rank: int, port: int, directory: Path, ppo: Small) -> None:
     found["ppo"] = [ppo.execute(directory / "ppo"), ppo.execute(directory / "ppo")]
     ranks.barrier()
     torch.save(found, directory / f"rank-{rank}.pt")
-    dist.destroy_process_group()
+    leave(0)  # as every command of several processes does: Python taking it apart would abort it now and then
 
 
 @pytest.fixture(scope="module")

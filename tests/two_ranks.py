@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-import torch.distributed as dist
 from tiny import policy, prompts
 
 from ayni.errors import BadInput
-from ayni.parallel import Ranks
+from ayni.parallel import Ranks, leave
 from ayni.records import Message, Prompt, to_dict
 from ayni.rollout.answers import two_answers
 from ayni.rollout.engine import rollout
@@ -36,4 +35,4 @@ def work(rank: int, port: int, directory: Path) -> None:
     with pytest.raises(BadInput, match="prompt 1 has"):  # in both, though only one of them reads it
         rollout(narrow, [short, long], n=1, sampling=Sampling(), seed=0)
     shared.ranks.barrier()
-    dist.destroy_process_group()
+    leave(0)  # as every command of several processes does: Python taking it apart would abort it now and then
