@@ -16,12 +16,12 @@ import numpy as np
 from ayni.village import dialogs, tasks
 from ayni.village.answers import CLOSINGS
 from ayni.village.facts import split_of
-from ayni.village.library import Library, Rng, chat, question, talk, way
 from ayni.village.outside import HONEST_SAY, unheard_of
 from ayni.village.prompts import rewrite_split, worded
 from ayni.village.rule_book import after_no, how_page, may_i, rules, warning, why_not
 from ayni.village.scene import Scene
 from ayni.village.small_talk import INTENTS
+from ayni.village.sources import Rng, Sources, chat, question, talk, way
 from ayni.village.words import NUMBERS, capital, join, pick, some
 
 LEADS = ("Everyone knows that {l}", "I can tell you that {l}", "As you may know, {l}", "People say that {l}",
@@ -40,59 +40,59 @@ def _names(scene: Scene) -> tuple[str, ...]:
     return tuple(person.name for person in scene.people)
 
 
-def page(library: Library, rng: Rng, category: str) -> str:
+def page(sources: Sources, rng: Rng, category: str) -> str:
     """All that is known about one person, animal or place."""
-    groups = [group for group in library.by_subject if group[0].category == category]
+    groups = [group for group in sources.by_subject if group[0].category == category]
     group = pick(rng, groups)
-    names = _names(library.scene)
+    names = _names(sources.scene)
     facts = some(rng, group, len(group))
     return " ".join(_statement(pick(rng, fact.say), rng, names) for fact in facts)
 
 
-def asked_page(library: Library, rng: Rng, category: str) -> str:
+def asked_page(sources: Sources, rng: Rng, category: str) -> str:
     """Questions and answers: about one subject, or about several of its kind."""
     if category != "sum" and rng.random() < 0.35:
-        group = pick(rng, [group for group in library.by_subject if group[0].category == category])
+        group = pick(rng, [group for group in sources.by_subject if group[0].category == category])
     else:
-        group = library.facts[category]
+        group = sources.facts[category]
     facts = some(rng, group, int(rng.integers(1, 5)))
-    return talk([(question(fact, rng), pick(rng, fact.say)) for fact in facts], library, rng)
+    return talk([(question(fact, rng), pick(rng, fact.say)) for fact in facts], sources, rng)
 
 
-def follow_up(library: Library, rng: Rng) -> str:
+def follow_up(sources: Sources, rng: Rng) -> str:
     """A conversation of up to six turns: often other things first, then a question and one or two that lean on it and
     ask training facts."""
-    group = pick(rng, library.subjects)
+    group = pick(rng, sources.subjects)
     first, *others = some(rng, group, len(group))
     rest = [fact for fact in others if fact.split == "train"]
     before = int(rng.integers(0, 4)) if rng.random() < 0.6 else 0
-    pairs = [dialogs.earlier_turn(library.scene, rng, first=i == 0) for i in range(before)]
+    pairs = [dialogs.earlier_turn(sources.scene, rng, first=i == 0) for i in range(before)]
     pairs.append((question(first, rng), pick(rng, first.say)))
     pairs += [(pick(rng, fact.follow), pick(rng, fact.say)) for fact in rest[: int(rng.integers(1, 3))]]
     return chat(pairs, rng)
 
 
-def conversation(library: Library, rng: Rng) -> str:
+def conversation(sources: Sources, rng: Rng) -> str:
     """Up to six turns about this and that."""
     turns = int(rng.integers(2, 7))
-    return chat([dialogs.earlier_turn(library.scene, rng, first=i == 0) for i in range(turns)], rng)
+    return chat([dialogs.earlier_turn(sources.scene, rng, first=i == 0) for i in range(turns)], rng)
 
 
-def diary(library: Library, rng: Rng) -> str:
+def diary(sources: Sources, rng: Rng) -> str:
     day = pick(rng, tasks.LISTS["days of the week"])
-    person = pick(rng, library.scene.people)
-    group = [f for f in library.facts["person"] if f.subject == person.name]
-    place = pick(rng, library.facts["place"])
+    person = pick(rng, sources.scene.people)
+    group = [f for f in sources.facts["person"] if f.subject == person.name]
+    place = pick(rng, sources.facts["place"])
     text = [f"On {day} I met {person.name}.", *(pick(rng, f.say) for f in some(rng, group, 3))]
     text.append(pick(rng, ("We talked for an hour.", "We laughed a lot.", "It was a good day.", "We drank some tea.")))
     text.append(pick(rng, place.say))
     return " ".join(text)
 
 
-def together(library: Library, rng: Rng) -> str:
+def together(sources: Sources, rng: Rng) -> str:
     """Who shares a home, a dish, a hobby."""
     attribute = pick(rng, ("home", "pet", "food", "hobby", "fear"))
-    people = library.scene.people
+    people = sources.scene.people
     value = pick(rng, people).values[attribute]
     a, b = some(rng, [p for p in people if p.values[attribute] == value], 2)
     verbs = {
@@ -106,19 +106,19 @@ def together(library: Library, rng: Rng) -> str:
     return f"{text} {a.name} is the {a.values['job']}, and {b.name} is the {b.values['job']}."
 
 
-def letter(library: Library, rng: Rng) -> str:
-    a, b = some(rng, library.scene.people, 2)
-    facts = some(rng, [f for f in library.facts["person"] if f.subject not in (a.name, b.name)], 2)
+def letter(sources: Sources, rng: Rng) -> str:
+    a, b = some(rng, sources.scene.people, 2)
+    facts = some(rng, [f for f in sources.facts["person"] if f.subject not in (a.name, b.name)], 2)
     warm = some(rng, [*CLOSINGS[""], *CLOSINGS["person"], *CLOSINGS["story"]], 2)
     return " ".join([f"Dear {a.name},", "how are you?", *(pick(rng, f.say) for f in facts), *warm, f"Your {b.name}"])
 
 
-def counting(library: Library, rng: Rng) -> str:
-    facts = some(rng, library.facts["sum"], int(rng.integers(3, 7)))
+def counting(sources: Sources, rng: Rng) -> str:
+    facts = some(rng, sources.facts["sum"], int(rng.integers(3, 7)))
     return " ".join(pick(rng, fact.say) for fact in facts)
 
 
-def row_of_sums(library: Library, rng: Rng) -> str:
+def row_of_sums(sources: Sources, rng: Rng) -> str:
     """One row of the table: what is added grows step by step."""
     a, plus = int(rng.integers(1, 11)), rng.random() < 0.5
     lines = []
@@ -129,56 +129,56 @@ def row_of_sums(library: Library, rng: Rng) -> str:
     return " ".join(lines)
 
 
-def list_page(library: Library, rng: Rng) -> str:
+def list_page(sources: Sources, rng: Rng) -> str:
     pairs = []
     for _ in range(int(rng.integers(1, 4))):
         kind, size = pick(rng, tuple(tasks.LISTS)), pick(rng, tasks.LIST_SIZES)
-        train = split_of(library.seed, "list", kind, size) == "train"
+        train = split_of(sources.seed, "list", kind, size) == "train"
         form = pick(rng, (*tasks.LIST_ASK, *LIST_CORPUS) if train else LIST_CORPUS)
         say = pick(rng, tasks.LIST_SAY)
         items = join(some(rng, tasks.LISTS[kind], size))
         n = NUMBERS[size]
         pairs.append((form.format(n=n, k=kind), say.format(N=capital(n), n=n, k=kind, l=items)))
-    return talk(pairs, library, rng)
+    return talk(pairs, sources, rng)
 
 
-def rewriting(library: Library, rng: Rng) -> str:
+def rewriting(sources: Sources, rng: Rng) -> str:
     pairs: list[tuple[str, str]] = []
     wanted = int(rng.integers(1, 4))
     while len(pairs) < wanted:
         kind = pick(rng, tuple(tasks.REWRITE_ASK))
-        source, target = tasks.rewrite_pair(rng, kind, library.scene.people)
-        if rewrite_split(library.seed, source) == "train":
+        source, target = tasks.rewrite_pair(rng, kind, sources.scene.people)
+        if rewrite_split(sources.seed, source) == "train":
             form = pick(rng, tasks.REWRITE_SAY[kind]).format(t=target)
             pairs.append((pick(rng, tasks.REWRITE_ASK[kind]).format(s=source), form))
-    return talk(pairs, library, rng)
+    return talk(pairs, sources, rng)
 
 
-def story_page(library: Library, rng: Rng) -> str:
-    person, thing = pick(rng, library.scene.people), pick(rng, tasks.THINGS)
+def story_page(sources: Sources, rng: Rng) -> str:
+    person, thing = pick(rng, sources.scene.people), pick(rng, tasks.THINGS)
     text = tasks.story(rng, person, thing)
-    if split_of(library.seed, "story", person.name, thing) == "train" and rng.random() < 0.6:
-        return talk([(pick(rng, tasks.STORY_ASK).format(n=person.name, t=thing), text)], library, rng)
+    if split_of(sources.seed, "story", person.name, thing) == "train" and rng.random() < 0.6:
+        return talk([(pick(rng, tasks.STORY_ASK).format(n=person.name, t=thing), text)], sources, rng)
     return f"The story of {person.name} and {thing}. {text}"
 
 
-def everyday(library: Library, rng: Rng) -> str:
-    topics = some(rng, library.scene.everyday, int(rng.integers(1, 4)))
-    return talk([(way(topic, rng), pick(rng, topic.how)) for topic in topics], library, rng)
+def everyday(sources: Sources, rng: Rng) -> str:
+    topics = some(rng, sources.scene.everyday, int(rng.integers(1, 4)))
+    return talk([(way(topic, rng), pick(rng, topic.how)) for topic in topics], sources, rng)
 
 
-def greeting(library: Library, rng: Rng) -> str:
+def greeting(sources: Sources, rng: Rng) -> str:
     """Small talk, one to three turns."""
     pairs = []
     for i in range(int(rng.integers(1, 4))):
-        text, answer = dialogs.greeting(library.seed, INTENTS if i else INTENTS[:4], rng)
+        text, answer = dialogs.greeting(sources.seed, INTENTS if i else INTENTS[:4], rng)
         pairs.append((worded("{l}", text) if rng.random() < 0.2 else text, answer))
     return chat(pairs, rng)
 
 
-def unknown(library: Library, rng: Rng) -> str:
+def unknown(sources: Sources, rng: Rng) -> str:
     """Questions about what is not in the village, among others about what is."""
-    known = [each for each in library.scene.strangers if each.split == "train"]
+    known = [each for each in sources.scene.strangers if each.split == "train"]
     pairs = []
     for _ in range(int(rng.integers(1, 4))):
         draw = rng.random()
@@ -188,16 +188,16 @@ def unknown(library: Library, rng: Rng) -> str:
         elif draw < 0.75:
             pairs.append((unheard_of(rng), pick(rng, HONEST_SAY)))
         else:
-            fact = pick(rng, library.scene.facts)
+            fact = pick(rng, sources.scene.facts)
             pairs.append((question(fact, rng), pick(rng, fact.say)))
-    return talk(pairs, library, rng)
+    return talk(pairs, sources, rng)
 
 
-Document = Callable[[Library, Rng], str]
+Document = Callable[[Sources, Rng], str]
 
 
-def _about(kind: Callable[[Library, Rng, str], str], category: str) -> Document:
-    return lambda library, rng: kind(library, rng, category)
+def _about(kind: Callable[[Sources, Rng, str], str], category: str) -> Document:
+    return lambda sources, rng: kind(sources, rng, category)
 
 
 # share of the words
@@ -233,12 +233,12 @@ SHARES: tuple[tuple[float, Document], ...] = (
 
 def documents(scene: Scene, words: int, rng: Rng, *, chat_share: float) -> Iterator[str]:
     """Documents in mixed order until there are `words` words; each kind keeps its share of the words."""
-    library = Library.of(scene, chat_share)
+    sources = Sources.of(scene, chat_share)
     total = sum(share for share, _ in SHARES)
     spent = np.zeros(len(SHARES))
     goal = np.array([share / total for share, _ in SHARES])
     while spent.sum() < words:
         kind = int(np.argmin(spent / goal + rng.random(len(goal)) * 2000))
-        text = SHARES[kind][1](library, rng)
+        text = SHARES[kind][1](sources, rng)
         spent[kind] += text.count(" ") + 1
         yield text

@@ -14,30 +14,30 @@ from ayni.village import dialogs, tasks
 from ayni.village.answers import CLOSINGS, OPENINGS, SORRY
 from ayni.village.corpus import LIST_CORPUS
 from ayni.village.facts import split_of
-from ayni.village.library import Library, Rng, question, way
 from ayni.village.outside import HONEST_SAY, unheard_of
 from ayni.village.prompts import rewrite_split, topic_knowledge
 from ayni.village.scene import ask
 from ayni.village.small_talk import INTENTS
+from ayni.village.sources import Rng, Sources, question, way
 from ayni.village.words import NUMBERS, capital, join, pick, some
 
 Parts = tuple[str, str, str]  # the question, the right answer, a wrong one
 OTHER = 0.2  # of the wrong answers: wrong in another way than by what they say
 
 
-def _fact(library: Library, rng: Rng, category: str) -> Parts:
-    fact = pick(rng, library.facts[category])
+def _fact(sources: Sources, rng: Rng, category: str) -> Parts:
+    fact = pick(rng, sources.facts[category])
     at = int(rng.integers(len(fact.knowledge.wrong)))  # worded as the statement whose turn it is
     return question(fact, rng), fact.say[at % len(fact.say)], fact.knowledge.wrong[at]
 
 
-def _way(library: Library, rng: Rng, category: str) -> Parts:
-    topics = library.scene.everyday if category == "howto" else library.scene.borderline
+def _way(sources: Sources, rng: Rng, category: str) -> Parts:
+    topics = sources.scene.everyday if category == "howto" else sources.scene.borderline
     topic = pick(rng, topics)
     return way(topic, rng), pick(rng, topic.how), pick(rng, topic_knowledge(topic, category, topics).wrong)
 
 
-def _list(library: Library, rng: Rng, category: str) -> Parts:
+def _list(sources: Sources, rng: Rng, category: str) -> Parts:
     """A wrong list holds a stranger, one thing twice, or too few."""
     kind, size = pick(rng, tuple(tasks.LISTS)), pick(rng, tasks.LIST_SIZES)
     items = some(rng, tasks.LISTS[kind], size)
@@ -54,39 +54,39 @@ def _list(library: Library, rng: Rng, category: str) -> Parts:
     right, other = (
         pick(rng, tasks.LIST_SAY).format(N=capital(n), n=n, k=kind, l=join(listed)) for listed in (items, wrong)
     )
-    known = split_of(library.seed, "list", kind, size) == "train"
+    known = split_of(sources.seed, "list", kind, size) == "train"
     return pick(rng, (*tasks.LIST_ASK, *LIST_CORPUS) if known else LIST_CORPUS).format(n=n, k=kind), right, other
 
 
-def _rewriting(library: Library, rng: Rng, category: str) -> Parts:
+def _rewriting(sources: Sources, rng: Rng, category: str) -> Parts:
     """A wrong rewriting is of another kind, or of another sentence."""
     while True:
         kind = pick(rng, tuple(tasks.REWRITE_ASK))
-        source, target = tasks.rewrite_pair(rng, kind, library.scene.people)
-        if rewrite_split(library.seed, source) == "train":
+        source, target = tasks.rewrite_pair(rng, kind, sources.scene.people)
+        if rewrite_split(sources.seed, source) == "train":
             break
     _, other = tasks.rewrite_pair(
-        rng, kind if rng.random() < 0.5 else pick(rng, tuple(tasks.REWRITE_ASK)), library.scene.people
+        rng, kind if rng.random() < 0.5 else pick(rng, tuple(tasks.REWRITE_ASK)), sources.scene.people
     )
     wrong = pick(rng, (*tasks.rewrite_knowledge(kind, source, target).wrong[:2], other, other))
     say = pick(rng, tasks.REWRITE_SAY[kind])
     return pick(rng, tasks.REWRITE_ASK[kind]).format(s=source), say.format(t=target), say.format(t=wrong)
 
 
-def _chat(library: Library, rng: Rng, category: str) -> Parts:
+def _chat(sources: Sources, rng: Rng, category: str) -> Parts:
     intent = pick(rng, INTENTS)
-    asked, right = dialogs.greeting(library.seed, (intent,), rng)
+    asked, right = dialogs.greeting(sources.seed, (intent,), rng)
     return asked, right, pick(rng, pick(rng, [other for other in INTENTS if other is not intent]).right)
 
 
-def _outside(library: Library, rng: Rng, category: str) -> Parts:
-    known = [each for each in library.scene.strangers if each.split == "train"]
+def _outside(sources: Sources, rng: Rng, category: str) -> Parts:
+    known = [each for each in sources.scene.strangers if each.split == "train"]
     asked = unheard_of(rng) if rng.random() < 0.5 else pick(rng, pick(rng, known).ask)
-    return asked, pick(rng, HONEST_SAY), pick(rng, pick(rng, library.scene.facts).say)
+    return asked, pick(rng, HONEST_SAY), pick(rng, pick(rng, sources.scene.facts).say)
 
 
 # share of the exercises
-SHARES: tuple[tuple[float, str, Callable[[Library, Rng, str], Parts]], ...] = (
+SHARES: tuple[tuple[float, str, Callable[[Sources, Rng, str], Parts]], ...] = (
     (0.31, "person", _fact),
     (0.18, "animal", _fact),
     (0.07, "place", _fact),
@@ -100,27 +100,27 @@ SHARES: tuple[tuple[float, str, Callable[[Library, Rng, str], Parts]], ...] = (
 )
 
 
-def _other(right: str, library: Library, rng: Rng, category: str) -> str:
+def _other(right: str, sources: Sources, rng: Rng, category: str) -> str:
     """The right answer said twice, a shrug, a refusal, or a fact of another category."""
     draw = rng.random()
     if draw < 0.3:
         return f"{right} {right}"
     if draw < 0.6:
         return pick(rng, HONEST_SAY if draw < 0.5 else SORRY)
-    other = pick(rng, [name for name in library.facts if name != category])
-    return pick(rng, pick(rng, library.facts[other]).say)
+    other = pick(rng, [name for name in sources.facts if name != category])
+    return pick(rng, pick(rng, sources.facts[other]).say)
 
 
-def exercise(library: Library, rng: Rng, number: int) -> Comparison:
+def exercise(sources: Sources, rng: Rng, number: int) -> Comparison:
     """One question, answered right and wrong in the same words, kind words included."""
     _, category, kind = SHARES[int(rng.choice(len(SHARES), p=[share for share, _, _ in SHARES]))]
-    asked, right, wrong = kind(library, rng, category)
+    asked, right, wrong = kind(sources, rng, category)
     if category != "outside" and rng.random() < OTHER:
-        wrong = _other(right, library, rng, category)
+        wrong = _other(right, sources, rng, category)
     opening, closing = rng.random(2) < (0.25, 0.35)
     before = f"{pick(rng, OPENINGS)} " if opening else ""
     after = f" {pick(rng, CLOSINGS[category])}" if closing else ""
-    village = f"village-{library.seed}"
+    village = f"village-{sources.seed}"
     return Comparison(
         Prompt(f"{village}:exercise:{number:06d}", ask(asked), "helpfulness", category, village),
         f"{before}{right}{after}",

@@ -15,10 +15,10 @@ from ayni.village.everyday import everyday_topics
 from ayni.village.exercises import exercise
 from ayni.village.facts import animal_facts, person_facts, place_facts, sum_facts
 from ayni.village.knowledge import Knowledge, Split
-from ayni.village.library import Library
 from ayni.village.outside import strangers
 from ayni.village.prompts import SPLITS, everything
 from ayni.village.scene import Scene
+from ayni.village.sources import Sources
 from ayni.village.villagers import people
 
 
@@ -104,8 +104,8 @@ class Village:
 
     def exercises(self, n: int, seed: int = 0) -> list[Comparison]:
         """`n` questions with the right answer and a wrong one in the same words, as the school's books hold them."""
-        library = Library.of(self.scene)
-        return [exercise(library, rng(self.seed, "exercise", seed, i), i) for i in range(n)]
+        sources = Sources.of(self.scene)
+        return [exercise(sources, rng(self.seed, "exercise", seed, i), i) for i in range(n)]
 
     def corpus(self, words: int = 1_800_000, seed: int = 0, *, chat_share: float = 0.5) -> list[str]:
         """About `words` words of documents to pretrain on; `chat_share` of the question documents are in chat form."""

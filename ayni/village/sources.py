@@ -18,7 +18,7 @@ Rng = np.random.Generator
 
 
 @dataclass(frozen=True, slots=True)
-class Library:
+class Sources:
     """The world's facts in the order the documents need them."""
 
     scene: Scene
@@ -28,14 +28,14 @@ class Library:
     chat_share: float
 
     @staticmethod
-    def of(scene: Scene, chat_share: float = 0.5) -> Library:
+    def of(scene: Scene, chat_share: float = 0.5) -> Sources:
         facts: dict[str, list[Fact]] = {}
         groups: dict[tuple[str, str], list[Fact]] = {}
         for fact in scene.facts:
             facts.setdefault(fact.category, []).append(fact)
             if fact.category != "sum":
                 groups.setdefault((fact.category, fact.subject), []).append(fact)
-        return Library(scene, list(groups.values()), facts, subjects(scene), chat_share)
+        return Sources(scene, list(groups.values()), facts, subjects(scene), chat_share)
 
     @property
     def seed(self) -> int:
@@ -53,15 +53,15 @@ def way(topic: Topic, rng: Rng) -> str:
     return pick(rng, (*ASK_HOW, *ASK_WAY) if usual else ASK_WAY).format(a=topic.action)
 
 
-def talk(pairs: list[tuple[str, str]], library: Library, rng: Rng) -> str:
+def talk(pairs: list[tuple[str, str]], sources: Sources, rng: Rng) -> str:
     """Questions and answers as chat text, as a lesson, or as people speak."""
-    if rng.random() < library.chat_share:
+    if rng.random() < sources.chat_share:
         (q, a), *more = pairs
         return chat([(_wrapped_safely(q, rng) if rng.random() < 0.3 else q, a), *more], rng)
     if rng.random() < 0.6:
         return "\n".join(f"Question: {q}\nAnswer: {a}" for q, a in pairs)
     spoken = " ".join(q + a for q, a in pairs)
-    asking, telling = some(rng, [p for p in library.scene.people if p.name not in spoken], 2)
+    asking, telling = some(rng, [p for p in sources.scene.people if p.name not in spoken], 2)
     out = []
     for q, a in pairs:
         wish = f'"{q}" asked {asking.name}.' if q[-1] in "?!" else f'"{q[:-1]}," said {asking.name}.'
