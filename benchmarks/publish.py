@@ -54,7 +54,8 @@ def made(runs: Sequence[RunData]) -> dict[str, Any]:
 
 
 def pooled(runs: Sequence[RunData]) -> list[Result]:
-    """The rows of what the runs' evaluations say of single prompts, taken together."""
+    """The rows of what the runs' evaluations say of single prompts, taken together; a model that several evaluations of
+    one run ask counts with all its answers."""
     stages = [stage.directory for run in runs for stage in run.stages]
     contests: dict[tuple[str, ...], list[Outcome]] = {}
     for line in (line for stage in stages for line in lines_of(stage / "outcomes.jsonl")):

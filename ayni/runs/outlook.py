@@ -6,7 +6,7 @@ against them: by the stages that ran here, and by the one that is running.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ayni.run import clock
@@ -32,12 +32,12 @@ class Outlook:
             self.taken += seconds
             self.foreseen += self.expected[stage]
 
-    def left(self, stages: Iterable[str] | None = None) -> float | None:
-        """Seconds these stages take at this machine's pace; default: all that wait. None where nobody knows."""
+    def left(self) -> float | None:
+        """Seconds the waiting stages take at this machine's pace; None where nobody knows."""
         if not self.expected:
             return None
         pace = self.taken / self.foreseen if self.foreseen else 1.0
-        return pace * sum(self.expected[name] for name in (self.waiting if stages is None else stages))
+        return pace * sum(self.expected[name] for name in self.waiting)
 
     def while_running(self, stage: str, left: float, share: float) -> float | None:
         """The same while `stage` runs, of which a `share` is left that takes `left` seconds."""
