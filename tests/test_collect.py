@@ -172,6 +172,9 @@ def test_prompts_of_earlier_batches_are_not_asked_again(small: Small, tmp_path: 
     ]
     assert all(ids)
     assert not ids[0] & ids[1]
+    every = [tmp_path / which / "samples-0.jsonl" for which in ("first", "second")]
+    with pytest.raises(BadInput, match="earlier: every prompt was asked in an earlier batch; give that batch a limit"):
+        Small("collect", small.settings, {**small.inputs, "earlier": every}).execute(tmp_path / "third")
 
 
 def judging(address: Path, judge: Callable[[Store], object]) -> threading.Thread:

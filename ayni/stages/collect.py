@@ -100,7 +100,10 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     prompts = read_prompts_of(inputs["prompts"])
     before = {group[0].prompt_id for path in inputs.get("earlier") or [] for group in read_groups(Path(path))}
     asked_before = {root_of(p.dialog) for p in prompts if p.id in before}  # by conversation: it keeps to its side
-    prompts = with_room([p for p in prompts if root_of(p.dialog) not in asked_before], engines, run.say)
+    prompts = [p for p in prompts if root_of(p.dialog) not in asked_before]
+    if asked_before and not prompts:
+        raise BadInput("every prompt was asked in an earlier batch", field="earlier", fix="give that batch a limit")
+    prompts = with_room(prompts, engines, run.say)
     order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
     prompts = [prompts[i] for i in order]
     panel = panel_of(prompts, inputs["prompts"][0], config) if config.judges == "village" else None
