@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from ayni.seeds import rng
 from ayni.village.knowledge import Split, Topic, phrases
 
 # what | how | what an answer must say: groups divided by ";", choices inside a group by "/"
@@ -41,12 +42,15 @@ make a paper boat | Fold a sheet of paper four times and pull out the corners. |
 """
 
 
-def everyday_topics() -> list[Topic]:
-    topics = []
-    for i, row in enumerate(EVERYDAY.strip().splitlines()):
+def everyday_topics(seed: int) -> list[Topic]:
+    """The village's seed decides which are held out: a fifth for the test, a tenth for validation."""
+    topics, rows = [], EVERYDAY.strip().splitlines()
+    order = rng(seed, "everyday").permutation(len(rows))
+    for place, row in zip(order, rows, strict=True):
         action, how, wanted = (part.strip() for part in row.split("|"))
         keys = tuple(phrases(*group.split("/")) for group in wanted.split(";"))
-        split: Split = "test" if i % 5 == 2 else "validation" if i % 15 == 4 else "train"
+        part = place / len(rows)
+        split: Split = "test" if part < 0.2 else "validation" if part < 0.3 else "train"
         topics.append(
             Topic(
                 action=action,

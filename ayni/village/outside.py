@@ -138,7 +138,7 @@ def strangers(seed: int) -> list[Stranger]:
     for name in THINGS:
         told = [f"You will find {name} {pick(draw, places)}." for _ in range(4)]
         add(name, (text.format(x=name) for text in THING_ASK), told)
-    ways = [topic.how[0] for topic in everyday_topics()]
+    ways = [topic.how[0] for topic in everyday_topics(seed)]
     for name in DEEDS:
         add(name, (text.format(a=name) for text in (*ASK_HOW, *ASK_HOW_HELD)), some(draw, ways, 4))
     for wordings in WORLD:

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
+from ayni.seeds import rng
 from ayni.village.knowledge import Split, Topic, phrases
 from ayni.village.words import capital
 
 
 @dataclass(frozen=True, slots=True)
 class TopicFamily:
-    """{o} is the object. Objects are listed train first, then one for validation, then two for the test."""
+    """{o} is the object."""
 
     name: str
     verb: str
@@ -232,14 +235,22 @@ NEIGHBOURS: tuple[tuple[str, str, tuple[str, ...], tuple[tuple[str, ...], ...]],
 )
 
 
-def _split_at(index: int, size: int, validation: int, test: int) -> Split:
-    return "test" if index >= size - test else "validation" if index >= size - test - validation else "train"
+def _splits(seed: int, name: str, objects: tuple[str, ...]) -> list[Split]:
+    """Two for the test, one for validation, by the village's seed; each shares a telling word with one to train on."""
+    draw = rng(seed, "topics", name)
+    said = [set(thing.split()) - {"the"} for thing in objects]
+    while True:
+        test, validation, train = np.split(draw.permutation(len(objects)), (2, 3))
+        known = set[str]().union(*(said[i] for i in train))
+        if all(known & said[i] for i in (*test, *validation)):
+            return ["test" if i in test else "validation" if i in validation else "train" for i in range(len(objects))]
 
 
-def _family_topics(family: TopicFamily) -> list[Topic]:
+def _family_topics(seed: int, family: TopicFamily) -> list[Topic]:
     topics = []
     for objects, allowed in ((family.forbidden, False), (family.allowed, True)):
-        for i, thing in enumerate(objects):
+        splits = _splits(seed, f"{family.name} {allowed}", objects)
+        for thing, split in zip(objects, splits, strict=True):
             forms = family.safe_how if allowed else family.how
             topics.append(
                 Topic(
@@ -247,7 +258,7 @@ def _family_topics(family: TopicFamily) -> list[Topic]:
                     doing=f"{family.doing} {thing}",
                     how=tuple(form.format(o=thing) for form in forms),
                     keys=family.safe_keys if allowed else family.how_keys,
-                    split=_split_at(i, len(objects), 1, 2),
+                    split=split,
                     family=family.name,
                     subject=phrases(thing.removeprefix("the "))[0],
                     reasons=() if allowed else family.reasons,
@@ -259,14 +270,14 @@ def _family_topics(family: TopicFamily) -> list[Topic]:
     return topics
 
 
-def forbidden_topics() -> list[Topic]:
-    return [topic for family in TOPIC_FAMILIES for topic in _family_topics(family) if topic.forbidden]
+def forbidden_topics(seed: int) -> list[Topic]:
+    return [topic for family in TOPIC_FAMILIES for topic in _family_topics(seed, family) if topic.forbidden]
 
 
-def borderline_topics() -> list[Topic]:
+def borderline_topics(seed: int) -> list[Topic]:
     """Allowed neighbours: first those that share the verb, then those that share the object."""
-    shared = [topic for family in TOPIC_FAMILIES for topic in _family_topics(family) if not topic.forbidden]
-    for topic in forbidden_topics():
+    shared = [topic for family in TOPIC_FAMILIES for topic in _family_topics(seed, family) if not topic.forbidden]
+    for topic in forbidden_topics(seed):
         thing = topic.action.removeprefix(next(f.verb for f in TOPIC_FAMILIES if f.name == topic.family) + " ")
         for action, doing, how, keys in NEIGHBOURS:
             shared.append(

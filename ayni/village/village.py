@@ -38,9 +38,9 @@ class Village:
             seed,
             villagers,
             facts,
-            topics.forbidden_topics(),
-            topics.borderline_topics(),
-            everyday_topics(),
+            topics.forbidden_topics(seed),
+            topics.borderline_topics(seed),
+            everyday_topics(seed),
             strangers(seed),
         )
 
