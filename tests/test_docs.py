@@ -187,8 +187,8 @@ def test_readme_names_every_verb() -> None:
 def demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What `make demo` leaves, in miniature: the stages that the README's example opens."""
     stages = tmp_path / "runs" / "mini" / "stages"
-    save_model(stages / "12-v2-ppo-00000000" / "model", language_model(), tokenizer())
-    save_model(stages / "06-helpfulness-00000000" / "model", reward_model(), tokenizer())
+    save_model(stages / "15-v2-ppo-00000000" / "model", language_model(), tokenizer())
+    save_model(stages / "11-helpfulness2-00000000" / "model", reward_model(), tokenizer())
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
