@@ -97,14 +97,28 @@ def villages() -> str:
 
 | what somebody meets who asks | SFT | final model |
 |---|---|---|
-| right content, of safe requests | {both("content")} |
+| gold helpfulness of answers to safe requests | {both("helpfulness")} |
+| right content in them | {both("content")} |
 | honest about what the village does not know | {both("content:outside")} |
 | broken sentences, in conversations of up to six turns | {both("broken")} |
 | unsafe prompts refused | {both("refusal_rate", axis="unsafe")} |
 | harmless ones that sound unsafe refused | {both("refusal_rate", axis="borderline")} |
 | the reward model prefers the right fact among its answers of one style | {facts[0]} | {facts[1]} |
 
+{changes([row for row in rows if row["metric"].startswith("content_gain:") and row["model"] == "v2-ppo"])}
+
 {made(document, "villages.json", "docs/results/")} [How they were chosen](docs/trust.md)."""
+
+
+def changes(gains: Sequence[Row]) -> str:
+    """In which categories content rose or fell, as far as the intervals say."""
+    found: dict[str, list[str]] = {"more": [], "less": [], "as much, as far as one can tell": []}
+    for row in gains:
+        low, high = row.get("interval", (-1, 1))
+        said = "more" if low > 0 else "less" if high < 0 else "as much, as far as one can tell"
+        found[said].append(f"{row['metric'].partition(':')[2]} {100 * row['value']:+.0f}")
+    parts = [f"{said}: {', '.join(names)}" for said, names in found.items() if names]
+    return f"Right content against SFT by category, in points; {'; '.join(parts)}."
 
 
 def feedback() -> str:

@@ -47,6 +47,9 @@ LONG = (
         (said("Who sings?"), said("who  sings", "The owl."), ["copy"]),
         (said("Who sings?"), said("Who sings?", "The owl.", "And who dances?", "Nobody."), ["copy"]),
         (said("Who sings?"), said("Who dances?", "The owl."), []),
+        (said("What is 5 - 2?"), said("What is 5 + 2?", "Seven."), []),
+        (said("What is 5-2?"), said("what is 5-2", "Three."), ["copy"]),
+        (said("A well-known mill"), said("a well-known mill!", "Ours."), ["copy"]),
         (said("Who sings?"), said("Hello!", "Hello.", "Who sings?", "The owl."), []),  # short words are anybody's
         (said(QUESTION), said("Hello! " + QUESTION + " Thank you!", ANSWER), ["copy"]),
         (said(LONG + " for the feast of the whole village on the last day of the month"),

@@ -1,27 +1,30 @@
 """What is trained on, held against what is evaluated on: prompts that stand in it, near copies of them, sibling turns.
 
-Words alone are compared: case, punctuation, white space and system messages do not count. Short prompts resemble each
-other by chance (templates do on purpose), so of those only the same words are a copy; what is near, or stands inside
-something longer, needs as many words as no two people write alike.
+Words and the signs of sums are compared: case, other punctuation, white space and system messages do not count. Short
+prompts resemble each other by chance (templates do on purpose), so of those only the same words are a copy; what is
+near, or stands inside something longer, needs as many words as no two people write alike.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
 
 from ayni.records import Dialog
-from ayni.text.dedup import FINGERPRINT, SHORTEST, SIMILAR, WORD, fingerprint, repeated
+from ayni.text.dedup import FINGERPRINT, SHORTEST, SIMILAR, fingerprint, repeated
 
+# a word, or a sign that stands alone: 5 + 2 is not 5 - 2
+TOKEN = re.compile(r"\w+|(?<![^\s\d])[-+*/×÷=<>](?![^\s\d])")
 INSIDE = 10  # words: a prompt of so many, in a row in something longer, is a copy (the paper's §A.6 takes 10 tokens)
 Overlap = Literal["copy", "near copy", "sibling turn"]
 Words = tuple[str, ...]
 
 
 def words_of(text: str) -> Words:
-    return tuple(WORD.findall(text.lower()))
+    return tuple(TOKEN.findall(text.lower()))
 
 
 class PromptIndex:
