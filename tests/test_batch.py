@@ -11,7 +11,9 @@ from ayni.records import TokenSequence
 from ayni.train.batch import (
     Batch,
     Experience,
+    Group,
     Groups,
+    Pair,
     PairBatch,
     batch_of,
     cut,
@@ -54,14 +56,39 @@ def test_a_supervised_first_token_has_no_column() -> None:
     assert batch.mask.tolist() == [True, False, True, False]
 
 
+F, T = False, True
+
+
+def own_tokens(batch: Batch) -> list[list[int]]:
+    return [part.tolist() for part in batch.tokens.split(batch.layout.offsets.diff().tolist())]
+
+
+def test_answers_share_the_columns_of_their_prompt_up_to_the_last_that_predicts_nothing() -> None:
+    chosen = TokenSequence([1, 5, 6, 7, 8, 2], [F, F, F, T, T, T])
+    rejected = TokenSequence([1, 5, 6, 9, 2], [F, F, F, T, T])
+    batch = pairs_of([Pair(chosen, rejected), Pair(rejected, rejected)])
+    assert own_tokens(batch) == [[1, 5, 6, 7, 8, 2], [6, 9, 2], [1, 5, 6, 9, 2], [6, 9, 2]]
+    assert batch.layout.positions.tolist() == [0, 1, 2, 3, 4, 5, 2, 3, 4, 0, 1, 2, 3, 4, 2, 3, 4]
+    assert batch.mask.tolist() == [F, F, T, T, T, F, T, T, F, F, F, T, T, F, T, T, F]
+    assert batch.targets[batch.mask].tolist() == [7, 8, 2, 9, 2, 9, 2, 9, 2]
+    assert batch.layout.lengths == (6, 5, 5, 5)
+
+
+def test_of_three_answers_all_share_what_all_begin_with() -> None:
+    rows = [TokenSequence([1, 5, *own, 2], [F, F, *[T] * (len(own) + 1)]) for own in ([6], [7, 7], [])]
+    other = TokenSequence([1, 4, 2], [F, F, T])
+    batch = groups_of([Group(tuple(rows), (0.0, 1.0, 2.0)), Group((rows[0], rows[0], other), (0.0, 1.0, 2.0))])
+    assert own_tokens(batch) == [[1, 5, 6, 2], [5, 7, 7, 2], [5, 2], [1, 5, 6, 2], [5, 6, 2], [4, 2]]
+
+
 def test_pairs_lie_chosen_then_rejected() -> None:
     draw = np.random.default_rng(1)
     examples = [pair(draw) for _ in range(4)]
     batch = pairs_of(examples)
-    rows = batch.tokens.split(list(batch.layout.lengths))
+    rows = own_tokens(batch)
     for i, example in enumerate(examples):
-        assert rows[2 * i].tolist() == example.chosen.tokens
-        assert rows[2 * i + 1].tolist() == example.rejected.tokens
+        assert rows[2 * i] == example.chosen.tokens
+        assert rows[2 * i + 1] == example.rejected.tokens[-len(rows[2 * i + 1]) :]
         assert batch.margin[i] == example.margin
         labels = zip(batch.safe[2 * i : 2 * i + 2].tolist(), batch.labelled[2 * i : 2 * i + 2].tolist(), strict=True)
         assert tuple(safe if labelled else None for safe, labelled in labels) == example.safe
@@ -75,7 +102,8 @@ def test_groups_lie_side_by_side_and_must_be_of_one_size() -> None:
     batch = groups_of(examples)
     assert batch.size == 3
     assert batch.rewards.tolist() == [r for example in examples for r in example.rewards]
-    assert batch.tokens.tolist() == [t for example in examples for s in example.sequences for t in s.tokens]
+    for own, sequence in zip(own_tokens(batch), [s for e in examples for s in e.sequences], strict=True):
+        assert own == sequence.tokens[len(sequence.tokens) - len(own) :]
     with pytest.raises(ValueError, match="different sizes"):
         groups_of([group(draw, size=2), group(draw, size=3)])
 

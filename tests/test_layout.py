@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -46,6 +47,11 @@ def test_offsets_positions_and_ends_by_hand() -> None:
     assert layout.lengths == (2, 3, 1)
 
 
+def test_a_sequence_without_a_column_of_its_own_is_refused() -> None:
+    with pytest.raises(ValueError, match="empty"):
+        Layout.of([3, 2], shared=[0, 2])
+
+
 @pytest.mark.parametrize("lengths", [[], [3, 0], [-1]])
 def test_an_empty_sequence_is_refused(lengths: list[int]) -> None:
     with pytest.raises(ValueError, match="empty"):
@@ -56,7 +62,7 @@ def test_an_empty_sequence_is_refused(lengths: list[int]) -> None:
 @settings(max_examples=200, deadline=None)
 def test_buckets_hold_every_column_once_and_waste_little(lengths: list[int]) -> None:
     layout = Layout.of(lengths)
-    padded = layout.padded.tolist()
+    padded = layout.padded.place.tolist()
     assert len(padded) == len(set(padded)) == sum(lengths)
     start = 0
     for bucket in layout.buckets:
@@ -99,6 +105,49 @@ def test_gradients_pass_through_the_buckets(lengths: list[int]) -> None:
         torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
 
 
+SHARED = {
+    "pairs": ([9, 7, 40, 33], [0, 6, 0, 20]),
+    "three": ([8, 9, 70, 5], [0, 7, 7, 0]),
+    "last": ([4, 4, 6], [0, 3, 3]),
+}
+
+
+@pytest.mark.parametrize("kernel", ["buckets", "variable length"])
+@pytest.mark.parametrize("case", SHARED)
+def test_shared_columns_stand_in_every_sequence(case: str, kernel: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lengths, shared = SHARED[case]
+    if kernel == "variable length":
+        monkeypatch.setattr("ayni.model.layout.takes_variable_length", lambda q: True)
+        spans = lambda bounds: bounds.diff().tolist()  # noqa: E731
+        monkeypatch.setattr(
+            "ayni.model.layout.variable_length_attention",
+            lambda q, k, v, bounds, longest: one_by_one(spans(bounds), q, k, v),
+        )
+    layout = Layout.of(lengths, shared=shared)
+    own = [n - begin for n, begin in zip(lengths, shared, strict=True)]
+    assert layout.offsets.diff().tolist() == own
+    # which column stands at which place of the sequences written out
+    columns: list[int] = []
+    for i, begin in enumerate(shared):
+        first = max(j for j in range(i + 1) if not shared[j])
+        columns += [int(layout.offsets[first]) + k for k in range(begin)]
+        columns += range(int(layout.offsets[i]), int(layout.offsets[i + 1]))
+    ends = np.cumsum(lengths)
+    kept = [place for end, n in zip(ends, own, strict=True) for place in range(end - n, end)]
+    weights = torch.randn(sum(own), 4, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    results = []
+    for attend in (
+        lambda *qkv: layout.attend(0, *qkv),
+        lambda *qkv: one_by_one(lengths, *(x[columns] for x in qkv))[kept],
+    ):
+        qkv = [x.requires_grad_() for x in some_qkv(sum(own))]
+        out = attend(*qkv)
+        (out * weights).sum().backward()
+        results.append([out, *(x.grad for x in qkv)])
+    for ours, theirs in zip(*results, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-12)
+
+
 @pytest.mark.parametrize("kv_heads", [1, 2, 4])
 @pytest.mark.parametrize("length", [32, attention.QUERIES, 2 * attention.QUERIES + 8])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -138,7 +187,9 @@ def test_hidden_states_do_not_depend_on_the_neighbours() -> None:
 
 
 def test_a_layout_moves_between_devices_whole() -> None:
-    layout = Layout.of([2, 3])
+    layout = Layout.of([4, 3], shared=[0, 2])
     moved = layout.to("meta")
-    assert {t.device.type for t in (moved.offsets, moved.positions, moved.ends, moved.padded)} == {"meta"}
+    columns = (moved.offsets, moved.positions, moved.ends, moved.bounds)
+    rows = [t for rows in (moved.padded, moved.whole) if rows for t in (rows.place, *rows.again[0])]
+    assert {t.device.type for t in (*columns, *rows)} == {"meta"}
     assert (moved.buckets, moved.lengths) == (layout.buckets, layout.lengths)

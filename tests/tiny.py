@@ -75,18 +75,25 @@ def answered(draw: np.random.Generator, *, vocab: int = VOCAB, prompt: int = 4, 
     return TokenSequence(draw.integers(3, vocab, before + after).tolist(), [False] * before + [True] * after)
 
 
+def answers(draw: np.random.Generator, size: int, *, vocab: int = VOCAB) -> tuple[TokenSequence, ...]:
+    """Random answers to one prompt of up to 8 tokens, which goes on in words of its own before every fourth."""
+    prompt = draw.integers(3, vocab, draw.integers(1, 9)).tolist()
+    rows = []
+    for _ in range(size):
+        own = answered(draw, vocab=vocab, prompt=3)
+        start = 0 if draw.random() < 0.25 else own.mask.index(True)
+        rows.append(TokenSequence([*prompt, *own.tokens[start:]], [False] * len(prompt) + own.mask[start:]))
+    return tuple(rows)
+
+
 def pair(draw: np.random.Generator, *, vocab: int = VOCAB) -> Pair:
     margin, labels = float(draw.integers(0, 4)) / 3, ((None, None), (True, False), (True, True), (False, False))
     reference = tuple(float(x) for x in draw.normal(-20, 3, 2))
-    return Pair(
-        answered(draw, vocab=vocab), answered(draw, vocab=vocab), margin, labels[int(draw.integers(4))], reference
-    )  # type: ignore[arg-type]
+    return Pair(*answers(draw, 2, vocab=vocab), margin, labels[int(draw.integers(4))], reference)  # type: ignore[arg-type]
 
 
 def group(draw: np.random.Generator, *, vocab: int = VOCAB, size: int = 3) -> Group:
-    return Group(
-        tuple(answered(draw, vocab=vocab) for _ in range(size)), tuple(float(x) for x in draw.normal(0, 1, size))
-    )
+    return Group(answers(draw, size, vocab=vocab), tuple(float(x) for x in draw.normal(0, 1, size)))
 
 
 def trajectory(draw: np.random.Generator, *, vocab: int = VOCAB) -> Trajectory:

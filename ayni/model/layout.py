@@ -1,8 +1,9 @@
 """Where sequences lie in a flat batch, and attention over them.
 
-Sequences stand end to end in one axis of T columns: no pad id, no attention mask. Only attention needs rows; it gets
-them per length bucket, right-padded inside the bucket, and the pad rows are dropped on the way out. A GPU's
-variable-length kernel takes the flat axis as it is.
+Sequences stand end to end in one axis of T columns: no pad id, no attention mask. Answers to one prompt may share its
+columns: everything but attention then reads the prompt once. Only attention needs rows; it gets them per length
+bucket, right-padded inside the bucket, and the pad rows are dropped on the way out. A GPU's variable-length kernel
+takes the flat axis as it is.
 """
 
 from __future__ import annotations
@@ -33,25 +34,47 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
+class Rows:
+    """Where an axis of `size` places, of which every sequence has a row, holds the columns: `place` (T,) is a column's
+    own; each of `again`, (places, columns), are distinct columns that stand in one more row."""
+
+    size: int
+    place: Tensor
+    again: tuple[tuple[Tensor, Tensor], ...]
+
+    def to(self, device: torch.device | str) -> Rows:
+        again = tuple((places.to(device), columns.to(device)) for places, columns in self.again)
+        return Rows(self.size, self.place.to(device), again)
+
+
+@dataclass(frozen=True, slots=True)
 class Layout:
-    """offsets (N+1,) · positions (T,) · ends (N,) = offsets[1:] − 1 · padded (T,): a column's place in the buckets."""
+    """offsets (N+1,): between which columns a sequence's own lie · positions (T,) · ends (N,) = offsets[1:] − 1 ·
+    lengths, in tokens. Its rows: `padded` in the buckets, or `whole` end to end between `bounds` (N+1,), which are the
+    columns as they lie where nothing is shared (None)."""
 
     offsets: Tensor
     positions: Tensor
     ends: Tensor
-    padded: Tensor
+    bounds: Tensor
+    padded: Rows
+    whole: Rows | None
     buckets: tuple[Bucket, ...]
     lengths: tuple[int, ...]
 
     @classmethod
-    def of(cls, lengths: Sequence[int], device: torch.device | str = "cpu") -> Layout:
-        """The layout of sequences with these lengths, in this order. Raises ValueError on an empty one."""
-        if not lengths or min(lengths) < 1:
+    def of(
+        cls, lengths: Sequence[int], device: torch.device | str = "cpu", shared: Sequence[int] | None = None
+    ) -> Layout:
+        """The layout of sequences with these lengths, in this order; of each the first `shared` tokens are columns of
+        the last sequence before it that shares none. Raises ValueError on a sequence without a column of its own."""
+        begins = [0] * len(lengths) if shared is None else list(shared)
+        if not lengths or any(n <= begin for n, begin in zip(lengths, begins, strict=True)) or min(begins) < 0:
             raise ValueError("a flat batch needs at least one sequence, and no sequence may be empty")
-        size = torch.tensor(lengths)
-        offsets = torch.cat([size.new_zeros(1), size.cumsum(0)])
-        total = int(offsets[-1])
-        positions = torch.arange(total) - torch.repeat_interleave(offsets[:-1], size)
+        size, begin = torch.tensor(lengths), torch.tensor(begins)
+        own = size - begin
+        offsets = torch.cat([size.new_zeros(1), own.cumsum(0)])
+        positions = torch.arange(int(offsets[-1])) - torch.repeat_interleave(offsets[:-1] - begin, own)
         padded_start = torch.empty_like(size)
         buckets: list[Bucket] = []
         start = 0
@@ -68,69 +91,102 @@ class Layout:
             padded_start[rows] = start + torch.arange(len(rows)) * length
             buckets.append(Bucket(start, len(rows), length))
             start += len(rows) * length
-        padded = torch.repeat_interleave(padded_start, size) + positions
-        return cls(
-            offsets.to(device),
-            positions.to(device),
-            (offsets[1:] - 1).to(device),
-            padded.to(device),
-            tuple(buckets),
-            tuple(int(n) for n in lengths),
-        )
+        again = _again(begins, offsets)
+
+        def rows_from(starts: Tensor, size: int) -> Rows:
+            place = torch.repeat_interleave(starts, own) + positions
+            copies = (
+                (torch.cat([starts[i] + torch.arange(begins[i]) for i in followers]), columns)
+                for followers, columns in again
+            )
+            return Rows(size, place, tuple(copies))
+
+        bounds = torch.cat([size.new_zeros(1), size.cumsum(0)]) if again else offsets
+        whole = rows_from(bounds[:-1], sum(lengths)) if again else None
+        padded = rows_from(padded_start, start)
+        spans = tuple(int(n) for n in lengths)
+        return cls(offsets, positions, offsets[1:] - 1, bounds, padded, whole, tuple(buckets), spans).to(device)
 
     def to(self, device: torch.device | str) -> Layout:
-        offsets, positions, ends, padded = (
-            t.to(device) for t in (self.offsets, self.positions, self.ends, self.padded)
+        offsets, positions, ends, bounds = (
+            t.to(device) for t in (self.offsets, self.positions, self.ends, self.bounds)
         )
-        return Layout(offsets, positions, ends, padded, self.buckets, self.lengths)
+        whole = None if self.whole is None else self.whole.to(device)
+        return Layout(offsets, positions, ends, bounds, self.padded.to(device), whole, self.buckets, self.lengths)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention inside every sequence: q (T, H, d), k and v (T, KV, d) → (T, H, d)."""
         del layer  # a cache needs it, a layout does not
         if takes_variable_length(q):
-            return variable_length_attention(q, k, v, self.offsets, max(self.lengths))
-        last = self.buckets[-1]
-        size = last.start + last.rows * last.length
-        # packed pretraining: no copy in, no copy out
-        flat = len(self.buckets) == 1 and size == len(q)  # equal lengths are rows already
-        if not flat:
-            q, k, v = (_Pad.apply(x, self.padded, size) for x in (q, k, v))
+            q, k, v = (_to_rows(x, self.whole) for x in (q, k, v))
+            return _from_rows(variable_length_attention(q, k, v, self.bounds, max(self.lengths)), self.whole)
+        # packed pretraining, rows of equal lengths already: no copy in, no copy out
+        flat = len(self.buckets) == 1 and self.padded.size == len(q)
+        rows = None if flat else self.padded
+        q, k, v = (_to_rows(x, rows) for x in (q, k, v))
         # split, not slices: a slice's backward fills and adds the whole tensor once per bucket
         parts = zip(*(x.split([b.rows * b.length for b in self.buckets]) for x in (q, k, v)), strict=True)
         out = []
         for bucket, part in zip(self.buckets, parts, strict=True):
             # (rows·length, H, d) → (rows, H, length, d)
-            rows = (x.unflatten(0, (bucket.rows, bucket.length)).transpose(1, 2) for x in part)
-            out.append(causal_attention(*rows).transpose(1, 2).flatten(0, 1))
-        joined = out[0] if len(out) == 1 else torch.cat(out)
-        return joined if flat else _Unpad.apply(joined, self.padded)
+            blocks = (x.unflatten(0, (bucket.rows, bucket.length)).transpose(1, 2) for x in part)
+            out.append(causal_attention(*blocks).transpose(1, 2).flatten(0, 1))
+        return _from_rows(out[0] if len(out) == 1 else torch.cat(out), rows)
 
 
-class _Pad(torch.autograd.Function):
-    """(T, …) → (P, …), zero where padded. Each is the other's adjoint, and neither ever accumulates."""
+def _again(begins: Sequence[int], offsets: Tensor) -> list[tuple[list[int], Tensor]]:
+    """(sequences, the columns that they share): in each, no two of one prompt."""
+    found: list[tuple[list[int], list[Tensor]]] = []
+    first, nth = 0, 0
+    for i, begin in enumerate(begins):
+        if not begin:
+            first, nth = i, 0
+            continue
+        if nth == len(found):
+            found.append(([], []))
+        found[nth][0].append(i)
+        found[nth][1].append(offsets[first] + torch.arange(begin))
+        nth += 1
+    return [(followers, torch.cat(columns)) for followers, columns in found]
+
+
+def _to_rows(x: Tensor, rows: Rows | None) -> Tensor:
+    return x if rows is None else _ToRows.apply(x, rows)
+
+
+def _from_rows(x: Tensor, rows: Rows | None) -> Tensor:
+    return x if rows is None else _FromRows.apply(x, rows)
+
+
+class _ToRows(torch.autograd.Function):
+    """(T, …) → (P, …), zero where nothing stands. Copies both ways; gradients of shared columns add up in one order."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, padded: Tensor, size: int) -> Tensor:
-        ctx.save_for_backward(padded)
-        return x.new_zeros(size, *x.shape[1:]).index_copy_(0, padded, x)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
-        (padded,) = ctx.saved_tensors
-        return grads[0].index_select(0, padded), None, None
-
-
-class _Unpad(torch.autograd.Function):
-    """(P, …) → (T, …)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, padded: Tensor) -> Tensor:
-        ctx.save_for_backward(padded)
-        ctx.size = len(x)
-        return x.index_select(0, padded)
+    def forward(ctx: Any, x: Tensor, rows: Rows) -> Tensor:
+        ctx.rows = rows
+        out = x.new_zeros(rows.size, *x.shape[1:]).index_copy_(0, rows.place, x)
+        for places, columns in rows.again:
+            out.index_copy_(0, places, x.index_select(0, columns))
+        return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (padded,) = ctx.saved_tensors
-        grad = grads[0]
-        return grad.new_zeros(ctx.size, *grad.shape[1:]).index_copy_(0, padded, grad), None
+        rows, (grad,) = ctx.rows, grads
+        out = grad.index_select(0, rows.place)
+        for places, columns in rows.again:
+            out.index_copy_(0, columns, out.index_select(0, columns) + grad.index_select(0, places))
+        return out, None
+
+
+class _FromRows(torch.autograd.Function):
+    """(P, …) → (T, …): every column from its own place."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, rows: Rows) -> Tensor:
+        ctx.rows = rows
+        return x.index_select(0, rows.place)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        rows, (grad,) = ctx.rows, grads
+        return grad.new_zeros(rows.size, *grad.shape[1:]).index_copy_(0, rows.place, grad), None

@@ -2,7 +2,7 @@
 
 Column t speaks of predicting `targets[t]` after reading `tokens[..t]` of its own sequence. `targets`, `mask`,
 `logprobs`, `values`, `advantages` all lie on that axis (T,). A sequence's last token stays in `tokens`; its target is
-masked.
+masked. The answers of a pair or a group share the columns of their prompt, which is read once.
 """
 
 from __future__ import annotations
@@ -106,15 +106,32 @@ class Trajectory:
         return len(self.sequence.tokens)
 
 
-def _columns(sequences: Sequence[TokenSequence]) -> tuple[Tensor, Tensor, Tensor, Layout]:
-    layout = Layout.of([len(s.tokens) for s in sequences])
-    tokens = torch.tensor([t for s in sequences for t in s.tokens])
-    supervised = torch.tensor([m for s in sequences for m in s.mask])
+def _columns(sequences: Sequence[TokenSequence], size: int = 1) -> tuple[Tensor, Tensor, Tensor, Layout]:
+    """Every `size` sequences after each other answer one prompt, whose columns they share."""
+    shared: list[int] = []
+    for i in range(0, len(sequences), size):
+        shared += [0] + [_shared(sequences[i : i + size])] * (size - 1)
+    layout = Layout.of([len(s.tokens) for s in sequences], shared=shared)
+    tokens = torch.tensor([t for s, n in zip(sequences, shared, strict=True) for t in s.tokens[n:]])
+    supervised = torch.tensor([m for s, n in zip(sequences, shared, strict=True) for m in s.mask[n:]])
     # THE shift: a column's target is the next token of its own sequence.
     # roll gives each end the next sequence's first token; the line below takes it away
     targets, mask = tokens.roll(-1), supervised.roll(-1)
     targets[layout.ends], mask[layout.ends] = 0, False
     return tokens, targets, mask, layout
+
+
+def _shared(answers: Sequence[TokenSequence]) -> int:
+    """How many columns at the beginning are one for all: they read the same and predict nothing that is supervised."""
+    first, *others = answers
+    shared = 0
+    if others:
+        # up to the last column of which no answer's token is the target, and one column at least is each answer's own
+        ends = [next((i for i, m in enumerate(s.mask) if m), len(s.mask)) - 1 for s in answers]
+        most = max(0, min(*ends, *(len(s.tokens) - 1 for s in answers)))
+        while shared < most and all(s.tokens[shared] == first.tokens[shared] for s in others):
+            shared += 1
+    return shared
 
 
 def batch_of(sequences: Sequence[TokenSequence]) -> Batch:
@@ -123,7 +140,7 @@ def batch_of(sequences: Sequence[TokenSequence]) -> Batch:
 
 def pairs_of(pairs: Sequence[Pair]) -> PairBatch:
     return PairBatch(
-        *_columns([s for p in pairs for s in (p.chosen, p.rejected)]),
+        *_columns([s for p in pairs for s in (p.chosen, p.rejected)], 2),
         # fp64 on the way: the objective casts to what its scores are in
         margin=torch.tensor([p.margin for p in pairs], dtype=torch.float64),
         safe=torch.tensor([bool(s) for p in pairs for s in p.safe]),
@@ -138,10 +155,11 @@ def groups_of(groups: Sequence[Group]) -> Groups:
     sizes = {len(g.sequences) for g in groups}
     if len(sizes) != 1:
         raise ValueError(f"groups of different sizes {sorted(sizes)} cannot share a batch")
+    (size,) = sizes
     return Groups(
-        *_columns([s for g in groups for s in g.sequences]),
+        *_columns([s for g in groups for s in g.sequences], size),
         rewards=torch.tensor([r for g in groups for r in g.rewards], dtype=torch.float64),
-        size=sizes.pop(),
+        size=size,
     )
 
 
