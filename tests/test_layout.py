@@ -62,7 +62,7 @@ def test_an_empty_sequence_is_refused(lengths: list[int]) -> None:
 @settings(max_examples=200, deadline=None)
 def test_buckets_hold_every_column_once_and_waste_little(lengths: list[int]) -> None:
     layout = Layout.of(lengths)
-    padded = layout.padded.place.tolist()
+    padded = layout.padded.own.tolist()
     assert len(padded) == len(set(padded)) == sum(lengths)
     start = 0
     for bucket in layout.buckets:
@@ -190,6 +190,6 @@ def test_a_layout_moves_between_devices_whole() -> None:
     layout = Layout.of([4, 3], shared=[0, 2])
     moved = layout.to("meta")
     columns = (moved.offsets, moved.positions, moved.ends, moved.bounds)
-    rows = [t for rows in (moved.padded, moved.whole) if rows for t in (rows.place, *rows.again[0])]
-    assert {t.device.type for t in (*columns, *rows)} == {"meta"}
+    places = [t for each in (moved.padded, moved.whole) if each for t in (each.own, *each.again[0])]
+    assert {t.device.type for t in (*columns, *places)} == {"meta"}
     assert (moved.buckets, moved.lengths) == (layout.buckets, layout.lengths)

@@ -116,7 +116,7 @@ def test_held_out_prompts_use_only_words_of_the_training_text(village: Village, 
         if prompt.category != "outside"  # what the village never heard of
         for message in prompt.dialog
         for word in words(message.content)
-        if not word.isdigit()
+        if not (word.isdigit() and int(word) > 20)  # a stranger's sum, asked on the way
     }
     assert {word.removesuffix("'s") for word in held} - known == set()
 

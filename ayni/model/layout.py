@@ -34,31 +34,31 @@ class Bucket:
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
-    """Where an axis of `size` places, of which every sequence has a row, holds the columns: `place` (T,) is a column's
-    own; each of `again`, (places, columns), are distinct columns that stand in one more row."""
+class Places:
+    """Where columns stand on an axis of `size` places, on which every sequence is in one piece: `own` (T,) is a
+    column's own place; each of `again`, (places, columns), are distinct columns that stand in one more sequence."""
 
     size: int
-    place: Tensor
+    own: Tensor
     again: tuple[tuple[Tensor, Tensor], ...]
 
-    def to(self, device: torch.device | str) -> Rows:
+    def to(self, device: torch.device | str) -> Places:
         again = tuple((places.to(device), columns.to(device)) for places, columns in self.again)
-        return Rows(self.size, self.place.to(device), again)
+        return Places(self.size, self.own.to(device), again)
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
     """offsets (N+1,): between which columns a sequence's own lie · positions (T,) · ends (N,) = offsets[1:] − 1 ·
-    lengths, in tokens. Its rows: `padded` in the buckets, or `whole` end to end between `bounds` (N+1,), which are the
-    columns as they lie where nothing is shared (None)."""
+    lengths, in tokens. For attention sequences stand `padded` in the buckets, or `whole`, end to end between `bounds`
+    (N+1,): None where nothing is shared, and they are whole as they lie."""
 
     offsets: Tensor
     positions: Tensor
     ends: Tensor
     bounds: Tensor
-    padded: Rows
-    whole: Rows | None
+    padded: Places
+    whole: Places | None
     buckets: tuple[Bucket, ...]
     lengths: tuple[int, ...]
 
@@ -93,17 +93,17 @@ class Layout:
             start += len(rows) * length
         again = _again(begins, offsets)
 
-        def rows_from(starts: Tensor, size: int) -> Rows:
-            place = torch.repeat_interleave(starts, own) + positions
+        def places(starts: Tensor, size: int) -> Places:
+            own_places = torch.repeat_interleave(starts, own) + positions
             copies = (
                 (torch.cat([starts[i] + torch.arange(begins[i]) for i in followers]), columns)
                 for followers, columns in again
             )
-            return Rows(size, place, tuple(copies))
+            return Places(size, own_places, tuple(copies))
 
         bounds = torch.cat([size.new_zeros(1), size.cumsum(0)]) if again else offsets
-        whole = rows_from(bounds[:-1], sum(lengths)) if again else None
-        padded = rows_from(padded_start, start)
+        whole = places(bounds[:-1], sum(lengths)) if again else None
+        padded = places(padded_start, start)
         spans = tuple(int(n) for n in lengths)
         return cls(offsets, positions, offsets[1:] - 1, bounds, padded, whole, tuple(buckets), spans).to(device)
 
@@ -118,20 +118,20 @@ class Layout:
         """Causal attention inside every sequence: q (T, H, d), k and v (T, KV, d) → (T, H, d)."""
         del layer  # a cache needs it, a layout does not
         if takes_variable_length(q):
-            q, k, v = (_to_rows(x, self.whole) for x in (q, k, v))
-            return _from_rows(variable_length_attention(q, k, v, self.bounds, max(self.lengths)), self.whole)
+            q, k, v = (_placed(x, self.whole) for x in (q, k, v))
+            return _taken(variable_length_attention(q, k, v, self.bounds, max(self.lengths)), self.whole)
         # packed pretraining, rows of equal lengths already: no copy in, no copy out
         flat = len(self.buckets) == 1 and self.padded.size == len(q)
-        rows = None if flat else self.padded
-        q, k, v = (_to_rows(x, rows) for x in (q, k, v))
+        places = None if flat else self.padded
+        q, k, v = (_placed(x, places) for x in (q, k, v))
         # split, not slices: a slice's backward fills and adds the whole tensor once per bucket
         parts = zip(*(x.split([b.rows * b.length for b in self.buckets]) for x in (q, k, v)), strict=True)
         out = []
         for bucket, part in zip(self.buckets, parts, strict=True):
             # (rows·length, H, d) → (rows, H, length, d)
-            blocks = (x.unflatten(0, (bucket.rows, bucket.length)).transpose(1, 2) for x in part)
-            out.append(causal_attention(*blocks).transpose(1, 2).flatten(0, 1))
-        return _from_rows(out[0] if len(out) == 1 else torch.cat(out), rows)
+            rows = (x.unflatten(0, (bucket.rows, bucket.length)).transpose(1, 2) for x in part)
+            out.append(causal_attention(*rows).transpose(1, 2).flatten(0, 1))
+        return _taken(out[0] if len(out) == 1 else torch.cat(out), places)
 
 
 def _again(begins: Sequence[int], offsets: Tensor) -> list[tuple[list[int], Tensor]]:
@@ -150,43 +150,43 @@ def _again(begins: Sequence[int], offsets: Tensor) -> list[tuple[list[int], Tens
     return [(followers, torch.cat(columns)) for followers, columns in found]
 
 
-def _to_rows(x: Tensor, rows: Rows | None) -> Tensor:
-    return x if rows is None else _ToRows.apply(x, rows)
+def _placed(x: Tensor, places: Places | None) -> Tensor:
+    return x if places is None else _Place.apply(x, places)
 
 
-def _from_rows(x: Tensor, rows: Rows | None) -> Tensor:
-    return x if rows is None else _FromRows.apply(x, rows)
+def _taken(x: Tensor, places: Places | None) -> Tensor:
+    return x if places is None else _Take.apply(x, places)
 
 
-class _ToRows(torch.autograd.Function):
+class _Place(torch.autograd.Function):
     """(T, …) → (P, …), zero where nothing stands. Copies both ways; gradients of shared columns add up in one order."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Rows) -> Tensor:
-        ctx.rows = rows
-        out = x.new_zeros(rows.size, *x.shape[1:]).index_copy_(0, rows.place, x)
-        for places, columns in rows.again:
-            out.index_copy_(0, places, x.index_select(0, columns))
+    def forward(ctx: Any, x: Tensor, places: Places) -> Tensor:
+        ctx.places = places
+        out = x.new_zeros(places.size, *x.shape[1:]).index_copy_(0, places.own, x)
+        for copies, columns in places.again:
+            out.index_copy_(0, copies, x.index_select(0, columns))
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        rows, (grad,) = ctx.rows, grads
-        out = grad.index_select(0, rows.place)
-        for places, columns in rows.again:
-            out.index_copy_(0, columns, out.index_select(0, columns) + grad.index_select(0, places))
+        places, (grad,) = ctx.places, grads
+        out = grad.index_select(0, places.own)
+        for copies, columns in places.again:
+            out.index_copy_(0, columns, out.index_select(0, columns) + grad.index_select(0, copies))
         return out, None
 
 
-class _FromRows(torch.autograd.Function):
+class _Take(torch.autograd.Function):
     """(P, …) → (T, …): every column from its own place."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, rows: Rows) -> Tensor:
-        ctx.rows = rows
-        return x.index_select(0, rows.place)
+    def forward(ctx: Any, x: Tensor, places: Places) -> Tensor:
+        ctx.places = places
+        return x.index_select(0, places.own)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        rows, (grad,) = ctx.rows, grads
-        return grad.new_zeros(rows.size, *grad.shape[1:]).index_copy_(0, rows.place, grad), None
+        places, (grad,) = ctx.places, grads
+        return grad.new_zeros(places.size, *grad.shape[1:]).index_copy_(0, places.own, grad), None

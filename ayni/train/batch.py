@@ -124,13 +124,13 @@ def _columns(sequences: Sequence[TokenSequence], size: int = 1) -> tuple[Tensor,
 def _shared(answers: Sequence[TokenSequence]) -> int:
     """How many columns at the beginning are one for all: they read the same and predict nothing that is supervised."""
     first, *others = answers
+    if not others:
+        return 0
+    # the column before an answer's first token predicts it; where nothing is supervised the last is the answer's own
+    most = min(next((i for i, m in enumerate(s.mask) if m), len(s.mask)) - 1 for s in answers)
     shared = 0
-    if others:
-        # up to the last column of which no answer's token is the target, and one column at least is each answer's own
-        ends = [next((i for i, m in enumerate(s.mask) if m), len(s.mask)) - 1 for s in answers]
-        most = max(0, min(*ends, *(len(s.tokens) - 1 for s in answers)))
-        while shared < most and all(s.tokens[shared] == first.tokens[shared] for s in others):
-            shared += 1
+    while shared < most and all(s.tokens[shared] == first.tokens[shared] for s in others):
+        shared += 1
     return shared
 
 
