@@ -5,20 +5,24 @@ Every write is: temporary name → fsync → rename. `failpoint` marks the place
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import errno
-import gzip
 import hashlib
+import io
 import json
 import os
 import shutil
 import signal
-import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO
 
 from ayni.errors import BadInput, NoRoom
+from ayni.limits import LONGEST_LINE, line_limit, opened, too_long, unpacked
+
+MOST_VALUES = 1 << 23  # of one JSON text: each takes up to 80 bytes of memory
 
 
 class Killed(BaseException):
@@ -114,84 +118,85 @@ def write_jsonl(path: Path, values: Iterable[Any]) -> int:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file's bytes, un-gzipped when it ends in `.gz`; BadInput when it is not there or not whole."""
-    with _readable(path):
-        data = path.read_bytes()
-        return gzip.decompress(data) if path.suffix == ".gz" else data
+    """The file's bytes, un-gzipped when it ends in `.gz`; BadInput as of ayni.limits.opened."""
+    with opened(path, whole=True) as file:
+        return file.read()
 
 
 def read_text(path: Path) -> str:
     """The file as UTF-8; BadInput with the line of the first bad byte."""
-    with text_file(path) as file:
+    with text_file(path, whole=True) as file:
         return file.read()
 
 
 @contextlib.contextmanager
-def text_file(path: Path, newline: str = "\n") -> Iterator[TextIO]:
+def text_file(path: Path, newline: str = "\n", *, whole: bool = False) -> Iterator[TextIO]:
     """The file as a stream of UTF-8, un-gzipped when it ends in `.gz`; lines end where `newline` says (as of `open`).
 
-    BadInput when it is not there or not whole, and with the line of the first bad byte, as far as it is read.
+    BadInput as of ayni.limits.opened, and with the line of the first bad byte, as far as it is read.
     """
-    opened = gzip.open if path.suffix == ".gz" else open
-    with _readable(path), opened(path, "rt", encoding="utf-8-sig", newline=newline) as file:
-        yield cast(TextIO, file)
-
-
-@contextlib.contextmanager
-def _readable(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except FileNotFoundError:
-        raise BadInput("no such file", path=path) from None
-    except IsADirectoryError:
-        raise BadInput("is a directory, not a file", path=path) from None
-    except (OSError, EOFError, zlib.error) as error:
-        raise BadInput(f"cannot be read ({error})", path=path) from None
-    except UnicodeDecodeError:
-        raise _not_utf8(path) from None
+    with opened(path, whole=whole) as binary, io.TextIOWrapper(binary, "utf-8-sig", newline=newline) as file:
+        try:
+            yield file
+        except UnicodeDecodeError:
+            raise _not_utf8(path) from None
 
 
 def _not_utf8(path: Path) -> BadInput:
-    # found again line by line: a stream does not say where in the file it stood
-    opened = gzip.open if path.suffix == ".gz" else open
-    with opened(path, "rb") as file:
-        for number, line in enumerate(file, 1):
-            try:
-                line.decode("utf-8")
-            except UnicodeDecodeError as error:
-                what = f"byte 0x{line[error.start]:02x} is not UTF-8"
-                return BadInput(what, path=path, line=number, fix="save the file as UTF-8")
+    # found again from the start: a stream does not say where in the file it stood
+    decoder, line = codecs.getincrementaldecoder("utf-8")(), 1
+    with unpacked(path) as file:
+        try:
+            for block in iter(lambda: file.read(1 << 20), b""):
+                decoder.decode(block)
+                line += block.count(b"\n")
+            decoder.decode(b"", final=True)
+        except UnicodeDecodeError as error:
+            what = f"byte 0x{error.object[error.start]:02x} is not UTF-8"
+            line += error.object.count(b"\n", 0, error.start)
+            return BadInput(what, path=path, line=line, fix="save the file as UTF-8")
     return BadInput("is not UTF-8", path=path, fix="save the file as UTF-8")
 
 
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def lines_of(file: TextIO, path: Path) -> Iterator[tuple[int, str]]:
+    """(number, text with its end) of every line, one at a time; BadInput for one that is longer than the limit."""
+    most = line_limit()
+    for number, text in enumerate(iter(lambda: file.readline(most + 1), ""), 1):
+        if len(text) > most:
+            raise too_long(path, number)
+        yield number, text
+
+
+def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        keys = [key for key, _ in pairs]
-        twice = next(key for i, key in enumerate(keys) if key in keys[:i])
+        (twice, _), *_ = Counter(key for key, _ in pairs).most_common(1)
         raise ValueError(f"the key {twice!r} stands twice in one object")
     return found
 
 
-def _no_constant(name: str) -> Any:
+def no_constant(name: str) -> Any:
     raise ValueError(f"{name} is not JSON")
 
 
-STRICT = json.JSONDecoder(  # no duplicate keys, no NaN
-    object_pairs_hook=_no_duplicates, parse_constant=_no_constant
-)
+_STRICT = json.JSONDecoder(object_pairs_hook=no_duplicates, parse_constant=no_constant)
+TOO_DEEP = "nested too deep"
 
 
-def parse_json(text: str, *, path: object = None, line: int | None = None) -> Any:
+def parse_json(text: str, *, path: object = None, line: int | None = None, decoder: json.JSONDecoder = _STRICT) -> Any:
     """Strict JSON: no duplicate keys, no NaN; BadInput with the line."""
     where = None if path is None else str(path)
     try:
-        return STRICT.decode(text)
+        if len(text) > LONGEST_LINE and sum(map(text.count, "[{,")) > MOST_VALUES:
+            raise ValueError(f"holds more than {MOST_VALUES} values")
+        return decoder.decode(text)
     except json.JSONDecodeError as error:
         at = (line or 1) + error.lineno - 1
         raise BadInput(f"not JSON: {error.msg} at column {error.colno}", path=where, line=at) from None
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise BadInput(str(error), path=where, line=line or 1) from None
+    except RecursionError:
+        raise BadInput(TOO_DEEP, path=where, line=line or 1) from None
 
 
 def read_json(path: Path) -> Any:
@@ -201,7 +206,7 @@ def read_json(path: Path) -> Any:
 def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     """(line number, value) of every non-empty line, one at a time."""
     with text_file(path) as file:
-        for number, text in enumerate(file, 1):
+        for number, text in lines_of(file, path):
             if text.strip():
                 yield number, parse_json(text.rstrip("\n"), path=path, line=number)
 

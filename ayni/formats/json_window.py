@@ -3,15 +3,29 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, TextIO
 
 from ayni.errors import BadInput
-from ayni.files import STRICT
+from ayni.files import TOO_DEEP, no_constant, no_duplicates
+from ayni.limits import line_limit, too_long
 
 SPACE = " \t\r\n"
 BLOCK = 1 << 20  # characters read at a time
+MOST_KEYS = 1000  # of one object in a row
+_BLANK = re.compile(f"[{SPACE}]*")
 _TOKEN = 16  # characters before the window's end in which an error may only mean that the window ends
+
+
+def _row_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    if len(pairs) > MOST_KEYS:
+        raise ValueError(f"an object with {len(pairs)} keys; in a row one has at most {MOST_KEYS}")
+    return no_duplicates(pairs)
+
+
+ROWS = json.JSONDecoder(object_pairs_hook=_row_object, parse_constant=no_constant)
+_ENDS = json.JSONDecoder(parse_int=len)  # where a value ends that ROWS refuses; the digits of a number have no limit
 
 
 class Window:
@@ -19,17 +33,16 @@ class Window:
 
     def __init__(self, path: Path, file: TextIO) -> None:
         self.path, self.line, self._column = path, 1, 1
-        self._file, self._text, self._at = file, "", 0
+        self._file, self._text, self._at, self._most = file, "", 0, line_limit()
 
     def next(self) -> str:
         """The character after the white space from here on; empty at the end of the file."""
         while True:
-            at = self._at
-            while at < len(self._text) and self._text[at] in SPACE:
-                at += 1
-            self._move(at)
-            if at < len(self._text):
-                return self._text[at]
+            blank = _BLANK.match(self._text, self._at)
+            assert blank is not None  # it may be empty
+            self._move(blank.end())
+            if self._at < len(self._text):
+                return self._text[self._at]
             if not self._more():
                 return ""
 
@@ -38,12 +51,16 @@ class Window:
         self._move(self._at + 1)
 
     def rest(self) -> str:
-        return self._text[self._at :] + self._file.read()
+        """All from here on, which is one value."""
+        text = self._text[self._at :] + self._file.read(self._most)
+        if len(text) > self._most:
+            raise too_long(self.path, self.line)
+        return text
 
     def element(self) -> Any:
         """The JSON value that begins here, or what is wrong with it where it ends all the same (a key twice, NaN).
 
-        Raises BadInput where it is no JSON.
+        Raises BadInput where it is no JSON, or too long.
         """
         while True:
             try:
@@ -53,20 +70,22 @@ class Window:
                     continue
                 self._move(error.pos)
                 raise self.error(error.msg) from None
-            except RecursionError as error:
-                raise BadInput(str(error), path=self.path, line=self.line) from None
+            except RecursionError:
+                raise BadInput(TOO_DEEP, path=self.path, line=self.line) from None
             if end == len(self._text) and self._more():
                 continue  # of a number, more digits may follow
+            if end - self._at > self._most:
+                raise too_long(self.path, self.line)
             self._move(end)
             return value
 
     def _value(self) -> tuple[Any, int]:
         try:
-            return STRICT.raw_decode(self._text, self._at)
+            return ROWS.raw_decode(self._text, self._at)
         except json.JSONDecodeError:
             raise
         except ValueError as refused:
-            _, end = json.JSONDecoder().raw_decode(self._text, self._at)
+            _, end = _ENDS.raw_decode(self._text, self._at)
             return BadInput(str(refused), path=self.path, line=self.line), end
 
     def error(self, what: str) -> BadInput:
@@ -78,7 +97,10 @@ class Window:
 
     def _more(self) -> bool:
         """Reads on; at least as much as is kept, so that an element over many blocks is not parsed once a block."""
-        block = self._file.read(max(BLOCK, len(self._text) - self._at))
+        kept = len(self._text) - self._at
+        if kept > self._most:
+            raise too_long(self.path, self.line)
+        block = self._file.read(max(BLOCK, kept))
         if block:  # at the end of the file all stays where it is, for the error that names it
             self._text, self._at = self._text[self._at :] + block, 0
         return bool(block)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import json
 import zlib
@@ -13,9 +12,10 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ayni.errors import BadInput
-from ayni.files import parse_json, read_text, text_file
-from ayni.formats.json_window import SPACE, Window
+from ayni.files import lines_of, parse_json, read_text, text_file
+from ayni.formats.json_window import MOST_KEYS, ROWS, SPACE, Window
 from ayni.formats.markdown import markdown_documents
+from ayni.limits import line_limit, too_long, unpacked
 
 ROW_SUFFIXES = (".json", ".jsonl", ".csv")
 DOCUMENT_SUFFIXES = (".md", ".txt")
@@ -63,7 +63,7 @@ def suffix_of(path: Path) -> str:
 
 def _json_lines(path: Path, file: TextIO) -> Iterator[tuple[int, Any]]:
     """(line, value, or what is wrong with it) of every line."""
-    for number, line in enumerate(file, 1):
+    for number, line in lines_of(file, path):
         if line.strip():
             yield number, _parsed(line.rstrip("\n"), path, number)
 
@@ -92,17 +92,28 @@ def _json_elements(path: Path, file: TextIO) -> Iterator[tuple[int, Any]]:
 
 def _parsed(text: str, path: Path, line: int) -> Any:
     try:
-        return parse_json(text, path=path, line=line)
+        return parse_json(text, path=path, line=line, decoder=ROWS)
     except BadInput as error:
         return error
 
 
 def _csv_rows(path: Path, file: TextIO) -> Iterator[Row]:
-    reader = csv.DictReader(file, strict=True)
-    line = 1
+    line, held, most = 1, 0, line_limit()
+
+    def lines() -> Iterator[str]:
+        nonlocal held
+        for _, text in lines_of(file, path):
+            held += len(text)  # a row may go over many lines
+            if held > most:
+                raise too_long(path, line)
+            yield text
+
+    reader = csv.DictReader(lines(), strict=True)
     try:
         if reader.fieldnames is None:
             return
+        if len(reader.fieldnames) > MOST_KEYS:
+            raise BadInput(f"{len(reader.fieldnames)} columns; a row has at most {MOST_KEYS}", path=path, line=1)
         if len(set(reader.fieldnames)) < len(reader.fieldnames):
             raise BadInput("a column name stands twice", path=path, line=1)
         line = reader.line_num + 1
@@ -110,7 +121,7 @@ def _csv_rows(path: Path, file: TextIO) -> Iterator[Row]:
             if None in value or None in value.values():
                 raise BadInput(f"the row has not the header's {len(reader.fieldnames)} columns", path=path, line=line)
             yield Row(path, line, index, value)
-            line = reader.line_num + 1
+            line, held = reader.line_num + 1, 0
     except csv.Error as error:
         raise BadInput(f"not CSV: {error}", path=path, line=line) from None
 
@@ -125,7 +136,7 @@ def rows(path: Path, errors: list[BadInput] | None = None) -> Iterator[Row]:
     if suffix not in (*ROW_SUFFIXES, *DOCUMENT_SUFFIXES):
         raise BadInput(f"the suffix {path.suffix or '(none)'} is not one of .json, .jsonl, .csv, .gz", path=path)
     with text_file(path) as file:
-        if not any(line.strip() for line in file):
+        if all(block.isspace() for block in iter(lambda: file.read(PEEK), "")):
             raise BadInput("the file is empty", path=path, line=1)
     if suffix in DOCUMENT_SUFFIXES:
         text = read_text(path)
@@ -151,18 +162,20 @@ def rows(path: Path, errors: list[BadInput] | None = None) -> Iterator[Row]:
 
 def peek(path: Path) -> Any:
     """The first row as plain values, from the head of the file alone; None where that does not tell."""
+    if not path.is_file():  # a pipe, say
+        return None
     try:
-        opened = gzip.open if path.suffix == ".gz" else open
-        with opened(path, "rt", encoding="utf-8-sig", newline="") as file:
+        with io.TextIOWrapper(unpacked(path), encoding="utf-8-sig", newline="") as file:
             head = file.read(PEEK)
     except (OSError, EOFError, zlib.error, UnicodeDecodeError):
         return None
     suffix, text = suffix_of(path), head.lstrip(SPACE)
     if suffix == ".csv":
         try:
-            return next(csv.DictReader(io.StringIO(head, newline=""), strict=True), None)
+            row = next(csv.DictReader(io.StringIO(head, newline=""), strict=True), None)
         except csv.Error:
             return None
+        return None if row is None or None in row or None in row.values() else row
     if suffix not in ROW_SUFFIXES:
         return None
     if suffix == ".json" and text.startswith("["):

@@ -14,6 +14,7 @@ from ayni.errors import BadInput
 from ayni.files import read_json
 from ayni.formats.reading import kinds_of
 from ayni.formats.rows import peek
+from ayni.limits import size_of
 from ayni.runs.faces import face_of
 from ayni.runs.sealing import SEAL, read_seal
 from ayni.stage import KIND_WORDS, MODELS, Face, Input, Kind, either
@@ -60,9 +61,14 @@ def mismatch(spec: Input, path: Path) -> Mismatch | None:
 
 
 def kinds_at(path: Path) -> tuple[Kind, ...] | None:
-    """What the file or directory can be read as, what it is made for first; None where that cannot be told."""
+    """What the file or directory can be read as, what it is made for first; None where that cannot be told.
+
+    BadInput for what is no file, or one so large that hashing it would take for ever.
+    """
     if path.is_dir():
         return _model_at(path) or _directory(path)
+    if path.exists():
+        size_of(path)
     if path.suffix == ".py":
         return ("function",)
     if path.suffix in (".model", ".bin"):
