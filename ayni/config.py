@@ -30,7 +30,7 @@ Lines = dict[tuple[str | int, ...], int]
 class Config(BaseModel):
     """The settings of one stage: unknown keys and wrong types are errors, nothing changes after parsing."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
@@ -69,18 +69,41 @@ _Loader.add_implicit_resolver(
 )
 
 
-_MERGE = "tag:yaml.org,2002:merge"
+_TAG = "tag:yaml.org,2002:"
+_MERGE = f"{_TAG}merge"
+_KNOWN = {f"{_TAG}{name}" for name in ("null", "bool", "int", "float", "str", "seq", "map")}
+LARGEST_YAML = 1 << 17  # characters; parsing is slow
+MOST_VALUES = 10_000  # aliases written out
+DEEPEST = 50
+
+
+def _values(node: yaml.Node, path: object, inside: tuple[int, ...], known: dict[int, int]) -> int:
+    """How many values the node holds with its aliases written out; BadInput where it is too many, or has no end."""
+    where, line = str(path), node.start_mark.line + 1
+    if id(node) in inside:
+        raise BadInput("the value holds itself", path=where, line=line, fix="write it out without an alias")
+    if len(inside) > DEEPEST:
+        raise BadInput(f"nested deeper than {DEEPEST} levels", path=where, line=line)
+    if id(node) not in known:
+        parts = node.value if isinstance(node, yaml.CollectionNode) else []
+        children = [child for part in parts for child in (part if isinstance(part, tuple) else (part,))]
+        known[id(node)] = 1 + sum(_values(child, path, (*inside, id(node)), known) for child in children)
+        if known[id(node)] > MOST_VALUES:
+            raise BadInput(f"more than {MOST_VALUES} values, aliases written out", path=where, line=line)
+    return known[id(node)]
 
 
 def _build(node: yaml.Node, loader: _Loader, at: tuple[str | int, ...], lines: Lines, path: object) -> Any:
-    lines[at] = node.start_mark.line + 1
+    line = lines[at] = node.start_mark.line + 1
+    if node.tag not in _KNOWN:
+        raise BadInput(f"not YAML: the tag {node.tag.replace(_TAG, '!!')} is unknown here", path=str(path), line=line)
     if isinstance(node, yaml.MappingNode):
         own = sum(key.tag != _MERGE for key, _ in node.value)
         loader.flatten_mapping(node)  # what `<<` merges comes first, and the mapping's own keys win over it
         merged, given = len(node.value) - own, set[str]()
         value: dict[Any, Any] = {}
         for number, (key_node, child) in enumerate(node.value):
-            key = loader.construct_object(key_node, deep=True)
+            key = _build(key_node, loader, at, {}, path)
             line = key_node.start_mark.line + 1
             if not isinstance(key, str):
                 raise BadInput(f"the key {key!r} is not text", path=str(path), line=line, fix="put it in quotes")
@@ -93,23 +116,36 @@ def _build(node: yaml.Node, loader: _Loader, at: tuple[str | int, ...], lines: L
         return value
     if isinstance(node, yaml.SequenceNode):
         return [_build(child, loader, (*at, i), lines, path) for i, child in enumerate(node.value)]
-    return loader.construct_object(node, deep=True)
+    try:
+        found = loader.construct_object(node, deep=True)
+    except (ValueError, LookupError):  # what a tag says it is, it is not
+        what = f"not YAML: {node.value!r} is no {node.tag.removeprefix(_TAG)}"
+        raise BadInput(what, path=str(path), line=line) from None
+    if isinstance(found, int) and abs(found) >= 1 << 63:
+        raise BadInput("a whole number of more than 64 bits", path=str(path), line=line)
+    return found
 
 
 def parse_yaml(text: str, path: object = "<text>") -> tuple[Any, Lines]:
-    """The value, and the line of every key; BadInput on bad YAML or a key that stands twice."""
-    loader = _Loader(text)
+    """The value, and the line of every key; BadInput on bad YAML, on a key that stands twice, and where it is too much:
+    in characters, in values, in depth."""
+    if len(text) > LARGEST_YAML:
+        raise BadInput(f"longer than {LARGEST_YAML} characters", path=str(path), fix="no settings need so many")
     lines: Lines = {}
     try:
+        loader = _Loader(text)
         node = loader.get_single_node()
-        return (None if node is None else _build(node, loader, (), lines, path)), lines
+        if node is None:
+            return None, lines
+        _values(node, path, (), {})
+        return _build(node, loader, (), lines, path), lines
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         raise BadInput(f"not YAML: {error.problem}", path=str(path), line=mark.line + 1 if mark else 1) from None
     except (yaml.YAMLError, ValueError) as error:
         raise BadInput(f"not YAML: {error}", path=str(path), line=1) from None
-    finally:
-        loader.dispose()
+    except RecursionError:
+        raise BadInput(f"nested deeper than {DEEPEST} levels", path=str(path), line=1) from None
 
 
 def read_yaml(path: Path) -> tuple[dict[str, Any], Lines]:

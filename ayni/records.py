@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast
 
-from pydantic import ConfigDict, Strict, StringConstraints, TypeAdapter, ValidationError
+from pydantic import AllowInfNan, ConfigDict, Strict, StringConstraints, TypeAdapter, ValidationError
 
 from ayni.errors import BadInput
 from ayni.files import parse_json
@@ -30,7 +30,7 @@ RATINGS: tuple[Rating, ...] = (
 # Strict in every plain value, so that tuples and records may be built out of JSON's lists and objects. (The constraint
 # makes pydantic look into the text: half a surrogate pair is refused.)
 Text = Annotated[str, StringConstraints(strict=True, min_length=0)]
-Number = Annotated[float, Strict()]
+Number = Annotated[float, Strict(), AllowInfNan(False)]
 Count = Annotated[int, Strict()]
 _CLOSED = ConfigDict(extra="forbid")
 _WORD = re.compile(r"\w+")

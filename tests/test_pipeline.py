@@ -455,17 +455,18 @@ def test_too_little_disk(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_environment_is_set_unless_it_is(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("FAKE_HERE", "mine")
-    monkeypatch.setenv("FAKE_DATA", "")
-    monkeypatch.delenv("FAKE_DATA")
+    monkeypatch.setenv("AYNI_NATIVE", "0")
+    monkeypatch.setenv("AYNI_RECOMPUTE", "")
+    for variable in ("FAKE_DATA", "AYNI_RECOMPUTE"):
+        monkeypatch.delenv(variable, raising=False)
     recipe.write_text(
         RECIPE.replace("source.txt", "$FAKE_DATA/source.txt").replace(
-            "seed: 7", f"seed: 7\nenvironment: {{FAKE_DATA: {recipe.parent}, FAKE_HERE: theirs}}"
+            "seed: 7", f"seed: 7\nenvironment: {{FAKE_DATA: {recipe.parent}, AYNI_NATIVE: '1', AYNI_RECOMPUTE: '1'}}"
         )
     )
     step = read_recipe(recipe).stages[0]
     assert step.inputs["data"][0].path == recipe.parent / "source.txt"
-    assert os.environ["FAKE_HERE"] == "mine"
+    assert (os.environ["AYNI_NATIVE"], os.environ["AYNI_RECOMPUTE"], "FAKE_DATA" in os.environ) == ("0", "1", False)
     assert read_recipe(recipe).resolved()["stages"]["make"]["data"] == "$FAKE_DATA/source.txt"
     monkeypatch.setenv("FAKE_DATA", recipe.parent.name)  # relative: to where we are, whatever the recipe's folder
     monkeypatch.chdir(recipe.parent.parent)

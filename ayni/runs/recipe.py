@@ -32,6 +32,9 @@ from ayni.stage import Face
 OWN = ("name", "description")  # what a recipe does not take over from the one it extends
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
+# What a recipe may set for the whole process. Of most others (CC, LD_PRELOAD, a cache) the next library makes code.
+KNOBS = ("AYNI_NATIVE", "AYNI_RECOMPUTE", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA")
+MOST_PROCESSES = 256  # on one machine
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,8 @@ class RecipeStage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """`stages` stand in the order they run; `environment` holds variables that are set unless they are already.
+    """`stages` stand in the order they run; `environment` holds variables for paths (`$NAME`), and some for the process
+    (KNOBS), where they are not set already.
 
     `processes`: how many share the work on a machine without GPUs, unless the command line says. `seconds`: how long
     stages took where the recipe was written, from which the time left is reckoned.
@@ -97,7 +101,7 @@ class Recipe:
 
 def _anchored(reference: Reference) -> str:
     """What the reference means from anywhere: a variable that holds an absolute path stays a variable."""
-    fixed = reference.text.startswith("$") and Path(os.path.expandvars(reference.text)).is_absolute()
+    fixed = reference.text.startswith("$") and reference.path.is_absolute()
     return reference.text if reference.stage is not None or fixed else str(reference.path.resolve())
 
 
@@ -106,7 +110,7 @@ class _Top(Config):
     seed: int = 0
     description: str = ""
     environment: dict[str, str] = Field(default_factory=dict)
-    processes: int = Field(1, ge=1)
+    processes: int = Field(1, ge=1, le=MOST_PROCESSES)
     seconds: dict[str, PositiveFloat] = Field(default_factory=dict)
     stages: dict[str, dict[str, Any]]
 
@@ -114,8 +118,9 @@ class _Top(Config):
 class _Reader:
     """One recipe while it is read: says `path:line: stages.NAME.KEY: …` when something is wrong."""
 
-    def __init__(self, settings: Settings, names: Iterable[str]) -> None:
+    def __init__(self, settings: Settings, names: Iterable[str], environment: Mapping[str, str]) -> None:
         self.settings, self.wrong, self.names = settings, settings.wrong, list(names)
+        self.environment, self.named = environment, set[str]()  # the variables that paths name
 
     def reference(self, at: Key, text: object, default: str) -> Reference:
         if not isinstance(text, str) or not text:
@@ -128,10 +133,11 @@ class _Reader:
 
         def value_of(match: re.Match[str]) -> str:
             name = match[1] or match[2]
-            if not os.environ.get(name):
+            self.named.add(name)
+            if not (value := os.environ.get(name) or self.environment.get(name)):
                 fix = f"set it: export {name}=/where/it/is"
                 raise self.wrong(at, f"{text}: the environment variable {name} is not set", fix)
-            return os.environ[name]
+            return value
 
         folder = Path() if text.startswith("$") else self.settings.origin(at).folder
         path = folder / Path(_VARIABLE.sub(value_of, text)).expanduser()
@@ -210,14 +216,15 @@ class _Reader:
 def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     """The recipe, `--set` applied (`sft.epochs=2` is short for `stages.sft.epochs=2`); BadInput names the line.
 
-    Its `environment` is set here, before a stage module can import torch.
+    What its `environment` says of KNOBS is set here, before a stage module can import torch.
     """
     settings, top = _read(path, sets)
     name = top.name or path.stem
     if not NAME.fullmatch(name):
         raise settings.wrong(("name",), f"{name!r} cannot name a directory")
-    for variable, text in top.environment.items():
-        os.environ.setdefault(variable, text)
+    for variable in KNOBS:
+        if variable in top.environment:
+            os.environ.setdefault(variable, top.environment[variable])
     if not top.stages:
         raise settings.wrong(("stages",), "there are no stages")
     for stage in top.stages:
@@ -225,8 +232,11 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
             raise settings.wrong(("stages", stage), "a stage's name is made of letters, digits, - and _")
     for stage in top.seconds.keys() - top.stages.keys():
         raise settings.wrong(("seconds", stage), f"there is no stage {stage!r}", suggestion(stage, top.stages))
-    reader = _Reader(settings, top.stages)
+    reader = _Reader(settings, top.stages, top.environment)
     stages = reader.ordered([reader.entry(stage, body, top.seed) for stage, body in top.stages.items()])
+    for variable in top.environment.keys() - reader.named - {*KNOBS}:
+        fix = f"set it yourself, or use one of {', '.join(KNOBS)}"
+        raise settings.wrong(("environment", variable), "no path names this variable, and a recipe may not set it", fix)
     faces = {entry.name: entry.stage.face for entry in stages}
     for entry in stages:
         reader.check_kinds(entry, top.stages[entry.name], faces)

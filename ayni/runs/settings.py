@@ -55,11 +55,11 @@ class Settings:
 
     def with_sets(self, sets: Sequence[str]) -> Settings:
         """`a.b=c` replaces one value each; a relative path in it starts where the command does."""
-        value, origins = apply_sets(self.value, list(sets)), dict(self.origins)
+        value, origins = apply_sets(self.value, list(sets)), self.origins
         for item in sets:
-            _replace_origins(
-                origins, tuple(item.partition("=")[0].split(".")), {(): Origin(f"--set {item}", None, Path())}
-            )
+            place = tuple(item.partition("=")[0].split("."))
+            origins = {at: origin for at, origin in origins.items() if not _inside(at, {place})}
+            origins[place] = Origin(f"--set {item}", None, Path())
         return Settings(value, origins)
 
 
@@ -92,37 +92,27 @@ def read_extended(path: Path, own: Collection[str], merges: Merges, extended_by:
     if not other.is_file():
         raise here.wrong(("extends",), f"{name}: no such file")
     under = read_extended(other, own, merges, chain)
-    value = {key: part for key, part in under.value.items() if key not in own}
-    origins = dict(under.origins)
-    for key in [at for at in origins if at and at[0] in own]:
-        del origins[key]
-    origins[()] = here.origins[()]
-    return Settings(_merged(value, here.value, (), origins, here.origins, merges), origins)
+    value, replaced = _merged({key: part for key, part in under.value.items() if key not in own}, here.value, merges)
+    gone = replaced | {(key,) for key in own}
+    kept = {at: origin for at, origin in under.origins.items() if not _inside(at, gone)}
+    return Settings(value, kept | here.origins)
 
 
 def _merged(
-    under: dict[str, Any],
-    over: dict[str, Any],
-    at: Key,
-    origins: dict[Key, Origin],
-    new: dict[Key, Origin],
-    merges: Merges,
-) -> dict[str, Any]:
-    """`over` on top of `under`; `origins` (of `under`) is brought up to date from `new` (of `over`)."""
-    value = dict(under)
+    under: dict[str, Any], over: dict[str, Any], merges: Merges, at: Key = ()
+) -> tuple[dict[str, Any], set[Key]]:
+    """`over` on top of `under`, and where a value of `under` was replaced rather than merged."""
+    value, replaced = dict(under), set[Key]()
     for key, part in over.items():
         here, before = (*at, key), under.get(key)
         if isinstance(before, dict) and isinstance(part, dict) and merges(here, before, part):
-            value[key] = _merged(before, part, here, origins, new, merges)
-            origins[here] = new[here]
+            value[key], inside = _merged(before, part, merges, here)
+            replaced |= inside
         else:
             value[key] = part
-            _replace_origins(origins, here, {keys[len(here) :]: new[keys] for keys in new if keys[: len(here)] == here})
-    return value
+            replaced.add(here)
+    return value, replaced
 
 
-def _replace_origins(origins: dict[Key, Origin], at: Key, new: dict[Key, Origin]) -> None:
-    """What stands at `at` and inside it comes from elsewhere now."""
-    for keys in [keys for keys in origins if keys[: len(at)] == at]:
-        del origins[keys]
-    origins.update({(*at, *keys): origin for keys, origin in new.items()})
+def _inside(at: Key, places: Collection[Key]) -> bool:
+    return any(at[:n] in places for n in range(1, len(at) + 1))
