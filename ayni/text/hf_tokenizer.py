@@ -11,6 +11,7 @@ import tokenizers
 
 from ayni.errors import BadInput
 from ayni.files import read_json
+from ayni.text.hf_check import check_tokenizer
 
 # Where no file beside names them: the names in common use, first match that the vocabulary holds.
 _USUAL = {
@@ -56,6 +57,10 @@ class HuggingFaceCodec:
         self.json = read_json(path)
         if not isinstance(self.json, dict) or not isinstance(self.json.get("model"), dict):
             raise BadInput("not a Hugging Face tokenizer", path=path, line=1, field="model")
+        try:
+            check_tokenizer(self.json)
+        except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
+            raise BadInput(f"not a Hugging Face tokenizer for use here ({error})", path=path, line=1) from None
         self.tokenizer = self._load(path)
         vocab = self.tokenizer.get_vocab(with_added_tokens=True)
         self.names = _named_tokens(path.parent, vocab, path)
@@ -64,8 +69,6 @@ class HuggingFaceCodec:
             if token["content"] in self.names.values():
                 token["special"] = True  # or the tokenizer would parse it from text
         self.tokenizer = self._load(path)
-        self.tokenizer.no_truncation()
-        self.tokenizer.no_padding()
         self.tokenizer.encode_special_tokens = True
         self.bos = vocab[self.names["bos_token"]]
         self.eos = vocab[self.names["eos_token"]]
@@ -79,7 +82,8 @@ class HuggingFaceCodec:
 
     def _load(self, path: Path) -> tokenizers.Tokenizer:
         try:
-            return tokenizers.Tokenizer.from_str(json.dumps(self.json))
+            # cutting and padding are not wanted, and no size in them is
+            return tokenizers.Tokenizer.from_str(json.dumps(self.json | {"truncation": None, "padding": None}))
         except Exception as error:  # the library raises plain Exception
             raise BadInput(f"not a Hugging Face tokenizer ({error})", path=path, line=1) from None
 

@@ -9,6 +9,8 @@ import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+MOST_PIECES = 1 << 20
+LONGEST_PIECE = 1 << 12  # characters: what a text may grow by as it is decoded
 NORMAL, UNKNOWN, CONTROL, USER_DEFINED, UNUSED, BYTE = 1, 2, 3, 4, 5, 6
 BPE = 2  # TrainerSpec.model_type
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
@@ -40,13 +42,14 @@ class Vocabulary:
 
 
 def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    value = shift = 0
-    while True:
+    value = 0
+    for shift in range(0, 64, 7):
         byte = data[at]
         value |= (byte & 0x7F) << shift
-        at, shift = at + 1, shift + 7
+        at += 1
         if byte < 0x80:
             return value, at
+    raise ValueError("a number has more than 64 bits")
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
@@ -93,18 +96,37 @@ def _piece(data: bytes) -> Piece:
     return Piece(_bytes(fields.get(1, b"")).decode(), score, _int(fields.get(3, NORMAL)))
 
 
+def check_size(count: int, longest: int) -> None:
+    """ValueError for a vocabulary that no model has."""
+    if count > MOST_PIECES:
+        raise ValueError(f"more than {MOST_PIECES} pieces")
+    if longest > LONGEST_PIECE:
+        raise ValueError(f"a piece of {longest} characters; the longest may have {LONGEST_PIECE}")
+
+
+def _once(before: dict[int, int | bytes] | None, value: int | bytes) -> dict[int, int | bytes]:
+    # protobuf would merge a second one into the first, and we would not know what SentencePiece knows
+    if before is not None:
+        raise ValueError("a part of it stands twice")
+    return _message(_bytes(value))
+
+
 def parse_model(data: bytes) -> Vocabulary:
     """The vocabulary of a serialized model; ValueError, IndexError or struct.error when it is no such thing."""
     pieces: list[Piece] = []
-    trainer: dict[int, int | bytes] = {}
-    normalizer: dict[int, int | bytes] = {}
+    trainer: dict[int, int | bytes] | None = None
+    normalizer: dict[int, int | bytes] | None = None
     for number, value in _fields(data):
         if number == 1:
             pieces.append(_piece(_bytes(value)))
+            check_size(len(pieces), len(pieces[-1].text))
         elif number == 2:
-            trainer = _message(_bytes(value))
+            trainer = _once(trainer, value)
         elif number == 3:
-            normalizer = _message(_bytes(value))
+            normalizer = _once(normalizer, value)
+        elif number == 5 and _message(_bytes(value)).get(2):
+            raise ValueError("it changes the text that it decodes")
+    trainer, normalizer = trainer or {}, normalizer or {}
     return Vocabulary(
         pieces=tuple(pieces),
         unk=_int(trainer.get(40, 0)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import math
 import struct
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -51,6 +52,14 @@ class SentencePieceCodec:
             raise BadInput("the SentencePiece model holds user-defined symbols; Llama 2's have none", path=path)
         if not (0 < v.bos < len(v.pieces) and 0 < v.eos < len(v.pieces)):
             raise BadInput("the SentencePiece model has no BOS or no EOS", path=path)
+        for name, id in (("BOS", v.bos), ("EOS", v.eos)):
+            if v.pieces[id].kind != CONTROL:
+                what = f"{name} is the ordinary piece {v.pieces[id].text!r}, which any text may hold"
+                raise BadInput(what, path=path, fix="give a tokenizer with control pieces for BOS and EOS")
+        if not (-1 <= v.pad < len(v.pieces) and 0 <= v.unk < len(v.pieces)):
+            raise BadInput("the SentencePiece model names a pad or unknown piece that it has not", path=path)
+        if not all(math.isfinite(piece.score) for piece in v.pieces):
+            raise BadInput("the SentencePiece model has a score that is no number", path=path)
         try:
             self.processor = sentencepiece.SentencePieceProcessor(model_proto=model)
         except (RuntimeError, OSError) as error:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ayni.errors import BadInput
 from ayni.files import atomic_file, read_bytes
-from ayni.text.model_proto import BYTE, CONTROL, NORMAL, UNKNOWN, Piece, Vocabulary
+from ayni.text.model_proto import BYTE, CONTROL, NORMAL, UNKNOWN, Piece, Vocabulary, check_size
 
 _SPECIAL = {0: ("<unk>", UNKNOWN), 1: ("<s>", CONTROL), 2: ("</s>", CONTROL)}
 _BYTE = re.compile(r"<0x[0-9A-F]{2}>")
@@ -35,6 +35,10 @@ def _entries(data: bytes, path: Path) -> list[tuple[float, bytes]]:
             raise BadInput(f"the score is {score}", path=path, field=place)
         if not 0 < size <= longest or at + size > len(data):
             raise BadInput(f"a length of {size} bytes does not fit", path=path, field=place)
+        try:
+            check_size(len(entries), size)
+        except ValueError as error:
+            raise BadInput(str(error), path=path, field=place) from None
         entries.append((score, data[at : at + size]))
         at += size
     return entries
