@@ -316,7 +316,7 @@ def test_an_endpoint_that_stops_is_asked_for_the_rest_only(directory: Path, tmp_
 
 def test_a_memory_of_an_older_ayni_is_refused(tmp_path: Path) -> None:
     (tmp_path / "m.jsonl").write_text('{"prompt":"1","first":"x","second":"y","verdict":1.0}\n')
-    assert "m.jsonl:1: asked: kept by an older ayni" in refused(
+    assert "m.jsonl:1: no verdict, or one kept by an older ayni" in refused(
         lambda: ApiJudge("http://x/v1", "m", tmp_path / "m.jsonl")
     )
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import io
 import json
 import os
 import shlex
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TextIO
 
 from ayni.errors import AyniError
 
@@ -62,11 +63,21 @@ def _signals() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def harmless(text: str) -> str:
+    """The text with nothing in it that could drive a terminal."""
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
 def say(text: str) -> None:
     """One line on stderr; what a file or a server put into it cannot drive the terminal."""
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
     fresh = "\r\x1b[K" if sys.stderr.isatty() else ""  # in place of a progress line that was cut off
-    print(fresh + line, file=sys.stderr, flush=True)
+    print(fresh + harmless(" ".join(text.split())), file=sys.stderr, flush=True)
+
+
+def show(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:
+    """What a model or a file says, on stdout: harmless to a terminal, and to a program that reads it as it is."""
+    out = file or sys.stdout
+    out.write((harmless(text) if out.isatty() else text) + end)
 
 
 def program() -> str:
@@ -144,7 +155,7 @@ def run(argv: Sequence[str]) -> int:
     try:
         if as_json and (value is not None or line is not None):
             whole = (value or {}) | ({} if line is None else {"error": line, "exit_code": code})
-            print(json.dumps(whole, ensure_ascii=False), file=stdout)
+            show(json.dumps(whole, ensure_ascii=False), file=stdout)
         stdout.flush()
     except BrokenPipeError:
         return _broken_pipe()
@@ -165,6 +176,8 @@ def main() -> None:
     from ayni.cli.environment import prepare
 
     prepare()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # of a file's name that is no text
     try:
         code = run(sys.argv[1:])
     except KeyboardInterrupt:  # before or after the verb itself

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import ayni
-from ayni.cli import VerbFailure
+from ayni.cli import VerbFailure, show
 from ayni.cli.stages import located
 from ayni.errors import BadInput
 from ayni.runs.leaks import gone, leaks_of
@@ -31,9 +31,9 @@ def doctor(directory: Path | None, as_json: bool) -> dict[str, Any] | VerbFailur
         for key, value in found.items():
             if key != "problems":
                 shown = f"{len(value)} pinned" if key == "dependencies" else value
-                print(f"{key:14} {'-' if shown is None else shown}")
+                show(f"{key:14} {'-' if shown is None else shown}")
         for problem in found["problems"]:
-            print(f"problem        {problem}")
+            show(f"problem        {problem}")
     return found
 
 
@@ -132,17 +132,17 @@ def _verify(directory: Path, as_json: bool) -> dict[str, Any] | VerbFailure:
         other = seal is not None and seal["source"] != source_hash()
         stages.append({"directory": str(path), "state": state, "wrong": wrong, "older_source": other})
         if not as_json:
-            print(f"{state:10} {path.name}{'  (made by other source code)' if other else ''}")
+            show(f"{state:10} {path.name}{'  (made by other source code)' if other else ''}")
             for file, what in wrong.items():
-                print(f"           {file} {what}")
+                show(f"           {file} {what}")
     count = sum(len(stage["wrong"]) for stage in stages)
     made = [] if count else made_by(directory)  # what is damaged is not read
     leaks, unknown = leaks_of(made), [str(path) for path in gone(made)]
     if not as_json:
         for leak in leaks:
-            print(f"{'leak':10} {leak}")
+            show(f"{'leak':10} {leak}")
         for file in unknown:
-            print(f"{'gone':10} {file}: nobody knows whether it holds what is evaluated on")
+            show(f"{'gone':10} {file}: nobody knows whether it holds what is evaluated on")
     value = {"run": str(directory), "stages": stages, "leaks": [asdict(leak) for leak in leaks], "gone": unknown}
     if count:
         error = BadInput(f"{count} files are not what their stages left", path=directory, fix="see above; --fresh")

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from ayni.cli import show
 from ayni.cli.lines import at_line, read_lines, write_lines
 from ayni.cli.stages import language_model_of, located
 from ayni.errors import BadInput
@@ -112,6 +113,6 @@ def _print_continuation(engine: Engine, request: Request) -> None:
     """The continuation alone, as it comes, with no newline added."""
     decoder = _decoder_after(request.tokens, engine.tokenizer)
     for id in engine.stream(request):
-        sys.stdout.write(decoder.push(id))
+        show(decoder.push(id), end="")
         sys.stdout.flush()
-    sys.stdout.write(decoder.flush())
+    show(decoder.flush(), end="")

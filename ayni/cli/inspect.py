@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ayni.cli import VerbFailure
+from ayni.cli import VerbFailure, harmless
 from ayni.cli.stages import located, output_of, tokenizer_path
 from ayni.errors import BadInput
 from ayni.formats.inspect import inspect_data, paint, sequences_of
@@ -79,10 +79,11 @@ def _table(found: dict[str, Any], console: Console) -> None:
     lines.append(("errors", len(found["errors"])))
     for name, value in lines:
         if value is not None:
-            console.print(f"{name:20} {value}", markup=False)
+            console.print(harmless(f"{name:20} {value}"), markup=False)
     for error in found["errors"][:20]:
         field = "" if error["field"] is None else f"{error['field']}: "
-        console.print(f"  line {error['line']}: {field}{error['message']}", markup=False, style="red")
+        text = harmless(f"  line {error['line']}: {field}{error['message']}")
+        console.print(text, markup=False, style="red")
 
 
 def _shown(data: Path, tokenizer: Tokenizer, show: int, limit: int | None) -> Iterator[tuple[int, TokenSequence]]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from ayni.cli import show
 from ayni.errors import BadInput
 from ayni.files import json_line, read_jsonl, write_jsonl
 from ayni.records import Dialog, Prompt, from_dict
@@ -46,5 +46,5 @@ def write_lines(rows: Iterable[dict[str, Any]], output: Path | None, as_json: bo
         return {"n": len(kept), "rows": kept}
     count = 0
     for count, row in enumerate(rows, 1):  # noqa: B007
-        sys.stdout.write(json_line(row))
+        show(json_line(row), end="")
     return {"n": count}

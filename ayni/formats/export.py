@@ -17,7 +17,8 @@ CSV_COLUMNS = (
     *("prompt_id", "prompt", "chosen", "rejected", "task", "rating", "margin", "safety"),
     *("annotator", "batch", "model_chosen", "model_rejected", "source", "finished_chosen", "finished_rejected"),
 )
-_FORMULA = "=+-@\t\r＝＋－＠"  # what a spreadsheet may take for a formula, in full width too
+_FORMULA = "=+-@＝＋－＠"  # what a spreadsheet may take for a formula, in full width too
+_INSIDE = re.compile(rf"([;\t\n][\s\"]*)(?=[{re.escape(_FORMULA)}])")  # a cell for one that splits there, quoted or not
 _BIDI = "\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069"
 
 
@@ -80,13 +81,13 @@ def _shown(dialog: Dialog) -> str:
 def cell(text: str) -> str:
     """The text as a cell that no program obeys: no formula, no terminal command, no hidden change of direction.
 
-    A formula's sign gets an apostrophe before it; control characters but tabs and line breaks, and those that turn the
-    direction of writing, become visible escapes.
+    A formula's sign gets an apostrophe before it, also after a semicolon, a tab or a line break; control characters but
+    tabs and line breaks, and those that turn the direction of writing, become visible escapes.
     """
     text = text.replace("\r\n", "\n")
-    risky = text.lstrip(" \n")[:1]
-    shown = "".join(_visible(c) for c in text)
-    return f"'{shown}" if risky and risky in _FORMULA else shown
+    first = text.lstrip(" \n")[:1]
+    shown = "".join(_visible(c) for c in _INSIDE.sub(r"\1'", text))
+    return f"'{shown}" if first and first in _FORMULA + "\t\r" else shown
 
 
 def _visible(c: str) -> str:

@@ -6,9 +6,9 @@ Its verdicts are kept in a file as they come, so that an interrupted run pays fo
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
+import reprlib
 import threading
 import time
 from collections import deque
@@ -22,7 +22,7 @@ from ayni.errors import AyniError, BadInput
 from ayni.files import json_line, read_jsonl
 from ayni.records import Prompt
 from ayni.reward.judge_prompts import DECIDE, DECIDE_OR_TIE, THINK_THEN_DECIDE, pair_question, safety_question
-from ayni.reward.post import Endpoint
+from ayni.reward.post import Endpoint, check_address, parsed, shown
 from ayni.reward.verdicts import Verdict
 
 KEY = "AYNI_API_KEY"
@@ -66,9 +66,11 @@ class ApiJudge:
         if memory is not None and memory.exists():
             _cut_torn_line(memory)
             for line, kept in read_jsonl(memory):
-                if "asked" not in kept:
-                    raise BadInput("kept by an older ayni", path=memory, line=line, field="asked", fix="delete it")
-                self._known[kept["prompt"], kept["asked"], kept["nth"]] = kept["verdict"]
+                try:
+                    self._known[kept["prompt"], kept["asked"], kept["nth"]] = float(kept["verdict"])
+                except (LookupError, TypeError, ValueError, OverflowError):
+                    what = "no verdict, or one kept by an older ayni"
+                    raise BadInput(what, path=memory, line=line, fix="delete the line or the file") from None
 
     @property
     def varies(self) -> bool:
@@ -190,11 +192,11 @@ class ApiJudge:
 
     def _send(self, url: str, body: dict[str, Any] | None) -> Any:
         """The reply's JSON."""
-        name = f"the judge at {self.url}"
+        name = f"the judge at {shown(self.url)}"
         endpoint = Endpoint(name, KEY, self.timeout, self.wait, "its address usually ends in /v1")
         data = endpoint.send(url, body)
         try:
-            return json.loads(data)
+            return parsed(data)
         except ValueError:
             raise _other(self.url, data) from None
 
@@ -208,19 +210,19 @@ def served_model(url: str) -> str:
         raise _other(url, found) from None
     if len(names) != 1:
         served = f"serves {', '.join(names[:8])}" if names else "names no model"
-        raise BadInput(f"the judge at {url} {served}", field="judge_model", fix="say which: --set judge_model=NAME")
+        what = f"the judge at {shown(url)} {served}"
+        raise BadInput(what, field="judge_model", fix="say which: --set judge_model=NAME")
     return names[0]
 
 
 def _base(url: str) -> str:
-    if not url.startswith(("http://", "https://")):
-        raise BadInput(f"the judge {url} is no address", field="judge_url", fix="write http://HOST:PORT/v1")
+    check_address(url, "the judge", "judge_url", "v1")
     return url.rstrip("/").removesuffix("/chat/completions")
 
 
 def _other(url: str, reply: Any) -> BadInput:
-    start = str(reply)[:80]
-    return BadInput(f"{url} does not answer as OpenAI's API does: {start!r}", fix="its address usually ends in /v1")
+    what = f"{shown(url)} does not answer as OpenAI's API does: {reprlib.repr(reply)}"
+    return BadInput(what, fix="its address usually ends in /v1")
 
 
 def _cut_torn_line(path: Path) -> None:

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
-import json
 import os
 import re
 import sys
@@ -29,7 +28,7 @@ from ayni.errors import AyniError, BadInput
 from ayni.model.placement import Placement
 from ayni.records import Dialog, Finished, Message, Prompt, Sample, message_dicts
 from ayni.reward.model import Reward, load_reward
-from ayni.reward.post import Endpoint
+from ayni.reward.post import Endpoint, check_address, parsed, shown
 from ayni.text.tokenizer import Tokenizer
 
 Messages = list[dict[str, str]]
@@ -114,8 +113,9 @@ def load_function(text: str, *, wait: Callable[[float], None] = time.sleep) -> F
     Raises BadInput when there is no such thing, or its module cannot be imported.
     """
     if text.startswith(_WEB):
-        endpoint = Endpoint(f"the reward at {text}", KEY, wait=wait)
-        return FunctionReward(text, lambda prompts, answers: _replied_scores(endpoint, text, prompts, answers))
+        check_address(text, "the reward", "reward_function")
+        endpoint = Endpoint(f"the reward at {shown(text)}", KEY, wait=wait)
+        return FunctionReward(shown(text), lambda prompts, answers: _replied_scores(endpoint, text, prompts, answers))
     if match := _MODULE.fullmatch(text):
         return FunctionReward(text, _guarded(_function(_imported(match[1]), match[2], text), text))
     if match := _FILE.fullmatch(text):
@@ -242,7 +242,7 @@ def _replied_scores(endpoint: Endpoint, url: str, prompts: list[Messages], answe
         items = [{"messages": messages, "response": answer} for messages, answer in pairs]
         data = endpoint.send(url, {"items": items})
         try:
-            scores = json.loads(data)["scores"]
+            scores = parsed(data)["scores"]
         except (ValueError, LookupError, TypeError):
             reply = data[:80].decode("utf-8", "replace")
             what = f"{endpoint.name} replied {reply!r}"
