@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from mutations import MUTATIONS, places
 from test_formats_tools import ANNA, FIELDS, MIN, TASK, TWO, flat, ranks, v1, v1_columns, v2
 
 from ayni.errors import BadInput
@@ -54,12 +55,6 @@ anything = st.recursive(
 )
 
 
-def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to every value inside."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [way for key, child in inside for way in [(*at, key), *places(child, (*at, key))]]
-
-
 def replaced(value: Any, way: tuple[Any, ...], new: Any) -> Any:
     value = copy.deepcopy(value)
     parent = value
@@ -78,13 +73,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("name", SEEDS)
-@settings(max_examples=100, deadline=None, derandomize=True)
+@settings(max_examples=max(100, MUTATIONS), deadline=None, derandomize=True)
 @given(data=st.data())
 def test_anything_anywhere(folder: Path, name: str, data: st.DataObject) -> None:
     """In the first row, which says what the format is, or in a second one."""
     row, sound = SEEDS[name], data.draw(st.sampled_from([[], [SEEDS[name]]]))
     for _ in range(data.draw(st.integers(1, 2))):
-        row = replaced(row, data.draw(st.sampled_from(places(row))), data.draw(anything | st.just(...)))
+        row = replaced(row, data.draw(st.sampled_from(list(places(row)))), data.draw(anything | st.just(...)))
         if not row:
             return
     path = folder / "data.json"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
 
-from ayni.formats.building import make_comparison, make_prompt
-from ayni.formats.fields import check_answer, check_text
+from ayni.formats.building import MOST_RANKED, make_comparison, make_prompt
+from ayni.formats.fields import check_answer, check_text, finite
 from ayni.formats.format import Format, with_prompts
 from ayni.formats.pairing import liked
 from ayni.formats.rows import Row, Skip
@@ -72,7 +72,7 @@ def argilla_judgements(row: Row) -> Iterator[Judgement | Skip]:
         found: dict[str, tuple[float | None, str | None]] = {}
         for each in responses:
             if isinstance(each.value, int | float) and not isinstance(each.value, bool):
-                found[each.question] = (float(each.value), None)
+                found[each.question] = (finite(row, each.value, "responses"), None)
             elif isinstance(each.value, str) and (up := liked(each.value)) is not None:
                 found[each.question] = (None, "up" if up else "down")
         if not found:
@@ -191,6 +191,8 @@ def _order(row: Row, responses: list[_Response], fields: Mapping[str, Any]) -> l
         if found:
             _only(row, list(found), "say which answer is better")
             (order,) = found.values()
+            if len(order) > MOST_RANKED:
+                raise row.error(f"more than {MOST_RANKED} answers in one order", "responses")
             pairs = [(a, b) for (a, i), (b, j) in combinations(sorted(order, key=lambda o: o[1]), 2) if i < j]
             return pairs or Skip("a tie")
     return Skip("no question says which answer is better")

@@ -9,6 +9,7 @@ from ayni.formats.rows import Row, Skip
 from ayni.records import Comparison, Demonstration, Dialog, Prompt, Task, comparable, from_dict
 
 SAME = "the answers are the same"
+MOST_RANKED = 100  # answers to one prompt: each is paired with each
 PROMPT_KEYS = ("id", "task", "category", "source", "cluster")
 OUR_FIELDS = (
     *("rating", "margin", "safety", "annotator", "batch", "model_chosen", "model_rejected", "source"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import sys
 from collections.abc import Collection
 from typing import Any, Literal
 
@@ -37,6 +38,13 @@ def text_field(row: Row, field: str, *, blank: bool = False) -> str:
 def optional_text(row: Row, field: str) -> str:
     """The text of a field that may be missing, null or blank."""
     return "" if row.value.get(field) is None else check_text(row, row.value[field], field, blank=True)
+
+
+def finite(row: Row, value: float, field: str) -> float:
+    """The number, if a float can hold it."""
+    if not abs(value) <= sys.float_info.max:
+        raise row.error(f"{value} is not a finite number", field)
+    return float(value)
 
 
 def check_keys(row: Row, known: Collection[str]) -> None:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import re
 
-_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.*?)[ \t]*#*[ \t]*$")
+_HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.*)$")
 _RULE = re.compile(r"^ {0,3}(?:(?:-[ \t]*){3,}|(?:\*[ \t]*){3,}|(?:_[ \t]*){3,}|=+)$")
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)")
 _QUOTE = re.compile(r"^ {0,3}(?:> ?)+")
+# What is inside has a longest length, or a text that opens again and again and never closes is looked through each time.
+_TARGET = r"\([^)\s]{0,2000}(?:\s{1,9}\"[^\"]{0,1000}\")?\)"
 _INLINE = (
-    (re.compile(r"<!--.*?-->", re.DOTALL), ""),
-    (re.compile(r"!\[([^\]]*)\]\([^)\s]*(?:\s+\"[^\"]*\")?\)"), ""),  # pictures
-    (re.compile(r"\[([^\]]+)\]\([^)\s]*(?:\s+\"[^\"]*\")?\)"), r"\1"),  # links keep their text
-    (re.compile(r"(?<![\w*\\])(\*{1,3})(?=[^\s*])(.+?)(?<=[^\s*\\])\1(?![\w*])", re.DOTALL), r"\2"),
-    (re.compile(r"(?<![\w\\])(_{1,3})(?=[^\s_])(.+?)(?<=[^\s_\\])\1(?!\w)", re.DOTALL), r"\2"),
+    (re.compile(r"<!--.{0,5000}?-->", re.DOTALL), ""),
+    (re.compile(rf"!\[([^\]]{{0,1000}})\]{_TARGET}"), ""),  # pictures
+    (re.compile(rf"\[([^\]]{{1,1000}})\]{_TARGET}"), r"\1"),  # links keep their text
+    (re.compile(r"(?<![\w*\\])(\*{1,3})(?=[^\s*])(.{1,1000}?)(?<=[^\s*\\])\1(?![\w*])", re.DOTALL), r"\2"),
+    (re.compile(r"(?<![\w\\])(_{1,3})(?=[^\s_])(.{1,1000}?)(?<=[^\s_\\])\1(?!\w)", re.DOTALL), r"\2"),
     (re.compile(r"\\([\\`*_{}\[\]()#+.!<>~|-])"), r"\1"),  # escapes last: an escaped star is no emphasis
 )
 
@@ -59,7 +61,7 @@ def markdown_documents(text: str) -> list[str]:
             body.append(line)
             continue
         close()
-        if heading[1]:
-            headings.append(heading[1])
+        if title := heading[1].rstrip(" \t").rstrip("#").rstrip(" \t"):
+            headings.append(title)
     close()
     return documents

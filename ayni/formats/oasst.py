@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
-from ayni.formats.building import SAME, make_comparison, make_demonstration, make_prompt
+from ayni.formats.building import MOST_RANKED, SAME, make_comparison, make_demonstration, make_prompt
 from ayni.formats.fields import check_text, checked
 from ayni.formats.format import Format
 from ayni.formats.rows import Row, Skip
@@ -52,6 +52,8 @@ def oasst_pairs(row: Row) -> Iterator[Comparison | Skip]:
     found = 0
     for number, (dialog, replies, field) in enumerate(_tree(row)):
         ranked = _ranked(replies) if dialog[-1].role == "user" else []
+        if len(ranked) > MOST_RANKED:
+            raise row.error(f"more than {MOST_RANKED} ranked answers to one message", f"{field}.replies")
         for better in range(len(ranked)):
             for worse in range(better + 1, len(ranked)):
                 texts = [check_text(row, ranked[n].get("text"), f"{field}.replies") for n in (better, worse)]

@@ -8,7 +8,7 @@ from typing import Any
 
 from ayni.errors import BadInput
 from ayni.formats.building import make_comparison, make_demonstration, make_prompt
-from ayni.formats.fields import check_answer, check_text, one_answer, prompt_dialog
+from ayni.formats.fields import check_answer, check_text, finite, one_answer, prompt_dialog
 from ayni.formats.format import Format, with_prompts
 from ayni.formats.pairing import LABELS, liked
 from ayni.formats.rows import Row, Skip, suffix_of
@@ -39,9 +39,7 @@ def worth_of(row: Row, value: Any, field: str) -> tuple[float | None, str | None
     if isinstance(value, str) and suffix_of(row.path) == ".csv":  # where everything is text
         value = _number(value) if _number(value) is not None else value
     if isinstance(value, int | float) and not isinstance(value, bool):
-        if not abs(value) < float("inf"):
-            raise row.error(f"{value} is not a finite number", field)
-        return float(value), None
+        return finite(row, value, field), None
     up = value if isinstance(value, bool) else liked(value) if isinstance(value, str) else None
     if up is None:
         raise _unknown(row, value, field)

@@ -140,8 +140,8 @@ class _Reader:
             return value
 
         folder = Path() if text.startswith("$") else self.settings.origin(at).folder
-        path = folder / Path(_VARIABLE.sub(value_of, text)).expanduser()
-        if not path.exists():
+        path = folder / os.path.expanduser(_VARIABLE.sub(value_of, text))
+        if not os.path.exists(path):  # (which is False of a name that no file can have)
             raise self.wrong(at, f"{text} is neither a stage nor a file", f"stages: {', '.join(self.names)}")
         return Reference(text, None, path)
 

@@ -6,6 +6,7 @@ some: mappings are merged key by key, everything else is replaced.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,13 +85,13 @@ def read_extended(path: Path, own: Collection[str], merges: Merges, extended_by:
         return here
     if not isinstance(name, str) or not name:
         raise here.wrong(("extends",), f"expected a file, found {name!r}")
-    other = path.parent / Path(name).expanduser()
+    other = path.parent / os.path.expanduser(name)
+    if not os.path.isfile(other):
+        raise here.wrong(("extends",), f"{name}: no such file")
     chain = (*extended_by, path)
     if other.resolve() in {file.resolve() for file in chain}:
         circle = " → ".join(file.name for file in (*chain, other))
         raise here.wrong(("extends",), f"the files extend each other: {circle}")
-    if not other.is_file():
-        raise here.wrong(("extends",), f"{name}: no such file")
     under = read_extended(other, own, merges, chain)
     value, replaced = _merged({key: part for key, part in under.value.items() if key not in own}, here.value, merges)
     gone = replaced | {(key,) for key in own}

@@ -10,7 +10,7 @@ from typing import Any
 
 from ayni.text.model_proto import check_size
 
-MOST_GROWTH = 64  # characters out for one in, at most
+MOST_GROWTH = 512  # characters out for one in, at most
 # By how much each kind of part may lengthen a text. (Precompiled is not here: its tables say anything.)
 _NORMALISERS = {
     **dict.fromkeys(("Strip", "StripAccents", "Nmt", "Prepend"), 1),
@@ -26,6 +26,7 @@ _DECODERS = dict.fromkeys(
 def check_tokenizer(value: dict[str, Any]) -> None:
     """ValueError, LookupError, TypeError or AttributeError for a tokenizer that is broken or would break something."""
     _check_model(value["model"])
+    begins_with(value.get("post_processor"), "")
     for name, key, known in (("normalizer", "normalizers", _NORMALISERS), ("decoder", "decoders", _DECODERS)):
         if value.get(name) is not None and (growth := _growth(value[name], key, known)) > MOST_GROWTH:
             raise ValueError(f"its {name} makes a text up to {growth:.3g} times as long")
@@ -55,3 +56,15 @@ def _growth(part: dict[str, Any], inside: str, known: dict[str, int]) -> float:
     if kind not in known:
         raise ValueError(f"what {kind} does to a text cannot be told")
     return known[kind]
+
+
+def begins_with(processor: dict[str, Any] | None, name: str) -> bool:
+    """Whether a post-processor puts this token before a text; errors as above."""
+    if processor is None:
+        return False
+    kind = processor["type"]
+    if kind == "Sequence":
+        return any(begins_with(part, name) for part in processor["processors"])
+    if kind == "TemplateProcessing":
+        return bool(processor["single"][0].get("SpecialToken", {}).get("id") == name)
+    return kind in ("BertProcessing", "RobertaProcessing") and bool(processor["cls"][0] == name)

@@ -11,7 +11,7 @@ import tokenizers
 
 from ayni.errors import BadInput
 from ayni.files import read_json
-from ayni.text.hf_check import check_tokenizer
+from ayni.text.hf_check import begins_with, check_tokenizer
 
 # Where no file beside names them: the names in common use, first match that the vocabulary holds.
 _USUAL = {
@@ -57,7 +57,9 @@ class HuggingFaceCodec:
         self.json = read_json(path)
         if not isinstance(self.json, dict) or not isinstance(self.json.get("model"), dict):
             raise BadInput("not a Hugging Face tokenizer", path=path, line=1, field="model")
+        self.json |= {"truncation": None, "padding": None}  # nobody wants them, nor any size that stands in them
         try:
+            json.dumps(self.json, ensure_ascii=False).encode()  # half a surrogate pair is a ValueError
             check_tokenizer(self.json)
         except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
             raise BadInput(f"not a Hugging Face tokenizer for use here ({error})", path=path, line=1) from None
@@ -77,18 +79,21 @@ class HuggingFaceCodec:
         self.vocab_size = max(vocab.values()) + 1
         specials = {token["id"] for token in added if token.get("special")}
         self.special = frozenset(specials | {vocab[name] for name in self.names.values()})
-        self.adds_bos = self.tokenizer.encode("a").ids[:1] == [self.bos]
+        self.adds_bos = begins_with(self.json.get("post_processor"), self.names["bos_token"])
         self._never = self.special - {self.unk}
 
     def _load(self, path: Path) -> tokenizers.Tokenizer:
         try:
-            # cutting and padding are not wanted, and no size in them is
-            return tokenizers.Tokenizer.from_str(json.dumps(self.json | {"truncation": None, "padding": None}))
+            # BOS and EOS are ours to add
+            return tokenizers.Tokenizer.from_str(json.dumps(self.json | {"post_processor": None}))
         except Exception as error:  # the library raises plain Exception
             raise BadInput(f"not a Hugging Face tokenizer ({error})", path=path, line=1) from None
 
     def encode(self, text: str) -> list[int]:
-        ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        try:
+            ids: list[int] = self.tokenizer.encode(text, add_special_tokens=False).ids
+        except Exception as error:  # the library raises plain Exception
+            raise BadInput(f"this tokenizer cannot encode the text ({error})") from None
         if not self._never.isdisjoint(ids):
             spelt = next(self.piece(id) for id in ids if id in self._never)
             raise BadInput(f"the text spells {spelt!r}, which this tokenizer cannot write as plain text")
