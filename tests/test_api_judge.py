@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -267,3 +271,110 @@ def test_an_endpoint_that_cannot_judge_leaves_nothing(
     assert cli.run(["evaluate", *argv, "--set", "max_tokens=4", "--quiet"]) == 2
     assert message in capsys.readouterr().err.splitlines()[-1]
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("key", ["secret-1\n", "secret\r\nX-More: 1", "sécret", "se cret", "secret\x00"])
+def test_a_key_that_no_header_can_hold_is_never_shown(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    if "\x00" in key:
+        monkeypatch.setattr("os.environ", {**os.environ, "AYNI_API_KEY": key})
+    else:
+        monkeypatch.setenv("AYNI_API_KEY", key)
+    said = refused(lambda: judge(endpoint)(ask(), "x", "y"))
+    assert "the environment variable AYNI_API_KEY holds what no key does" in said
+    assert key[:3] not in said.replace("set", "")
+    assert endpoint.asked == []
+
+
+@pytest.mark.parametrize("status", [200, 301, 400, 404, 500])
+def test_a_key_that_the_endpoint_repeats_is_blotted_out(
+    endpoint: Endpoint, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setenv("AYNI_API_KEY", "sk-secret")
+    endpoint.says = lambda task: (status, b'{"error": "bad key sk-secret"}')
+    assert "sk-secret" not in refused(lambda: judge(endpoint)(ask(), "x", "y"))
+
+
+ADDRESSES = [
+    "http://", "http:///v1", "http://[::1", "http://h:port/v1", "http://h:99999/v1", "http://h:0/v1\n", "http://a b/v1",
+    "http://h/v 1", "http://h/ü", "http://a..b/v1", f"http://{'a' * 70}/v1", "http://h/\x1b[2J", "ftp://h/v1",
+    "h:80/v1", "",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("url", ADDRESSES)
+@pytest.mark.parametrize("use", [lambda url: ApiJudge(url, "m"), served_model])
+def test_addresses_that_are_none(url: str, use: Callable[[str], object]) -> None:
+    assert "is no address; write http://HOST:PORT/v1" in refused(lambda: use(url))
+
+
+def test_a_password_in_an_address_is_not_shown() -> None:
+    for url in ("http://me:hush@h/v1", "https://hush@h/v1"):
+        said = refused(lambda url=url: ApiJudge(url, "m"))  # type: ignore[misc]
+        assert "holds a password; keys go into the environment" in said
+        assert "hush" not in said
+    assert "hush" not in refused(lambda: ApiJudge("ftp://me:hush@h/v1?key=hush", "m"))
+
+
+@pytest.mark.parametrize("seconds", ["²", "-1", "1e3", "soon", "9" * 400, "Wed, 21 Oct 2026 07:28:00 GMT"])
+def test_a_pause_that_is_none(endpoint: Endpoint, seconds: str) -> None:
+    replies: list[Reply] = [(503, b"", {"Retry-After": seconds}), (200, completion("A"))]
+    endpoint.says = lambda task: replies.pop(0)
+    model = judge(endpoint)
+    assert model(ask(), "x", "y") == 1
+    assert model.waited == [1]  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"[" * 5000, b'{"choices":' * 3000, b'{"choices": [{"message": {"content": ' + b"9" * 5000 + b"}}]}", b"",
+        b"\xff\xfe",
+        b'{"choices": {"0": 1}}', b'{"choices": "text"}', b'{"choices": [null]}', b'"text"', b"null", b"NaN",
+        b"[" * 500 + b"]" * 500,
+    ],
+)  # fmt: skip
+def test_replies_of_a_wrong_shape(endpoint: Endpoint, reply: bytes) -> None:
+    endpoint.says = lambda task: (200, reply)
+    assert "does not answer as OpenAI's API does" in refused(lambda: judge(endpoint)(ask(), "x", "y"))
+
+
+def dripping(head: bytes, every: float) -> Iterator[str]:
+    """The address of a server that says `head`, and then a byte at a time for ever."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        over = threading.Event()
+
+        def serve() -> None:
+            while not over.is_set():
+                with contextlib.suppress(OSError):
+                    connection, _ = server.accept()
+                    with connection:
+                        connection.recv(65536)
+                        connection.sendall(head)
+                        while not over.wait(every):
+                            connection.sendall(b" ")
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield f"http://127.0.0.1:{server.getsockname()[1]}/v1"
+        over.set()
+
+
+@pytest.mark.parametrize("status", ["200 OK", "400 Bad Request", "503 Busy"])
+def test_an_endpoint_that_never_comes_to_an_end(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("no_proxy", "*")
+    for url in dripping(f"HTTP/1.1 {status}\r\nContent-Length: 999999\r\n\r\n".encode(), 0.02):
+        began = time.monotonic()
+        said = refused(lambda url=url: ApiJudge(url, "m", timeout=0.2, wait=lambda seconds: None)(ask(), "x", "y"))  # type: ignore[misc]
+        assert time.monotonic() - began < 5
+        assert "not done after 0.2 seconds" in said or status[:3] in said
+
+
+@pytest.mark.parametrize("line", [
+    "3", "[]", "{}", '{"prompt": 1}', '{"prompt": {}, "asked": "x", "nth": 0, "verdict": 1}',
+    '{"prompt": "p", "asked": "x", "nth": 0, "verdict": "good"}',
+])  # fmt: skip
+def test_verdicts_that_are_none(tmp_path: Path, line: str) -> None:
+    (tmp_path / "m.jsonl").write_text(line + "\n")
+    said = refused(lambda: ApiJudge("http://x/v1", "m", tmp_path / "m.jsonl"))
+    assert "m.jsonl:1: no verdict, or one kept by an older ayni" in said

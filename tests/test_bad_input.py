@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from bad_input_cases import CASES, Case
+from hostile_cases import HOSTILE
 
 from ayni.errors import BadInput
 from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts, read_texts
@@ -20,7 +21,7 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*CASES, *HOSTILE], ids=lambda case: case.name)
 def test_bad_input_is_one_clear_line(case: Case, tmp_path: Path) -> None:
     path = case.make(tmp_path)
     before = sorted(tmp_path.rglob("*"))
@@ -34,5 +35,5 @@ def test_bad_input_is_one_clear_line(case: Case, tmp_path: Path) -> None:
 
 
 def test_names_are_unique_and_many() -> None:
-    names = [case.name for case in CASES]
-    assert len(set(names)) == len(names) >= 30
+    names = [case.name for case in [*CASES, *HOSTILE]]
+    assert len(set(names)) == len(names) >= 200

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from bad_input_cases import CASES, Case
+from hostile_cases import HOSTILE
 from safetensors.torch import load_file, save_file
 from small_models import VOCAB, build, edit_json, small_tokenizer, truncate
 
@@ -88,7 +89,7 @@ def check(capsys: pytest.CaptureFixture[str], here: Path, command: str, message:
     assert (sorted(here.rglob("*")), sha256_of(here)) == before
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.reader}: {case.name}")
+@pytest.mark.parametrize("case", [*CASES, *HOSTILE], ids=lambda case: f"{case.reader}: {case.name}")
 def test_malformed_files(capsys: pytest.CaptureFixture[str], place: Path, case: Case) -> None:
     (place / "in").mkdir()
     path = case.make(place / "in").relative_to(place)

@@ -8,7 +8,7 @@ _HEADING = re.compile(r"^ {0,3}#{1,6}[ \t]+(.*)$")
 _RULE = re.compile(r"^ {0,3}(?:(?:-[ \t]*){3,}|(?:\*[ \t]*){3,}|(?:_[ \t]*){3,}|=+)$")
 _FENCE = re.compile(r"^ {0,3}(?:```|~~~)")
 _QUOTE = re.compile(r"^ {0,3}(?:> ?)+")
-# What is inside has a longest length, or a text that opens again and again and never closes is looked through each time.
+# What is inside has a longest length, or a text that opens over and over and never closes is looked through each time.
 _TARGET = r"\([^)\s]{0,2000}(?:\s{1,9}\"[^\"]{0,1000}\")?\)"
 _INLINE = (
     (re.compile(r"<!--.{0,5000}?-->", re.DOTALL), ""),
