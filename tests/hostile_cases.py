@@ -116,7 +116,7 @@ LIMITS = [
     Case("a lone escape", raw("d.jsonl", '{"prompt": "\\x"}'), "prompts", "PATH:1: not JSON: Invalid \\escape"),
     Case("two objects in a line", raw("d.jsonl", "{} {}"), "prompts", "PATH:1: not JSON: Extra data"),
     Case("two objects in a file", raw("d.json", "{}\n{}"), "prompts", "PATH:2: not JSON: Extra data"),
-    Case("a list of lists", in_one_line([]), "prompts", "PATH:1: a row must be an object, not list"),
+    Case("a list of lists", in_one_line({"prompt": "a"}, []), "prompts", "PATH:1: a row must be an object, not list"),
     Case("a row of null", raw("d.jsonl", "null"), "prompts", "PATH:1: a row must be an object, not NoneType"),
     Case("a row of nothing", lines({}), "prompts", "PATH:1: no known format has the keys (none)"),
 ]  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -77,11 +78,11 @@ def place(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return here
 
 
-def check(capsys: pytest.CaptureFixture[str], here: Path, command: str, message: str) -> None:
+def check(capsys: pytest.CaptureFixture[str], here: Path, command: str | list[str], message: str) -> None:
     """Exit 2, nothing on stdout, one line on stderr that says `message`, and every file as it was."""
     before = sorted(here.rglob("*")), sha256_of(here)
     capsys.readouterr()
-    code = cli.run(command.split())
+    code = cli.run(command.split() if isinstance(command, str) else command)
     out, err = capsys.readouterr()
     assert (code, out) == (2, ""), err
     assert err.count("\n") == 1, err
@@ -91,10 +92,13 @@ def check(capsys: pytest.CaptureFixture[str], here: Path, command: str, message:
 
 @pytest.mark.parametrize("case", [*CASES, *HOSTILE], ids=lambda case: f"{case.reader}: {case.name}")
 def test_malformed_files(capsys: pytest.CaptureFixture[str], place: Path, case: Case) -> None:
-    (place / "in").mkdir()
-    path = case.make(place / "in").relative_to(place)
+    beside = place.parent / "in"  # not hashed: some of these files have a terabyte of holes
+    beside.mkdir()
+    path = os.path.relpath(case.make(beside), place)
+    before = sorted(beside.rglob("*"))
     quiet = "" if case.reader == "tokenizer" else " --quiet"
-    check(capsys, place, READS[case.reader].replace("PATH", str(path)) + quiet, case.says.replace("PATH", str(path)))
+    check(capsys, place, READS[case.reader].replace("PATH", path) + quiet, case.says.replace("PATH", path))
+    assert sorted(beside.rglob("*")) == before
 
 
 def text(name: str, old: str, new: str) -> Change:
@@ -133,7 +137,7 @@ def unchanged(here: Path) -> None:
 
 
 RUN = "run recipe.yaml --quiet"
-RECIPES: dict[str, tuple[Change, str, str]] = {
+RECIPES: dict[str, tuple[Change, str | list[str], str]] = {
     "not YAML": (raw("recipe.yaml", "stages: [\n  a: {"), RUN, "recipe.yaml:2: not YAML"),
     "a tab": (raw("recipe.yaml", "stages:\n\tsft: 1\n"), RUN, "recipe.yaml:2: not YAML"),
     "empty": (raw("recipe.yaml", ""), RUN, "recipe.yaml:1: the file is empty"),
@@ -166,6 +170,45 @@ RECIPES: dict[str, tuple[Change, str, str]] = {
     "extends nothing": (text("recipe.yaml", "seed: 1", "extends: no.yaml"), RUN, "extends: no.yaml: no such file"),
     "extends itself": (text("recipe.yaml", "seed: 1", "extends: recipe.yaml"), RUN, "the files extend each other"),
     "no recipe": (remove("recipe.yaml"), RUN, "recipe.yaml: no such file"),
+    "an alias of itself": (raw("recipe.yaml", "stages: &s\n  sft: *s\n"), RUN,
+                            "recipe.yaml:1: the value holds itself"),
+    "a merge of itself": (raw("recipe.yaml", "stages: &s {<<: *s}\n"), RUN, "recipe.yaml:1: the value holds itself"),
+    "aliases of aliases": (raw("recipe.yaml", "a: &a [" + "x," * 99 + "]\n" + "".join(
+        f"{b}: &{b} [" + f"*{a}, " * 99 + "]\n" for a, b in zip("abcd", "bcde", strict=True))), RUN,
+        "recipe.yaml:3: more than 10000 values, aliases written out"),
+    "merges of merges": (raw("recipe.yaml", "a: &a {x: 1}\n" + "".join(
+        f"{b}: &{b} {{<<: [" + f"*{a}, " * 99 + "]}\n" for a, b in zip("abcd", "bcde", strict=True))), RUN,
+        "recipe.yaml:3: more than 10000 values, aliases written out"),
+    "a deep list": (raw("recipe.yaml", "stages: " + "[" * 60 + "]" * 60), RUN, "nested deeper than 50 levels"),
+    "a list without end": (raw("recipe.yaml", "[" * 100_000), RUN, "recipe.yaml:1: nested deeper than 50 levels"),
+    "a long recipe": (raw("recipe.yaml", "a: 1\n" * 50_000), RUN, "recipe.yaml: longer than 131072 characters"),
+    "a recipe of holes": (lambda here: os.truncate(here / "recipe.yaml", 1 << 30), RUN,
+                          "recipe.yaml: 1G bytes are more than the 64M"),
+    "a bell": (raw("recipe.yaml", "name: \x07\n"), RUN, "recipe.yaml:1: not YAML: unacceptable character #x0007"),
+    "a NUL": (text("recipe.yaml", "dialogs.jsonl", '"\\0"'), RUN, "is neither a stage nor a file"),
+    "a name too long": (text("recipe.yaml", "dialogs.jsonl", "a" * 300), RUN, "is neither a stage nor a file"),
+    "a home of nobody": (text("recipe.yaml", "dialogs.jsonl", "~nobody-here/x"), RUN, "is neither a stage nor a file"),
+    "extends a NUL": (text("recipe.yaml", "seed: 1", 'extends: "\\0"'), RUN, "no such file"),
+    "a tag of Python": (text("recipe.yaml", "dialogs.jsonl", "!!python/name:os.system x"), RUN,
+                        "recipe.yaml:5: not YAML: the tag !!python/name:os.system is unknown here"),
+    "a tag that calls": (text("recipe.yaml", "[dialogs.jsonl]", "!!python/object/apply:os.system [x]"), RUN,
+                         "recipe.yaml:5: not YAML: the tag !!python/object/apply:os.system is unknown here"),
+    "a bool that is none": (text("recipe.yaml", "epochs: 1", "epochs: !!bool x"), RUN, "not YAML: 'x' is no bool"),
+    "an int that is none": (text("recipe.yaml", "epochs: 1", 'epochs: !!int ""'), RUN, "not YAML: '' is no int"),
+    "an octal that is none": (text("recipe.yaml", "epochs: 1", "epochs: 089"), RUN, "not YAML: '089' is no int"),
+    "a time that is none": (text("recipe.yaml", "epochs: 1", "epochs: !!timestamp x"), RUN, "!!timestamp is unknown"),
+    "a number of thousands of digits": (text("recipe.yaml", "seed: 1", "seed: " + "9" * 5000), RUN, "recipe.yaml:1: "),
+    "a number beyond 64 bits": (text("recipe.yaml", "seed: 1", "seed: 9223372036854775808"), RUN,
+                                "recipe.yaml:1: a whole number of more than 64 bits"),
+    "NaN for a number": (text("recipe.yaml", "epochs: 1", "epochs: .nan"), RUN, "stages.sft.epochs: Input should be"),
+    "no end for a number": (text("recipe.yaml", "epochs: 1", "epochs: .inf"), RUN, "sft.epochs: Input should be"),
+    "too many processes": (text("recipe.yaml", "seed: 1", "processes: 1000000000"), RUN,
+                           "recipe.yaml:1: processes: Input should be less than or equal to 256"),
+    "a compiler": (text("recipe.yaml", "seed: 1", "environment: {CC: ./evil.sh}"), RUN,
+                   "recipe.yaml:1: environment.CC: no path names this variable, and a recipe may not set it"),
+    "a library": (text("recipe.yaml", "seed: 1", "environment: {LD_PRELOAD: ./evil.so}"), RUN,
+                  "a recipe may not set it"),
+    "--set of a bell": (unchanged, [*RUN.split(), "--set", "sft.epochs=\x07"], "not YAML: unacceptable character"),
     "--set of no stage": (unchanged, RUN + " --set sfd.epochs=2", "--set sfd.epochs=2: no stage 'sfd'; did you mean s"),
     "--set of no key": (unchanged, RUN + " --set sft.epoch=2", "stages.sft.epoch: sft has no such key; did you mean"),
     "--set of a wrong type": (unchanged, RUN + " --set sft.epochs=two", "stages.sft.epochs: Input should be a valid"),

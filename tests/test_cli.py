@@ -13,6 +13,7 @@ import sys
 import types
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import test_pipeline
@@ -21,6 +22,8 @@ import torch
 from ayni import cli
 from ayni.cli import chat as chat_module
 from ayni.cli.environment import prepare
+from ayni.cli.generate import _print_continuation, _rows
+from ayni.cli.lines import write_lines
 from ayni.cli.recipe import table
 from ayni.errors import BadInput
 from ayni.files import write_jsonl
@@ -31,6 +34,8 @@ from ayni.model.transformer import Transformer, initialise
 from ayni.model_directory import save_model
 from ayni.records import Message
 from ayni.reward.model import load_reward
+from ayni.rollout.engine import Request
+from ayni.rollout.sampling import Sampling
 from ayni.text.chat import render, render_prompt
 from ayni.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -647,3 +652,76 @@ def test_stories260k_greedy_is_llama2c_byte_for_byte(
     ok(capsys, "import", next((tmp_path / "bin").glob("model.bin")), tmp_path / "again")
     again = ok(capsys, "generate", tmp_path / "again", "--text", "", "--temperature", 0, "--max-tokens", 200)
     assert again == out
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+ESCAPES = "a\x1b[2J\x9b31m\x07\u202eb\n\tc é"
+
+
+def test_what_is_shown_cannot_drive_a_terminal_and_reaches_a_program_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    for out, shown in ((Terminal(), "a�[2J�31m��b\n\tc é\n"), (io.StringIO(), ESCAPES + "\n")):
+        monkeypatch.setattr(sys, "stdout", out)
+        cli.show(ESCAPES)
+        assert out.getvalue() == shown
+
+
+class Spelling:
+    """An engine and a tokenizer in one: every token is a character of a hostile model."""
+
+    special: frozenset[int] = frozenset()
+    bos, eos, unk, vocab_size = 1, 2, 0, 0x110000
+
+    @property
+    def tokenizer(self) -> Spelling:
+        return self
+
+    def decode(self, ids: list[int]) -> str:
+        return "".join(map(chr, ids))
+
+    def stream(self, request: object) -> Iterator[int]:
+        return map(ord, ESCAPES)
+
+    def generate(self, requests: list[Request]) -> Iterator[list[tuple[list[int], list[float]]]]:
+        return iter([[([*map(ord, ESCAPES)], [0.0] * len(ESCAPES))] for _ in requests])
+
+
+@pytest.mark.parametrize("lines", [False, True])
+def test_a_model_cannot_drive_the_terminal_by_generate(monkeypatch: pytest.MonkeyPatch, lines: bool) -> None:
+    engine: Any = Spelling()
+    request = Request((97,), (0,), Sampling(1.0, 1.0, 9))
+    for out, harmless in ((Terminal(), True), (io.StringIO(), False)):
+        monkeypatch.setattr(sys, "stdout", out)
+        if lines:
+            write_lines(_rows(engine, ["x"], [request], 0), None, False)
+            assert json.loads(out.getvalue())["finish_reason"] == "length"
+        else:
+            _print_continuation(engine, request)
+        assert any(sign in out.getvalue() for sign in ("\x9b", "\u202e")) == (not harmless)
+        assert ("\x1b" in out.getvalue()) == (not harmless and not lines)  # JSON writes it \\u001b
+
+
+def test_doctor_and_inspect_show_names_that_are_harmless(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "stages" / "01-\x1b[2J").mkdir(parents=True)
+    row = {"messages": [{"role": "user", "content": "a", "\x1b[2J": 1}]}
+    (tmp_path / "a.jsonl").write_text(json.dumps(row) + "\n" + json.dumps({"prompt": "a"}) + "\n")
+    for argv in (["doctor", str(tmp_path)], ["inspect", str(tmp_path / "a.jsonl")]):
+        out = Terminal()
+        monkeypatch.setattr(sys, "stdout", out)
+        cli.run(argv)
+        assert "�[2J" in out.getvalue()
+        assert "\x1b[2J" not in out.getvalue()
+
+
+def test_a_name_that_is_no_text_is_printed_all_the_same(tmp_path: Path) -> None:
+    file = tmp_path / "a\udcff.jsonl"
+    file.write_text(json.dumps({"prompt": "a", "chosen": "b", "rejected": "c"}) + "\n")
+    command = [sys.executable, "-m", "ayni", "inspect", str(file), "--json"]
+    ended = subprocess.run(
+        command, capture_output=True, env={**os.environ, "PYTHONPATH": str(Path(cli.__file__).parents[2])}
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["path"] == str(file)

@@ -31,7 +31,7 @@ def make_prompt(row: Row, dialog: Dialog, field: str) -> Prompt:
 
 
 def _prompt(row: Row, dialog: Dialog) -> Prompt:
-    source = optional_text(row, "source") or row.path.name.partition(".")[0]
+    source = optional_text(row, "source") or row.stem
     number = row.value.get("cluster")  # other people's clusters are often numbered
     cluster = str(number) if type(number) is int else optional_text(row, "cluster")
     return Prompt(row.name, dialog, task_of(row), optional_text(row, "category"), source, cluster)
@@ -42,7 +42,7 @@ def make_demonstration(row: Row, dialog: Dialog, field: str) -> Demonstration:
     train = row.value.get("train", "all")
     if train not in ("all", "last"):
         raise row.error(f"{train!r} is not one of all, last", "train")
-    return Demonstration(dialog, train, row.path.name.partition(".")[0])
+    return Demonstration(dialog, train, row.stem)
 
 
 def check_answers(row: Row, comparison: Comparison) -> Comparison:

@@ -47,9 +47,14 @@ class Row:
         return Row(self.path, self.line, self.index, value)
 
     @property
+    def stem(self) -> str:
+        """The file's name without its suffixes, as text also where the system's is none."""
+        return self.path.name.partition(".")[0].encode("utf-8", "replace").decode()
+
+    @property
     def name(self) -> str:
         """A stable id: the file's stem and the row's index."""
-        return f"{self.path.name.partition('.')[0]}-{self.index}"
+        return f"{self.stem}-{self.index}"
 
     def error(self, what: str, field: str | None = None, fix: str | None = None) -> BadInput:
         return BadInput(what, path=self.path, line=self.line, field=field, fix=fix)

@@ -18,7 +18,7 @@ def xstest_prompts(row: Row) -> Iterator[Prompt]:
     dialog = checked(row, (Message("user", text_field(row, "prompt")),), "prompt")
     task: Task = "safety" if label == "unsafe" else "helpfulness"
     category = f"{label}:{optional_text(row, 'type')}"
-    yield Prompt(row.name, dialog, task, category, row.path.name.partition(".")[0])
+    yield Prompt(row.name, dialog, task, category, row.stem)
 
 
 def _matches(row: Row) -> bool:
