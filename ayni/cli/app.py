@@ -84,7 +84,7 @@ def _run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, write nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over (with --only: only those stages).")] = False,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes that share the work and this machine's cores (the recipe's).")
+        int | None, typer.Option(min=1, max=256, help="Processes that share the work and this machine's cores (the recipe's).")
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -150,7 +150,7 @@ def _generate(
     prompts: Annotated[Path | None, typer.Option(help='Lines {"messages"} or {"text"}.')] = None,
     text: Annotated[str | None, typer.Option(help="Continue this text; only the continuation is printed.")] = None,
     output: Output = None,
-    n: Annotated[int, typer.Option("--n", min=1, help="Samples per prompt.")] = 1,
+    n: Annotated[int, typer.Option("--n", min=1, max=100_000, help="Samples per prompt.")] = 1,
     temperature: Temperature = 0.6,
     top_p: TopP = 0.9,
     max_tokens: MaxTokens = 256,
