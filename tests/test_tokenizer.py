@@ -136,6 +136,20 @@ def test_a_tokenizer_that_cannot_spell_its_special_token_says_so(tmp_path: Path)
         tokenizer.encode("hi </s>")
 
 
+def test_unknown_text_never_becomes_the_end(tmp_path: Path) -> None:
+    content = {
+        "version": "1.0",
+        "pre_tokenizer": {"type": "WhitespaceSplit"},
+        "model": {"type": "WordLevel", "vocab": {"<s>": 0, "</s>": 1, "hi": 2}, "unk_token": "</s>"},
+    }
+    (tmp_path / "tokenizer.json").write_text(json.dumps(content))
+    (tmp_path / "tokenizer_config.json").write_text('{"unk_token": "</s>"}')
+    tokenizer = load_tokenizer(tmp_path)
+    assert tokenizer.encode("hi hi") == [2, 2]
+    with pytest.raises(BadInput, match="the text spells '</s>', which this tokenizer cannot write as plain text"):
+        tokenizer.encode("hi there")
+
+
 def test_special_ids_decode_to_nothing(small: Tokenizer, tmp_path: Path) -> None:
     for tokenizer in all_kinds(small, tmp_path):
         ids = tokenizer.encode("the river")

@@ -84,7 +84,8 @@ def _run(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would run, write nothing.")] = False,
     fresh: Annotated[bool, typer.Option("--fresh", help="Start over (with --only: only those stages).")] = False,
     processes: Annotated[
-        int | None, typer.Option(min=1, max=256, help="Processes that share the work and this machine's cores (the recipe's).")
+        int | None,
+        typer.Option(min=1, max=256, help="Processes that share the work and this machine's cores (the recipe's)."),
     ] = None,
     as_json: Json = False,
     quiet: Quiet = False,

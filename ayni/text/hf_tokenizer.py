@@ -80,7 +80,7 @@ class HuggingFaceCodec:
         specials = {token["id"] for token in added if token.get("special")}
         self.special = frozenset(specials | {vocab[name] for name in self.names.values()})
         self.adds_bos = begins_with(self.json.get("post_processor"), self.names["bos_token"])
-        self._never = self.special - {self.unk}
+        self._never = self.special - {self.unk} | {self.bos, self.eos}  # where unknown text would become EOS
 
     def _load(self, path: Path) -> tokenizers.Tokenizer:
         try:
