@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from ayni.errors import BadInput
 from ayni.files import atomic_directory, atomic_file, write_json
 from ayni.model.adapters import adapter_of, merged
+from ayni.model.fields import whole
 from ayni.model.llama2c import read_llama2c, write_llama2c
 from ayni.model.meta import read_meta, write_meta
 from ayni.model.peft_files import is_adapter
@@ -49,10 +50,8 @@ def _read(src: Path) -> tuple[str, Transformer]:
     if (src / "config.json").is_file():
         return "hf", load_weights(src, dtype=None)
     if (src / "params.json").is_file():
-        context = read_extra(src).get(_CONTEXT, 4096)
-        if type(context) is not int or context < 1:
-            raise BadInput(f"{context!r} is not a positive whole number", path=src / EXTRA, field=_CONTEXT)
-        return "meta", read_meta(src, context=context)
+        # Shape says what it may be
+        return "meta", read_meta(src, context=whole(read_extra(src), _CONTEXT, src / EXTRA, 4096))
     if not src.exists():
         raise BadInput("no such file or directory", path=src)
     fix = "give a Hugging Face directory (config.json), PEFT's, a Meta directory (params.json) or a llama2.c .bin"

@@ -13,8 +13,11 @@ import json
 import os
 import shutil
 import signal
+import stat
+import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TextIO, cast
 
@@ -198,6 +201,20 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path), path=path)
 
 
+def read_object(path: Path, most: int = 2**23) -> dict[str, Any]:
+    """A JSON object of at most `most` bytes: a file of settings, which is never large. BadInput for anything else."""
+    with _readable(path):
+        found = path.stat()
+    if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for
+        raise BadInput("is not a file", path=path)
+    if found.st_size > most:
+        raise BadInput(f"is {found.st_size:,} bytes long, settings have at most {most:,}", path=path)
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise BadInput("expected an object", path=path, line=1)
+    return value
+
+
 def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     """(line number, value) of every non-empty line, one at a time."""
     with text_file(path) as file:
@@ -215,6 +232,20 @@ def sha256_of(path: Path, keep: Callable[[Path], bool] = lambda file: True) -> s
             if not keep(file.relative_to(path)):
                 continue
             digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
-        with open(file, "rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(digest_of(file))
     return digest.hexdigest()
+
+
+def digest_of(file: Path) -> bytes:
+    """sha256 of the file's bytes, read once in a process as long as it is the same file of the same size and time."""
+    found = file.stat()
+    # what was written this moment may be written again within the clock's grain, and nothing would show it
+    settled = abs(time.time_ns() - found.st_mtime_ns) > 2 * 10**9
+    stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return (_digest if settled else _digest.__wrapped__)(file.resolve(), stamp)
+
+
+@lru_cache(maxsize=2**16)
+def _digest(file: Path, stamp: tuple[int, ...]) -> bytes:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()

@@ -246,20 +246,22 @@ class Loop:
         checkpoints.save(self.iteration, tensors | best, numbers | kept | {"memory": self.memory})
 
     def resume(self, checkpoints: Checkpoints) -> None:
-        saved = checkpoints.load()
-        if saved is not None:
-            self.iteration, tensors, numbers = saved
-            self.policy.load(tensors, numbers, "actor.")
-            if self.critic is not None:
-                self.critic.load(tensors, numbers, "critic.")
-            self.best_weights = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
-            self.best, self.waited, self.stopped = (numbers[k] for k in ("best_reward", "waited", "stopped"))
-            self.memory = numbers["memory"]
+        step = checkpoints.resume(self._load)
+        if step is not None:
             self.engine.sync(self.policy.role)
-            self.run.say(f"resumed at iteration {self.iteration}")
+            self.run.say(f"resumed at iteration {step}")
         if self.ranks.leads:
             # the look before training is step 0
-            self.run.rewind(self.iteration if saved is not None else -1)
+            self.run.rewind(-1 if step is None else step)
+
+    def _load(self, iteration: int, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        self.iteration = iteration
+        self.policy.load(tensors, numbers, "actor.")
+        if self.critic is not None:
+            self.critic.load(tensors, numbers, "critic.")
+        self.best_weights = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
+        self.best, self.waited, self.stopped = (numbers[k] for k in ("best_reward", "waited", "stopped"))
+        self.memory = numbers["memory"]
 
 
 def _renamed(metrics: dict[str, float], name: str, before: dict[str, float]) -> dict[str, float]:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-import json
+import re
 import shutil
+import sys
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ayni.errors import BadInput
-from ayni.files import atomic_directory, failpoint, sha256_of, write_json
+from ayni.files import atomic_directory, failpoint, read_object, read_text, sha256_of, write_json, write_text
+from ayni.memory import need_memory
+from ayni.parallel import Ranks
 
+_TENSORS, _NUMBERS, _HASH = "state.safetensors", "numbers.json", "sha256"
+_NAME = re.compile(r"step-\d{8,18}")
 # one more than the newest, which a failing disk may have torn
 KEEP = 2
 
@@ -32,9 +39,22 @@ class Checkpoints:
         self._writer, self._writing = ThreadPoolExecutor(1, "checkpoint"), Future[None]()
         self._writing.set_result(None)
 
-    def load(self) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
-        """As load_checkpoint."""
-        return load_checkpoint(self.directory)
+    def resume(self, load: Callable[[int, dict[str, Tensor], dict[str, Any]], None]) -> int | None:
+        """Gives what load_checkpoint found to `load`; its step, or None where there is nothing to go on from.
+
+        BadInput where `load` does not find what it looks for.
+        """
+        saved = load_checkpoint(self.directory)
+        if saved is None:
+            return None
+        try:
+            load(*saved)
+        except torch.OutOfMemoryError:
+            raise
+        except (LookupError, TypeError, ValueError, RuntimeError) as error:
+            what = f"the checkpoint of step {saved[0]} is not this stage's ({str(error)[:120]})"
+            raise BadInput(what, path=self.directory, fix="use --fresh to start over") from None
+        return saved[0]
 
     def save(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """As save_checkpoint, of the values of now."""
@@ -56,16 +76,13 @@ def save_checkpoint(directory: Path, step: int, tensors: dict[str, Tensor], numb
     """`directory/step-00000100/`: written beside, synced, renamed; then all but the newest two are removed."""
     failpoint("save-begin")
     with atomic_directory(directory / f"step-{step:08d}") as place:
-        save_file(
-            {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, place / "state.safetensors"
-        )
+        save_file({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}, place / _TENSORS)
         failpoint("save-tensors")
+        write_json(place / _NUMBERS, {"step": step, **numbers})
         # the rename guards against kills; the hash against disks
-        whole = sha256_of(place / "state.safetensors")
-        write_json(place / "numbers.json", {"step": step, "sha256": whole, **numbers})
+        write_text(place / _HASH, _hash_of(place))
     failpoint("save-renamed")
-    # eight digits in the name, so names sort by step
-    for old in sorted(directory.glob("step-*"))[:-KEEP]:
+    for old in checkpoints_in(directory)[KEEP:]:
         shutil.rmtree(old)
     failpoint("save-end")
 
@@ -73,18 +90,54 @@ def save_checkpoint(directory: Path, step: int, tensors: dict[str, Tensor], numb
 def load_checkpoint(directory: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]] | None:
     """The newest valid checkpoint as (step, tensors, numbers), or None where there is none at all.
 
-    A broken one (a torn disk, not a kill: saves are atomic) is passed over for the one before it. Raises BadInput when
-    checkpoints exist and none is valid: starting over would lose work silently.
+    A broken one (a torn disk, not a kill: saves are atomic) is passed over for the one before it, and a line on stderr
+    says so. Raises BadInput when checkpoints exist and none is valid: starting over would lose work silently.
     """
-    found = sorted(directory.glob("step-*"), reverse=True)
-    for place in found:
+    broken: list[BadInput] = []
+    for place in checkpoints_in(directory):
         try:
-            numbers = json.loads((place / "numbers.json").read_text(encoding="utf-8"))
-            if sha256_of(place / "state.safetensors") != numbers.pop("sha256"):
-                continue
-            return numbers["step"], load_file(place / "state.safetensors"), numbers
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError):
+            found = read_checkpoint(place)
+        except BadInput as error:
+            broken.append(error)
             continue
-    if found:
-        raise BadInput("no checkpoint here is whole", path=directory, fix="use --fresh to start over")
+        for why in broken if Ranks.current().leads else []:
+            print(f"{why}; going on from {place.name}", file=sys.stderr, flush=True)
+        return found
+    if broken:
+        what = f"no checkpoint here is whole ({broken[0].what})"
+        raise BadInput(what, path=directory, fix="use --fresh to start over")
     return None
+
+
+def checkpoints_in(directory: Path) -> list[Path]:
+    """Newest first; what else lies there is not ours."""
+    found = [
+        place
+        for place in directory.glob("step-*")
+        if _NAME.fullmatch(place.name) and place.is_dir() and not place.is_symlink()
+    ]
+    return sorted(found, key=_step_of, reverse=True)
+
+
+def read_checkpoint(place: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]]:
+    """(step, tensors, numbers) of one checkpoint; BadInput says why it is not whole."""
+    try:
+        if not (place / _HASH).is_file():
+            raise BadInput("has no hash: it is torn, or an older ayni's", path=place)
+        need_memory((place / _TENSORS).stat().st_size, f"{place}: a checkpoint")
+        if read_text(place / _HASH) != _hash_of(place):
+            raise BadInput("is not what was written", path=place)
+        numbers = read_object(place / _NUMBERS)
+        if numbers.get("step") != _step_of(place):
+            raise BadInput("is of another step than its name says", path=place)
+        return _step_of(place), load_file(place / _TENSORS), numbers
+    except (OSError, SafetensorError) as error:
+        raise BadInput(f"is not whole ({error})", path=place) from None
+
+
+def _step_of(place: Path) -> int:
+    return int(place.name.removeprefix("step-"))
+
+
+def _hash_of(place: Path) -> str:
+    return sha256_of(place, keep=lambda file: file.as_posix() in (_TENSORS, _NUMBERS))

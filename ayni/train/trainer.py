@@ -144,7 +144,7 @@ class Trainer:
             # no moments: it has not stepped yet, as a policy while its critic warms up
             if moments["step"] is not None:
                 self.adam.state[p] = {key: value.to(p.device) for key, value in moments.items() if value is not None}
-        self.step = numbers[f"{prefix}step"]
+        self.step = int(numbers[f"{prefix}step"])
 
 
 def freeze(model: Transformer, train_layers: int | Literal["all"]) -> None:
@@ -180,9 +180,7 @@ def fit(
     (an evaluation, say). Of several ranks each takes its share of a step's examples.
     """
     with Checkpoints(run.checkpoints) as checkpoints:
-        if saved := checkpoints.load():
-            step, tensors, numbers = saved
-            trainer.load(tensors, numbers)
+        if (step := checkpoints.resume(lambda step, *saved: trainer.load(*saved))) is not None:
             run.say(f"resumed at step {step}")
         if trainer.ranks.leads:
             # steps after the checkpoint are taken again, and logged again
