@@ -31,15 +31,22 @@ def import_model(src: Path, out: Path, tokenizer: Path | None = None) -> None:
     """
     src, out = Path(src), Path(out)
     _refuse_existing(out)
+    kind, model, chosen = read_model(src, tokenizer)
+    extra = {key: value for key, value in read_extra(src).items() if key != _CONTEXT} if src.is_dir() else {}
+    name = src.resolve().name
+    save_model(out, model, chosen, card={"name": name, "stage": "import", "source": f"{name} ({kind})"}, extra=extra)
+
+
+def read_model(src: Path, tokenizer: Path | None = None) -> tuple[str, Transformer, Tokenizer]:
+    """What `import_model` takes, read whole and checked: its kind (hf, peft, meta, llama2c), the model as it is stored,
+    and its tokenizer."""
     kind, model = _read(src)
     chosen = load_tokenizer(Path(tokenizer) if tokenizer else _tokenizer_beside(src, model.shape.vocab))
     check_vocabulary(chosen, model.shape, tokenizer or src)
     if kind == "llama2c" and chosen.vocab_size != model.shape.vocab:
         what = f"mismatched tokenizer: {chosen.vocab_size} ids, but the model has {model.shape.vocab}"
         raise BadInput(what, path=tokenizer or src, field="vocab_size")
-    extra = {key: value for key, value in read_extra(src).items() if key != _CONTEXT} if src.is_dir() else {}
-    name = src.resolve().name
-    save_model(out, model, chosen, card={"name": name, "stage": "import", "source": f"{name} ({kind})"}, extra=extra)
+    return kind, model, chosen
 
 
 def _read(src: Path) -> tuple[str, Transformer]:

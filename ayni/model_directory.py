@@ -157,6 +157,7 @@ def check_sizes(path: Path, dtype: torch.dtype | None = torch.float32) -> None:
 
     Nothing large is read for it. BadInput or NoRoom, as model.stored.check_size.
     """
+    read_shape(path)
     base = base_of(path)
     shape, width = read_shape(base.path), None if dtype is None else dtype.itemsize
     check_size(shape.parameters, weight_files(base.path), base.path, width)

@@ -31,6 +31,7 @@ from ayni.model.transformer import Transformer, initialise
 from ayni.model_directory import save_model
 from ayni.records import Message
 from ayni.reward.model import load_reward
+from ayni.runs.sealing import seal_directory
 from ayni.text.chat import render, render_prompt
 from ayni.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -276,7 +277,7 @@ def test_a_run_talks_with_the_model_it_is_about(
     }
     for name, _, _ in stages[:2]:
         shutil.copytree(directory / "m", tmp_path / "stages" / name / "model")
-        (tmp_path / "stages" / name / "DONE.json").touch()
+        seal_directory(tmp_path / "stages" / name, seconds=0, hash="", kind=name, version=1, config={}, seed=0)
     (tmp_path / "status.json").write_text(json.dumps(status))
     code, out, err = call(capsys, "generate", tmp_path, "--text", "the", "--max-tokens", 4)
     assert (code, err) == (0, f"{tmp_path}: the model of the stage ppo\n")

@@ -242,7 +242,6 @@ def test_damage_is_found_on_reuse_and_by_doctor(recipe: Path) -> None:
     assert seal is not None
     assert damages(make, seal, thorough=True) == {}
     (make / "records.jsonl").write_text("hello hell0 7")
-    assert damages(make, seal) == {}
     assert damages(make, seal, thorough=True) == {"records.jsonl": "has changed"}
     (make / "records.jsonl").unlink()
     assert damages(make, seal) == {"records.jsonl": "is gone"}
@@ -389,8 +388,9 @@ def test_asking_a_stage_for_what_it_did_not_leave(recipe: Path, monkeypatch: pyt
         go(recipe)
 
 
-def test_an_identity_is_what_it_always_was(tmp_path: Path) -> None:
+def test_an_identity_is_what_it_always_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Finished work of earlier versions is found again: these hashes were made before stages had typed faces."""
+    monkeypatch.setattr("ayni.model_directory.check_sizes", lambda path: None)  # this model has none
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
     (tmp_path / "b.txt").write_text("b\n")
     (tmp_path / "m").mkdir()

@@ -64,9 +64,14 @@ def _signals() -> Iterator[None]:
 
 def say(text: str) -> None:
     """One line on stderr; what a file or a server put into it cannot drive the terminal."""
-    line = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in " ".join(text.split()))
+    line = plain(" ".join(text.split()))
     fresh = "\r\x1b[K" if sys.stderr.isatty() else ""  # in place of a progress line that was cut off
     print(fresh + line, file=sys.stderr, flush=True)
+
+
+def plain(text: str) -> str:
+    """The text without what could drive a terminal or turn what follows around."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def program() -> str:

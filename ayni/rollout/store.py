@@ -45,19 +45,29 @@ def resumed_chunks(path: Path) -> list[list[list[Sample]]]:
     """The whole chunks of a store that goes on; a last line that a kill has torn is cut off the file."""
     if not path.exists():
         return []
+    chunks, whole = whole_chunks(path)
+    if whole < path.stat().st_size:
+        with open(path, "r+b") as file:
+            file.truncate(whole)
+    return chunks
+
+
+def whole_chunks(path: Path) -> tuple[list[list[list[Sample]]], int]:
+    """The chunks of a store but for a last line that is torn, and at which byte that begins."""
     _check_file(path)
     data = path.read_bytes()
     whole = data.rfind(b"\n") + 1
-    if whole < len(data):
-        with open(path, "r+b") as file:
-            file.truncate(whole)
-    return read_chunks(path)
+    return _chunks(data[:whole], path), whole
 
 
 def read_chunks(path: Path) -> list[list[list[Sample]]]:
     """The chunks of a finished store, which is left as it is."""
     _check_file(path)
-    lines = path.read_bytes().split(b"\n")  # not splitlines: an answer may hold U+2028 or U+0085
+    return _chunks(path.read_bytes(), path)
+
+
+def _chunks(data: bytes, path: Path) -> list[list[list[Sample]]]:
+    lines = data.split(b"\n")  # not splitlines: an answer may hold U+2028 or U+0085
     return [chunk_from_json(line, path, number) for number, line in enumerate(lines, 1) if line]
 
 

@@ -123,6 +123,8 @@ def run_recipe(
     board = _Board(directory, recipe.name, stages, watch, leads)
     directories: dict[str, Path] = {}  # where the finished stages lie
     anew = {entry.name for entry in entries if fresh and (not only or entry.name in only)}
+    for line in recipe.reaches() if leads else ():
+        print(line, file=sys.stderr, flush=True)
     refuse_foreign(directory, {"recipe.yaml", "status.json"}, "run")
     if dry_run:
         board.status = "planned"

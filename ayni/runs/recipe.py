@@ -14,10 +14,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat
 
@@ -31,6 +32,8 @@ from ayni.stage import Face
 
 OWN = ("name", "description")  # what a recipe does not take over from the one it extends
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
+# Of a recipe's environment the rest is for its own `$NAME`s: CC, PATH or LD_PRELOAD would run what its writer chose.
+_REACHES_THE_PROGRAM = re.compile(r"AYNI_\w+|(OMP|MKL)_NUM_THREADS|CUDA_VISIBLE_DEVICES")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 
 
@@ -59,7 +62,7 @@ class RecipeStage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """`stages` stand in the order they run; `environment` holds variables that are set unless they are already.
+    """`stages` stand in the order they run; `environment` holds what `$NAME`s stand for unless they are set already.
 
     `processes`: how many share the work on a machine without GPUs, unless the command line says. `seconds`: how long
     stages took where the recipe was written, from which the time left is reckoned.
@@ -73,6 +76,16 @@ class Recipe:
     processes: int
     seconds: Mapping[str, float]
     stages: tuple[RecipeStage, ...]
+
+    def reaches(self) -> Iterator[str]:
+        """What whoever runs it trusts, a line each: code of its own, and servers that hear of what is read and said."""
+        for entry in self.stages:
+            files = [str(r.path) for each in entry.inputs.values() for r in each if r.path.suffix == ".py"]
+            texts = [text for text in entry.config.model_dump().values() if isinstance(text, str)]
+            for code in [*files, *(text for text in texts if text.startswith("python:"))]:
+                yield f"{entry.name}: runs {code}, which may do whatever you may"
+            for host in (urlsplit(text).hostname for text in texts if "://" in text):
+                yield f"{entry.name}: sends what it reads and samples to {host}"
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default written out, runnable from anywhere: same stages, same identities."""
@@ -97,7 +110,7 @@ class Recipe:
 
 def _anchored(reference: Reference) -> str:
     """What the reference means from anywhere: a variable that holds an absolute path stays a variable."""
-    fixed = reference.text.startswith("$") and Path(os.path.expandvars(reference.text)).is_absolute()
+    fixed = reference.text.startswith("$") and reference.path.is_absolute()
     return reference.text if reference.stage is not None or fixed else str(reference.path.resolve())
 
 
@@ -114,8 +127,8 @@ class _Top(Config):
 class _Reader:
     """One recipe while it is read: says `path:line: stages.NAME.KEY: …` when something is wrong."""
 
-    def __init__(self, settings: Settings, names: Iterable[str]) -> None:
-        self.settings, self.wrong, self.names = settings, settings.wrong, list(names)
+    def __init__(self, settings: Settings, names: Iterable[str], environment: Mapping[str, str]) -> None:
+        self.settings, self.wrong, self.names, self.environment = settings, settings.wrong, list(names), environment
 
     def reference(self, at: Key, text: object, default: str) -> Reference:
         if not isinstance(text, str) or not text:
@@ -128,10 +141,11 @@ class _Reader:
 
         def value_of(match: re.Match[str]) -> str:
             name = match[1] or match[2]
-            if not os.environ.get(name):
+            value = os.environ.get(name) or self.environment.get(name)
+            if not value:
                 fix = f"set it: export {name}=/where/it/is"
                 raise self.wrong(at, f"{text}: the environment variable {name} is not set", fix)
-            return os.environ[name]
+            return value
 
         folder = Path() if text.startswith("$") else self.settings.origin(at).folder
         path = folder / Path(_VARIABLE.sub(value_of, text)).expanduser()
@@ -210,14 +224,15 @@ class _Reader:
 def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     """The recipe, `--set` applied (`sft.epochs=2` is short for `stages.sft.epochs=2`); BadInput names the line.
 
-    Its `environment` is set here, before a stage module can import torch.
+    What of its `environment` is ayni's own is set here, before a stage module can import torch.
     """
     settings, top = _read(path, sets)
     name = top.name or path.stem
     if not NAME.fullmatch(name):
         raise settings.wrong(("name",), f"{name!r} cannot name a directory")
     for variable, text in top.environment.items():
-        os.environ.setdefault(variable, text)
+        if _REACHES_THE_PROGRAM.fullmatch(variable):
+            os.environ.setdefault(variable, text)
     if not top.stages:
         raise settings.wrong(("stages",), "there are no stages")
     for stage in top.stages:
@@ -225,7 +240,7 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
             raise settings.wrong(("stages", stage), "a stage's name is made of letters, digits, - and _")
     for stage in top.seconds.keys() - top.stages.keys():
         raise settings.wrong(("seconds", stage), f"there is no stage {stage!r}", suggestion(stage, top.stages))
-    reader = _Reader(settings, top.stages)
+    reader = _Reader(settings, top.stages, top.environment)
     stages = reader.ordered([reader.entry(stage, body, top.seed) for stage, body in top.stages.items()])
     faces = {entry.name: entry.stage.face for entry in stages}
     for entry in stages:

@@ -123,17 +123,27 @@ def content_hash(path: Path) -> str:
 
     BadInput where there is nothing, or where the stage did not leave what it is asked for.
     """
-    real = path.resolve()
-    for directory in (real, *real.parents):
-        seal = read_seal(directory)
-        if seal is not None:
-            return _sealed_hash(real, directory, seal)
+    if (sealed := sealed_hash(path)) is not None:
+        return sealed
     if not path.exists():
         raise BadInput("no such file or directory", path=path)
     return sha256_of(path)
 
 
-def _sealed_hash(path: Path, directory: Path, seal: dict[str, Any]) -> str:
+def sealed_hash(path: Path) -> str | None:
+    """The same of what lies in a finished stage, every file of it held against the seal; None outside of any.
+
+    BadInput names the first file that is not what the stage left.
+    """
+    real = path.resolve()
+    for directory in (real, *real.parents):
+        seal = read_seal(directory)
+        if seal is not None:
+            return _hash_by_seal(real, directory, seal)
+    return None
+
+
+def _hash_by_seal(path: Path, directory: Path, seal: dict[str, Any]) -> str:
     inside = PurePosixPath(path.relative_to(directory).as_posix())
     files = {PurePosixPath(name): digest for name, digest in seal["files"].items()}
     held = [name for name in files if name == inside or inside in name.parents]
