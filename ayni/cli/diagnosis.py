@@ -16,6 +16,7 @@ from ayni.cli import VerbFailure, plain, program
 from ayni.cli.stages import located
 from ayni.errors import BadInput
 from ayni.run import CHECKPOINTS
+from ayni.runs.faces import face_of
 from ayni.runs.leaks import gone, leaks_of
 from ayni.runs.lineage import INPUTS, made_by, made_in
 from ayni.runs.sealing import damages, read_seal, sealed_hash, source_hash
@@ -25,27 +26,27 @@ _STEP = re.compile(r"step-\d+")
 _MODELS = ("config.json", "adapter_config.json", "params.json")
 
 
-def diagnose(what: str, as_json: bool) -> dict[str, Any] | VerbFailure:
+def diagnose(address: str, as_json: bool) -> dict[str, Any] | VerbFailure:
     """{run, stages, leaks, gone} of a run or a stage; of anything else what the functions below say."""
     from ayni.feedback.address import is_store
 
-    if is_store(what):
+    if is_store(address):
         from ayni.cli.inspect_store import inspect_store
 
-        return inspect_store(what, None, None, as_json)
-    path = located(Path(what))
+        return inspect_store(address, None, None, as_json)
+    path = located(Path(address))
     if (path / "stages").is_dir() or (path / STATUS).is_file() or (path / INPUTS).is_file():
         return _of_run(path, as_json)
     if path.is_dir() and (path.name == CHECKPOINTS or _STEP.fullmatch(path.name)):
         return _of_checkpoints(path, as_json)
     if path.suffix == ".bin" or any((path / name).is_file() for name in _MODELS):
         return _of_model(path, as_json)
-    known = "a run nor a stage, a model, a checkpoint or a preference store"
-    raise BadInput(f"neither {known}", path=path, fix="ayni inspect says what is in a file of records")
+    what = "neither a run nor a stage, a model, a checkpoint or a preference store"
+    raise BadInput(what, path=path, fix="ayni inspect says what is in a file of records")
 
 
 def _of_model(path: Path, as_json: bool) -> dict[str, Any]:
-    """{model, kind, shape, parameters, dtype, tokens, base, sealed}: read as `ayni import` reads it, tensor by tensor."""
+    """{model, kind, shape, parameters, dtype, tokens, base, sealed}: read whole, as `ayni import` reads it."""
     from ayni.conversion import read_model
 
     kind, model, tokenizer = read_model(path)
@@ -100,11 +101,11 @@ def _print_checkpoints(found: dict[str, Any]) -> None:
 def _of_run(directory: Path, as_json: bool) -> dict[str, Any] | VerbFailure:
     """Every stage's files against the sha256 it was sealed with, and what is trained on against what is evaluated on;
     any difference and any leak is exit 2."""
-    whole = not (directory / INPUTS).is_file()
-    if whole and (directory / STATUS).is_file():
+    is_run = not (directory / INPUTS).is_file()
+    if (directory / STATUS).is_file():
         _check_summary(directory)
-    inside = (directory / "stages").iterdir() if whole and (directory / "stages").is_dir() else [directory]
-    stages = [_stage(path) for path in sorted(inside) if path.is_dir() and (not whole or path != directory)]
+    paths = sorted(path for path in directory.glob("stages/*") if path.is_dir()) if is_run else [directory]
+    stages = [_stage(path) for path in paths]
     if not as_json:
         for stage in stages:
             _print_stage(stage)
@@ -117,7 +118,7 @@ def _of_run(directory: Path, as_json: bool) -> dict[str, Any] | VerbFailure:
         for file in unknown:
             print(plain(f"{'gone':10} {file}: nobody knows whether it holds what is evaluated on"))
     value = {"run": str(directory), "stages": stages, "leaks": [asdict(leak) for leak in leaks], "gone": unknown}
-    again = _again(directory) if whole else "--fresh makes it again"
+    again = _again(directory) if is_run else "--fresh makes it again"
     if count:
         what = f"{count} files are not what their stages left"
         return VerbFailure(value, BadInput(what, path=directory, fix=f"see above; {again}"))
@@ -125,7 +126,7 @@ def _of_run(directory: Path, as_json: bool) -> dict[str, Any] | VerbFailure:
         what = f"{len(leaks)} × a file to train on holds what is evaluated on"
         return VerbFailure(value, BadInput(what, path=directory, fix="see above; hold it out, or evaluate on others"))
     if not as_json and any(stage["state"] == "unfinished" for stage in stages):
-        print(plain(f"to go on: {again if whole else 'the same command again'}"))
+        print(plain(f"to go on: {again if is_run else 'the same command again'}"))
     return value
 
 
@@ -162,16 +163,16 @@ def _unsealed(path: Path) -> dict[str, str]:
     """What is wrong with what an unfinished stage goes on from, by file."""
     from ayni.rollout.store import whole_chunks
 
-    wrong = {}
-    for name, read in (
-        (INPUTS, lambda: made_in(path)),
-        ("samples.jsonl", lambda: whole_chunks(path / "samples.jsonl")),
-    ):
-        try:
-            if (path / name).is_file():
-                read()
-        except BadInput as error:
-            wrong[name] = error.what
+    if not (path / INPUTS).is_file():
+        return {}
+    name, wrong = INPUTS, {}
+    try:
+        face = face_of(made_in(path).kind)
+        for name in [left for left, kind in face.leaves.items() if kind == "samples"] if face else []:
+            if (path / name).exists():
+                whole_chunks(path / name)
+    except BadInput as error:
+        wrong[name] = error.what
     return wrong
 
 
