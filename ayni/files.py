@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TextIO, cast
+from typing import Any, TextIO, TypeGuard, cast
 
 from ayni.errors import BadInput, NoRoom
 
@@ -221,6 +221,18 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
         for number, text in enumerate(file, 1):
             if text.strip():
                 yield number, parse_json(text.rstrip("\n"), path=path, line=number)
+
+
+def is_path(value: object) -> TypeGuard[str]:
+    """Whether the system takes a value from somebody's file for a path: NUL, half a surrogate or a name too long is
+    an error from the first call that looks."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return False
+    try:
+        parts = value.encode().split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return len(value) < 4096 and all(len(part) < 256 for part in parts)
 
 
 def sha256_of(path: Path, keep: Callable[[Path], bool] = lambda file: True) -> str:

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from ayni.errors import BadInput
-from ayni.files import atomic_directory, read_object, write_json, write_text
+from ayni.files import atomic_directory, is_path, read_object, write_json, write_text
 from ayni.model import peft_files as peft
 from ayni.model.adapters import Adapted, adapted, without_adapter
 from ayni.model.hugging_face import config_of, our_weights, shape_of, their_name, their_tensors
@@ -27,7 +27,6 @@ from ayni.model.weights import assemble
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
 
 EXTRA = "ayni.json"
-LONGEST = 1000  # characters of a base's place
 BASE = "base"  # in an adapter's ayni.json: {"path": from this directory, "sha256": of the base's numbers}
 
 
@@ -189,7 +188,7 @@ def base_of(path: Path) -> Base:
     named = noted.get("path") or peft.read_adapter_config(path).get("base_model_name_or_path")
     note = f"{BASE}.path" if "path" in noted else f'{{"{BASE}": {{"path": "…"}}}}'
     fix = f"write where it is into {EXTRA}: {note}"
-    if not isinstance(named, str) or not named.isprintable() or not 0 < len(named) <= LONGEST:
+    if not is_path(named):
         raise BadInput("does not say which model it is an adapter of", path=path / peft.CONFIG, fix=fix)
     places = [path.resolve() / named] if "path" in noted else [path.resolve() / named, Path(named)]
     place = next((place.resolve() for place in places if place.is_dir()), None)

@@ -8,8 +8,9 @@ from functools import cached_property
 from pathlib import Path
 
 from ayni.errors import BadInput
-from ayni.files import read_object, sha256_of
+from ayni.files import is_path, read_object, sha256_of
 from ayni.memory import need_memory
+from ayni.model.fields import shown
 
 # What a file may hold beside its numbers (names, headers, tables), and the most bytes that a number takes: fp64,
 # and as much again where shards or a tied head keep it twice.
@@ -61,9 +62,9 @@ def _shards(index: Path) -> list[Path]:
         raise BadInput("expected an object", path=index, line=1, field="weight_map")
     there: set[str] = set()
     for name, file in places.items():
-        if not isinstance(file, str) or Path(file).name != file:
-            raise BadInput(f"{file!r} is not a file beside this one", path=index, field=name)
+        if not is_path(file) or Path(file).name != file:
+            raise BadInput(f"{shown(file)} is not a file beside this one", path=index, field=name[:200])
         if file not in there and not (index.parent / file).is_file():
-            raise BadInput(f"its shard {file} is missing", path=index, field=name)
+            raise BadInput(f"its shard {file} is missing", path=index, field=name[:200])
         there.add(file)
     return [index.parent / file for file in sorted(there)]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ayni.errors import BadInput
-from ayni.files import read_object
+from ayni.files import is_path, read_object
 from ayni.runs.status import STATUS, stage_directories
 
 INPUTS = "inputs.json"
@@ -27,12 +27,12 @@ def made_in(directory: Path) -> Made:
     path = directory / INPUTS
     value = read_object(path, most=2**26)
     try:
-        inputs = {
-            name: tuple(_moved(_path(each["path"]), directory.parent) for each in given)
-            for name, given in value["inputs"].items()
-        }
+        given = {name: tuple(each["path"] for each in files) for name, files in value["inputs"].items()}
+        if not all(is_path(path) for paths in given.values() for path in paths):
+            raise TypeError
+        inputs = {name: tuple(_moved(Path(p), directory.parent) for p in paths) for name, paths in given.items()}
         return Made(directory, str(value["kind"]), inputs)
-    except (KeyError, TypeError, AttributeError, ValueError):
+    except (KeyError, TypeError, AttributeError):
         raise BadInput("is not what a stage writes", path=path, fix="run the stage again with --fresh") from None
 
 
@@ -54,13 +54,6 @@ def makers(paths: Iterable[Path]) -> list[Made]:
             found[directory] = made_in(directory)
             waiting += [path for given in found[directory].inputs.values() for path in given]
     return list(found.values())
-
-
-def _path(text: str) -> Path:
-    """ValueError for what the system takes for no path."""
-    if "\0" in text:
-        raise ValueError(text)
-    return Path(text)
 
 
 def _moved(path: Path, stages: Path) -> Path:

@@ -17,7 +17,7 @@ from typing import Any
 
 import ayni
 from ayni.errors import BadInput
-from ayni.files import digest_of, read_object, sha256_of, write_json
+from ayni.files import digest_of, is_path, read_object, sha256_of, write_json
 from ayni.run import CHECKPOINTS
 
 SEAL = "DONE.json"
@@ -56,7 +56,7 @@ def _is_seal(seal: dict[str, Any]) -> bool:
     return (
         all(isinstance(digest, str) and _DIGEST.fullmatch(digest) for digest in files.values())
         and all(type(size) is int for size in sizes.values())
-        and all(name and "\0" not in name and not {"", "..", "."} & {*name.split("/")} for name in files)
+        and all(is_path(name) and not {"", "..", "."} & {*name.split("/")} for name in files)
     )
 
 

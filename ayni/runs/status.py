@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ayni.errors import BadInput
-from ayni.files import read_object
+from ayni.files import is_path, read_object
 
 STATUS = "status.json"
 
@@ -24,7 +24,7 @@ def read_status(run: Path) -> dict[str, Any]:
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise BadInput("a stage needs a name", path=path, field=f"stages.{index}.name")
         written = entry.get("directory")
-        if written is not None and not isinstance(written, str):
+        if written is not None and not is_path(written):
             raise BadInput("expected a path inside the run", path=path, field=f"stages.{index}.directory")
     return status
 
@@ -41,9 +41,9 @@ def stage_directory(run: Path, written: str) -> Path:
     BadInput for a place outside the run: what somebody else's run points at is not read.
     """
     beside = run / "stages" / Path(written).name
-    for place in (run / written, beside):
+    for place in (run / written, beside) if written else ():
         if place.is_dir() and place.resolve().is_relative_to(run.resolve()):
             return place
-    if "\0" in written or not (run / written).resolve().is_relative_to(run.resolve()):
+    if not (run / written).resolve().is_relative_to(run.resolve()):
         raise BadInput(f"{written} lies outside the run", path=run / STATUS, field="directory")
     return beside

@@ -132,7 +132,7 @@ def read_checkpoint(place: Path) -> tuple[int, dict[str, Tensor], dict[str, Any]
             raise BadInput("is of another step than its name says", path=place)
         return _step_of(place), load_file(place / _TENSORS), numbers
     except (OSError, SafetensorError) as error:
-        raise BadInput(f"is not whole ({error})", path=place) from None
+        raise BadInput(f"is not whole ({str(error)[:120]})", path=place) from None
 
 
 def _step_of(place: Path) -> int:
