@@ -70,13 +70,13 @@ def json_of(value: Any, draw: Draw) -> str:
             parent = parent[each]
         action = draw.integers(6)
         if action < 3:
-            parent[key] = ODD[draw.integers(len(ODD))]
+            parent[key] = copy.deepcopy(ODD[draw.integers(len(ODD))])
         elif action == 3:
             del parent[key]
         elif action == 4 and isinstance(parent, dict):
-            parent[ODD[-20] if draw.integers(2) else f"{key}x"] = parent.pop(key)
+            parent[["", "../..", "\ud800", f"{key}x"][draw.integers(4)]] = parent.pop(key)
         elif isinstance(parent, list):
-            parent.insert(0, parent[key])
+            parent.insert(0, copy.deepcopy(parent[key]))
     text = json.dumps(value, ensure_ascii=bool(draw.integers(2)))
     if draw.integers(8) == 0:
         text = bytes_of(text.encode("utf-8", "surrogatepass"), draw).decode("utf-8", "surrogateescape")

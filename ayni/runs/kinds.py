@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ayni.errors import BadInput
-from ayni.files import read_json
+from ayni.files import read_object
 from ayni.formats.reading import kinds_of
 from ayni.formats.rows import peek
 from ayni.runs.faces import face_of
@@ -89,10 +89,10 @@ def _model_at(path: Path) -> tuple[Kind, ...] | None:
         if not (path / name).is_file():
             continue
         try:
-            config = read_json(path / name)
+            config = read_object(path / name)
         except BadInput:  # who loads it says so with a line
             return None
-        task = config.get("task_type") or config.get("architectures") if isinstance(config, dict) else None
+        task = config.get("task_type") or config.get("architectures")
         first = task[0] if isinstance(task, list) and task else task
         return (known[first],) if isinstance(first, str) and first in known else None
     return None
