@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,8 @@ import pytest
 import torch
 
 from ayni.errors import BadInput
-from ayni.files import Killed
-from ayni.train.checkpoint import KEEP, Checkpoints, load_checkpoint, save_checkpoint
+from ayni.files import Killed, sha256_of
+from ayni.train.checkpoint import KEEP, Checkpoints, load_checkpoint, read_checkpoint, save_checkpoint
 
 FAILPOINTS = ("save-begin", "save-tensors", "file-written", "directory-written", "save-renamed", "save-end")
 
@@ -181,6 +182,17 @@ def test_what_does_not_fit_the_stage_is_one_line(spoil: Callable[..., object], t
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(BadInput, match="step 5 is not this stage's") as caught:
         checkpoints.resume(load)
     assert "\n" not in str(caught.value)
+
+
+def test_what_a_library_says_of_a_broken_header_is_cut(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    place = tmp_path / "step-00000005"
+    header = b'{"a":"' + b"x" * 5000 + b'"}'
+    (place / "state.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    (place / "sha256").write_text(sha256_of(place, keep=lambda file: file.name != "sha256"))
+    with pytest.raises(BadInput, match="is not whole") as caught:
+        read_checkpoint(place)
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("name", FAILPOINTS)

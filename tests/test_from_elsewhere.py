@@ -206,6 +206,13 @@ def link_that_leaves(theirs: Path, marker: Path) -> Argv:
     return ["report", run]
 
 
+def report_that_leaves(theirs: Path, marker: Path) -> Argv:
+    (theirs / "run").mkdir()
+    write_json(theirs / "run" / "status.json", {"run": "r", "status": "done", "stages": []})
+    (theirs / "run" / "report").symlink_to(theirs.parent / "mine")
+    return ["report", theirs / "run"]
+
+
 def names_that_drive_a_terminal(theirs: Path, marker: Path) -> Argv:
     (theirs / "run" / "stages" / "01-\x1b[2J\x1b]0;owned\x07").mkdir(parents=True)
     return ["doctor", theirs / "run"]
@@ -234,6 +241,7 @@ ATTACKS: dict[str, Callable[[Path, Path], Argv]] = {
     "a seal that leaves": seal_that_leaves,
     "a status that leaves": status_that_leaves,
     "a link that leaves": link_that_leaves,
+    "a report that leaves": report_that_leaves,
     "names for a terminal": names_that_drive_a_terminal,
 }
 

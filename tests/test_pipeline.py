@@ -301,6 +301,7 @@ def test_sealed_files_are_read_once_in_a_process(recipe: Path, monkeypatch: pyte
         {"files": {"../x": "0" * 64}}, {"files": {"/x": "0" * 64}}, {"files": {"a": "0"}}, {"files": []}, {"hash": 3},
         {"bytes": {"records.jsonl": "7"}}, {"bytes": None}, {"config": []}, {"seconds": True}, {"kind": None},
         {"seed": 1.5}, {"version": "1"}, {"source": {}}, {"files": {"a\0b": "0" * 64}},
+        {"files": {"x" * 300: "0" * 64}}, {"files": {"\ud800": "0" * 64}},
     ],
     ids=repr,
 )  # fmt: skip
