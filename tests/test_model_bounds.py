@@ -19,6 +19,7 @@ from mutated import little_memory, outcome
 from safetensors.torch import load_file, save_file
 from small_models import build, edit_json, small_tokenizer
 
+from ayni.config import parse_config
 from ayni.conversion import import_model
 from ayni.errors import BadInput, NoRoom
 from ayni.memory import need_memory
@@ -30,7 +31,8 @@ from ayni.model.shape import MOST, Shape
 from ayni.model.stored import check_size
 from ayni.model_directory import load_model, save_model
 from ayni.rollout.store import read_chunks
-from ayni.runs.execution import content_hash
+from ayni.runs.execution import content_hash, execute
+from ayni.runs.faces import load_stage
 from ayni.runs.kinds import mismatch
 from ayni.stage import Input
 
@@ -158,6 +160,21 @@ def test_sizes_are_told_before_anything_is_read(tmp_path: Path, monkeypatch: pyt
     monkeypatch.setattr("ayni.memory.memory", lambda: 4 * 10**9)
     with pytest.raises(NoRoom, match=r"it needs 5\.0 GB of memory, this machine has 4\.0 GB"):
         need_memory(5 * 10**9, "it")
+
+
+def test_a_model_to_train_has_to_fit(tmp_path: Path) -> None:
+    small_tokenizer().save(tmp_path / "tokenizer")
+    (tmp_path / "a.txt").write_text("the village\n")
+    config = {"dim": 2**16, "layers": 1000, "heads": 512, "kv_heads": 512, "hidden": 2**18, "tokens": 0}
+    inputs = {"tokenizer": tmp_path / "tokenizer", "data": [tmp_path / "a.txt"]}
+    settings = parse_config(load_stage("pretrain").config, config)
+    with little_memory():
+        line = outcome(lambda: execute("pretrain", settings, inputs, tmp_path / "out", name="pretrain", seed=0))
+    assert "parameters needs" in (line or "")
+    with pytest.raises(BadInput, match=r"layers: 1000000000 is more than 1,024"):
+        parse_config(load_stage("pretrain").config, config | {"layers": 10**9})
+    with pytest.raises(BadInput, match=r"lora\.rank"):
+        parse_config(load_stage("sft").config, {"lora": {"rank": 10**9}})
 
 
 SPARSE: dict[str, tuple[Callable[[Path], Path], str]] = {

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from ayni.errors import BadInput
 from ayni.files import atomic_directory
 from ayni.formats.reading import read_texts
+from ayni.memory import need_memory
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
 from ayni.model_directory import save_model
@@ -76,6 +77,8 @@ class Config(Fitting):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     tokenizer = load_tokenizer(inputs["tokenizer"])
     shape = config.shape(tokenizer.vocab_size)
+    # fp32: weights, and where they are trained gradients and Adam's two moments
+    need_memory((4 if config.tokens == 0 else 16) * shape.parameters, f"a model of {shape.parameters:,} parameters")
     rows = None if config.tokens == 0 else packed_rows(config, inputs, tokenizer, run)
     # after the rows: bad input is found before a large model takes its memory
     model = initialise(Transformer(shape), seed_of(run.seed, run.name, "weights"))
