@@ -286,14 +286,16 @@ def test_a_recipe_says_what_it_runs_and_whom_it_asks(tmp_path: Path) -> None:
         "file": {**both, "reward": "judge.py"},
         "module": {**both, "reward_function": "python:json:loads"},
         "server": {**both, "reward_function": "https://me:secret@judge.example/score"},
+        "driver": {**both, "reward_function": "http://\x1b[2Jx"},
         "quiet": {"kind": "tokenizer", "data": ["judge.txt"]},
     }
     (tmp_path / "judge.txt").write_text("words\n")
     (tmp_path / "r.yaml").write_text(yaml.safe_dump({"stages": stages}))
     assert list(read_recipe(tmp_path / "r.yaml").reaches()) == [
-        f"file: runs {tmp_path / 'judge.py'}, which may do whatever you may",
-        "module: runs python:json:loads, which may do whatever you may",
-        "server: sends what it reads and samples to judge.example",
+        'driver: sends what it reads and samples to "\\u001b[2Jx"',
+        f'file: runs "{tmp_path / "judge.py"}", which may do whatever you may',
+        'module: runs "python:json:loads", which may do whatever you may',
+        'server: sends what it reads and samples to "judge.example"',
     ]
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ayni.cli import VerbFailure
-from ayni.cli.stages import located, output_of, tokenizer_path
+from ayni.cli.stages import checked, located, output_of, tokenizer_path
 from ayni.errors import BadInput
 from ayni.formats.inspect import inspect_data, paint, sequences_of
 from ayni.formats.reading import scan
@@ -41,7 +41,7 @@ def inspect(
         from ayni.model.score_scale import ScoreScale
         from ayni.model_directory import load_model, read_extra
 
-        directory = output_of(critic, "model")
+        directory = checked(output_of(critic, "model"))
         judge, tokenizer = load_model(directory, expect="score")
         normalisation = ScoreScale.of(read_extra(directory), directory / "ayni.json", "critic").normalisation
     counting = tokenizer if model is None else load_tokenizer(tokenizer_path(model))

@@ -12,13 +12,13 @@ are relative to where you are.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 from pydantic import Field, PositiveFloat
 
@@ -83,9 +83,11 @@ class Recipe:
             files = [str(r.path) for each in entry.inputs.values() for r in each if r.path.suffix == ".py"]
             texts = [text for text in entry.config.model_dump().values() if isinstance(text, str)]
             for code in [*files, *(text for text in texts if text.startswith("python:"))]:
-                yield f"{entry.name}: runs {code}, which may do whatever you may"
-            for host in (urlsplit(text).hostname for text in texts if "://" in text):
-                yield f"{entry.name}: sends what it reads and samples to {host}"
+                yield f"{entry.name}: runs {json.dumps(code)}, which may do whatever you may"
+            for address in (text for text in texts if "://" in text):
+                # without what stands before the host: a password, maybe
+                host = address.partition("://")[2].partition("/")[0].rpartition("@")[2]
+                yield f"{entry.name}: sends what it reads and samples to {json.dumps(host)}"
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default written out, runnable from anywhere: same stages, same identities."""
