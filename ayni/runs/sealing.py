@@ -21,7 +21,7 @@ from ayni.files import digest_of, is_path, read_object, sha256_of, write_json
 from ayni.run import CHECKPOINTS
 
 SEAL = "DONE.json"
-_KEYS: dict[str, tuple[type, ...]] = {
+SEAL_KEYS: dict[str, tuple[type, ...]] = {
     **dict.fromkeys(("hash", "kind", "source"), (str,)),
     **dict.fromkeys(("version", "seed"), (int,)),
     **dict.fromkeys(("config", "files", "bytes"), (dict,)),
@@ -50,7 +50,7 @@ def read_seal(directory: Path) -> dict[str, Any] | None:
 
 def _is_seal(seal: dict[str, Any]) -> bool:
     """Whether every key is there and holds what it should; the files lie inside the directory."""
-    if any(type(seal.get(key)) not in kinds for key, kinds in _KEYS.items()):
+    if any(type(seal.get(key)) not in kinds for key, kinds in SEAL_KEYS.items()):
         return False
     files, sizes = seal["files"], seal["bytes"]
     return (
