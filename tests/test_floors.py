@@ -13,7 +13,7 @@ import pytest
 HOUSE = Path(__file__).parent.parent / "ayni"
 # Packages and modules from the ground up; on one floor nobody imports a neighbour, but for the two ladders below.
 FLOORS: list[set[str]] = [
-    {"__init__", "errors", "files", "config", "records", "stage", "seeds", "run", "parallel", "cores"},
+    {"__init__", "errors", "files", "config", "records", "stage", "seeds", "interruption", "run", "parallel", "cores"},
     {"text", "formats", "model", "maths", "village", "feedback"},
     {"model_directory", "introduction", "conversion"},
     {"train", "rollout"},
@@ -25,7 +25,7 @@ FLOORS: list[set[str]] = [
 ]
 # Packages and modules that stand on each other inside a floor, lowest first.
 LADDERS = [
-    ["__init__", "errors", "files", "config", "records", "stage", "seeds", "run", "parallel", "cores"],
+    ["__init__", "errors", "files", "config", "records", "stage", "seeds", "interruption", "run", "parallel", "cores"],
     ["text", "formats"],
     ["model_directory", "introduction", "conversion"],
     ["evaluate", "quality"],

@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from ayni import interruption
 from ayni.config import Config, Field, model_validator
 from ayni.errors import BadInput, BadNumbers
 from ayni.model.adapters import Lora, adapter_of
@@ -179,7 +180,7 @@ def fit(
     Resumes from the newest checkpoint in `run.directory/checkpoints` to identical bits. `each(step)` may add metrics
     (an evaluation, say). Of several ranks each takes its share of a step's examples.
     """
-    with Checkpoints(run.checkpoints) as checkpoints:
+    with interruption.deferred(), Checkpoints(run, checkpoint_every, trainer.ranks) as checkpoints:
         if saved := checkpoints.load():
             step, tensors, numbers = saved
             trainer.load(tensors, numbers)
@@ -197,15 +198,12 @@ def fit(
             metrics = trainer.update(found, objective)
             if each is not None:
                 metrics |= each(trainer.step)
-            if not trainer.ranks.leads:
-                continue
-            tokens = sum(tokens_in(example) for example in found)
-            run.log(trainer.step, tokens=tokens, **metrics)
-            speed = tokens / (time.monotonic() - began)
-            run.progress(trainer.step, trainer.steps, loss=metrics["loss"], tokens_per_s=speed)
-            # not after the last step: the stage saves the model itself then
-            if trainer.step % checkpoint_every == 0 and trainer.step < trainer.steps:
-                checkpoints.save(trainer.step, *trainer.state())
+            if trainer.ranks.leads:
+                tokens = sum(tokens_in(example) for example in found)
+                run.log(trainer.step, tokens=tokens, **metrics)
+                speed = tokens / (time.monotonic() - began)
+                run.progress(trainer.step, trainer.steps, loss=metrics["loss"], tokens_per_s=speed)
+            checkpoints.after(trainer.step, trainer.state, last=trainer.step == trainer.steps)
 
 
 class Items(Protocol):
