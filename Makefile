@@ -49,9 +49,10 @@ check: .venv/installed-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-# Kills every stage 20 times at random places (make test: twice) and compares the weights with an uninterrupted run.
+# Kills every stage 20 times at random places (make test: twice), and at every operation on the disk, which also loses
+# its power there, is full or refuses; and compares what is left in the end with an uninterrupted run.
 torture: .venv/installed-dev
-	@AYNI_KILLS=20 $(BIN)/pytest tests/test_torture.py --timeout=0
+	@AYNI_KILLS=20 AYNI_FAULTS=20 $(BIN)/pytest tests/test_torture.py tests/test_faults.py -n auto --timeout=0
 
 # A person's whole visit to the annotation page in a real Chromium. AYNI_PICTURES=1: and docs/pictures/ anew.
 test-browser: .venv/installed-dev .venv/axe.min.js

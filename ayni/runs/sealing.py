@@ -16,11 +16,11 @@ from typing import Any
 
 import ayni
 from ayni.errors import BadInput
-from ayni.files import read_json, sha256_of, write_json
+from ayni.files import fsync, read_json, sha256_of, write_json
 from ayni.run import CHECKPOINTS
 
 SEAL = "DONE.json"
-_KEYS = {"hash", "kind", "version", "config", "seed", "seconds", "source", "files", "bytes"}
+SEAL_KEYS = {"hash", "kind", "version", "config", "seed", "seconds", "source", "files", "bytes"}
 
 
 @cache
@@ -35,7 +35,7 @@ def read_seal(directory: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     seal = read_json(path)
-    if not isinstance(seal, dict) or not seal.keys() >= _KEYS:
+    if not isinstance(seal, dict) or not seal.keys() >= SEAL_KEYS:
         raise BadInput("is not the seal of a finished stage", path=path, fix="remove it and run the stage again")
     return seal
 
@@ -47,7 +47,9 @@ def seal_directory(directory: Path, *, seconds: float, **identity: Any) -> None:
     """
     remove_leftovers(directory)
     files = {}
+    fsync(directory)  # a seal must not outlast what it seals, nor the names of that
     for file in sorted(directory.rglob("*")):
+        fsync(file)
         inside = file.relative_to(directory)
         if file.is_file() and CHECKPOINTS not in inside.parts and inside != Path(SEAL):
             files[inside.as_posix()] = file
