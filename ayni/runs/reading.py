@@ -12,6 +12,7 @@ from ayni.evaluate.results import Result, read_results
 from ayni.files import parse_json, read_json, read_jsonl, read_text
 from ayni.records import Message, Prompt
 from ayni.runs.evaluations import OPENED
+from ayni.runs.execution import is_held
 from ayni.runs.faces import face_of
 from ayni.stage import Family
 
@@ -108,6 +109,7 @@ def read_run(directory: Path) -> RunData:
     path = directory / "status.json"
     if not path.is_file():
         raise BadInput("not a run: status.json is missing", path=directory, fix="make one with `ayni run RECIPE`")
+    dead = not is_held(directory)  # a process that was killed could not write that it works no more
     status = read_json(path)
     if not isinstance(status, dict) or not isinstance(status.get("stages"), list):
         raise BadInput("expected an object with a list of stages", path=path, field="stages")
@@ -115,14 +117,14 @@ def read_run(directory: Path) -> RunData:
     for index, entry in enumerate(status["stages"]):
         if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
             raise BadInput("a stage needs a name", path=path, field=f"stages.{index}.name")
-        stages.append(_read_stage(directory, entry, stages))
+        stages.append(_read_stage(directory, entry, stages, dead))
     own = read_results(directory / "results.json") if (directory / "results.json").is_file() else []
     rows = dict.fromkeys([*own, *(row for stage in stages for row in stage.results)])
     recipe = directory / "recipe.yaml"
     return RunData(
         name=str(status.get("run") or directory.resolve().name),
         directory=directory,
-        status=str(status.get("status") or "unknown"),
+        status=_truly(str(status.get("status") or "unknown"), dead),
         when=datetime.fromtimestamp(path.stat().st_mtime),
         stages=tuple(stages),
         results=tuple(rows),
@@ -130,7 +132,11 @@ def read_run(directory: Path) -> RunData:
     )
 
 
-def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData]) -> StageData:
+def _truly(state: str, dead: bool) -> str:
+    return "interrupted" if dead and state == "running" else state
+
+
+def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData], dead: bool) -> StageData:
     kind = str(entry.get("kind") or entry["name"])
     directory = _stage_directory(run, str(entry.get("directory") or ""))
     results = directory / "results.json"
@@ -142,7 +148,7 @@ def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData]) -> S
         name=entry["name"],
         kind=kind,
         directory=directory,
-        state=str(entry.get("state") or "waiting"),
+        state=_truly(str(entry.get("state") or "waiting"), dead),
         seconds=seconds if _number(seconds) else None,
         parents=_parents(entry.get("inputs") or {}, earlier),
         metrics=_metrics(directory / "metrics.jsonl"),

@@ -6,6 +6,7 @@ answer alone, so neither order nor position can matter.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,10 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             engines[name] = load_engine(inputs[name], placement, name_of(inputs[name]) + suffix)
     rows: list[Result] = []
     if prompts:
-        prompts = chosen_prompts(with_room(prompts, list(engines.values()), run.say), config, run)
+        reward = best_of_reward(config, inputs, placement, engines["model"].tokenizer)
+        longest = math.inf if reward is None else reward.context
+        prompts = with_room(prompts, list(engines.values()), run.say, max_tokens=config.max_tokens, read=longest)
+        prompts = chosen_prompts(prompts, config, run)
         scorer: Scorer | ApiJudge
         if config.judge_url is not None:
             scorer = endpoint(config, config.judge_url, inputs, run)
@@ -93,7 +97,6 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             scorer = RewardScorer(load_reward(inputs["judge"], placement))
         else:
             scorer = GoldScorer(prompts)
-        reward = best_of_reward(config, inputs, placement, engines["model"].tokenizer)
         answers = answers_of(engines, prompts, reward, config, run)
         drawn = [] if reward else answers_for_kl(engines, prompts, config, run)
         if run.leads:  # the processes share what is drawn; the first one judges it

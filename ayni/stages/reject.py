@@ -79,7 +79,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     helpful = load_choice(inputs.get("reward"), config.reward_function, placement)
     reward = load_combined(helpful, inputs.get("reward_safety"), placement, engine.tokenizer, config.threshold)
     known = {p.id: p for p in read_prompts_of(inputs["prompts"])}
-    prompts = with_room(list(known.values()), [engine], run.say)
+    prompts = with_room(list(known.values()), [engine], run.say, max_tokens=config.max_tokens, read=reward.context)
     if config.limit is not None:
         order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
         prompts = [prompts[i] for i in sorted(order)]

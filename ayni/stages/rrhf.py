@@ -60,7 +60,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     engine = LocalEngine(Role(placement.place(model)), tokenizer, run.name, placement.ranks)
     helpful = load_reward(inputs["reward"], placement, trunks)
     reward = load_combined(helpful, inputs.get("reward_safety"), placement, tokenizer, config.threshold, trunks)
-    prompts = with_room(read_prompts_of(inputs["prompts"]), [engine], run.say)
+    asked = read_prompts_of(inputs["prompts"])
+    prompts = with_room(asked, [engine], run.say, max_tokens=config.max_tokens, read=reward.context)
     order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
     prompts = [prompts[i] for i in order]
     sampling = Sampling(config.temperature, 1.0, config.max_tokens)
