@@ -9,7 +9,7 @@ BENCH_PIP := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: install demo test check test-browser test-load torture bench clean
+.PHONY: install demo test check test-browser test-load torture audit bench clean
 
 install: .venv/installed
 
@@ -69,6 +69,15 @@ test-browser: .venv/installed-dev .venv/axe.min.js
 test-load: .venv/installed-dev
 	@$(BIN)/pytest tests/load --timeout=0 -s $(PYTEST)
 
+# Known advisories against every pinned version, as far as the index offers them.
+audit: .venv-audit/installed
+	@.venv-audit/bin/pip-audit --disable-pip --no-deps --requirement constraints.txt
+
+.venv-audit/installed:
+	$(call environment,.venv-audit)
+	@PIP_CONSTRAINT= .venv-audit/bin/python -m pip --disable-pip-version-check --quiet install pip-audit==2.10.1
+	@touch $@
+
 # Every work beside its peers: 25 minutes on two cores with nothing else running. BENCH=--long: an hour, BENCH='--device
 # cuda': one GPU. Writes docs/results/benchmarks-MACHINE.json and the tables of docs/benchmarks.md.
 bench: .venv-bench/installed
@@ -85,5 +94,5 @@ bench: .venv-bench/installed
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-bench build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-audit .venv-bench build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
