@@ -198,8 +198,8 @@ class Loop:
         }
         if estimate.returns is not None and answers.outputs.values is not None:
             # 1: the critic knows the returns; 0: no better than their mean
-            error = (estimate.returns - answers.outputs.values)[mask].var()
-            shown["explained_variance"] = float(1 - error / estimate.returns[mask].var().clamp(min=1e-8))
+            error = (estimate.returns - answers.outputs.values)[mask].var(correction=0)  # of one token, too
+            shown["explained_variance"] = float(1 - error / estimate.returns[mask].var(correction=0).clamp(min=1e-8))
         if scores.safety is not None:
             shown["safety"] = float(scores.safety.mean())
         if self.ranks.leads:

@@ -62,7 +62,7 @@ FACE = Face(
 class Config(Evaluation):
     """Without a `judge` input or `judge_url` the village's gold scores judge."""
 
-    best_of: int = Field(1, ge=1, description="answers of `model` of which `reward` chooses one")
+    best_of: int = Field(1, ge=1, le=1 << 16, description="answers of `model` of which `reward` chooses one")
     threshold: float = Field(THRESHOLD, ge=0, le=1, description="of best_of; 0: safety decides on tagged prompts alone")
     judge_url: str | None = Field(None, description="an OpenAI-compatible endpoint that judges, up to /v1")
     judge_model: str | None = Field(None, description="its model; default: the one it serves")

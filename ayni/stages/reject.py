@@ -49,7 +49,7 @@ FACE = Face(
 class Config(Base):
     """K is unpublished; the paper's curves run to 100. Its best temperature moved from 1.0 to 1.2–1.3 with training."""
 
-    n: int = Field(8, ge=1, description="answers per prompt")
+    n: int = Field(8, ge=1, le=1 << 16, description="answers per prompt")
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1)
     limit: int | None = Field(None, ge=1, description="draw for this many prompts, chosen at random by the seed")

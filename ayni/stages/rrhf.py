@@ -42,7 +42,7 @@ class Config(Fitting):
     """The paper draws 4 by diverse beam search; we sample (docs/departures.md)."""
 
     epochs: float = Field(3, gt=0)
-    n: int = Field(4, ge=2, description="candidates per prompt")
+    n: int = Field(4, ge=2, le=1 << 10, description="candidates per prompt")
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1)
     imitation: float = Field(1.0, ge=0, description="weight of the cross-entropy of the best answer")

@@ -42,7 +42,7 @@ class Optimiser(Config):
     # §2.2: β₂ = 0.95 averages over about 20 steps, Adam's usual 0.999 over 1,000
     betas: tuple[float, float] = Field((0.9, 0.95), strict=False)
     eps: float = Field(1e-5, gt=0)
-    clip: float = Field(1.0, gt=0, description="largest global gradient norm")
+    clip: float = Field(1.0, gt=0, le=1e30, description="largest global gradient norm")
 
     def warmup_steps(self, steps: int) -> float:
         """Steps of warm-up of a run of so many steps."""
