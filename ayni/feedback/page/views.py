@@ -26,6 +26,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 from ayni.errors import AyniError, BadInput
 from ayni.feedback.entries import Annotator
 from ayni.feedback.page.degrees import CHOICES_BY_LETTER
+from ayni.feedback.page.desk import Desk
 from ayni.feedback.page.forms import Form, read_form
 from ayni.feedback.page.shown import shown
 from ayni.feedback.store import Store
@@ -65,6 +66,7 @@ class PageContext:
     local: Annotator | None = None
     secure: bool = False
     environment: Environment = field(default_factory=lambda: environment())
+    desk: Desk = field(default_factory=Desk)
 
     @property
     def cookie(self) -> str:
