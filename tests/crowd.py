@@ -41,14 +41,16 @@ _GIVEN = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
 class Server:
     """`ayni annotate --login` on one port, over and over."""
 
-    def __init__(self, store: str, log: Path) -> None:
-        self.store, self.log, self.port = store, log, free_port()
+    def __init__(self, store: str, log: Path, files: int | None = None) -> None:
+        self.store, self.log, self.port, self.files = store, log, free_port(), files
         self.process: subprocess.Popen[str]
         self.start()
 
     def start(self) -> None:
         """Returns when it listens: who knocks from now on is answered."""
         command = [sys.executable, "-m", "ayni", "annotate", self.store, "--login", "--port", str(self.port)]
+        if self.files is not None:
+            command = ["sh", "-c", f'ulimit -n {self.files}; exec "$@"', "sh", *command]
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self.process.stdout is not None
@@ -63,8 +65,9 @@ class Server:
 
 
 @contextmanager
-def server(store: str, log: Path) -> Iterator[Server]:
-    running = Server(store, log)
+def server(store: str, log: Path, files: int | None = None) -> Iterator[Server]:
+    """`files`: so many the process may open."""
+    running = Server(store, log, files)
     try:
         yield running
         assert running.process.poll() is None, log.read_text()
