@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -11,10 +13,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, NullPool, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DatabaseError, OperationalError
+from sqlalchemy import URL, Connection, Engine, NullPool, QueuePool, create_engine, event, make_url, text
+from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
 
 from ayni.errors import AyniError, BadInput, NoRoom
+from ayni.feedback.damage import Damaged
 from ayni.feedback.migrate import is_newest, not_a_store, to_newest
 from ayni.files import failpoint
 
@@ -22,7 +25,16 @@ LOCK_WAIT = 30.0  # seconds: how long a writer waits for its turn
 CONNECTIONS = 8  # and as many again under load; what they do takes milliseconds, so threads queue for them
 _SQLITE = b"SQLite format 3\x00"  # what such files begin with
 _ONE_WRITER = 0x61796E69  # "ayni": the advisory lock that PostgreSQL's writers take turns by
-_DISK_FULL, _NO_RIGHTS = "53100", "42501"  # PostgreSQL's error codes
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+# SQLite tells a full disk from a quota that is used up, but not that from a disk that fails.
+_SQLITE_FULL = (
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_IOERR_WRITE,
+    sqlite3.SQLITE_IOERR_FSYNC,
+    sqlite3.SQLITE_IOERR_SHMSIZE,
+)
+_SQLITE_DAMAGE = ("Could not decode to UTF-8", "no such table", "no such column")
+_POSTGRESQL_DAMAGE = ("XX001", "XX002", "42P01", "42703")  # of data, of an index; a table or column that is not there
 _ADDRESSES = "use a file's path, sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"
 
 
@@ -99,37 +111,60 @@ def _open_sqlite(url: URL) -> Database:
         raise BadInput("is a directory, not a file", path=path)
     if not path.parent.is_dir():
         raise BadInput("its directory does not exist", path=path)
-    where = str(path)
+    where, readable_only = str(path), _readable_only(path)
     with _refused(where):
-        newest = path.exists() and _peek(path)
+        if not path.exists():
+            os.close(os.open(path, os.O_CREAT, 0o600))  # its -wal and -shm files will have the same rights
+        newest = _peek(path, readable_only)
+
+    def connect() -> sqlite3.Connection:
+        if readable_only:
+            return _reading(path, alone=True)
+        return sqlite3.connect(path, timeout=LOCK_WAIT, check_same_thread=False)
+
     engine = create_engine(
-        url,
-        connect_args={"timeout": LOCK_WAIT},
+        "sqlite://",
+        creator=connect,
+        poolclass=QueuePool,
         pool_size=CONNECTIONS,
         max_overflow=CONNECTIONS,
         pool_timeout=LOCK_WAIT,
     )
-    event.listen(engine, "connect", _prepare_sqlite)
+    event.listen(engine, "connect", _prepare_reading if readable_only else _prepare_sqlite)
     event.listen(engine, "begin", _begin)
     database = Database(where, engine, engine, engine.execution_options(begin="BEGIN IMMEDIATE"))
     return database if newest else _migrated(database)
 
 
-def _peek(path: Path) -> bool:
+def _readable_only(path: Path) -> bool:
+    """A backup, for one. SQLite puts files beside the store, so the directory counts too."""
+    return path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+
+
+def _reading(path: Path, alone: bool = False) -> sqlite3.Connection:
+    """Without leave to write. `alone`: nobody else writes either, unless a -wal file tells of it."""
+    wal = path.with_name(f"{path.name}-wal")
+    still = "&immutable=1" if alone and not (wal.exists() and wal.stat().st_size) else ""
+    uri = f"file:{quote(str(path.absolute()))}?mode=ro{still}"
+    return sqlite3.connect(uri, uri=True, timeout=LOCK_WAIT, check_same_thread=False)
+
+
+def _peek(path: Path, alone: bool) -> bool:
     """`is_newest` without leave to write: what turns out to be no store of ours stays byte for byte as it was."""
     with open(path, "rb") as file:
         if file.read(len(_SQLITE)) not in (b"", _SQLITE):  # SQLite itself would take a short text for an empty file
             raise not_a_store(str(path), "it is no SQLite file")
-
-    def connect() -> sqlite3.Connection:
-        return sqlite3.connect(f"file:{quote(str(path))}?mode=ro", uri=True, timeout=LOCK_WAIT)
-
-    with create_engine("sqlite://", creator=connect, poolclass=NullPool).connect() as connection:
+    engine = create_engine("sqlite://", creator=lambda: _reading(path, alone), poolclass=NullPool)
+    with engine.connect() as connection:
         return is_newest(connection, str(path))
 
 
-def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
+def _prepare_reading(connection: sqlite3.Connection, _: object) -> None:
     connection.isolation_level = None  # we say BEGIN ourselves: the driver would say it too late
+
+
+def _prepare_sqlite(connection: sqlite3.Connection, _: object) -> None:
+    _prepare_reading(connection, _)
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
@@ -185,32 +220,54 @@ def _refused(where: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in _NO_SPACE:
+            raise _no_room(where) from None
         raise BadInput(f"cannot be opened ({error.strerror})", path=where) from None
-    except DatabaseError as error:
-        if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_NOTADB:
-            raise not_a_store(where, "it is no SQLite file") from None
-        _tell_damage(error, where)
-        if isinstance(error, OperationalError) or getattr(error.orig, "sqlstate", None) == _NO_RIGHTS:
-            raise BadInput(f"cannot be opened ({error.orig})", path=where) from None
-        raise
+    except SQLAlchemyError as error:
+        told = _told(error, where)
+        if isinstance(told, BadInput | Damaged | NoRoom):
+            raise told from None
+        raise BadInput(f"cannot be opened ({_words(error)})", path=where) from None
 
 
 @contextmanager
 def _errors_told(where: str) -> Iterator[None]:
-    """Full disks, locks and lost connections as one line. Who sends the same submission again loses nothing."""
+    """Full disks, locks, lost connections and damage as one line. Who sends the same submission again loses nothing."""
     try:
         yield
-    except OperationalError as error:
-        code = getattr(error.orig, "sqlite_errorcode", None)
-        if code == sqlite3.SQLITE_FULL or getattr(error.orig, "sqlstate", None) == _DISK_FULL:
-            raise NoRoom(f"{where}: no space left on the device; free some and try again") from None
-        raise AyniError(" ".join(f"{where}: the database failed ({error.orig}); try again".split())) from None
-    except DatabaseError as error:
-        _tell_damage(error, where)
-        raise
+    except Damaged as error:
+        raise Damaged(error.what, where) from None
+    except SQLAlchemyError as error:
+        raise _told(error, where) from error
 
 
-def _tell_damage(error: DatabaseError, where: str) -> None:
-    """BadInput where SQLite finds pages that it cannot have written."""
-    if getattr(error.orig, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_CORRUPT:
-        raise BadInput(f"the file is damaged ({error.orig})", path=where, fix="take a copy of it back") from None
+def _told(error: SQLAlchemyError, where: str) -> AyniError:
+    """What failed, and so what to do: make room, take a copy back, ask for something else, or try again."""
+    cause = getattr(error, "orig", None)
+    ours, theirs = getattr(cause, "sqlite_errorcode", 0), getattr(cause, "sqlstate", None)
+    words = _words(error)
+    if ours in _SQLITE_FULL or theirs == "53100":
+        return _no_room(where)
+    if ours == sqlite3.SQLITE_NOTADB:
+        return not_a_store(where, "it is no SQLite file")
+    if ours & 0xFF == sqlite3.SQLITE_CORRUPT or theirs in _POSTGRESQL_DAMAGE or words.startswith(_SQLITE_DAMAGE):
+        return Damaged(f"the store is damaged ({words})", where)
+    if ours & 0xFF == sqlite3.SQLITE_READONLY or theirs == "25006":
+        return BadInput("can only be read", path=where, fix="copy it to where you may write, and use the copy")
+    if isinstance(error, DataError):
+        return BadInput(f"the database takes no such value ({words})", path=where)
+    if isinstance(error, IntegrityError):
+        return AyniError(f"{where}: the database refused what contradicts it ({words})")
+    return AyniError(f"{where}: the database failed ({words}); try again")
+
+
+def _no_room(where: str) -> NoRoom:
+    return NoRoom(f"{where}: no space left on the device, or a limit of it is reached; free some and try again")
+
+
+def _words(error: SQLAlchemyError) -> str:
+    """What the database said of it, on one line and without what people wrote."""
+    said = str(getattr(error, "orig", None) or error)
+    for about_the_row in (" with text ", "\nDETAIL:"):
+        said = said.partition(about_the_row)[0]
+    return " ".join(said.split())
