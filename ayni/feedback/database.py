@@ -223,6 +223,8 @@ def _refused(where: str) -> Iterator[None]:
         if error.errno in _NO_SPACE:
             raise _no_room(where) from None
         raise BadInput(f"cannot be opened ({error.strerror})", path=where) from None
+    except UnicodeDecodeError:
+        raise _not_utf8(where) from None
     except SQLAlchemyError as error:
         told = _told(error, where)
         if isinstance(told, BadInput | Damaged | NoRoom):
@@ -237,6 +239,8 @@ def _errors_told(where: str) -> Iterator[None]:
         yield
     except Damaged as error:
         raise Damaged(error.what, where) from None
+    except UnicodeDecodeError:
+        raise _not_utf8(where) from None
     except SQLAlchemyError as error:
         raise _told(error, where) from error
 
@@ -259,6 +263,11 @@ def _told(error: SQLAlchemyError, where: str) -> AyniError:
     if isinstance(error, IntegrityError):
         return AyniError(f"{where}: the database refused what contradicts it ({words})")
     return AyniError(f"{where}: the database failed ({words}); try again")
+
+
+def _not_utf8(where: str) -> Damaged:
+    """SQLite's own message quoted a name that is none any more."""
+    return Damaged("the store is damaged (a name in it is not UTF-8)", where)
 
 
 def _no_room(where: str) -> NoRoom:
