@@ -107,12 +107,13 @@ def _open_sqlite(url: URL) -> Database:
     path = Path(url.database or ":memory:")
     if path.name == ":memory:":
         raise BadInput("a store lives in a file", field="store", fix=_ADDRESSES)
-    if path.is_dir():
-        raise BadInput("is a directory, not a file", path=path)
-    if not path.parent.is_dir():
-        raise BadInput("its directory does not exist", path=path)
-    where, readable_only = str(path), _readable_only(path)
+    where = str(path)
     with _refused(where):
+        if path.is_dir():
+            raise BadInput("is a directory, not a file", path=path)
+        if not path.parent.is_dir():
+            raise BadInput("its directory does not exist", path=path)
+        readable_only = _readable_only(path)
         if not path.exists():
             os.close(os.open(path, os.O_CREAT, 0o600))  # its -wal and -shm files will have the same rights
         newest = _peek(path, readable_only)
@@ -138,7 +139,8 @@ def _open_sqlite(url: URL) -> Database:
 
 def _readable_only(path: Path) -> bool:
     """A backup, for one. SQLite puts files beside the store, so the directory counts too."""
-    return path.exists() and not (os.access(path, os.W_OK) and os.access(path.parent, os.W_OK))
+    as_we_are = os.access in os.supports_effective_ids
+    return path.exists() and not all(os.access(each, os.W_OK, effective_ids=as_we_are) for each in (path, path.parent))
 
 
 def _reading(path: Path, alone: bool = False) -> sqlite3.Connection:
