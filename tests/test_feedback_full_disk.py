@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import resource
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 from feedback_cases import item, judgement
+from full_disk import full, no_file_grows
 from page_visitor import Visitor, echo, person, site
-from sqlalchemy import Engine, NullPool, create_engine, text
+from sqlalchemy import Engine
 from sqlalchemy.exc import OperationalError
 
 from ayni import cli
@@ -20,41 +19,6 @@ from ayni.feedback.entries import PreferenceBatch
 from ayni.feedback.store import Store, open_store
 
 COMMENT = 'a "long" comment\nof two <lines>'
-FULL = """
-    CREATE FUNCTION full_disk() RETURNS trigger LANGUAGE plpgsql
-    AS 'BEGIN RAISE EXCEPTION USING ERRCODE = ''53100'', MESSAGE = ''could not extend file''; END'
-"""
-
-
-@contextmanager
-def no_file_grows(size: int = 0) -> Iterator[None]:
-    """No file of this process beyond `size` bytes: the system says so as it does of a quota."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
-@contextmanager
-def full(address: str) -> Iterator[None]:
-    """The disk of the store's database is full; what PostgreSQL says then, its own trigger says here."""
-    if "sqlite" in address:
-        with no_file_grows():
-            yield
-        return
-    tables = ("judgements", "items", "dialogues", "batches", "annotators", "sessions")
-    engine = create_engine(address, poolclass=NullPool)
-    with engine.begin() as connection:
-        connection.execute(text(FULL))
-        for name in tables:
-            connection.execute(
-                text(f"CREATE TRIGGER full_disk BEFORE INSERT OR UPDATE ON {name} EXECUTE FUNCTION full_disk()")
-            )
-    yield
-    with engine.begin() as connection:
-        connection.execute(text("DROP FUNCTION full_disk CASCADE"))
 
 
 @pytest.fixture
