@@ -33,7 +33,7 @@ _SQLITE_FULL = (
     sqlite3.SQLITE_IOERR_FSYNC,
     sqlite3.SQLITE_IOERR_SHMSIZE,
 )
-_SQLITE_DAMAGE = ("Could not decode to UTF-8", "no such table", "no such column")
+_NOT_UTF8 = "Could not decode to UTF-8"  # the driver's words, without a code
 _POSTGRESQL_DAMAGE = ("XX001", "XX002", "42P01", "42703")  # of data, of an index; a table or column that is not there
 _ADDRESSES = "use a file's path, sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"
 
@@ -256,7 +256,9 @@ def _told(error: SQLAlchemyError, where: str) -> AyniError:
         return _no_room(where)
     if ours == sqlite3.SQLITE_NOTADB:
         return not_a_store(where, "it is no SQLite file")
-    if ours & 0xFF == sqlite3.SQLITE_CORRUPT or theirs in _POSTGRESQL_DAMAGE or words.startswith(_SQLITE_DAMAGE):
+    # (SQLITE_ERROR: a statement makes no sense; ours do where the schema is whole)
+    broken = ours & 0xFF == sqlite3.SQLITE_CORRUPT or ours == sqlite3.SQLITE_ERROR or theirs in _POSTGRESQL_DAMAGE
+    if broken or words.startswith(_NOT_UTF8):
         return Damaged(f"the store is damaged ({words})", where)
     if ours & 0xFF == sqlite3.SQLITE_READONLY or theirs == "25006":
         return BadInput("can only be read", path=where, fix="copy it to where you may write, and use the copy")

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import resource
 import time
 from collections import Counter
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
 PATIENCE = 30.0  # seconds for a request to arrive whole, and for an answer to be taken
 MOST = 1000  # connections at one time, where the system lets us open twice as many files
@@ -32,17 +32,24 @@ def at_once() -> int:
     return max(1, most_connections() // 4)
 
 
+class Visitors(ServerState):
+    """A server's connections; `waiting` holds those whose visitor's turn it is, who have waited longest first."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: dict[Patient, asyncio.TimerHandle] = {}
+
+
 class Patient(H11Protocol):
     """uvicorn's HTTP/1.1 with an end to its patience. While we work on an answer the visitor waits for us."""
 
-    _end: asyncio.TimerHandle | None = None
-    until = math.inf  # when we hang up, by the loop's clock
+    server_state: Visitors
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self._wait()
         if len(self.connections) > most_connections():
-            min((each for each in self.connections if isinstance(each, Patient)), key=lambda each: each.until).hang_up()
+            next(iter(self.server_state.waiting)).hang_up()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -75,14 +82,12 @@ class Patient(H11Protocol):
         whole = self.cycle is not None and not self.cycle.more_body and not self.cycle.response_complete
         if whole and not self.flow.write_paused:
             self._stop_waiting()
-        elif self._end is None:
-            self._end = self.loop.call_later(PATIENCE, self.hang_up)
-            self.until = self._end.when()
+        elif self not in self.server_state.waiting:
+            self.server_state.waiting[self] = self.loop.call_later(PATIENCE, self.hang_up)
 
     def _stop_waiting(self) -> None:
-        if self._end is not None:
-            self._end.cancel()
-            self._end, self.until = None, math.inf
+        if (end := self.server_state.waiting.pop(self, None)) is not None:
+            end.cancel()
 
 
 class Throttle(logging.Filter):

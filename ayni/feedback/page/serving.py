@@ -11,7 +11,7 @@ from typing import Any
 import uvicorn
 
 from ayni.errors import BadInput
-from ayni.feedback.page.connections import LOGGING, Patient, at_once
+from ayni.feedback.page.connections import LOGGING, Patient, Visitors, at_once
 from ayni.feedback.page.guard import is_loopback
 
 DOOR = 2048  # connections that may wait to be taken up: who is turned away there comes back after a second
@@ -81,6 +81,10 @@ def served(page: Any, bound: socket.socket) -> Iterator[None]:
 
 
 class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.server_state = Visitors()
+
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         for bound in sockets or []:
