@@ -35,8 +35,9 @@ def full(address: str, process: int | None = None) -> Iterator[None]:
         with no_file_grows(process=process):
             yield
         return
-    engine = create_engine(address, poolclass=NullPool)
-    with engine.begin() as connection:
+    # One table locked at a time: whoever reads several meanwhile would wait for us, and we for them.
+    engine = create_engine(address, poolclass=NullPool, isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
         connection.execute(text(FULL))
         for name in TABLES:
             when = f"BEFORE INSERT OR UPDATE ON {name}"
@@ -44,5 +45,7 @@ def full(address: str, process: int | None = None) -> Iterator[None]:
     try:
         yield
     finally:
-        with engine.begin() as connection:
-            connection.execute(text("DROP FUNCTION full_disk CASCADE"))
+        with engine.connect() as connection:
+            for name in TABLES:
+                connection.execute(text(f"DROP TRIGGER full_disk ON {name}"))
+            connection.execute(text("DROP FUNCTION full_disk"))
