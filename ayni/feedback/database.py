@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import os
 import sqlite3
 import threading
@@ -14,10 +13,10 @@ from typing import Any
 from urllib.parse import quote
 
 from sqlalchemy import URL, Connection, Engine, NullPool, QueuePool, create_engine, event, make_url, text
-from sqlalchemy.exc import ArgumentError, DataError, IntegrityError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError
 
-from ayni.errors import AyniError, BadInput, NoRoom
-from ayni.feedback.damage import Damaged
+from ayni.errors import BadInput
+from ayni.feedback.failures import errors_told, refused
 from ayni.feedback.migrate import is_newest, not_a_store, to_newest
 from ayni.files import failpoint
 
@@ -25,16 +24,6 @@ LOCK_WAIT = 30.0  # seconds: how long a writer waits for its turn
 CONNECTIONS = 8  # and as many again under load; what they do takes milliseconds, so threads queue for them
 _SQLITE = b"SQLite format 3\x00"  # what such files begin with
 _ONE_WRITER = 0x61796E69  # "ayni": the advisory lock that PostgreSQL's writers take turns by
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-# SQLite tells a full disk from a quota that is used up, but not that from a disk that fails.
-_SQLITE_FULL = (
-    sqlite3.SQLITE_FULL,
-    sqlite3.SQLITE_IOERR_WRITE,
-    sqlite3.SQLITE_IOERR_FSYNC,
-    sqlite3.SQLITE_IOERR_SHMSIZE,
-)
-_NOT_UTF8 = "Could not decode to UTF-8"  # the driver's words, without a code
-_POSTGRESQL_DAMAGE = ("XX001", "XX002", "42P01", "42703")  # of data, of an index; a table or column that is not there
 _ADDRESSES = "use a file's path, sqlite:///PATH or postgresql+psycopg://USER@HOST/NAME"
 
 
@@ -51,19 +40,19 @@ class Database:
     @contextmanager
     def look(self) -> Iterator[Connection]:
         """For one statement, which is one moment by itself: PostgreSQL is spared opening and closing a transaction."""
-        with _errors_told(self.where), self.lookers.connect() as connection:
+        with errors_told(self.where), self.lookers.connect() as connection:
             yield connection
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
         """One moment of the store: what others commit meanwhile is not seen."""
-        with _errors_told(self.where), self.readers.connect() as connection:
+        with errors_told(self.where), self.readers.connect() as connection:
             yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
         """The only writer, from the first statement on; what it wrote is on the disk when the block has ended well."""
-        with _errors_told(self.where):
+        with errors_told(self.where):
             with self.alone() as connection:
                 yield connection
                 failpoint("store-written")
@@ -108,7 +97,7 @@ def _open_sqlite(url: URL) -> Database:
     if path.name == ":memory:":
         raise BadInput("a store lives in a file", field="store", fix=_ADDRESSES)
     where = str(path)
-    with _refused(where):
+    with refused(where):
         if path.is_dir():
             raise BadInput("is a directory, not a file", path=path)
         if not path.parent.is_dir():
@@ -187,7 +176,7 @@ def _open_postgresql(url: URL) -> Database:
     event.listen(engine, "connect", _prepare_postgresql)
     looks, reads = (engine.execution_options(isolation_level=level) for level in ("AUTOCOMMIT", "REPEATABLE READ"))
     database = Database(where, looks, reads, engine)
-    with _closed_on_error(database), _refused(where), engine.connect() as connection:
+    with _closed_on_error(database), refused(where), engine.connect() as connection:
         newest = is_newest(connection, where)
     return database if newest else _migrated(database)
 
@@ -201,7 +190,7 @@ def _prepare_postgresql(connection: Any, _: object) -> None:
 
 
 def _migrated(database: Database) -> Database:
-    with _closed_on_error(database), _refused(database.where), database.alone() as connection:
+    with _closed_on_error(database), refused(database.where), database.alone() as connection:
         if not is_newest(connection, database.where):  # another process may have been quicker
             to_newest(connection)
     return database
@@ -214,73 +203,3 @@ def _closed_on_error(database: Database) -> Iterator[None]:
     except BaseException:
         database.close()
         raise
-
-
-@contextmanager
-def _refused(where: str) -> Iterator[None]:
-    """While opening: no server, no such database, no rights, no database at all."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno in _NO_SPACE:
-            raise _no_room(where) from None
-        raise BadInput(f"cannot be opened ({error.strerror})", path=where) from None
-    except UnicodeDecodeError:
-        raise _not_utf8(where) from None
-    except SQLAlchemyError as error:
-        told = _told(error, where)
-        if isinstance(told, BadInput | Damaged | NoRoom):
-            raise told from None
-        raise BadInput(f"cannot be opened ({_words(error)})", path=where) from None
-
-
-@contextmanager
-def _errors_told(where: str) -> Iterator[None]:
-    """Full disks, locks, lost connections and damage as one line. Who sends the same submission again loses nothing."""
-    try:
-        yield
-    except Damaged as error:
-        raise Damaged(error.what, where) from None
-    except UnicodeDecodeError:
-        raise _not_utf8(where) from None
-    except SQLAlchemyError as error:
-        raise _told(error, where) from error
-
-
-def _told(error: SQLAlchemyError, where: str) -> AyniError:
-    """What failed, and so what to do: make room, take a copy back, ask for something else, or try again."""
-    cause = getattr(error, "orig", None)
-    ours, theirs = getattr(cause, "sqlite_errorcode", 0), getattr(cause, "sqlstate", None)
-    words = _words(error)
-    if ours in _SQLITE_FULL or theirs == "53100":
-        return _no_room(where)
-    if ours == sqlite3.SQLITE_NOTADB:
-        return not_a_store(where, "it is no SQLite file")
-    # (SQLITE_ERROR: a statement makes no sense; ours do where the schema is whole)
-    broken = ours & 0xFF == sqlite3.SQLITE_CORRUPT or ours == sqlite3.SQLITE_ERROR or theirs in _POSTGRESQL_DAMAGE
-    if broken or words.startswith(_NOT_UTF8):
-        return Damaged(f"the store is damaged ({words})", where)
-    if ours & 0xFF == sqlite3.SQLITE_READONLY or theirs == "25006":
-        return BadInput("can only be read", path=where, fix="copy it to where you may write, and use the copy")
-    if isinstance(error, DataError):
-        return BadInput(f"the database takes no such value ({words})", path=where)
-    if isinstance(error, IntegrityError):
-        return AyniError(f"{where}: the database refused what contradicts it ({words})")
-    return AyniError(f"{where}: the database failed ({words}); try again")
-
-
-def _not_utf8(where: str) -> Damaged:
-    """SQLite's own message quoted a name that is none any more."""
-    return Damaged("the store is damaged (a name in it is not UTF-8)", where)
-
-
-def _no_room(where: str) -> NoRoom:
-    return NoRoom(f"{where}: no space left on the device, or a limit of it is reached; free some and try again")
-
-
-def _words(error: SQLAlchemyError) -> str:
-    """What the database said of it, on one line and without what people wrote."""
-    said = str(getattr(error, "orig", None) or error)
-    for about_the_row in (" with text ", "\nDETAIL:"):
-        said = said.partition(about_the_row)[0]
-    return " ".join(said.split())
