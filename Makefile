@@ -64,8 +64,8 @@ test-browser: .venv/installed-dev .venv/axe.min.js
 .venv/axe.min.js: tests/browser/fetch_axe.py | .venv/installed-dev
 	@$(BIN)/python $< $@
 
-# 32 people judge while the server is killed 20 times (make test: few, twice), on both databases; then how long they
-# wait without kills. Alone on the machine, some minutes. AYNI_RESULTS=1: and docs/results/annotate-load.json anew.
+# 32 people judge while the server is killed 20 times (make test: few, twice), its disk fills up, its database restarts
+# and 2,000 sockets say half a request, on both databases; then how long people wait without all that. Alone on the machine, some minutes. AYNI_RESULTS=1: and docs/results/annotate-load.json anew.
 test-load: .venv/installed-dev
 	@$(BIN)/pytest tests/load --timeout=0 -s $(PYTEST)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +11,8 @@ from sqlalchemy.exc import DataError, IntegrityError, SQLAlchemyError
 from ayni.errors import AyniError, BadInput, NoRoom
 from ayni.feedback.damage import Damaged
 from ayni.feedback.migrate import not_a_store
+from ayni.files import disk_full
 
-_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 # SQLite tells a full disk from a quota that is used up, but not that from a disk that fails.
 _SQLITE_FULL = (
     sqlite3.SQLITE_FULL,
@@ -31,7 +30,7 @@ def refused(where: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in _NO_SPACE:
+        if disk_full(error):
             raise _no_room(where) from None
         raise BadInput(f"cannot be opened ({error.strerror})", path=where) from None
     except UnicodeDecodeError:
