@@ -63,7 +63,9 @@ def disk_full(error: BaseException) -> str | None:
     if isinstance(error, OSError):
         return _FULL.get(error.errno or 0)
     # safetensors and tokenizers are Rust's, and say it in words
-    return next((what for number, what in _FULL.items() if f"(os error {number})" in str(error)), None)
+    told = next((what for number, what in _FULL.items() if f"(os error {number})" in str(error)), None)
+    # torch's archives come to another error on top of it
+    return disk_full(error.__context__) if told is None and error.__context__ is not None else told
 
 
 @contextlib.contextmanager

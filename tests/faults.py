@@ -12,6 +12,7 @@ import contextlib
 import errno
 import io
 import os
+import resource
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -131,3 +132,14 @@ def faulty(root: Path, *, at: int = -1, fault: str = "kill", seed: int = 0) -> I
             yield disk
         finally:
             disk.close()
+
+
+@contextlib.contextmanager
+def limited(size: int) -> Iterator[None]:
+    """The kernel itself lets no file of this process grow past so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)

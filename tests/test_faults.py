@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import resource
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 
 import pytest
 import test_pipeline
-from faults import FAULTS, faulty
+from faults import FAULTS, faulty, limited
 from small_stages import Small, contents, prepare
 
 from ayni.cli import failure
@@ -104,16 +103,6 @@ def test_a_file_may_grow_no_further(name: str, stages: dict[str, Small], whole: 
     assert refused
     stages[name].execute(tmp_path / "out")
     assert contents(tmp_path / "out") == expected
-
-
-@contextlib.contextmanager
-def limited(size: int) -> Iterator[None]:
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
