@@ -45,21 +45,55 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_directory(path: Path) -> None:
+    """The directory and what is missing above it, each synced into the one above."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        fsync(each.parent)
+
+
+# the disk, the user's quota, the largest file that is allowed
+_FULL = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than this system allows",
+}
+
+
+def disk_full(error: BaseException) -> str | None:
+    """What is full, if that is what the error is about, whichever library met it; else None."""
+    if isinstance(error, OSError):
+        return _FULL.get(error.errno or 0)
+    # safetensors and tokenizers are Rust's, and say it in words
+    told = next((what for number, what in _FULL.items() if f"(os error {number})" in str(error)), None)
+    # torch's archives come to another error on top of it
+    return disk_full(error.__context__) if told is None and error.__context__ is not None else told
+
+
+@contextlib.contextmanager
+def room(path: Path) -> Iterator[None]:
+    """NoRoom where the disk is full for what is written to `path`."""
+    try:
+        yield
+    except Exception as error:
+        if (what := disk_full(error)) is None:
+            raise
+        raise NoRoom(f"{path}: {what}; free some and run the same command again") from None
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yields a temporary name to write; on success it becomes `path` in one step, on failure it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        fsync(temporary)
-        failpoint("file-written")
-        os.replace(temporary, path)
-        fsync(path.parent)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise NoRoom(f"{path}: no space left on the device; free some and run the same command again") from None
-        raise
+        with room(path):
+            make_directory(path.parent)
+            yield temporary
+            fsync(temporary)
+            failpoint("file-written")
+            os.replace(temporary, path)
+            fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -67,28 +101,25 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
     """The same for a directory; an older one at `path` is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
-        yield temporary
-        for file in sorted(temporary.rglob("*")):
-            fsync(file)
-        fsync(temporary)
-        failpoint("directory-written")
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)  # a killed process with our number may have left one
-            os.replace(path, old)
-            failpoint("directory-moved")
-        os.replace(temporary, path)
-        fsync(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise NoRoom(f"{path}: no space left on the device; free some and run the same command again") from None
-        raise
+        with room(path):
+            make_directory(path.parent)
+            temporary.mkdir()
+            yield temporary
+            for file in sorted(temporary.rglob("*")):
+                fsync(file)
+            fsync(temporary)
+            failpoint("directory-written")
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)  # a killed process with our number may have left one
+                os.replace(path, old)
+                failpoint("directory-moved")
+            os.replace(temporary, path)
+            fsync(path.parent)
+            shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

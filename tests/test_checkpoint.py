@@ -14,6 +14,7 @@ import torch
 
 from ayni.errors import BadInput
 from ayni.files import Killed, sha256_of
+from ayni.run import Run
 from ayni.train.checkpoint import KEEP, Checkpoints, load_checkpoint, read_checkpoint, save_checkpoint
 
 FAILPOINTS = ("save-begin", "save-tensors", "file-written", "directory-written", "save-renamed", "save-end")
@@ -173,13 +174,16 @@ def test_what_else_lies_beside_checkpoints_is_left_alone(tmp_path: Path) -> None
 def test_what_does_not_fit_the_stage_is_one_line(spoil: Callable[..., object], tmp_path: Path) -> None:
     state, numbers = tensors(5), {"best": 0.5}
     spoil(state, numbers)
-    save_checkpoint(tmp_path, 5, state, numbers)
+    save_checkpoint(tmp_path / "checkpoints", 5, state, numbers)
 
     def load(step: int, found: dict[str, torch.Tensor], numbers: dict[str, Any]) -> None:
         torch.empty(3, 4).copy_(found["model.weight"])
         float(numbers["best"])
 
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(BadInput, match="step 5 is not this stage's") as caught:
+    with (
+        Checkpoints(Run(tmp_path, name="r"), 1) as checkpoints,
+        pytest.raises(BadInput, match="step 5 is not this stage's") as caught,
+    ):
         checkpoints.resume(load)
     assert "\n" not in str(caught.value)
 
@@ -225,28 +229,28 @@ def test_a_kill_between_the_two_renames_of_a_replaced_checkpoint(
 
 def test_what_is_written_beside_training_is_what_was_there_when_it_was_saved(tmp_path: Path) -> None:
     changing = tensors(5)
-    with Checkpoints(tmp_path) as checkpoints:
+    with Checkpoints(Run(tmp_path, name="r"), 1) as checkpoints:
         checkpoints.save(5, changing, {"step": 5, "best": 1 / 5})
         for tensor in changing.values():
             tensor.zero_()
-    check(tmp_path, 5)
+    check(tmp_path / "checkpoints", 5)
 
 
 def test_a_save_that_failed_is_heard_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AYNI_FAILPOINT", "save-tensors")
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = Checkpoints(Run(tmp_path, name="r"), 1)
     checkpoints.save(5, tensors(5), {})
     with pytest.raises(Killed):
         checkpoints.save(6, tensors(6), {})
-    with pytest.raises(Killed), Checkpoints(tmp_path) as checkpoints:
+    with pytest.raises(Killed), Checkpoints(Run(tmp_path, name="r"), 1) as checkpoints:
         checkpoints.save(5, tensors(5), {})
     with pytest.raises(ZeroDivisionError):
         save_and_divide(tmp_path)
-    assert load_checkpoint(tmp_path) is None
+    assert load_checkpoint(tmp_path / "checkpoints") is None
 
 
 def save_and_divide(directory: Path) -> float:
     """Both go wrong: the block's own error is the one to hear of."""
-    with Checkpoints(directory) as checkpoints:
+    with Checkpoints(Run(directory, name="r"), 1) as checkpoints:
         checkpoints.save(5, tensors(5), {})
         return 1 / 0

@@ -24,6 +24,7 @@ from ayni.cli.environment import prepare
 from ayni.cli.recipe import table
 from ayni.errors import BadInput
 from ayni.files import write_jsonl
+from ayni.interruption import Interrupted
 from ayni.introduction import Introduction
 from ayni.model.score_head import with_score_head
 from ayni.model.shape import Shape
@@ -441,8 +442,8 @@ def test_inspect_ends_with_two_where_nothing_is_usable(capsys: pytest.CaptureFix
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), 3, "not enough memory"),
         (OSError(28, "No space left on device", "f"), 3, "f: no space left"),
         (PermissionError(13, "Permission denied", "f"), 2, "f: Permission denied"),
-        (cli.Interrupted(signal.SIGINT), 130, "interrupted\n"),
-        (cli.Interrupted(signal.SIGTERM), 143, "interrupted\n"),
+        (Interrupted(signal.SIGINT), 130, "interrupted\n"),
+        (Interrupted(signal.SIGTERM), 143, "interrupted\n"),
     ],
 )
 def test_exit_codes(

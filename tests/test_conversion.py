@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from faults import limited
 from small_models import build, edit_json, refused, same, small_tokenizer, truncate
 
 from ayni.conversion import export_model, import_model
+from ayni.errors import NoRoom
 from ayni.model.llama2c import read_llama2c, write_llama2c
 from ayni.model.meta import ffn_settings, params_of, read_meta, write_meta
 from ayni.model.score_head import with_score_head
@@ -227,6 +229,16 @@ def test_import_keeps_dtype_and_extra(tmp_path: Path, tokenizer: Tokenizer) -> N
         lambda: export_model(tmp_path / "rm", tmp_path / "meta", "meta")
     )
     assert not (tmp_path / "meta").exists()
+
+
+@pytest.mark.parametrize("format", ["hf", "meta", "llama2c"])
+def test_a_model_for_which_there_is_no_room_is_whole_or_absent(format: str, directory: Path, tmp_path: Path) -> None:
+    """A limit on the size of a file, higher and higher: torch, safetensors and we ourselves meet it in many places."""
+    for size in (0, 100, 2_000, 5_000, 10_000, 20_000):
+        with limited(size), pytest.raises(NoRoom, match="the file would be larger than this system allows"):
+            export_model(directory, tmp_path / "out", format)
+        assert list(tmp_path.iterdir()) == [directory]
+    export_model(directory, tmp_path / "out", format)
 
 
 def test_nothing_is_overwritten(directory: Path, tmp_path: Path) -> None:

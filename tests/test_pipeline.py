@@ -41,6 +41,7 @@ def make_records(config: Config, inputs: dict[str, Path], run: Run) -> None:
     run.rewind(at)
     for step in range(at + 1, config.times + 1):
         run.log(step, value=step * 1.0)
+        run.sync()
         write_text(saved, str(step))
         failpoint(f"step-{step}")
     write_text(run.directory / "records.jsonl", text * config.times + str(run.seed))

@@ -8,20 +8,20 @@ Torch and the stages are imported by the verb that needs them, never for `--help
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from ayni.errors import AyniError
+from ayni.files import disk_full
+from ayni.interruption import Interrupted, signals
 
 CONTINUES = "interrupted; the same command continues"
 NO_STAGE = {"annotate", "chat", "generate", "score", "encode", "inspect", "report", "doctor", "import", "export"}
@@ -33,33 +33,6 @@ class VerbFailure:
 
     value: dict[str, Any]
     error: AyniError
-
-
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived: the exit code is 128 + the signal."""
-
-    def __init__(self, number: int) -> None:
-        self.exit_code = 128 + number
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    arrived: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        arrived.append(number)
-        raise Interrupted(number)
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except Exception:  # whatever it is, it goes on: as the signal's, where an import, say, made another error of that
-        if arrived:
-            raise Interrupted(arrived[0]) from None
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def say(text: str) -> None:
@@ -101,6 +74,22 @@ def _peer_lost(error: BaseException) -> bool:
     )
 
 
+def failure(error: Exception) -> tuple[int, str] | None:
+    """The exit code and the line of an error that is no bug of ours; None of one that is."""
+    if isinstance(error, AyniError):
+        return error.exit_code, str(error)
+    if (full := disk_full(error)) is not None:
+        return 3, f"{getattr(error, 'filename', None) or 'disk'}: {full}; free some and run the same command again"
+    if isinstance(error, OSError) and error.errno is not None:
+        # of a file that was open already nobody says the name
+        return 2, f"{error.filename or 'disk'}: {error.strerror}"
+    if _peer_lost(error):
+        return 1, "another process of this command has ended; the same command continues"
+    if _no_memory(error):
+        return 3, "not enough memory; lower tokens_per_micro_batch or choose a smaller model"
+    return None
+
+
 def run(argv: Sequence[str]) -> int:
     """One command; returns its exit code. Only what is no user's fault ends in a traceback."""
     from typer import Abort, TyperException
@@ -112,14 +101,12 @@ def run(argv: Sequence[str]) -> int:
     value: Any = None
     code, line = 0, None
     try:
-        with _signals(), contextlib.redirect_stdout(sys.stderr if as_json else stdout):
+        with signals(), contextlib.redirect_stdout(sys.stderr if as_json else stdout):
             value = app_for(argv)(args=list(argv) or ["--help"], prog_name="ayni", standalone_mode=False)
         if isinstance(value, VerbFailure):
             code, line, value = value.error.exit_code, str(value.error), value.value
         elif isinstance(value, int):
             code, value = value, None
-    except AyniError as error:
-        code, line = error.exit_code, str(error)
     except TyperException as error:
         verb = f" {argv[0]}" if argv and argv[0].isalpha() and "No such command" not in str(error) else ""
         code, line = 2, f"{error.format_message().rstrip('.')}; see ayni{verb} --help"
@@ -132,20 +119,10 @@ def run(argv: Sequence[str]) -> int:
         if isinstance(error.__context__, BrokenPipeError):
             return _broken_pipe()
         raise
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            code, line = 3, f"{error.filename or 'disk'}: no space left; free some and run the same command again"
-        elif error.filename is not None:
-            code, line = 2, f"{error.filename}: {error.strerror}"
-        else:
+    except Exception as error:
+        if (told := failure(error)) is None:
             raise
-    except (MemoryError, RuntimeError) as error:
-        if _peer_lost(error):
-            code, line = 1, "another process of this command has ended; the same command continues"
-        elif _no_memory(error):
-            code, line = 3, "not enough memory; lower tokens_per_micro_batch or choose a smaller model"
-        else:
-            raise
+        code, line = told
     try:
         if as_json and (value is not None or line is not None):
             whole = (value or {}) | ({} if line is None else {"error": line, "exit_code": code})

@@ -119,7 +119,8 @@ def write_meta(directory: Path, model: Transformer, *, shards: int = 1) -> None:
     tensors.setdefault("output.weight", tensors["tok_embeddings.weight"])
     for i in range(shards):
         part = {name: _slice(name, tensor, i, shards) for name, tensor in tensors.items()}
-        torch.save(part, directory / f"consolidated.{i:02d}.pth")
+        with open(directory / f"consolidated.{i:02d}.pth", "wb") as file:  # torch's own file hides why it failed
+            torch.save(part, file)
 
 
 def _slice(name: str, tensor: Tensor, i: int, shards: int) -> Tensor:

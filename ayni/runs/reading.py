@@ -12,6 +12,7 @@ from ayni.evaluate.results import Result, read_results
 from ayni.files import parse_json, read_json, read_jsonl, read_text
 from ayni.records import Message, Prompt
 from ayni.runs.evaluations import OPENED
+from ayni.runs.execution import is_held
 from ayni.runs.faces import face_of
 from ayni.runs.status import STATUS, read_status, stage_directory
 from ayni.stage import Family
@@ -106,17 +107,18 @@ class RunData:
 
 def read_run(directory: Path) -> RunData:
     """Reads status.json, results.json, recipe.yaml and every stage; BadInput where a file is not what it should be."""
+    dead = not is_held(directory)  # a process that was killed could not write that it works no more
     status = read_status(directory)
     stages: list[StageData] = []
     for entry in status["stages"]:
-        stages.append(_read_stage(directory, entry, stages))
+        stages.append(_read_stage(directory, entry, stages, dead))
     own = read_results(directory / "results.json") if (directory / "results.json").is_file() else []
     rows = dict.fromkeys([*own, *(row for stage in stages for row in stage.results)])
     recipe = directory / "recipe.yaml"
     return RunData(
         name=str(status.get("run") or directory.resolve().name),
         directory=directory,
-        status=str(status.get("status") or "unknown"),
+        status=_truly(str(status.get("status") or "unknown"), dead),
         when=datetime.fromtimestamp((directory / STATUS).stat().st_mtime),
         stages=tuple(stages),
         results=tuple(rows),
@@ -124,7 +126,11 @@ def read_run(directory: Path) -> RunData:
     )
 
 
-def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData]) -> StageData:
+def _truly(state: str, dead: bool) -> str:
+    return "interrupted" if dead and state == "running" else state
+
+
+def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData], dead: bool) -> StageData:
     kind = str(entry.get("kind") or entry["name"])
     directory = stage_directory(run, entry.get("directory") or "")
     results = directory / "results.json"
@@ -136,7 +142,7 @@ def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData]) -> S
         name=entry["name"],
         kind=kind,
         directory=directory,
-        state=str(entry.get("state") or "waiting"),
+        state=_truly(str(entry.get("state") or "waiting"), dead),
         seconds=seconds if _number(seconds) else None,
         parents=_parents(entry.get("inputs"), earlier),
         metrics=_metrics(directory / "metrics.jsonl"),

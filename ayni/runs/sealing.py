@@ -17,7 +17,7 @@ from typing import Any
 
 import ayni
 from ayni.errors import BadInput
-from ayni.files import digest_of, is_path, read_object, sha256_of, write_json
+from ayni.files import digest_of, fsync, is_path, read_object, sha256_of, write_json
 from ayni.run import CHECKPOINTS
 
 SEAL = "DONE.json"
@@ -67,7 +67,9 @@ def seal_directory(directory: Path, *, seconds: float, **identity: Any) -> None:
     """
     remove_leftovers(directory)
     files = {}
+    fsync(directory)  # a seal must not outlast what it seals, nor the names of that
     for file in sorted(directory.rglob("*")):
+        fsync(file)
         inside = file.relative_to(directory)
         if file.is_file() and CHECKPOINTS not in inside.parts and inside != Path(SEAL):
             files[inside.as_posix()] = file

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 import sys
+import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -16,15 +17,20 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from ayni import interruption
 from ayni.errors import BadInput
 from ayni.files import atomic_directory, failpoint, read_object, read_text, sha256_of, write_json, write_text
 from ayni.memory import need_memory
 from ayni.parallel import Ranks
+from ayni.run import Run
 
 _TENSORS, _NUMBERS, _HASH = "state.safetensors", "numbers.json", "sha256"
 _NAME = re.compile(r"step-\d{8,18}")
 # one more than the newest, which a failing disk may have torn
 KEEP = 2
+# what a machine that dies may cost, however long a step takes
+SECONDS = 300.0
+State = tuple[dict[str, Tensor], dict[str, Any]]
 
 
 class Checkpoints:
@@ -34,17 +40,18 @@ class Checkpoints:
     writing is raised by the next `save`, or where the block ends.
     """
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self._writer, self._writing = ThreadPoolExecutor(1, "checkpoint"), Future[None]()
-        self._writing.set_result(None)
+    def __init__(self, run: Run, every: int, ranks: Ranks = Ranks()) -> None:
+        self.run, self.every, self.ranks = run, every, ranks
+        self._writer, self._writing = ThreadPoolExecutor(1, "checkpoint"), Future[float]()
+        self._writing.set_result(0.0)
+        self._saved = time.monotonic()
 
     def resume(self, load: Callable[[int, dict[str, Tensor], dict[str, Any]], None]) -> int | None:
         """Gives what load_checkpoint found to `load`; its step, or None where there is nothing to go on from.
 
         BadInput where `load` does not find what it looks for.
         """
-        saved = load_checkpoint(self.directory)
+        saved = load_checkpoint(self.run.checkpoints)
         if saved is None:
             return None
         try:
@@ -53,14 +60,39 @@ class Checkpoints:
             raise
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             what = f"the checkpoint of step {saved[0]} is not this stage's ({str(error)[:120]})"
-            raise BadInput(what, path=self.directory, fix="use --fresh to start over") from None
+            raise BadInput(what, path=self.run.checkpoints, fix="use --fresh to start over") from None
         return saved[0]
+
+    def after(self, step: int, state: Callable[[], State], *, last: bool) -> None:
+        """What every process calls after every step: saves where it is time to, and stops where a signal has come.
+
+        Time is every so many steps, every few minutes, and before we stop. Nothing is due after the last step: the
+        stage saves itself what it has made.
+        """
+        asked = bool(self.ranks.max(interruption.asked()))  # a signal may reach one process a step before another
+        if self.ranks.leads and (asked or (not last and (step % self.every == 0 or self._overdue()))):
+            self.save(step, *state())
+        if asked:
+            self._writing.result()
+            interruption.stop()
 
     def save(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         """As save_checkpoint, of the values of now."""
         self._writing.result()
         copies = {name: tensor.detach().to("cpu", copy=True) for name, tensor in tensors.items()}
-        self._writing = self._writer.submit(save_checkpoint, self.directory, step, copies, numbers)
+        self._writing = self._writer.submit(self._write, step, copies, numbers)
+        self._saved = time.monotonic()
+
+    def _write(self, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> float:
+        began = time.monotonic()
+        self.run.sync()
+        save_checkpoint(self.run.checkpoints, step, tensors, numbers)
+        return time.monotonic() - began
+
+    def _overdue(self) -> bool:
+        waited = time.monotonic() - self._saved
+        # one that takes long to write is not written all the time
+        return waited >= SECONDS and self._writing.done() and waited >= 20 * self._writing.result()
 
     def __enter__(self) -> Checkpoints:
         return self
