@@ -9,7 +9,7 @@ BENCH_PIP := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: install demo test check test-browser test-load torture bench clean
+.PHONY: install demo test check test-browser test-load torture audit bench clean
 
 install: .venv/installed
 
@@ -49,11 +49,13 @@ check: .venv/installed-dev
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 
-# Kills every stage 20 times at random places (make test: twice) and compares the weights with an uninterrupted run; reads
-# every format broken in 10,000 ways (make test: 60).
+# Kills every stage 20 times at random places (make test: twice), and at every operation on the disk, which also loses
+# its power there, is full or refuses; and compares what is left in the end with an uninterrupted run. Then reads every
+# format broken in 10,000 ways (make test: 60), each of which is sound or one line of error.
 torture: .venv/installed-dev
-	@AYNI_KILLS=20 $(BIN)/pytest tests/test_torture.py --timeout=0
-	@AYNI_MUTATIONS=10000 $(BIN)/pytest tests/test_mutations.py tests/test_formats_fuzz.py -n auto --timeout=0
+	@AYNI_KILLS=20 AYNI_FAULTS=20 $(BIN)/pytest tests/test_torture.py tests/test_faults.py -n auto --timeout=0
+	@AYNI_MUTATIONS=10000 $(BIN)/pytest -n auto --dist load tests/test_mutations.py tests/test_formats_fuzz.py \
+		tests/test_mutated_weights.py tests/test_feedback_damage.py tests/test_feedback_page_fuzz.py --timeout=0
 
 # A person's whole visit to the annotation page in a real Chromium. AYNI_PICTURES=1: and docs/pictures/ anew.
 test-browser: .venv/installed-dev .venv/axe.min.js
@@ -65,10 +67,19 @@ test-browser: .venv/installed-dev .venv/axe.min.js
 .venv/axe.min.js: tests/browser/fetch_axe.py | .venv/installed-dev
 	@$(BIN)/python $< $@
 
-# 32 people judge while the server is killed 20 times (make test: few, twice), on both databases; then how long they
-# wait without kills. Alone on the machine, some minutes. AYNI_RESULTS=1: and docs/results/annotate-load.json anew.
+# 32 people judge while the server is killed 20 times (make test: few, twice), its disk fills up, its database restarts
+# and 2,000 sockets say half a request, on both databases; then how long people wait without all that. Alone on the machine, some minutes. AYNI_RESULTS=1: and docs/results/annotate-load.json anew.
 test-load: .venv/installed-dev
 	@$(BIN)/pytest tests/load --timeout=0 -s $(PYTEST)
+
+# Known advisories against every pinned version, as far as the index offers them.
+audit: .venv-audit/installed
+	@.venv-audit/bin/pip-audit --disable-pip --no-deps --requirement constraints.txt
+
+.venv-audit/installed:
+	$(call environment,.venv-audit)
+	@PIP_CONSTRAINT= .venv-audit/bin/python -m pip --disable-pip-version-check --quiet install pip-audit==2.10.1
+	@touch $@
 
 # Every work beside its peers: 25 minutes on two cores with nothing else running. BENCH=--long: an hour, BENCH='--device
 # cuda': one GPU. Writes docs/results/benchmarks-MACHINE.json and the tables of docs/benchmarks.md.
@@ -86,5 +97,5 @@ bench: .venv-bench/installed
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-bench build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-audit .venv-bench build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from ayni.errors import BadInput
 from ayni.files import atomic_directory, atomic_file, write_json
 from ayni.model.adapters import adapter_of, merged
+from ayni.model.fields import whole
 from ayni.model.llama2c import read_llama2c, write_llama2c
 from ayni.model.meta import read_meta, write_meta
 from ayni.model.peft_files import is_adapter
@@ -30,15 +31,22 @@ def import_model(src: Path, out: Path, tokenizer: Path | None = None) -> None:
     """
     src, out = Path(src), Path(out)
     _refuse_existing(out)
+    kind, model, chosen = read_model(src, tokenizer)
+    extra = {key: value for key, value in read_extra(src).items() if key != _CONTEXT} if src.is_dir() else {}
+    name = src.resolve().name
+    save_model(out, model, chosen, card={"name": name, "stage": "import", "source": f"{name} ({kind})"}, extra=extra)
+
+
+def read_model(src: Path, tokenizer: Path | None = None) -> tuple[str, Transformer, Tokenizer]:
+    """What `import_model` takes, read whole and checked: its kind (hf, peft, meta, llama2c), the model as it is stored,
+    and its tokenizer."""
     kind, model = _read(src)
     chosen = load_tokenizer(Path(tokenizer) if tokenizer else _tokenizer_beside(src, model.shape.vocab))
     check_vocabulary(chosen, model.shape, tokenizer or src)
     if kind == "llama2c" and chosen.vocab_size != model.shape.vocab:
         what = f"mismatched tokenizer: {chosen.vocab_size} ids, but the model has {model.shape.vocab}"
         raise BadInput(what, path=tokenizer or src, field="vocab_size")
-    extra = {key: value for key, value in read_extra(src).items() if key != _CONTEXT} if src.is_dir() else {}
-    name = src.resolve().name
-    save_model(out, model, chosen, card={"name": name, "stage": "import", "source": f"{name} ({kind})"}, extra=extra)
+    return kind, model, chosen
 
 
 def _read(src: Path) -> tuple[str, Transformer]:
@@ -49,10 +57,8 @@ def _read(src: Path) -> tuple[str, Transformer]:
     if (src / "config.json").is_file():
         return "hf", load_weights(src, dtype=None)
     if (src / "params.json").is_file():
-        context = read_extra(src).get(_CONTEXT, 4096)
-        if type(context) is not int or context < 1:
-            raise BadInput(f"{context!r} is not a positive whole number", path=src / EXTRA, field=_CONTEXT)
-        return "meta", read_meta(src, context=context)
+        # Shape says what it may be
+        return "meta", read_meta(src, context=whole(read_extra(src), _CONTEXT, src / EXTRA, 4096))
     if not src.exists():
         raise BadInput("no such file or directory", path=src)
     fix = "give a Hugging Face directory (config.json), PEFT's, a Meta directory (params.json) or a llama2.c .bin"

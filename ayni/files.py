@@ -14,13 +14,15 @@ import json
 import os
 import shutil
 import signal
+import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeGuard
 
 from ayni.errors import BadInput, NoRoom
-from ayni.limits import LONGEST_LINE, line_limit, opened, too_long, unpacked
+from ayni.limits import LONGEST_LINE, line_limit, opened, size_of, too_long, unpacked
 
 MOST_VALUES = 1 << 23  # of one JSON text: each takes up to 80 bytes of memory
 
@@ -46,21 +48,55 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_directory(path: Path) -> None:
+    """The directory and what is missing above it, each synced into the one above."""
+    missing = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in missing:
+        fsync(each.parent)
+
+
+# the disk, the user's quota, the largest file that is allowed
+_FULL = {
+    errno.ENOSPC: "no space left on the device",
+    errno.EDQUOT: "the disk quota is used up",
+    errno.EFBIG: "the file would be larger than this system allows",
+}
+
+
+def disk_full(error: BaseException) -> str | None:
+    """What is full, if that is what the error is about, whichever library met it; else None."""
+    if isinstance(error, OSError):
+        return _FULL.get(error.errno or 0)
+    # safetensors and tokenizers are Rust's, and say it in words
+    told = next((what for number, what in _FULL.items() if f"(os error {number})" in str(error)), None)
+    # torch's archives come to another error on top of it
+    return disk_full(error.__context__) if told is None and error.__context__ is not None else told
+
+
+@contextlib.contextmanager
+def room(path: Path) -> Iterator[None]:
+    """NoRoom where the disk is full for what is written to `path`."""
+    try:
+        yield
+    except Exception as error:
+        if (what := disk_full(error)) is None:
+            raise
+        raise NoRoom(f"{path}: {what}; free some and run the same command again") from None
+
+
 @contextlib.contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yields a temporary name to write; on success it becomes `path` in one step, on failure it is removed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        yield temporary
-        fsync(temporary)
-        failpoint("file-written")
-        os.replace(temporary, path)
-        fsync(path.parent)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise NoRoom(f"{path}: no space left on the device; free some and run the same command again") from None
-        raise
+        with room(path):
+            make_directory(path.parent)
+            yield temporary
+            fsync(temporary)
+            failpoint("file-written")
+            os.replace(temporary, path)
+            fsync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -68,28 +104,25 @@ def atomic_file(path: Path) -> Iterator[Path]:
 @contextlib.contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
     """The same for a directory; an older one at `path` is replaced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir()
     try:
-        yield temporary
-        for file in sorted(temporary.rglob("*")):
-            fsync(file)
-        fsync(temporary)
-        failpoint("directory-written")
-        old = path.with_name(f".{path.name}.{os.getpid()}.old")
-        if path.exists():
-            shutil.rmtree(old, ignore_errors=True)  # a killed process with our number may have left one
-            os.replace(path, old)
-            failpoint("directory-moved")
-        os.replace(temporary, path)
-        fsync(path.parent)
-        shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            raise NoRoom(f"{path}: no space left on the device; free some and run the same command again") from None
-        raise
+        with room(path):
+            make_directory(path.parent)
+            temporary.mkdir()
+            yield temporary
+            for file in sorted(temporary.rglob("*")):
+                fsync(file)
+            fsync(temporary)
+            failpoint("directory-written")
+            old = path.with_name(f".{path.name}.{os.getpid()}.old")
+            if path.exists():
+                shutil.rmtree(old, ignore_errors=True)  # a killed process with our number may have left one
+                os.replace(path, old)
+                failpoint("directory-moved")
+            os.replace(temporary, path)
+            fsync(path.parent)
+            shutil.rmtree(old, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -203,12 +236,34 @@ def read_json(path: Path) -> Any:
     return parse_json(read_text(path), path=path)
 
 
+def read_object(path: Path, most: int = 2**23) -> dict[str, Any]:
+    """A JSON object of at most `most` bytes: a file of settings, which is never large. BadInput for anything else."""
+    if (size := size_of(path, whole=True)) > most:
+        raise BadInput(f"is {size:,} bytes long, settings have at most {most:,}", path=path)
+    value = read_json(path)
+    if not isinstance(value, dict):
+        raise BadInput("expected an object", path=path, line=1)
+    return value
+
+
 def read_jsonl(path: Path) -> Iterator[tuple[int, Any]]:
     """(line number, value) of every non-empty line, one at a time."""
     with text_file(path) as file:
         for number, text in lines_of(file, path):
             if text.strip():
                 yield number, parse_json(text.rstrip("\n"), path=path, line=number)
+
+
+def is_path(value: object) -> TypeGuard[str]:
+    """Whether the system takes a value from somebody's file for a path: NUL, half a surrogate or a name too long is
+    an error from the first call that looks."""
+    if not isinstance(value, str) or not value or "\0" in value:
+        return False
+    try:
+        parts = value.encode().split(b"/")
+    except UnicodeEncodeError:
+        return False
+    return len(value) < 4096 and all(len(part) < 256 for part in parts)
 
 
 def sha256_of(path: Path, keep: Callable[[Path], bool] = lambda file: True) -> str:
@@ -220,6 +275,20 @@ def sha256_of(path: Path, keep: Callable[[Path], bool] = lambda file: True) -> s
             if not keep(file.relative_to(path)):
                 continue
             digest.update(f"{file.relative_to(path).as_posix()}\0".encode())
-        with open(file, "rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(digest_of(file))
     return digest.hexdigest()
+
+
+def digest_of(file: Path) -> bytes:
+    """sha256 of the file's bytes, read once in a process as long as it is the same file of the same size and time."""
+    found = file.stat()
+    # what was written this moment may be written again within the clock's grain, and nothing would show it
+    settled = abs(time.time_ns() - found.st_mtime_ns) > 2 * 10**9
+    stamp = (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    return (_digest if settled else _digest.__wrapped__)(file.resolve(), stamp)
+
+
+@lru_cache(maxsize=2**16)
+def _digest(file: Path, stamp: tuple[int, ...]) -> bytes:
+    with open(file, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").digest()

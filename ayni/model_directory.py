@@ -15,13 +15,13 @@ import torch
 from safetensors.torch import save_file
 
 from ayni.errors import BadInput
-from ayni.files import atomic_directory, read_json, write_json, write_text
+from ayni.files import atomic_directory, is_path, read_object, write_json, write_text
 from ayni.model import peft_files as peft
 from ayni.model.adapters import Adapted, adapted, without_adapter
 from ayni.model.hugging_face import config_of, our_weights, shape_of, their_name, their_tensors
 from ayni.model.score_scale import ScoreScale
 from ayni.model.shape import Shape
-from ayni.model.stored import Base
+from ayni.model.stored import Base, check_size, weight_files
 from ayni.model.transformer import Transformer
 from ayni.model.weights import assemble
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
@@ -133,6 +133,7 @@ def load_model(
 def load_weights(path: Path, *, dtype: torch.dtype | None = torch.float32, trunks: Trunks | None = None) -> Transformer:
     """`load_model` without the tokenizer."""
     path = Path(path)
+    check_sizes(path, dtype)
     base = base_of(path)
     _check_base(path, base)
     trunk = _load_plain(base, dtype) if trunks is None else trunks.load(base, dtype)
@@ -150,6 +151,19 @@ def _load_plain(base: Base, dtype: torch.dtype | None) -> Transformer:
     return model
 
 
+def check_sizes(path: Path, dtype: torch.dtype | None = torch.float32) -> None:
+    """Whether the files of the model at `path` can hold what its configuration asks for, and memory it in `dtype`.
+
+    Nothing large is read for it. BadInput or NoRoom, as model.stored.check_size.
+    """
+    read_shape(path)
+    base = base_of(path)
+    shape, width = read_shape(base.path), None if dtype is None else dtype.itemsize
+    check_size(shape.parameters, weight_files(base.path), base.path, width)
+    if peft.is_adapter(path):
+        peft.check_adapter_size(path, shape)
+
+
 def read_shape(path: Path) -> Shape:
     """The sizes of the model in this directory, without reading its weights."""
     if not path.is_dir():
@@ -159,7 +173,7 @@ def read_shape(path: Path) -> Shape:
         return peft.shape_of_adapted(read_shape(base_of(path).path), config, path / peft.CONFIG)
     if not (path / "config.json").is_file():
         raise BadInput("no config.json: not a model directory", path=path)
-    return shape_of(read_json(path / "config.json"), path / "config.json")
+    return shape_of(read_object(path / "config.json"), path / "config.json")
 
 
 def base_of(path: Path) -> Base:
@@ -174,7 +188,7 @@ def base_of(path: Path) -> Base:
     named = noted.get("path") or peft.read_adapter_config(path).get("base_model_name_or_path")
     note = f"{BASE}.path" if "path" in noted else f'{{"{BASE}": {{"path": "…"}}}}'
     fix = f"write where it is into {EXTRA}: {note}"
-    if not isinstance(named, str) or not named:
+    if not is_path(named):
         raise BadInput("does not say which model it is an adapter of", path=path / peft.CONFIG, fix=fix)
     places = [path.resolve() / named] if "path" in noted else [path.resolve() / named, Path(named)]
     place = next((place.resolve() for place in places if place.is_dir()), None)
@@ -212,10 +226,7 @@ def tokenizer_of(path: Path) -> Path:
 
 def _settings(path: Path) -> dict[str, Any]:
     file = Path(path) / EXTRA
-    value = read_json(file) if file.is_file() else {}
-    if not isinstance(value, dict):
-        raise BadInput("expected an object", path=file, line=1)
-    return value
+    return read_object(file) if file.is_file() else {}
 
 
 def read_extra(path: Path) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ayni.errors import BadNumbers
-from ayni.files import json_line, write_json, write_text
+from ayni.files import fsync, json_line, make_directory, write_json, write_text
 
 BAR = 20  # characters
 CHECKPOINTS = "checkpoints"  # what a stage needs to go on after a kill; removed when it has finished
@@ -42,7 +42,7 @@ class Run:
     ) -> None:
         self.directory, self.name, self.seed, self.quiet, self.leads = Path(directory), name, seed, quiet, leads
         self._foresee = foresee  # a stage of a longer run says with its own time left that of the run
-        self.directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self.directory)
         self.checkpoints, self.metrics_path = self.directory / CHECKPOINTS, self.directory / "metrics.jsonl"
         self._printed = time.monotonic()
         self._first: tuple[int, float] | None = None  # what was done when we first looked, and when that was
@@ -61,6 +61,12 @@ class Run:
             return []
         lines = self.metrics_path.read_text(encoding="utf-8").split("\n")
         return [json.loads(line) for line in lines[:-1]]  # the last is empty, or torn by a kill
+
+    def sync(self) -> None:
+        """What is logged so far survives a loss of power: before a checkpoint that counts on it."""
+        if self.metrics_path.exists():
+            fsync(self.metrics_path)
+            fsync(self.directory)
 
     def rewind(self, step: int) -> None:
         """Forget the metrics logged after `step`."""

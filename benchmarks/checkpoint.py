@@ -22,6 +22,7 @@ from torch import Tensor
 
 from ayni.model.role import Role
 from ayni.parallel import Ranks
+from ayni.run import Run
 from ayni.train.checkpoint import Checkpoints
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Trainer
@@ -35,7 +36,7 @@ Save = Callable[[ExitStack, Path, Trainer], None]  # what goes on beside trainin
 
 
 def ours(stack: ExitStack, place: Path, trainer: Trainer) -> None:
-    stack.enter_context(Checkpoints(place)).save(trainer.step, *trainer.state())
+    stack.enter_context(Checkpoints(Run(place, name="checkpoint"), 1)).save(trainer.step, *trainer.state())
 
 
 def torch_save(sync: bool, stack: ExitStack, place: Path, trainer: Trainer) -> None:

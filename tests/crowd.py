@@ -1,4 +1,5 @@
-"""Many people judge over HTTP at once while their server is killed and comes back: for `make test-load`, and smaller.
+"""Many people judge over HTTP at once while their server is killed and comes back, its disk is full, its database
+restarts, and thousands of others say half a request: for `make test-load`, and smaller.
 
 The server is `ayni annotate --login`, a process of its own. A person is a browser without pictures: it keeps a cookie
 and a connection, sends the forms it was given, and sends them again until it is told that they are saved.
@@ -12,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import numpy as np
+from full_disk import full
 
 from ayni.feedback.entries import GoldCheck, Item, PreferenceBatch, shown_swapped
 from ayni.feedback.page.degrees import CHOICES, side_of
@@ -32,6 +34,7 @@ HOST = "127.0.0.1"
 PORTS = range(10_000, 32_000)  # below those that the system gives to clients: one could connect to itself
 BATCH = "load"
 OVERLAP = 4
+FULL_FOR = 1.0  # seconds
 AGAIN = 0.05  # seconds until a person tries again
 PATIENCE = 120.0  # seconds until they give up, which fails the test
 _FORM = re.compile(r'<form method="post" action="/judge".*?</form>', re.S)
@@ -41,14 +44,16 @@ _GIVEN = re.compile(r'<input type="hidden" name="(\w+)" value="([^"]*)">')
 class Server:
     """`ayni annotate --login` on one port, over and over."""
 
-    def __init__(self, store: str, log: Path) -> None:
-        self.store, self.log, self.port = store, log, free_port()
+    def __init__(self, store: str, log: Path, files: int | None = None) -> None:
+        self.store, self.log, self.port, self.files = store, log, free_port(), files
         self.process: subprocess.Popen[str]
         self.start()
 
     def start(self) -> None:
         """Returns when it listens: who knocks from now on is answered."""
         command = [sys.executable, "-m", "ayni", "annotate", self.store, "--login", "--port", str(self.port)]
+        if self.files is not None:
+            command = ["sh", "-c", f'ulimit -n {self.files}; exec "$@"', "sh", *command]
         with open(self.log, "a") as log:
             self.process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
         assert self.process.stdout is not None
@@ -63,8 +68,9 @@ class Server:
 
 
 @contextmanager
-def server(store: str, log: Path) -> Iterator[Server]:
-    running = Server(store, log)
+def server(store: str, log: Path, files: int | None = None) -> Iterator[Server]:
+    """`files`: so many the process may open."""
+    running = Server(store, log, files)
     try:
         yield running
         assert running.process.poll() is None, log.read_text()
@@ -126,6 +132,9 @@ class Plan:
     people: int
     each: int  # judgements
     kills: int = 0
+    full_disks: int = 0  # times that the disk is full for a second
+    restarts: int = 0  # of the database, where it is a server
+    idle: int = 0  # sockets that say half a request, all the while
     doubles: float = 0.0  # the share of forms sent twice: half of them at the same moment, half one after the other
     pause: float = 0.0  # seconds that a person takes on average (exponentially distributed)
     seed: int = 0
@@ -171,30 +180,52 @@ def items(plan: Plan) -> list[Item]:
     return made
 
 
-def work(running: Server, invitations: Mapping[str, str], plan: Plan) -> Outcome:
-    """Everybody judges `plan.each` items; meanwhile the server dies `plan.kills` times, at random moments."""
+def work(
+    running: Server, invitations: Mapping[str, str], plan: Plan, restart: Callable[[], None] | None = None
+) -> Outcome:
+    """Everybody judges `plan.each` items; meanwhile at random moments the server dies and what else the plan says."""
     people = [Person(name, Browser(running.port)) for name in invitations]
     for person in people:
         status, _, _ = person.browser.ask("/sign-in", {"invitation": invitations[person.name]})
         assert status == 303
-    began, killed = time.monotonic(), 0
-    draw = rng("kills", plan.seed)
-    moments = sorted(draw.integers(0, plan.people * plan.each * 9 // 10, plan.kills).tolist())
-    with ThreadPoolExecutor(plan.people) as pool:
+    draw, killed = rng("kills", plan.seed), 0
+    troubles = ["kill"] * plan.kills + ["full disk"] * plan.full_disks + ["restart"] * (plan.restarts if restart else 0)
+    moments = draw.integers(0, plan.people * plan.each * 9 // 10, len(troubles)).tolist()
+    with idle_sockets(running.port, plan.idle), ThreadPoolExecutor(plan.people) as pool:
+        began = time.monotonic()
         working = [pool.submit(judge, person, plan) for person in people]
-        for moment in moments:
+        for moment, trouble in sorted(zip(moments, troubles, strict=True)):
             while sum(len(person.saved) for person in people) <= moment and not any(each.done() for each in working):
                 time.sleep(0.002)
             time.sleep(draw.uniform(0, 0.1))
-            running.kill()
-            killed += 1
-            running.start()
+            if trouble == "full disk":
+                with full(running.store, running.process.pid):
+                    time.sleep(FULL_FOR)
+            elif trouble == "restart" and restart is not None:
+                restart()
+            else:
+                running.kill()
+                killed += 1
+                running.start()
         for each in working:
             each.result()
     seconds = time.monotonic() - began
     for person in people:
         person.browser.connection.close()
     return Outcome(people, seconds, killed)
+
+
+@contextmanager
+def idle_sockets(port: int, count: int) -> Iterator[None]:
+    """In a process of their own, so that they cost no person a moment here."""
+    command = [sys.executable, str(Path(__file__).with_name("idle_sockets.py")), str(port), str(count)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            assert process.stdout.readline() == "ready\n"
+            yield
+        finally:
+            process.kill()
 
 
 def judge(person: Person, plan: Plan) -> None:
@@ -270,11 +301,14 @@ def losses(store: Store, outcome: Outcome) -> list[str]:
     return found + [f"nobody was told of {submission}" for submission in rows]
 
 
-def load(address: str, plan: Plan, log: Path) -> tuple[Outcome, list[str]]:
-    """The whole of it over an empty database: what people were told, and what is wrong with what is kept."""
+def load(address: str, plan: Plan, log: Path, restart: Callable[[], None] | None = None) -> tuple[Outcome, list[str]]:
+    """The whole of it over an empty database: what people were told, and what is wrong with what is kept.
+
+    `restart` does so to the database, where it is a server.
+    """
     with open_store(address) as store:
         invitations = prepare(store, plan)
     with server(address, log) as running:
-        outcome = work(running, invitations, plan)
+        outcome = work(running, invitations, plan, restart)
     with open_store(address) as store:
         return outcome, losses(store, outcome)

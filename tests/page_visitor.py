@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import uvicorn
 from httpx2 import Response
@@ -82,6 +82,14 @@ class Visitor:
     def __init__(self, site: Any, **options: Any) -> None:
         self.client = TestClient(site, base_url=ORIGIN, headers={"Origin": ORIGIN}, **options)
         self.at: Response
+
+    def __enter__(self) -> Self:
+        """One event loop for all that is asked, instead of one each."""
+        self.client.__enter__()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.client.__exit__()
 
     @property
     def page(self) -> Page:

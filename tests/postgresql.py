@@ -27,8 +27,8 @@ def programs() -> Path | None:
 
 
 @contextmanager
-def server(binaries: Path) -> Iterator[Callable[[], str]]:
-    """Yields what makes a new, empty schema and gives its address. The server refuses root: then it is `nobody`'s."""
+def server(binaries: Path) -> Iterator[Server]:
+    """The server refuses root: then it is `nobody`'s."""
     home = Path(tempfile.mkdtemp(prefix="ayni-postgresql-"))  # short: a socket's path has at most 107 characters
     user: dict[str, Any] = {"user": "nobody", "group": "nogroup", "extra_groups": []} if os.geteuid() == 0 else {}
     if user:
@@ -39,11 +39,12 @@ def server(binaries: Path) -> Iterator[Callable[[], str]]:
             make = [binaries / "initdb", "-D", data, "-U", "ayni", "-A", "trust", "-E", "UTF8", "--no-locale"]
             subprocess.run(make, check=True, stdout=log, stderr=log, cwd=home, **user)
             run = [binaries / "postgres", "-D", data, "-k", home, "-c", "listen_addresses="]
-            with subprocess.Popen(run, stdout=log, stderr=log, cwd=home, **user) as process:
-                try:
-                    yield _maker(home, process)
-                finally:
-                    process.send_signal(signal.SIGQUIT)  # at once: what it holds is thrown away
+            made = Server(home, lambda: subprocess.Popen(run, stdout=log, stderr=log, cwd=home, **user))
+            try:
+                made.start()
+                yield made
+            finally:
+                made.stop(signal.SIGQUIT)  # at once: what it holds is thrown away
         except BaseException as error:
             error.add_note((home / "log").read_text()[-2000:])
             raise
@@ -51,24 +52,39 @@ def server(binaries: Path) -> Iterator[Callable[[], str]]:
             shutil.rmtree(home)
 
 
-def _maker(home: Path, process: subprocess.Popen[bytes]) -> Callable[[], str]:
-    # A schema is a database of its own to us, and made in milliseconds where a database takes a second.
-    names = (f"store{number}" for number in itertools.count())
-    address = f"host={home} user=ayni dbname=postgres"
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            psycopg.connect(address).close()
-            break
-        except psycopg.OperationalError:
-            if process.poll() is not None or time.monotonic() > deadline:
-                raise
-            time.sleep(0.05)
+class Server:
+    """Called, it makes a new, empty schema and gives its address."""
 
-    def new() -> str:
-        name = next(names)
-        with psycopg.connect(address, autocommit=True) as connection:
+    def __init__(self, home: Path, run: Callable[[], subprocess.Popen[bytes]]) -> None:
+        # A schema is a database of its own to us, and made in milliseconds where a database takes a second.
+        self._names = (f"store{number}" for number in itertools.count())
+        self._home, self._run = home, run
+        self._address = f"host={home} user=ayni dbname=postgres"
+        self._process: subprocess.Popen[bytes]
+
+    def start(self) -> None:
+        self._process = self._run()
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                psycopg.connect(self._address).close()
+                break
+            except psycopg.OperationalError:
+                if self._process.poll() is not None or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.05)
+
+    def stop(self, how: signal.Signals) -> None:
+        self._process.send_signal(how)
+        self._process.wait()
+
+    def restart(self) -> None:
+        """As `pg_ctl restart` does: who is connected is cut off."""
+        self.stop(signal.SIGINT)
+        self.start()
+
+    def __call__(self) -> str:
+        name = next(self._names)
+        with psycopg.connect(self._address, autocommit=True) as connection:
             connection.execute(f"CREATE SCHEMA {name}")
-        return f"postgresql+psycopg://ayni@/postgres?host={home}&options=-csearch_path%3D{name}"
-
-    return new
+        return f"postgresql+psycopg://ayni@/postgres?host={self._home}&options=-csearch_path%3D{name}"

@@ -295,7 +295,8 @@ STAGES: dict[str, tuple[Change, str, str]] = {
                                   "the village's annotators judge the prompts of one village"),
     "a vocabulary too large": (unchanged, "tokenizer --data text.jsonl --out o --quiet --set vocab_size=9000",
                                "vocab_size"),
-    "a corpus too small": (unchanged, "pretrain --tokenizer m --data text.jsonl --out o --quiet", "a row"),
+    "a corpus too small": (unchanged, "pretrain --tokenizer m --data text.jsonl --out o --quiet --set dim=16 "
+                          "--set hidden=16 --set heads=2 --set kv_heads=2 --set layers=1", "a row"),
     "heads that do not divide": (unchanged, "pretrain --tokenizer m --data text.jsonl --out o --quiet --set heads=7",
                                  "dim: 4096 does not split into 7 heads of even size"),
 }  # fmt: skip

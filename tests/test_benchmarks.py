@@ -234,8 +234,8 @@ def test_several_runs_are_pooled_by_their_prompts_and_one_topic_is_one_cluster(t
 
 def test_an_unfinished_run_is_not_published(tmp_path: Path) -> None:
     run = run_of(tmp_path, "a", [1, 0])
-    write_json(run / "status.json", {"run": "a", "status": "running", "stages": []})
-    with pytest.raises(BadInput, match="the run is running"):
+    write_json(run / "status.json", {"run": "a", "status": "failed", "stages": []})
+    with pytest.raises(BadInput, match="the run is failed"):
         publish.published([run])
 
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import json
+import os
+import shutil
+import struct
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from ayni.errors import BadInput
-from ayni.files import Killed
-from ayni.train.checkpoint import KEEP, Checkpoints, load_checkpoint, save_checkpoint
+from ayni.files import Killed, sha256_of
+from ayni.run import Run
+from ayni.train.checkpoint import KEEP, Checkpoints, load_checkpoint, read_checkpoint, save_checkpoint
 
 FAILPOINTS = ("save-begin", "save-tensors", "file-written", "directory-written", "save-renamed", "save-end")
 
@@ -26,14 +31,14 @@ def tensors(step: int) -> dict[str, torch.Tensor]:
 
 def save(directory: Path, *steps: int) -> None:
     for step in steps:
-        save_checkpoint(directory, step, tensors(step), {"step": step, "best": step / 3})
+        save_checkpoint(directory, step, tensors(step), {"step": step, "best": 1 / step})
 
 
 def check(directory: Path, step: int) -> None:
     loaded = load_checkpoint(directory)
     assert loaded is not None
     at, found, numbers = loaded
-    assert (at, numbers) == (step, {"step": step, "best": step / 3})
+    assert (at, numbers) == (step, {"step": step, "best": 1 / step})
     assert found.keys() == tensors(step).keys()
     for name, tensor in tensors(step).items():
         assert found[name].dtype == tensor.dtype
@@ -91,10 +96,22 @@ def tear_numbers(place: Path) -> None:
 
 
 def forget_hash(place: Path) -> None:
+    (place / "sha256").unlink()
+
+
+def change_a_number(place: Path) -> None:
     file = place / "numbers.json"
-    numbers = json.loads(file.read_text())
-    del numbers["sha256"]
-    file.write_text(json.dumps(numbers))
+    file.write_text(file.read_text().replace("0.", "1."))
+
+
+def pipe_for_hash(place: Path) -> None:
+    (place / "sha256").unlink()
+    os.mkfifo(place / "sha256")
+
+
+def pipe_for_numbers(place: Path) -> None:
+    (place / "numbers.json").unlink()
+    os.mkfifo(place / "numbers.json")
 
 
 def other_json(place: Path) -> None:
@@ -102,6 +119,7 @@ def other_json(place: Path) -> None:
 
 
 BREAKS = [truncate, flip, zero, lose_tensors, lose_numbers, tear_numbers, forget_hash, other_json]
+BREAKS += [change_a_number, pipe_for_hash, pipe_for_numbers]
 
 
 @pytest.mark.parametrize("damage", BREAKS)
@@ -110,10 +128,75 @@ def test_a_broken_newest_falls_back_and_all_broken_is_an_error(damage, tmp_path:
     damage(tmp_path / "step-00000010")
     check(tmp_path, 5)
     damage(tmp_path / "step-00000005")
-    with pytest.raises(BadInput, match="no checkpoint here is whole; use --fresh"):
+    with pytest.raises(BadInput, match=r"no checkpoint here is whole \(.*\); use --fresh"):
         load_checkpoint(tmp_path)
     save(tmp_path, 15)  # (a new one heals it)
     check(tmp_path, 15)
+
+
+def test_going_back_is_said_and_names_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    save(tmp_path, 5, 10)
+    check(tmp_path, 10)
+    assert capsys.readouterr().err == ""
+    flip(tmp_path / "step-00000010")
+    check(tmp_path, 5)
+    said = capsys.readouterr().err
+    assert said == f"{tmp_path / 'step-00000010'}: is not what was written; going on from step-00000005\n"
+    shutil.copytree(tmp_path / "step-00000005", tmp_path / "step-00000099")
+    check(tmp_path, 5)
+    assert "step-00000099: is of another step than its name says" in capsys.readouterr().err
+
+
+def test_what_else_lies_beside_checkpoints_is_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "step-abc").mkdir()
+    (tmp_path / "step-99999999-old").mkdir()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "step-88888888").symlink_to(tmp_path / "elsewhere")
+    for name in ("step-1.txt", ".DS_Store", "step-77777777"):
+        (tmp_path / name).write_text("mine")
+    assert load_checkpoint(tmp_path) is None
+    before = {path.name for path in tmp_path.iterdir()}
+    save(tmp_path, 5, 10, 15)
+    check(tmp_path, 15)
+    assert {path.name for path in tmp_path.iterdir()} == before | {"step-00000010", "step-00000015"}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda tensors, numbers: tensors.pop("model.weight"),
+        lambda tensors, numbers: tensors.update({"model.weight": torch.ones(7)}),
+        lambda tensors, numbers: numbers.update(best="good"),
+        lambda tensors, numbers: numbers.pop("best"),
+    ],
+    ids=["a tensor gone", "a tensor of another size", "text for a number", "a number gone"],
+)
+def test_what_does_not_fit_the_stage_is_one_line(spoil: Callable[..., object], tmp_path: Path) -> None:
+    state, numbers = tensors(5), {"best": 0.5}
+    spoil(state, numbers)
+    save_checkpoint(tmp_path / "checkpoints", 5, state, numbers)
+
+    def load(step: int, found: dict[str, torch.Tensor], numbers: dict[str, Any]) -> None:
+        torch.empty(3, 4).copy_(found["model.weight"])
+        float(numbers["best"])
+
+    with (
+        Checkpoints(Run(tmp_path, name="r"), 1) as checkpoints,
+        pytest.raises(BadInput, match="step 5 is not this stage's") as caught,
+    ):
+        checkpoints.resume(load)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_a_library_says_of_a_broken_header_is_cut(tmp_path: Path) -> None:
+    save(tmp_path, 5)
+    place = tmp_path / "step-00000005"
+    header = b'{"a":"' + b"x" * 5000 + b'"}'
+    (place / "state.safetensors").write_bytes(struct.pack("<Q", len(header)) + header)
+    (place / "sha256").write_text(sha256_of(place, keep=lambda file: file.name != "sha256"))
+    with pytest.raises(BadInput, match="is not whole") as caught:
+        read_checkpoint(place)
+    assert len(str(caught.value)) < 400
 
 
 @pytest.mark.parametrize("name", FAILPOINTS)
@@ -146,28 +229,28 @@ def test_a_kill_between_the_two_renames_of_a_replaced_checkpoint(
 
 def test_what_is_written_beside_training_is_what_was_there_when_it_was_saved(tmp_path: Path) -> None:
     changing = tensors(5)
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(5, changing, {"step": 5, "best": 5 / 3})
+    with Checkpoints(Run(tmp_path, name="r"), 1) as checkpoints:
+        checkpoints.save(5, changing, {"step": 5, "best": 1 / 5})
         for tensor in changing.values():
             tensor.zero_()
-    check(tmp_path, 5)
+    check(tmp_path / "checkpoints", 5)
 
 
 def test_a_save_that_failed_is_heard_of(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AYNI_FAILPOINT", "save-tensors")
-    checkpoints = Checkpoints(tmp_path)
+    checkpoints = Checkpoints(Run(tmp_path, name="r"), 1)
     checkpoints.save(5, tensors(5), {})
     with pytest.raises(Killed):
         checkpoints.save(6, tensors(6), {})
-    with pytest.raises(Killed), Checkpoints(tmp_path) as checkpoints:
+    with pytest.raises(Killed), Checkpoints(Run(tmp_path, name="r"), 1) as checkpoints:
         checkpoints.save(5, tensors(5), {})
     with pytest.raises(ZeroDivisionError):
         save_and_divide(tmp_path)
-    assert load_checkpoint(tmp_path) is None
+    assert load_checkpoint(tmp_path / "checkpoints") is None
 
 
 def save_and_divide(directory: Path) -> float:
     """Both go wrong: the block's own error is the one to hear of."""
-    with Checkpoints(directory) as checkpoints:
+    with Checkpoints(Run(directory, name="r"), 1) as checkpoints:
         checkpoints.save(5, tensors(5), {})
         return 1 / 0

@@ -27,6 +27,7 @@ from ayni.cli.lines import write_lines
 from ayni.cli.recipe import table
 from ayni.errors import BadInput
 from ayni.files import write_jsonl
+from ayni.interruption import Interrupted
 from ayni.introduction import Introduction
 from ayni.model.score_head import with_score_head
 from ayni.model.shape import Shape
@@ -36,6 +37,7 @@ from ayni.records import Message
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import Request
 from ayni.rollout.sampling import Sampling
+from ayni.runs.sealing import seal_directory
 from ayni.text.chat import render, render_prompt
 from ayni.text.tokenizer import Tokenizer, load_tokenizer, train_tokenizer
 
@@ -281,7 +283,7 @@ def test_a_run_talks_with_the_model_it_is_about(
     }
     for name, _, _ in stages[:2]:
         shutil.copytree(directory / "m", tmp_path / "stages" / name / "model")
-        (tmp_path / "stages" / name / "DONE.json").touch()
+        seal_directory(tmp_path / "stages" / name, seconds=0, hash="", kind=name, version=1, config={}, seed=0)
     (tmp_path / "status.json").write_text(json.dumps(status))
     code, out, err = call(capsys, "generate", tmp_path, "--text", "the", "--max-tokens", 4)
     assert (code, err) == (0, f"{tmp_path}: the model of the stage ppo\n")
@@ -445,8 +447,8 @@ def test_inspect_ends_with_two_where_nothing_is_usable(capsys: pytest.CaptureFix
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: 9 bytes"), 3, "not enough memory"),
         (OSError(28, "No space left on device", "f"), 3, "f: no space left"),
         (PermissionError(13, "Permission denied", "f"), 2, "f: Permission denied"),
-        (cli.Interrupted(signal.SIGINT), 130, "interrupted\n"),
-        (cli.Interrupted(signal.SIGTERM), 143, "interrupted\n"),
+        (Interrupted(signal.SIGINT), 130, "interrupted\n"),
+        (Interrupted(signal.SIGTERM), 143, "interrupted\n"),
     ],
 )
 def test_exit_codes(

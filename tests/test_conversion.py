@@ -12,9 +12,11 @@ from typing import Any
 
 import pytest
 import torch
+from faults import limited
 from small_models import build, edit_json, refused, same, small_tokenizer, truncate
 
 from ayni.conversion import export_model, import_model
+from ayni.errors import NoRoom
 from ayni.model.llama2c import read_llama2c, write_llama2c
 from ayni.model.meta import ffn_settings, params_of, read_meta, write_meta
 from ayni.model.score_head import with_score_head
@@ -111,7 +113,7 @@ BROKEN_META: dict[str, tuple[Callable[[Path], object], str]] = {
     "truncated shard": (truncate("consolidated.01.pth", 0.7), "consolidated.01.pth: not a whole file of tensors"),
     "unknown parameter": (lambda d: edit_json(d / "params.json", n_experts=8), "n_experts: unknown parameter"),
     "scaled rope": (lambda d: edit_json(d / "params.json", use_scaled_rope=True), "use_scaled_rope"),
-    "wrong type": (lambda d: edit_json(d / "params.json", dim="16"), "dim: '16' is not a whole number"),
+    "wrong type": (lambda d: edit_json(d / "params.json", dim="16"), 'dim: "16" is not a whole number'),
     "zero": (lambda d: edit_json(d / "params.json", n_layers=0), "layers: 0 is not positive"),
     "zero width": (lambda d: edit_json(d / "params.json", multiple_of=0), "must be positive"),
     "missing": (lambda d: edit_json(d / "params.json", n_heads=None), "n_heads: missing"),
@@ -171,7 +173,7 @@ BROKEN_BIN: dict[str, tuple[Callable[[Path], object], str]] = {
     "empty": (lambda f: os.truncate(f, 0), "shorter than its header"),
     "version 1": (header(0x616B3432, 1, 0, 0, 0, 0, 0), "llama2.c version 1 is not supported"),
     "zero heads": (header(16, 24, 2, 0, 2, 284, 64), "not a llama2.c model (heads: 0"),
-    "absurd": (header(2**30, 2**30, 2**30, 4, 2, 2**30, 64), "but its header says"),
+    "absurd": (header(2**30, 2**30, 2**30, 4, 2, 2**30, 64), "dim: 1073741824 is more than"),
     "not a model": (lambda f: f.write_bytes(b"GGUF" * 100), "not a llama2.c model"),
     "other rotation": (
         lambda f: f.write_bytes(f.read_bytes()[: -4 * 64 * 4] + b"\0" * (4 * 64 * 4)),
@@ -229,6 +231,16 @@ def test_import_keeps_dtype_and_extra(tmp_path: Path, tokenizer: Tokenizer) -> N
     assert not (tmp_path / "meta").exists()
 
 
+@pytest.mark.parametrize("format", ["hf", "meta", "llama2c"])
+def test_a_model_for_which_there_is_no_room_is_whole_or_absent(format: str, directory: Path, tmp_path: Path) -> None:
+    """A limit on the size of a file, higher and higher: torch, safetensors and we ourselves meet it in many places."""
+    for size in (0, 100, 2_000, 5_000, 10_000, 20_000):
+        with limited(size), pytest.raises(NoRoom, match="the file would be larger than this system allows"):
+            export_model(directory, tmp_path / "out", format)
+        assert list(tmp_path.iterdir()) == [directory]
+    export_model(directory, tmp_path / "out", format)
+
+
 def test_nothing_is_overwritten(directory: Path, tmp_path: Path) -> None:
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "tok.bin").write_text("mine")
@@ -257,5 +269,5 @@ def test_bad_sources_and_formats(directory: Path, tmp_path: Path, tokenizer: Tok
     assert "'gguf' is not one of hf, meta, llama2c" in refused(lambda: export_model(directory, out, "gguf"))
     export_model(directory, tmp_path / "meta", "meta")
     edit_json(tmp_path / "meta" / "ayni.json", context="64")
-    assert "context: '64' is not a positive whole number" in refused(lambda: import_model(tmp_path / "meta", out))
+    assert 'context: "64" is not a whole number' in refused(lambda: import_model(tmp_path / "meta", out))
     assert not out.exists()

@@ -1,4 +1,4 @@
-"""Judgements over HTTP, forms sent twice, two real kills: a small version of `make test-load`."""
+"""Judgements over HTTP, forms sent twice, kills, a full disk, idle sockets: a small version of `make test-load`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from ayni.feedback.store import open_store
 
 
 def test_nothing_acknowledged_is_lost_or_doubled(new_address: Callable[[], str], tmp_path: Path) -> None:
-    address, plan = new_address(), Plan(people=4, each=12, kills=2, doubles=0.4)
-    outcome, lost = load(address, plan, tmp_path / "log")
+    address, plan = new_address(), Plan(people=4, each=12, kills=2, full_disks=1, restarts=1, idle=50, doubles=0.4)
+    outcome, lost = load(address, plan, tmp_path / "log", getattr(new_address, "restart", None))
     assert lost == []
     assert (outcome.saved, outcome.kills) == (48, 2)
     assert sum(person.twice for person in outcome.people) >= 10

@@ -14,10 +14,9 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 from feedback_cases import filled, item, judgement
 from sqlalchemy import Connection, Engine, NullPool, create_engine, make_url, text
-from sqlalchemy.exc import DBAPIError
 
 import ayni.feedback.database as database
-from ayni.errors import BadInput
+from ayni.errors import AyniError, BadInput
 from ayni.feedback.schema import VERSION_TABLE, metadata
 from ayni.feedback.store import open_store
 
@@ -176,7 +175,7 @@ class TestSchema:
             filled(store, item("x"))
             store.record(judgement("1", "x", store.enrol("Ann").id))
             for statement in (f"UPDATE {table} SET created_at = ''", f"DELETE FROM {table}"):
-                with pytest.raises(DBAPIError, match=f"{table} are never changed"), store._database.write() as writer:
+                with pytest.raises(AyniError, match=f"{table} are never changed"), store._database.write() as writer:
                     writer.execute(text(statement))
             assert [judged.entry.submission for judged in store.current()] == ["1"]
 
@@ -200,7 +199,10 @@ class TestSchema:
             ):
                 values = row | change
                 statement = f"INSERT INTO judgements ({', '.join(values)}) VALUES ({', '.join(values.values())})"
-                with pytest.raises(DBAPIError), store._database.write() as writer:
+                with (
+                    pytest.raises(AyniError, match="the database refused what contradicts it"),
+                    store._database.write() as writer,
+                ):
                     writer.execute(text(statement))
             assert store.log() == []
 

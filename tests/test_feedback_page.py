@@ -84,12 +84,42 @@ def test_a_choice_is_kept_as_the_stored_answer_it_stood_for(rosa: Visitor, store
 def test_all_items_are_judged_once_and_then_there_is_nothing_left(rosa: Visitor, store: Store) -> None:
     rosa.go("/judge?batch=week-1")
     for done in range(3):
-        assert f"{done} of 3" in rosa.page.text
+        assert f"{done} judged" in rosa.page.text
         rosa.send("/judge", choice="4", kind="judged")
     assert "that was all" in rosa.page.text
     assert {row.item.id for row in store.current()} == {"ayllu", "quinoa", "quipu"}
     rosa.go("/")
     assert "nothing in this batch waits" in rosa.page.text
+
+
+def test_only_who_runs_the_collection_sees_how_full_the_batch_is(rosa: Visitor, store: Store) -> None:
+    boss = Visitor(site(store)).sign_in(store.invite("Boss", "admin"))
+    for path in ("/", "/judge?batch=week-1"):
+        boss.go(path)
+        rosa.go(path)
+        assert ("0 of 3" in boss.page.text, "0 of 3" in rosa.page.text) == (True, False)
+
+
+def test_an_item_stays_before_a_person_until_they_answer_it(rosa: Visitor, store: Store) -> None:
+    """Whatever others do meanwhile, and when it was taken back too; the one before it lies under it."""
+    other = store.enrol("Bob").id
+
+    def shown() -> str:
+        rosa.go("/judge?batch=week-1")
+        return rosa.page.form("/judge").fields["item"]
+
+    first = shown()
+    store.record(Entry("b1", first, other, preferred="a"))
+    assert shown() == first
+    rosa.send("/judge", kind="judged", choice="1")
+    second = shown()
+    rosa.send("/undo")
+    store.record(Entry("b2", second, other, preferred="a"))
+    assert shown() == first
+    rosa.send("/judge", kind="judged", choice="2")
+    assert shown() == second
+    store.record(Entry("r", second, person(store).id, preferred="a"))  # on a page of another process
+    assert shown() not in (first, second)
 
 
 def test_nothing_chosen_is_told_and_loses_nothing(rosa: Visitor, store: Store) -> None:

@@ -189,25 +189,35 @@ class TestQueue:
         assert store.next_item(bob) is None
         assert store.progress("week-1") == BatchProgress(2, 2, 2, 1, 1, by_annotator={"Bob": 2})
 
-    def test_a_check_comes_at_its_position_to_everybody(self, store: Store, ann: str, bob: str) -> None:
-        names = ("i0", "i1", "i3", "i4")
-        i0, i1, i3, i4 = (item(name, overlap=2) for name in names)
-        filled(store, i0, i1, check("c2"), i3, i4)
-        for annotator_id in (ann, bob):
+    def test_a_check_comes_to_everybody_once_in_every_stretch(self, store: Store) -> None:
+        filled(store, *(check(f"c{n}") for n in range(3)), *(item(f"i{n}", overlap=5) for n in range(12)))
+        places = []
+        for annotator_id in (store.enrol(f"n{number}").id for number in range(5)):
             got = []
-            while (following := store.next_item(annotator_id)) is not None and len(got) < 3:
+            while (following := store.next_item(annotator_id)) is not None:
                 got.append(following.id)
                 store.record(judgement(f"{annotator_id}-{following.id}", following.id, annotator_id))
-            assert got.index("c2") == 2
+            found = [place for place, name in enumerate(got) if name.startswith("c")]
+            assert [place // 5 for place in found] in ([0, 1, 2], [0, 1]), "the last one only where work follows it"
+            places.append(tuple(found))
+        assert len(set(places)) > 1, "at places of their own"
         assert store.progress("week-1").beyond == 0, "a check is for everybody"
 
-    def test_no_check_for_who_has_no_work_and_a_wanted_one_last(self, store: Store, ann: str, bob: str) -> None:
-        filled(store, item("i0"), check("c9"))
-        assert store.next_item(ann).id == "i0"
-        store.record(judgement("1", "i0", ann))
-        assert store.next_item(ann).id == "c9"
-        store.record(judgement("2", "c9", ann))
+    def test_turns_of_dialogues_bring_no_check_nearer(self, store: Store, ann: str) -> None:
+        filled(store, *(check(f"c{n}") for n in range(4)), *(item(f"i{n}") for n in range(4)))
+        before = store.next_item(ann)
+        for number in range(4):
+            talk = store.start_dialogue("week-1", ann)
+            turn = store.add_turn(talk.id, store.next_prompt(talk.id, "Well?"), "one", "two")
+            store.record(judgement(f"t{number}", turn.id, ann))
+        assert store.next_item(ann) == before
+
+    def test_no_check_for_who_has_no_work(self, store: Store, ann: str, bob: str) -> None:
+        filled(store, item("i0"), *(check(f"c{n}") for n in range(9)))
+        assert store.next_item(ann).gold is not None, "so many that one comes before every pair"
+        store.record(judgement("1", "i0", bob))
         assert store.next_item(ann) is store.next_item(bob) is None
+        assert store.progress("week-1").full, "no batch waits for checks"
 
     def test_the_oldest_open_batch_first(self, store: Store, ann: str, clock: Clock) -> None:
         for name in ("z", "a"):
@@ -403,14 +413,14 @@ class TestJudging:
 
     def test_progress(self, store: Store, ann: str, bob: str) -> None:
         filled(store, item("x", overlap=2), item("y"), check("c"))
-        assert store.progress("week-1") == BatchProgress(3, 4, 0, 0, 0)
-        assert (store.done("week-1"), store.done("w")) == ((0, 4), (0, 0))
+        assert store.progress("week-1") == BatchProgress(3, 3, 0, 0, 0)
+        assert (store.done("week-1"), store.done("w")) == ((0, 3), (0, 0))
         assert not store.progress("week-1").full
         store.record(judgement("1", "x", ann))
         store.record(judgement("2", "y", ann))
         store.record(judgement("3", "y", bob))
-        assert store.progress("week-1") == BatchProgress(3, 4, 2, 0, 0, beyond=1, by_annotator={"Ann": 2, "Bob": 1})
-        assert store.done("week-1") == (2, 4)
+        assert store.progress("week-1") == BatchProgress(3, 3, 2, 0, 0, beyond=1, by_annotator={"Ann": 2, "Bob": 1})
+        assert (store.done("week-1"), store.judged_by("week-1", ann)) == ((2, 3), 2)
         store.record(judgement("4", "x", bob))
         store.record(judgement("5", "c", bob))
         store.undo(bob, "u")

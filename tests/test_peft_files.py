@@ -457,10 +457,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "layers that are none": (config(layers_to_transform=[2, 3]), "layers_to_transform: [2, 3] is not supported"),
     "layers as text": (config(layers_to_transform="2"), 'layers_to_transform: "2" is not supported'),
     "other layers' name": (config(layers_pattern="h"), 'layers_pattern: "h" is not supported'),
-    "rank": (config(r=0), "r: 0 is not a positive whole number"),
-    "rank as text": (config(r="4"), "r: '4' is not a positive whole number"),
+    "rank": (config(r=0), "r: 0 is not from 1 to 16,384"),
+    "rank as text": (config(r="4"), 'r: "4" is not a whole number'),
     "alpha": (config(lora_alpha=-1), "lora_alpha: -1 is not a positive number"),
-    "alpha missing": (config(lora_alpha=None), "lora_alpha: None is not a positive number"),
+    "alpha missing": (config(lora_alpha=None), "lora_alpha: missing"),
     "base gone": (
         lambda d: shutil.rmtree(d / "../../base"),
         "its base model ../../base is not there (",

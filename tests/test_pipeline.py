@@ -41,6 +41,7 @@ def make_records(config: Config, inputs: dict[str, Path], run: Run) -> None:
     run.rewind(at)
     for step in range(at + 1, config.times + 1):
         run.log(step, value=step * 1.0)
+        run.sync()
         write_text(saved, str(step))
         failpoint(f"step-{step}")
     write_text(run.directory / "records.jsonl", text * config.times + str(run.seed))
@@ -242,7 +243,6 @@ def test_damage_is_found_on_reuse_and_by_doctor(recipe: Path) -> None:
     assert seal is not None
     assert damages(make, seal, thorough=True) == {}
     (make / "records.jsonl").write_text("hello hell0 7")
-    assert damages(make, seal) == {}
     assert damages(make, seal, thorough=True) == {"records.jsonl": "has changed"}
     (make / "records.jsonl").unlink()
     assert damages(make, seal) == {"records.jsonl": "is gone"}
@@ -250,6 +250,68 @@ def test_damage_is_found_on_reuse_and_by_doctor(recipe: Path) -> None:
         go(recipe)
     assert go(recipe, only=["make"], fresh=True) == {"make": "ran"}
     assert set(go(recipe).values()) == {"reused"}
+
+
+def test_a_flipped_bit_is_told_before_anything_is_computed_from_it(
+    recipe: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go(recipe)
+    monkeypatch.setattr(sealing, "_SMALL", 0)  # as if the file were large
+    make = next((recipe.parent / "run" / "stages").glob("*-make-*"))
+    data = bytearray((make / "records.jsonl").read_bytes())
+    data[3] ^= 1
+    (make / "records.jsonl").write_bytes(bytes(data))
+    assert damages(make, read_seal(make) or {}) == {}  # its size is the same
+    for call in (lambda: go(recipe), lambda: go(recipe, only=["again"], fresh=True)):
+        with pytest.raises(
+            BadInput, match=r"records\.jsonl: has changed since its stage finished; run it with --fresh"
+        ):
+            call()
+        assert RAN == []
+    data[3] ^= 1
+    (make / "records.jsonl").write_bytes(bytes(data))
+    assert go(recipe, only=["again"], fresh=True)["again"] == "ran"
+
+
+def test_changed_results_of_a_reused_stage_are_told(recipe: Path) -> None:
+    go(recipe)
+    results = next((recipe.parent / "run" / "stages").glob("*-make-*")) / "results.json"
+    results.write_text(results.read_text().replace('"value": 1', '"value": 9'))
+    with pytest.raises(BadInput, match=r"results\.json: has changed since the stage finished"):
+        go(recipe)
+
+
+def test_sealed_files_are_read_once_in_a_process(recipe: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go(recipe)
+    make = next((recipe.parent / "run" / "stages").glob("*-make-*"))
+    file = make / "records.jsonl"
+    os.utime(file, (1, 1))  # long ago
+    opened: list[str] = []
+    real = hashlib.file_digest
+    monkeypatch.setattr(hashlib, "file_digest", lambda *given: opened.append(given[0].name) or real(*given))
+    before = content_hash(file)
+    assert (content_hash(file), opened) == (before, [str(file)])
+    file.write_bytes(file.read_bytes())  # the same bytes at another time
+    assert content_hash(file) == before
+    assert opened == [str(file)] * 2
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"files": {"../x": "0" * 64}}, {"files": {"/x": "0" * 64}}, {"files": {"a": "0"}}, {"files": []}, {"hash": 3},
+        {"bytes": {"records.jsonl": "7"}}, {"bytes": None}, {"config": []}, {"seconds": True}, {"kind": None},
+        {"seed": 1.5}, {"version": "1"}, {"source": {}}, {"files": {"a\0b": "0" * 64}},
+        {"files": {"x" * 300: "0" * 64}}, {"files": {"\ud800": "0" * 64}},
+    ],
+    ids=repr,
+)  # fmt: skip
+def test_a_seal_of_wrong_types_is_one_line(recipe: Path, change: dict[str, object]) -> None:
+    go(recipe, only=["make"])
+    seal = next((recipe.parent / "run" / "stages").glob("*-make-*")) / "DONE.json"
+    seal.write_text(json.dumps(json.loads(seal.read_text()) | change))
+    with pytest.raises(BadInput, match=r"DONE\.json: is not the seal of a finished stage; remove it and run"):
+        go(recipe, only=["make"])
 
 
 def test_changed_source_only_warns(recipe: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -389,8 +451,9 @@ def test_asking_a_stage_for_what_it_did_not_leave(recipe: Path, monkeypatch: pyt
         go(recipe)
 
 
-def test_an_identity_is_what_it_always_was(tmp_path: Path) -> None:
+def test_an_identity_is_what_it_always_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Finished work of earlier versions is found again: these hashes were made before stages had typed faces."""
+    monkeypatch.setattr("ayni.model_directory.check_sizes", lambda path: None)  # this model has none
     (tmp_path / "a.jsonl").write_text('{"text": "a"}\n')
     (tmp_path / "b.txt").write_text("b\n")
     (tmp_path / "m").mkdir()

@@ -62,6 +62,15 @@ def test_every_relative_runs_from_the_first_ratio_to_a_model(name: str, small: S
     assert ("explained_variance" in lines[0]) == has_critic
 
 
+@pytest.mark.parametrize("name", ["ppo", "penalty", "a2c", "reinforce"])
+@pytest.mark.parametrize("answers", [1, 2])
+def test_answers_of_one_token_are_answers(answers: int, name: str, small: Small, tmp_path: Path) -> None:
+    """Also a single one: nothing varies then, and nothing may be divided by that."""
+    one = {"batch_size": answers, "mini_batch": 1, "max_tokens": 1}
+    small.execute(tmp_path / "ppo", **QUICK, **FAMILY[name], **one)
+    assert [line["length"] for line in metrics(tmp_path / "ppo")] == [1, 1]
+
+
 def test_adapters_go_on_where_they_were(small: Small, tmp_path: Path) -> None:
     """Vn may be an adapter: PPO from an adapter goes on with it, and its reference is that adapter as it was."""
     small.execute(tmp_path / "first", **QUICK, lora=LORA)

@@ -278,9 +278,9 @@ def test_a_torn_last_line_is_forgiven_and_a_broken_file_is_not(tmp_path: Path) -
 def test_bad_runs_are_refused(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not a run"):
         build_report(tmp_path)
-    for bad in ([], {"stages": 3}, {"stages": [{"kind": "sft"}]}):
+    for bad in ([], {"stages": 3}, {"stages": [{"kind": "sft"}]}, {"stages": [{"name": "sft", "directory": 3}]}):
         (tmp_path / "status.json").write_text(json.dumps(bad))
-        with pytest.raises(BadInput, match="stages"):
+        with pytest.raises(BadInput, match=r"stages|expected an object"):
             build_report(tmp_path)
     assert not (tmp_path / "report").exists()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -192,8 +193,9 @@ def test_the_critic_starts_on_the_scale_of_whitened_rewards(stages: dict[str, Sm
     # what it expects is painted as it learned it
     write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, comparisons(1)))
     painted = inspect(tmp_path / "pairs.jsonl", None, tmp_path / "ppo" / "critic", None, 1, True)["prefixes"][0]
-    (tmp_path / "ppo" / "critic" / "ayni.json").unlink()
-    bare = inspect(tmp_path / "pairs.jsonl", None, tmp_path / "ppo" / "critic", None, 1, True)["prefixes"][0]
+    shutil.copytree(tmp_path / "ppo" / "critic", tmp_path / "bare")
+    (tmp_path / "bare" / "ayni.json").unlink()
+    bare = inspect(tmp_path / "pairs.jsonl", None, tmp_path / "bare", None, 1, True)["prefixes"][0]
     assert painted["values"] == pytest.approx([(value - 3) / 2 for value in bare["values"]], abs=1e-5)
 
 

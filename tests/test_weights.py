@@ -141,6 +141,7 @@ def pickled(value: Any) -> Callable[[Path], None]:
     return write
 
 
+PADDING = torch.zeros(20_000)  # so that the file is large enough for the model
 Q = "model.layers.1.self_attn.q_proj.weight"
 BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "weight missing": (drop(Q), f"{Q}: the weight is missing"),
@@ -154,8 +155,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "dimensions of q": (put(Q, torch.ones(256)), f"{Q}: the weight is 256,"),
     "integers": (put("model.norm.weight", torch.ones(16, dtype=torch.int8)), "torch.int8, not real numbers"),
     "truncated weights": (truncate("model.safetensors", 0.9), "not a whole safetensors file"),
-    "truncated header": (truncate("model.safetensors", 0.001), "not a whole safetensors file"),
-    "empty weights": (truncate("model.safetensors", 0), "not a whole safetensors file"),
+    "truncated header": (truncate("model.safetensors", 0.001), "the weight files hold only "),
+    "empty weights": (truncate("model.safetensors", 0), "the weight files hold only 0 bytes"),
     "no weights": (lambda d: (d / "model.safetensors").unlink(), "no weights here"),
     "no config": (lambda d: (d / "config.json").unlink(), "no config.json"),
     "truncated config": (truncate("config.json", 0.5), "config.json:"),
@@ -172,8 +173,8 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "activation": (config(hidden_act="gelu"), 'hidden_act: "gelu" is not supported'),
     "quantized": (config(quantization_config={"bits": 4}), "quantization_config"),
     "head size": (config(head_dim=8), "head_dim: 8 is not"),
-    "wrong type": (config(hidden_size="16"), "hidden_size: '16' is not a whole number"),
-    "bool for number": (config(num_hidden_layers=True), "num_hidden_layers: True is not a whole number"),
+    "wrong type": (config(hidden_size="16"), 'hidden_size: "16" is not a whole number'),
+    "bool for number": (config(num_hidden_layers=True), "num_hidden_layers: true is not a whole number"),
     "field missing": (config(intermediate_size=None), "intermediate_size: missing"),
     "zero layers": (config(num_hidden_layers=0), "layers: 0 is not positive"),
     "heads do not divide": (config(num_attention_heads=3), "does not split into 3 heads"),
@@ -184,10 +185,10 @@ BROKEN: dict[str, tuple[Callable[[Path], object], str]] = {
     "index without map": (index(None), "weight_map: expected an object"),
     "index to elsewhere": (index({"a": "../../model.safetensors"}), "is not a file beside this one"),
     "shard missing": (index({"a": "model-00001-of-00002.safetensors"}), "its shard model-00001-of-00002.saf"),
-    "pickled list": (pickled([1, 2]), "expected tensors by name"),
-    "pickled checkpoint": (pickled({"step": 3}), "step: expected tensors by name"),
+    "pickled list": (pickled([PADDING]), "expected tensors by name"),
+    "pickled checkpoint": (pickled({"step": 3, "pad": PADDING}), "step: expected tensors by name"),
     "garbage pickle": (
-        lambda d: ((d / "model.safetensors").unlink(), (d / "pytorch_model.bin").write_bytes(b"\x80\x04garbage")),
+        lambda d: ((d / "model.safetensors").unlink(), (d / "pytorch_model.bin").write_bytes(b"garbage" * 9999)),
         "not a whole file of tensors",
     ),
 }  # fmt: skip
@@ -243,8 +244,8 @@ def test_nothing_from_outside_is_unpickled(directory: Path, tmp_path: Path, kind
     marker, file = tmp_path / "marker", directory / "pytorch_model.bin"
     (directory / "model.safetensors").unlink()
     if kind == "zip":
-        torch.save({"model.norm.weight": _Attack(marker)}, file)
+        torch.save({"model.norm.weight": _Attack(marker), "pad": PADDING}, file)
     else:
-        file.write_bytes(pickle.dumps(_Attack(marker)))
+        file.write_bytes(pickle.dumps((_Attack(marker), bytes(80_000))))
     assert "not a whole file of tensors" in refused(lambda: load_model(directory))
     assert not marker.exists()

@@ -8,7 +8,6 @@ Torch and the stages are imported by the verb that needs them, never for `--help
 from __future__ import annotations
 
 import contextlib
-import errno
 import io
 import json
 import os
@@ -16,13 +15,14 @@ import shlex
 import shutil
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, TextIO
 
 from ayni.errors import AyniError
+from ayni.files import disk_full
+from ayni.interruption import Interrupted, signals
 
 CONTINUES = "interrupted; the same command continues"
 NO_STAGE = {"annotate", "chat", "generate", "score", "encode", "inspect", "report", "doctor", "import", "export"}
@@ -36,48 +36,21 @@ class VerbFailure:
     error: AyniError
 
 
-class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived: the exit code is 128 + the signal."""
-
-    def __init__(self, number: int) -> None:
-        self.exit_code = 128 + number
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[None]:
-    arrived: list[int] = []
-
-    def interrupt(number: int, frame: FrameType | None) -> None:
-        arrived.append(number)
-        raise Interrupted(number)
-
-    before = {number: signal.signal(number, interrupt) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except Exception:  # whatever it is, it goes on: as the signal's, where an import, say, made another error of that
-        if arrived:
-            raise Interrupted(arrived[0]) from None
-        raise
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-def harmless(text: str) -> str:
-    """The text with nothing in it that could drive a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+def plain(text: str, kept: str = "") -> str:
+    """The text without what could drive a terminal or turn what follows around; of that, what is `kept` stays."""
+    return "".join(c if c.isprintable() or c in kept else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
 def say(text: str) -> None:
     """One line on stderr; what a file or a server put into it cannot drive the terminal."""
     fresh = "\r\x1b[K" if sys.stderr.isatty() else ""  # in place of a progress line that was cut off
-    print(fresh + harmless(" ".join(text.split())), file=sys.stderr, flush=True)
+    print(fresh + plain(" ".join(text.split())), file=sys.stderr, flush=True)
 
 
 def show(text: str, *, end: str = "\n", file: TextIO | None = None) -> None:
     """What a model or a file says, on stdout: harmless to a terminal, and to a program that reads it as it is."""
     out = file or sys.stdout
-    out.write((harmless(text) if out.isatty() else text) + end)
+    out.write((plain(text, "\n\t") if out.isatty() else text) + end)
 
 
 def program() -> str:
@@ -107,6 +80,22 @@ def _peer_lost(error: BaseException) -> bool:
     )
 
 
+def failure(error: Exception) -> tuple[int, str] | None:
+    """The exit code and the line of an error that is no bug of ours; None of one that is."""
+    if isinstance(error, AyniError):
+        return error.exit_code, str(error)
+    if (full := disk_full(error)) is not None:
+        return 3, f"{getattr(error, 'filename', None) or 'disk'}: {full}; free some and run the same command again"
+    if isinstance(error, OSError) and error.errno is not None:
+        # of a file that was open already nobody says the name
+        return 2, f"{error.filename or 'disk'}: {error.strerror}"
+    if _peer_lost(error):
+        return 1, "another process of this command has ended; the same command continues"
+    if _no_memory(error):
+        return 3, "not enough memory; lower tokens_per_micro_batch or choose a smaller model"
+    return None
+
+
 def run(argv: Sequence[str]) -> int:
     """One command; returns its exit code. Only what is no user's fault ends in a traceback."""
     from typer import Abort, TyperException
@@ -118,14 +107,12 @@ def run(argv: Sequence[str]) -> int:
     value: Any = None
     code, line = 0, None
     try:
-        with _signals(), contextlib.redirect_stdout(sys.stderr if as_json else stdout):
+        with signals(), contextlib.redirect_stdout(sys.stderr if as_json else stdout):
             value = app_for(argv)(args=list(argv) or ["--help"], prog_name="ayni", standalone_mode=False)
         if isinstance(value, VerbFailure):
             code, line, value = value.error.exit_code, str(value.error), value.value
         elif isinstance(value, int):
             code, value = value, None
-    except AyniError as error:
-        code, line = error.exit_code, str(error)
     except TyperException as error:
         verb = f" {argv[0]}" if argv and argv[0].isalpha() and "No such command" not in str(error) else ""
         code, line = 2, f"{error.format_message().rstrip('.')}; see ayni{verb} --help"
@@ -138,20 +125,10 @@ def run(argv: Sequence[str]) -> int:
         if isinstance(error.__context__, BrokenPipeError):
             return _broken_pipe()
         raise
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            code, line = 3, f"{error.filename or 'disk'}: no space left; free some and run the same command again"
-        elif error.filename is not None:
-            code, line = 2, f"{error.filename}: {error.strerror}"
-        else:
+    except Exception as error:
+        if (told := failure(error)) is None:
             raise
-    except (MemoryError, RuntimeError) as error:
-        if _peer_lost(error):
-            code, line = 1, "another process of this command has ended; the same command continues"
-        elif _no_memory(error):
-            code, line = 3, "not enough memory; lower tokens_per_micro_batch or choose a smaller model"
-        else:
-            raise
+        code, line = told
     try:
         if as_json and (value is not None or line is not None):
             whole = (value or {}) | ({} if line is None else {"error": line, "exit_code": code})

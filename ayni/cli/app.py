@@ -230,18 +230,21 @@ def _report(
 
 
 def _doctor(
-    directory: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="A run or a stage to verify.")] = None,
+    what: Annotated[
+        str | None,
+        typer.Argument(metavar="[PATH]", help="A run, stage, model, checkpoint or preference store (file or URL)."),
+    ] = None,
     gpus: Annotated[bool, typer.Option("--gpus", help="Check on the GPU what no CPU can test.")] = False,
     as_json: Json = False,
 ) -> Value:
-    """What this machine offers; with RUN, whether every file is what its stage left."""
+    """What this machine offers; with PATH, whether everything there is sound, and how to go on."""
     if gpus:
         from ayni.cli.preflight import preflight
 
         return preflight(as_json)
     from ayni.cli.doctor import doctor
 
-    return doctor(directory, as_json)
+    return doctor(what, as_json)
 
 
 def _import(

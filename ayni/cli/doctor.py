@@ -1,39 +1,36 @@
-"""`ayni doctor`: what this machine offers; whether a run's files are what its stages left, and what it leaks."""
+"""`ayni doctor`: what this machine offers; of a path, whether what lies there is sound (ayni.cli.diagnosis)."""
 
 from __future__ import annotations
 
 import os
 import platform
 import shutil
-from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import ayni
-from ayni.cli import VerbFailure, show
-from ayni.cli.stages import located
-from ayni.errors import BadInput
-from ayni.runs.leaks import gone, leaks_of
-from ayni.runs.lineage import made_by
-from ayni.runs.sealing import damages, read_seal, source_hash
+from ayni.cli import VerbFailure, plain
+from ayni.memory import memory
 
 NEEDED = (3, 11)
 
 
-def doctor(directory: Path | None, as_json: bool) -> dict[str, Any] | VerbFailure:
-    """{python, torch, cores, bf16, native, memory_gb, disk_gb, data, dependencies, problems} of the machine, or
-    {run, stages, leaks, gone} of a run."""
-    if directory is not None:
-        return _verify(located(directory), as_json)
+def doctor(what: str | None, as_json: bool) -> dict[str, Any] | VerbFailure:
+    """{python, torch, cores, bf16, native, memory_gb, disk_gb, data, dependencies, problems} of the machine, or what
+    ayni.cli.diagnosis finds."""
+    if what is not None:
+        from ayni.cli.diagnosis import diagnose
+
+        return diagnose(what, as_json)
     found = _machine()
     if not as_json:
         for key, value in found.items():
             if key != "problems":
                 shown = f"{len(value)} pinned" if key == "dependencies" else value
-                show(f"{key:14} {'-' if shown is None else shown}")
+                print(plain(f"{key:14} {'-' if shown is None else shown}"))
         for problem in found["problems"]:
-            show(f"problem        {problem}")
+            print(plain(f"problem        {problem}"))
     return found
 
 
@@ -62,7 +59,7 @@ def _machine() -> dict[str, Any]:
         "gpu": gpu,
         "bf16": _has_bf16(),
         "native": _has_native(),
-        "memory_gb": _memory_gb(),
+        "memory_gb": round(memory() / 1e9, 1),
         "disk_gb": round(shutil.disk_usage(".").free / 1e9, 1),
         "data": data,
         "dependencies": pins,
@@ -88,14 +85,6 @@ def _has_native() -> bool:
     return passes(torch.float32) is not None
 
 
-def _memory_gb() -> float:
-    """What this process may use: the machine's memory or its control group's limit, in GB."""
-    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    limit = Path("/sys/fs/cgroup/memory.max")
-    text = limit.read_text().strip() if limit.exists() else "max"
-    return round(min(total, int(text) if text.isdigit() else total) / 1e9, 1)
-
-
 def _dependencies() -> tuple[dict[str, str | None], list[str]]:
     """Installed versions of what constraints.txt pins (in a checkout) and what differs."""
     pins = Path(ayni.__file__).parent.parent / "constraints.txt"
@@ -113,41 +102,3 @@ def _dependencies() -> tuple[dict[str, str | None], list[str]]:
         if installed != wanted:
             problems.append(f"{name} {found[name]} is installed, constraints.txt pins {wanted}")
     return found, problems
-
-
-def _verify(directory: Path, as_json: bool) -> dict[str, Any] | VerbFailure:
-    """Every stage's files against the sha256 it was sealed with, and what is trained on against what is evaluated on;
-    any difference and any leak is exit 2."""
-    if (directory / "stages").is_dir():
-        paths = sorted(path for path in (directory / "stages").iterdir() if path.is_dir())
-    elif (directory / "inputs.json").is_file():
-        paths = [directory]
-    else:
-        raise BadInput("neither a run nor a stage", path=directory)
-    stages: list[dict[str, Any]] = []
-    for path in paths:
-        seal = read_seal(path)
-        wrong = {} if seal is None else damages(path, seal, thorough=True)
-        state = "unfinished" if seal is None else "damaged" if wrong else "whole"
-        other = seal is not None and seal["source"] != source_hash()
-        stages.append({"directory": str(path), "state": state, "wrong": wrong, "older_source": other})
-        if not as_json:
-            show(f"{state:10} {path.name}{'  (made by other source code)' if other else ''}")
-            for file, what in wrong.items():
-                show(f"           {file} {what}")
-    count = sum(len(stage["wrong"]) for stage in stages)
-    made = [] if count else made_by(directory)  # what is damaged is not read
-    leaks, unknown = leaks_of(made), [str(path) for path in gone(made)]
-    if not as_json:
-        for leak in leaks:
-            show(f"{'leak':10} {leak}")
-        for file in unknown:
-            show(f"{'gone':10} {file}: nobody knows whether it holds what is evaluated on")
-    value = {"run": str(directory), "stages": stages, "leaks": [asdict(leak) for leak in leaks], "gone": unknown}
-    if count:
-        error = BadInput(f"{count} files are not what their stages left", path=directory, fix="see above; --fresh")
-        return VerbFailure(value, error)
-    if leaks:
-        what = f"{len(leaks)} × a file to train on holds what is evaluated on"
-        return VerbFailure(value, BadInput(what, path=directory, fix="see above; hold it out, or evaluate on others"))
-    return value

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from ayni.cli import VerbFailure, harmless
-from ayni.cli.stages import located, output_of, tokenizer_path
+from ayni.cli import VerbFailure, plain
+from ayni.cli.stages import checked, located, output_of, tokenizer_path
 from ayni.errors import BadInput
 from ayni.formats.inspect import inspect_data, paint, sequences_of
 from ayni.formats.reading import scan
@@ -41,7 +41,7 @@ def inspect(
         from ayni.model.score_scale import ScoreScale
         from ayni.model_directory import load_model, read_extra
 
-        directory = output_of(critic, "model")
+        directory = checked(output_of(critic, "model"))
         judge, tokenizer = load_model(directory, expect="score")
         normalisation = ScoreScale.of(read_extra(directory), directory / "ayni.json", "critic").normalisation
     counting = tokenizer if model is None else load_tokenizer(tokenizer_path(model))
@@ -79,10 +79,10 @@ def _table(found: dict[str, Any], console: Console) -> None:
     lines.append(("errors", len(found["errors"])))
     for name, value in lines:
         if value is not None:
-            console.print(harmless(f"{name:20} {value}"), markup=False)
+            console.print(plain(f"{name:20} {value}"), markup=False)
     for error in found["errors"][:20]:
         field = "" if error["field"] is None else f"{error['field']}: "
-        text = harmless(f"  line {error['line']}: {field}{error['message']}")
+        text = plain(f"  line {error['line']}: {field}{error['message']}")
         console.print(text, markup=False, style="red")
 
 

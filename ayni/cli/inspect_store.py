@@ -11,9 +11,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from ayni.cli import VerbFailure
 from ayni.cli.stages import tokenizer_path
 from ayni.errors import BadInput
 from ayni.feedback.address import without_password
+from ayni.feedback.damage import Damaged
 from ayni.feedback.entries import BatchProgress
 from ayni.feedback.store import open_store
 from ayni.maths.agreement import Agreement
@@ -27,14 +29,16 @@ from ayni.text.tokenizer import load_tokenizer
 REASONS = 5  # the commonest, of each batch
 
 
-def inspect_store(address: str, model: Path | None, critic: Path | None, as_json: bool) -> dict[str, Any]:
+def inspect_store(address: str, model: Path | None, critic: Path | None, as_json: bool) -> dict[str, Any] | VerbFailure:
     """{store, judged, agreement, trusted, tasks, batches, annotators, results, progress}: StoreQuality as plain values.
 
-    Tokens are counted by the model's tokenizer; without one, words.
+    Tokens are counted by the model's tokenizer; without one, words. Of a damaged store {store, problems}, as an error.
     """
     if critic is not None:
         raise BadInput("a critic values tokens of records", field="critic", fix="inspect what the store exports")
     with open_store(address) as store:
+        if problems := store.check():
+            return _damaged(without_password(address), problems, as_json)
         found = quality_report(store, None if model is None else _counter(model))
         progress = {batch.id: store.progress(batch.id) for batch in store.batches()}
     if not as_json:
@@ -42,6 +46,14 @@ def inspect_store(address: str, model: Path | None, critic: Path | None, as_json
     plain = {"store": without_password(address)} | asdict(found)
     counts = {name: asdict(each) for name, each in progress.items()}
     return plain | {"results": [asdict(row) for row in found.results()], "progress": counts}
+
+
+def _damaged(where: str, problems: list[str], as_json: bool) -> VerbFailure:
+    if not as_json:
+        for problem in problems:
+            print(_plain(problem))
+    count = f"{len(problems)} things are wrong" if len(problems) > 1 else "one thing is wrong"
+    return VerbFailure({"store": where, "problems": problems}, Damaged(f"{count}: {_plain(problems[0])}", where))
 
 
 def _counter(model: Path) -> TokenCounter:

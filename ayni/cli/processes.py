@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from ayni.cli import Interrupted
+from ayni.interruption import Interrupted
 from ayni.runs.recipe import processes_of
 
 GRACE = 10.0  # seconds in which a process may end by itself

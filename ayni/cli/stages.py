@@ -18,6 +18,7 @@ from ayni.cli import say
 from ayni.config import Config
 from ayni.errors import BadInput
 from ayni.runs.faces import load_stage, summary_of
+from ayni.runs.status import STATUS, stage_directories
 from ayni.stage import Input, either
 
 if TYPE_CHECKING:
@@ -118,7 +119,9 @@ def output_of(path: Path, default: str) -> Path:
 
     path = located(path)
     if _is_run(path):
-        fit = [str(path / name) for name, directory in _stages_of(path).items() if (directory / default).exists()]
+        fit = [
+            str(path / name) for name, directory in stage_directories(path).items() if (directory / default).exists()
+        ]
         raise BadInput("is a whole run", path=path, fix=f"name one of its stages: {', '.join(fit)}")
     return path / default if (path / SEAL).is_file() and (path / default).exists() else path
 
@@ -128,34 +131,36 @@ def located(path: Path) -> Path:
     for run in [] if path.exists() else path.parents:
         if _is_run(run):
             name, *inside = path.relative_to(run).parts
-            directory = _stages_of(run).get(name)
+            directory = stage_directories(run).get(name)
             return path if directory is None else directory.joinpath(*inside)
     return path
 
 
 def _is_run(path: Path) -> bool:
-    return (path / "status.json").is_file()
-
-
-def _stages_of(run: Path) -> dict[str, Path]:
-    """The directories of a run's stages, by name, as far as it has come."""
-    from ayni.files import read_json
-
-    stages = read_json(run / "status.json")["stages"]
-    return {stage["name"]: run / stage["directory"] for stage in stages if stage["directory"] is not None}
+    return (path / STATUS).is_file()
 
 
 def language_model_of(path: Path) -> Path:
     """A language model's directory: itself, what its stage left, or of a whole run the model it is about."""
     if not _is_run(path):
-        return output_of(path, "model")
+        return checked(output_of(path, "model"))
     from ayni.runs.reading import read_run
 
     stage = read_run(path).chat_stage()
     if stage is None:
         raise BadInput("no stage of this run has made a model that talks", path=path, fix="run it further")
     say(f"{path}: the model of the stage {stage.name}")
-    return stage.directory / "model"
+    return checked(stage.directory / "model")
+
+
+def checked(model: Path) -> Path:
+    """A model's directory, of plausible sizes, and as its stage left it where it lies in a finished one."""
+    from ayni.model_directory import check_sizes
+    from ayni.runs.sealing import sealed_hash
+
+    check_sizes(model)
+    sealed_hash(model)
+    return model
 
 
 def reward_at(source: str | Path) -> RewardModel | FunctionReward:
@@ -164,7 +169,7 @@ def reward_at(source: str | Path) -> RewardModel | FunctionReward:
     from ayni.reward.model import load_reward
 
     text = str(source)
-    return load_function(text) if is_function(text) else load_reward(output_of(Path(source), "model"))
+    return load_function(text) if is_function(text) else load_reward(checked(output_of(Path(source), "model")))
 
 
 def tokenizer_path(path: Path) -> Path:

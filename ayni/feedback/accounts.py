@@ -10,6 +10,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from ayni.errors import BadInput
 from ayni.feedback.entries import AccountRole, Annotator
+from ayni.feedback.rows import annotator_from_row
 from ayni.feedback.rules import check_person
 from ayni.feedback.schema import annotators, invitations, sessions
 
@@ -27,7 +28,7 @@ def enrol(connection: Connection, now: datetime, name: str, role: AccountRole) -
         person = Annotator(secrets.token_hex(6), name, role, stamp(now))
         connection.execute(insert(annotators).values(id=person.id, name=name, role=role, created_at=person.created_at))
         return person
-    person = Annotator(**row._mapping)
+    person = annotator_from_row(row)
     if person.role != role:
         raise BadInput(f"{name} is already here as {person.role}", field="role")
     return _not_retired(person)
@@ -37,7 +38,7 @@ def annotator(connection: Connection, annotator_id: str) -> Annotator:
     row = connection.execute(select(annotators).where(annotators.c.id == annotator_id)).one_or_none()
     if row is None:
         raise BadInput(f"nobody has the id {annotator_id!r}", field="annotator")
-    return Annotator(**row._mapping)
+    return annotator_from_row(row)
 
 
 def active(connection: Connection, annotator_id: str) -> Annotator:
@@ -47,7 +48,7 @@ def active(connection: Connection, annotator_id: str) -> Annotator:
 def everyone(connection: Connection) -> list[Annotator]:
     """By name."""
     rows = connection.execute(select(annotators))
-    return sorted((Annotator(**row._mapping) for row in rows), key=lambda person: person.name)
+    return sorted((annotator_from_row(row) for row in rows), key=lambda person: person.name)
 
 
 def retire(connection: Connection, now: datetime, annotator_id: str) -> None:
@@ -111,7 +112,7 @@ def session(connection: Connection, now: datetime, token: str) -> Annotator | No
             annotators.c.retired_at.is_(None),
         )
     ).one_or_none()
-    return None if row is None else Annotator(**row._mapping)
+    return None if row is None else annotator_from_row(row)
 
 
 def end_session(connection: Connection, now: datetime, token: str) -> None:

@@ -31,7 +31,7 @@ def is_store(address: str) -> bool:
     try:
         ours = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = ?"
         return bool(connection.execute(ours, (VERSION_TABLE,)).fetchone()[0])
-    except sqlite3.DatabaseError:
+    except (sqlite3.DatabaseError, UnicodeDecodeError):
         return True
     finally:
         connection.close()

@@ -123,7 +123,7 @@ def progress(connection: Connection, batch_id: str) -> BatchProgress:
             .group_by(tallies.c.lane)
         )
     }
-    asked = [row for lane, row in counts.items() if lane != "dialogue"]
+    pairs = counts.get("queue")
     kinds: dict[str, int] = {}
     by_annotator: dict[str, int] = {}
     for name, kind, number in connection.execute(
@@ -136,24 +136,29 @@ def progress(connection: Connection, batch_id: str) -> BatchProgress:
         if kind == "judged":
             by_annotator[name] = number
     return BatchProgress(
-        items=sum(row.items for row in asked),
-        wanted=sum(row.wanted for row in asked),
-        done=sum(row.judged - row.beyond for row in asked),
+        items=sum(row.items for lane, row in counts.items() if lane != "dialogue"),
+        wanted=pairs.wanted if pairs else 0,
+        done=pairs.judged - pairs.beyond if pairs else 0,
         skipped=kinds.get("skipped", 0),
         flagged=kinds.get("flagged", 0),
-        beyond=counts["queue"].beyond if "queue" in counts else 0,
+        beyond=pairs.beyond if pairs else 0,
         turns=counts["dialogue"].judged if "dialogue" in counts else 0,
         by_annotator=dict(sorted(by_annotator.items())),
     )
 
 
 def done(connection: Connection, batch_id: str) -> tuple[int, int]:
-    """(judgements that count, judgements wanted): what every page shows of `progress`."""
+    """(judgements that count, judgements wanted): of `progress` what the pages of those who run it show."""
     judged, overlap = tallies.c.judged, tallies.c.overlap
     counted = func.sum(case((judged > overlap, overlap), else_=judged))
-    asked = (tallies.c.batch_id == batch_id) & (tallies.c.lane != "dialogue")
-    row = connection.execute(select(counted, func.sum(overlap)).where(asked)).one()
+    pairs = (tallies.c.batch_id == batch_id) & (tallies.c.lane == "queue")
+    row = connection.execute(select(counted, func.sum(overlap)).where(pairs)).one()
     return row[0] or 0, row[1] or 0
+
+
+def judged_by(connection: Connection, batch_id: str, annotator_id: str) -> int:
+    mine = (standing.c.batch_id == batch_id) & (standing.c.annotator_id == annotator_id) & (standing.c.kind == "judged")
+    return connection.execute(select(func.count()).select_from(standing).where(mine)).scalar_one()
 
 
 def _among(connection: Connection, ids: Iterable[str], at_once: int = 500) -> set[str]:

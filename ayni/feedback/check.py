@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import Connection, Select, and_, case, func, literal, or_, select
+from sqlalchemy import Connection, Row, Select, and_, case, func, inspect, literal, or_, select
 
 from ayni.errors import BadInput
-from ayni.feedback.entries import Entry
-from ayni.feedback.rows import entry_of
-from ayni.feedback.rules import check_entry
+from ayni.feedback.damage import Damaged, intact, sound
+from ayni.feedback.rows import annotator_from_row, batch_from_row, entry_of, item_of
+from ayni.feedback.rules import check_batch, check_entry, check_item, check_person
 from ayni.feedback.schema import dialogues, items, judgements, metadata, standing, tallies
 from ayni.records import Dialog, Message, Prompt, from_json
 
@@ -20,26 +20,66 @@ SHOWN = 20  # problems of one sort that are listed
 
 def check(connection: Connection) -> list[str]:
     """A line for each problem, at most `SHOWN` of a sort; empty when the store is whole."""
-    found = list(_file(connection))
-    if found:
-        return found  # what a damaged file says of itself is worth nothing
+    for part in (_schema, _file, _rows):
+        if found := list(islice(part(connection), SHOWN)):
+            return found  # what a damaged file says of itself is worth nothing
     for what, query in _crooked():
         found += [f"{what}: {' '.join(str(value) for value in row)}" for row in connection.execute(query.limit(SHOWN))]
     return [*found, *islice(_entries(connection), SHOWN), *islice(_dialogues(connection), SHOWN)]
 
 
+def _schema(connection: Connection) -> Iterator[str]:
+    """Tables, columns, and the triggers that refuse changes to what was said."""
+    there = inspect(connection)
+    names = set(there.get_table_names())
+    for table in metadata.sorted_tables:
+        columns = {column["name"] for column in there.get_columns(table.name)} if table.name in names else set()
+        for column in table.columns:
+            if column.name not in columns:
+                yield f"{table.name}.{column.name} is not there"
+    triggers = "SELECT name FROM sqlite_master WHERE type = 'trigger'"
+    if connection.dialect.name != "sqlite":
+        tables = "('items'::regclass, 'judgements'::regclass)"
+        triggers = f"SELECT tgname FROM pg_trigger WHERE tgenabled <> 'D' AND tgrelid IN {tables}"
+    guards = set(connection.exec_driver_sql(triggers).scalars()) if {"items", "judgements"} <= names else set()
+    for guard in ("items_never_update", "items_never_delete", "judgements_never_update", "judgements_never_delete"):
+        if guard not in guards:
+            yield f"the trigger {guard} is not there"
+
+
 def _file(connection: Connection) -> Iterator[str]:
-    """SQLite's own checks. PostgreSQL keeps its foreign keys itself: there a whole read of every table is the check."""
+    """SQLite's own checks; PostgreSQL keeps its foreign keys itself."""
     if connection.dialect.name == "sqlite":
         for (line,) in connection.exec_driver_sql(f"PRAGMA integrity_check({SHOWN})"):
             if line != "ok":
                 yield f"the file is damaged: {line}"
         for table, row, parent, _ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
             yield f"{table} row {row} names a row of {parent} that is not there"
-    else:
-        for table in metadata.sorted_tables:
-            for _ in connection.execute(select(table)).yield_per(1000):
-                pass
+        last = select(func.count(), func.coalesce(func.max(judgements.c.id), 0)).select_from(judgements)
+        count, number = connection.execute(last).one()
+        given = connection.exec_driver_sql("SELECT seq FROM sqlite_sequence WHERE name = 'judgements'").scalar() or 0
+        if not count == number == given:  # a number is given once, and one that was not kept is given again
+            yield f"judgements are missing: {given} were made and {count} are there"
+
+
+def _rows(connection: Connection) -> Iterator[str]:
+    """Every row read whole, as what it should be, and held against the rules it once passed."""
+    for table in metadata.sorted_tables:
+        rule = _RULES.get(table.name, lambda row: None)
+        for number, row in enumerate(connection.execute(select(table)).yield_per(1000), 1):
+            try:
+                with intact(f"{table.name} row {number}"):
+                    sound(table, dict(row._mapping))
+                    rule(row)
+            except Damaged as error:
+                yield error.what
+
+
+_RULES: dict[str, Callable[[Row[Any]], object]] = {
+    "annotators": lambda row: check_person(row.name, annotator_from_row(row).role),
+    "batches": lambda row: check_batch(batch_from_row(row)),
+    "items": lambda row: check_item(item_of(row)),
+}
 
 
 def _crooked() -> Iterator[tuple[str, Select[Any]]]:
@@ -87,6 +127,12 @@ def _crooked() -> Iterator[tuple[str, Select[Any]]]:
         select(judgements.c.id).select_from(writer).where(judgements.c.annotator_id != dialogues.c.annotator_id),
     )
     yield (
+        "items are missing from batch",
+        select(items.c.batch_id)
+        .group_by(items.c.batch_id)
+        .having(or_(func.min(items.c.position) != 0, func.max(items.c.position) != func.count() - 1)),
+    )
+    yield (
         "dialogue misses a turn",
         select(items.c.dialogue_id)
         .where(items.c.dialogue_id.is_not(None))
@@ -130,7 +176,7 @@ def _entries(connection: Connection) -> Iterator[str]:
     )
     for row in rows.yield_per(1000):
         try:
-            _check(entry_of(row), row.task)
+            check_entry(entry_of(row), row.task)
         except BadInput as error:
             yield f"judgement {row.id}: {error}"
 
@@ -155,7 +201,3 @@ def _dialogues(connection: Connection) -> Iterator[str]:
             yield f"dialogue {now} does not go on from what was preferred before turn {row.turn}"
         answer = {"a": row.answer_a, "b": row.answer_b, None: None}[row.preferred]
         before = None if answer is None else (*dialog, Message("assistant", answer))
-
-
-def _check(entry: Entry, task: Any) -> None:
-    check_entry(entry, task)

@@ -116,11 +116,11 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class BatchProgress:
-    """How far a batch is. `items`, `wanted`, `done` and `beyond` leave annotator-written dialogues out.
+    """How far a batch is. `items`, `wanted`, `done` and `beyond` leave annotator-written dialogues out; the last three
+    leave out gold checks too, which everybody answers and no batch waits for.
 
     `wanted`: the sum of overlaps; `done`: judgements that count towards it; `beyond`: those more than an item's overlap
-    (annotators who worked at the same moment), without gold checks, which everybody answers. `skipped`, `flagged`:
-    what stands now. `turns`: judged dialogue turns.
+    (annotators who worked at the same moment). `skipped`, `flagged`: what stands now. `turns`: judged dialogue turns.
     `by_annotator`: name → judgements that stand, dialogues included.
     """
 

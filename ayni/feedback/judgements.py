@@ -12,6 +12,7 @@ from sqlalchemy import Connection, Row, Select, delete, insert, select, update
 from ayni.errors import BadInput
 from ayni.feedback.accounts import active, stamp
 from ayni.feedback.batches import closed, items_where, open_batch
+from ayni.feedback.damage import intact
 from ayni.feedback.entries import Entry, Judged
 from ayni.feedback.rows import entry_of
 from ayni.feedback.rules import check_entry, check_submission
@@ -160,7 +161,9 @@ def _judged(
     about = rows.with_only_columns(judgements.c.item_id)
     by_id = {item.id: item for item in items_where(connection, items.c.id.in_(about), texts)}
     for row in connection.execute(rows.order_by(judgements.c.id)):
-        yield Judged(row.id, entry_of(row), by_id[row.item_id], row.name, row.created_at, row.replaces)
+        with intact(f"judgement {row.id}"):
+            found = Judged(row.id, entry_of(row), by_id[row.item_id], row.name, row.created_at, row.replaces)
+        yield found
 
 
 def _submitted(connection: Connection, submission: str) -> Row[Any] | None:

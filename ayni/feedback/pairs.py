@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import Any
 
 from ayni.feedback.entries import GoldCheck, Item
@@ -109,6 +110,7 @@ def guidelines_for(prompt: Prompt, k: int, plan: Plan) -> tuple[Task, ...]:
 
 def with_checks(asked: Sequence[Asked], checks: Sequence[Comparison], share: float, plan: Plan) -> list[Asked]:
     """Gold checks spread evenly among the pairs, `share` for each pair: comparisons whose answer is known."""
+    taken = {each.item.id for each in asked}
     order = rng(plan.seed, plan.stage, "checks").permutation(len(checks))
     wanted = min(len(checks), max(1, round(share * len(asked))))
     found = list(asked)
@@ -117,7 +119,9 @@ def with_checks(asked: Sequence[Asked], checks: Sequence[Comparison], share: flo
         first = plan.toss("check", number) < 0.5
         a, b = (check.chosen, check.rejected) if first else (check.rejected, check.chosen)
         gold = GoldCheck("a" if first else "b", check.rating)
-        id = plan.id(check.prompt.id, k, check.task)
+        # as a pair's: whoever knows how ids are made must not find that one can only be a check's
+        id = next(id for pair in count() if (id := plan.id(check.prompt.id, pair, check.task)) not in taken)
+        taken.add(id)
         item = Item(id, check.prompt, storable(a), storable(b), check.task, gold=gold)
         found.insert((number + 1) * len(found) // (wanted + 1), Asked(item, k))
     return found

@@ -90,13 +90,19 @@ class Store:
         with self._database.look() as connection:
             return batches.done(connection, batch_id)
 
+    def judged_by(self, batch_id: str, annotator_id: str) -> int:
+        """How many of this batch's items, checks and turns of dialogues too, they have judged."""
+        with self._database.look() as connection:
+            return batches.judged_by(connection, batch_id, annotator_id)
+
     # Judging
 
     def next_item(self, annotator_id: str, batch_id: str | None = None) -> Item | None:
         """What the annotator should judge next; None when nothing is left for them.
 
-        Of the items that want judgements and that they have not judged, skipped or flagged, one with the fewest. A gold
-        check of position p comes once they have answered p items of its batch. The same until somebody judges.
+        Of the items that want judgements and that they have not judged, skipped or flagged, one with the fewest. Gold
+        checks come among them as often as the batch has them, at places drawn for each annotator. The same until
+        somebody judges.
         """
         with self._database.read() as connection:
             return queue.next_item(connection, annotator_id, batch_id)

@@ -22,13 +22,14 @@ from ayni.seeds import seed_of
 
 Target = Literal["wq", "wk", "wv", "wo", "w1", "w2", "w3"]
 TARGETS: tuple[Target, ...] = get_args(Target)
+LARGEST_RANK = 2**14
 SCORE = "score.weight"  # a reward model's or critic's head, trained with its adapter
 
 
 class Lora(Config):
     """What an adapter adapts, and how freely."""
 
-    rank: int = Field(16, ge=1, description="columns of B, rows of A")
+    rank: int = Field(16, ge=1, le=LARGEST_RANK, description="columns of B, rows of A")
     alpha: float = Field(32.0, gt=0, description="B·A counts alpha / rank times")
     layers: int | Literal["all"] = Field("all", description="all, or only the last N blocks")
     targets: tuple[Target, ...] = Field(TARGETS, strict=False, min_length=1, description="which matrices of a block")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from ayni.errors import BadInput
+from ayni.model.fields import positive, shown, whole
 from ayni.model.pickled import load_tensors
 from ayni.model.shape import Shape
 from ayni.model.stored import weight_files
@@ -120,8 +120,8 @@ def read_file(path: Path) -> Iterator[tuple[str, Tensor]]:
         with safe_open(path, framework="pt") as file:
             for name in file.keys():  # noqa: SIM118 - not a dict
                 yield name, file.get_tensor(name)
-    except (SafetensorError, OSError) as error:
-        raise BadInput(f"not a whole safetensors file ({error})", path=path) from None
+    except (SafetensorError, OSError, ValueError) as error:
+        raise BadInput(f"not a whole safetensors file ({str(error)[:120]})", path=path) from None
 
 
 def config_of(shape: Shape, *, dtype: torch.dtype, bos: int, eos: int, pad: int) -> dict[str, Any]:
@@ -156,10 +156,8 @@ def config_of(shape: Shape, *, dtype: torch.dtype, bos: int, eos: int, pad: int)
     }
 
 
-def shape_of(config: Any, path: Path) -> Shape:
+def shape_of(config: dict[str, Any], path: Path) -> Shape:
     """The shape a config.json describes; BadInput for any Llama variant whose numbers would differ from ours."""
-    if not isinstance(config, dict):
-        raise BadInput("expected an object", path=path, line=1)
     head = _head(config, path)
     refused = {
         "attention_bias": (False, None),
@@ -170,17 +168,17 @@ def shape_of(config: Any, path: Path) -> Shape:
     }
     for key, allowed in refused.items():
         if config.get(key) not in allowed:
-            raise BadInput(f"{json.dumps(config[key])[:60]} is not supported", path=path, field=key)
-    heads = _whole(config, "num_attention_heads", path)
-    norm_eps, theta = _real(config, "rms_norm_eps", path, 1e-6), _theta(config, path)
+            raise BadInput(f"{shown(config[key])} is not supported", path=path, field=key)
+    heads = whole(config, "num_attention_heads", path)
+    norm_eps, theta = positive(config, "rms_norm_eps", path, 1e-6), _theta(config, path)
     sizes = (
-        _whole(config, "hidden_size", path),
-        _whole(config, "num_hidden_layers", path),
+        whole(config, "hidden_size", path),
+        whole(config, "num_hidden_layers", path),
         heads,
-        _whole(config, "num_key_value_heads", path, heads),
-        _whole(config, "intermediate_size", path),
-        _whole(config, "vocab_size", path),
-        _whole(config, "max_position_embeddings", path, 2048),
+        whole(config, "num_key_value_heads", path, heads),
+        whole(config, "intermediate_size", path),
+        whole(config, "vocab_size", path),
+        whole(config, "max_position_embeddings", path, 2048),
     )
     tied = head == "logits" and config.get("tie_word_embeddings") is True
     try:
@@ -188,49 +186,35 @@ def shape_of(config: Any, path: Path) -> Shape:
     except ValueError as error:
         raise BadInput(str(error), path=path) from None
     if config.get("head_dim") not in (None, shape.head_dim):
-        raise BadInput(f"{config['head_dim']} is not hidden_size / num_attention_heads", path=path, field="head_dim")
+        raise BadInput(
+            f"{shown(config['head_dim'])} is not hidden_size / num_attention_heads", path=path, field="head_dim"
+        )
     return shape
 
 
 def _head(config: dict[str, Any], path: Path) -> Literal["logits", "score"]:
     kinds = config.get("architectures")
     if config.get("model_type", "llama") != "llama" or kinds not in ([CAUSAL], [CLASSIFIER]):
-        what = f"{json.dumps(kinds or config.get('model_type'))} is not supported"
+        what = f"{shown(kinds or config.get('model_type'))} is not supported"
         raise BadInput(what, path=path, field="architectures", fix=f"supported: {CAUSAL} and {CLASSIFIER}")
     if kinds == [CAUSAL]:
         return "logits"
     labels = config.get("id2label")
     count = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)
     if count != 1:
-        raise BadInput(f"a reward model has one label, this one {count}", path=path, field="id2label")
+        raise BadInput(f"a reward model has one label, this one {shown(count)}", path=path, field="id2label")
     return "score"
 
 
 def _theta(config: dict[str, Any], path: Path) -> float:
     """Plain rotary positions only: from `rope_theta`, or as transformers 5 writes them."""
-    theta = _real(config, "rope_theta", path, 10000.0)
+    theta = positive(config, "rope_theta", path, 10000.0)
     for key in ("rope_scaling", "rope_parameters"):
         settings = config.get(key)
         if settings is None:
             continue
         plain = isinstance(settings, dict) and settings.get("rope_type", settings.get("type")) in (None, "default")
         if not plain or not set(settings) <= {"rope_type", "type", "rope_theta"}:
-            raise BadInput(f"{json.dumps(settings)[:60]} is not supported", path=path, field=key)
-        theta = _real(settings, "rope_theta", path, theta)
+            raise BadInput(f"{shown(settings)} is not supported", path=path, field=key)
+        theta = positive(settings, "rope_theta", path, theta)
     return theta
-
-
-def _whole(config: dict[str, Any], key: str, path: Path, default: int | None = None) -> int:
-    value = config.get(key)
-    value = default if value is None else value
-    if type(value) is not int:
-        raise BadInput("missing" if value is None else f"{value!r} is not a whole number", path=path, field=key)
-    return value
-
-
-def _real(config: dict[str, Any], key: str, path: Path, default: float) -> float:
-    value = config.get(key)
-    value = default if value is None else value
-    if type(value) not in (int, float) or not 0 < value < float("inf"):
-        raise BadInput(f"{value!r} is not a positive number", path=path, field=key)
-    return float(value)

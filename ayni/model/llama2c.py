@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ayni.errors import BadInput
 from ayni.files import atomic_file
+from ayni.memory import need_memory
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer
 from ayni.model.weights import Weight, assemble, parameter_shapes
@@ -63,6 +64,7 @@ def read_shape(path: Path) -> Shape:
 def read_llama2c(path: Path, *, dtype: torch.dtype | None = None) -> Transformer:
     """The model in a version-0 file, in `dtype` (fp32: None). Raises BadInput for any other file."""
     shape = read_shape(path)
+    need_memory(2 * path.stat().st_size, f"{path}: a model of {shape.parameters:,} parameters")
     floats = torch.from_numpy(np.fromfile(path, dtype="<f4", offset=_HEADER.size))
     tables = floats[shape.parameters - _head_size(shape) :][: shape.context * shape.head_dim]
     if (tables - rotary_tables(shape)).abs().max() > 1e-3:

@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from ayni.errors import BadInput
-from ayni.files import read_json, write_json
+from ayni.files import read_object, write_json
+from ayni.model.fields import positive, whole
 from ayni.model.pickled import load_tensors
 from ayni.model.shape import Shape, ffn_hidden
+from ayni.model.stored import check_size
 from ayni.model.transformer import Transformer
 from ayni.model.weights import Weight, assemble
 
@@ -37,7 +39,7 @@ def read_meta(directory: Path, *, context: int = 4096, dtype: torch.dtype | None
     """
     files = sorted(directory.glob("consolidated.*.pth"))
     if [file.name for file in files] != [f"consolidated.{i:02d}.pth" for i in range(len(files))] or not files:
-        names = ", ".join(file.name for file in files) or "none"
+        names = ", ".join(file.name for file in files[:9]) or "none"
         raise BadInput(f"expected consolidated.00.pth, consolidated.01.pth, … in a row, found {names}", path=directory)
     shards = [load_tensors(file) for file in files]
     for file, shard in zip(files, shards, strict=True):
@@ -45,6 +47,7 @@ def read_meta(directory: Path, *, context: int = 4096, dtype: torch.dtype | None
         if odd is not None:
             raise BadInput("only some shards have this weight", path=file, field=odd)
     shape = _shape_of(directory / "params.json", shards, context)
+    check_size(shape.parameters, files, directory, None if dtype is None else dtype.itemsize)
     return assemble(shape, _joined(shards, directory), path=directory, dtype=dtype)
 
 
@@ -63,15 +66,13 @@ def _joined(shards: list[dict[str, Tensor]], path: Path) -> Iterator[Weight]:
 
 
 def _shape_of(path: Path, shards: list[dict[str, Tensor]], context: int) -> Shape:
-    params = read_json(path)
-    if not isinstance(params, dict):
-        raise BadInput("expected an object", path=path, line=1)
+    params = read_object(path)
     for key in sorted(params.keys() - _KNOWN):
         raise BadInput("unknown parameter: it could change what the model computes", path=path, field=key)
     if params.get("use_scaled_rope"):
         raise BadInput("scaled rotary positions are not supported", path=path, field="use_scaled_rope")
-    dim, heads = _number(params, "dim", int, path), _number(params, "n_heads", int, path)
-    vocab = _number(params, "vocab_size", int, path, -1)
+    dim, heads = whole(params, "dim", path), whole(params, "n_heads", path)
+    vocab = whole(params, "vocab_size", path, -1)
     if vocab == -1:  # Meta's files leave it to the tokenizer
         output = shards[0].get("output.weight")
         if output is None:
@@ -79,33 +80,24 @@ def _shape_of(path: Path, shards: list[dict[str, Tensor]], context: int) -> Shap
         vocab = len(output) * len(shards)
     multiplier = params.get("ffn_dim_multiplier")
     if multiplier is not None:
-        multiplier = _number(params, "ffn_dim_multiplier", float, path)
-    multiple_of = _number(params, "multiple_of", int, path, 256)
+        multiplier = positive(params, "ffn_dim_multiplier", path)
+    multiple_of = whole(params, "multiple_of", path, 256)
     if dim < 1 or multiple_of < 1:
         raise BadInput("dim and multiple_of must be positive", path=path)
     try:
         return Shape(
             dim=dim,
-            layers=_number(params, "n_layers", int, path),
+            layers=whole(params, "n_layers", path),
             heads=heads,
-            kv_heads=_number(params, "n_kv_heads", int, path, heads),
+            kv_heads=whole(params, "n_kv_heads", path, heads),
             hidden=ffn_hidden(dim, multiple_of, multiplier),
             vocab=vocab,
             context=context,
-            norm_eps=_number(params, "norm_eps", float, path, 1e-5),
-            theta=_number(params, "rope_theta", float, path, 10000.0),
+            norm_eps=positive(params, "norm_eps", path, 1e-5),
+            theta=positive(params, "rope_theta", path, 10000.0),
         )
     except ValueError as error:
         raise BadInput(str(error), path=path) from None
-
-
-def _number(params: dict[str, Any], key: str, kind: type, path: Path, default: float | None = None) -> Any:
-    value = default if params.get(key) is None else params[key]
-    if value is None:
-        raise BadInput("missing", path=path, field=key)
-    if type(value) not in (int, kind) or (kind is float and not 0 < value < float("inf")):
-        raise BadInput(f"{value!r} is not {'a whole' if kind is int else 'a positive'} number", path=path, field=key)
-    return kind(value)
 
 
 def write_meta(directory: Path, model: Transformer, *, shards: int = 1) -> None:
@@ -127,7 +119,8 @@ def write_meta(directory: Path, model: Transformer, *, shards: int = 1) -> None:
     tensors.setdefault("output.weight", tensors["tok_embeddings.weight"])
     for i in range(shards):
         part = {name: _slice(name, tensor, i, shards) for name, tensor in tensors.items()}
-        torch.save(part, directory / f"consolidated.{i:02d}.pth")
+        with open(directory / f"consolidated.{i:02d}.pth", "wb") as file:  # torch's own file hides why it failed
+            torch.save(part, file)
 
 
 def _slice(name: str, tensor: Tensor, i: int, shards: int) -> Tensor:

@@ -6,7 +6,7 @@ those weights are (ayni.model.hugging_face); A is the same there and here.
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +16,12 @@ import torch
 from torch import Tensor
 
 from ayni.errors import BadInput
-from ayni.files import read_json
-from ayni.model.adapters import SCORE, TARGETS, Adapted, Lora, Target, adapter_shapes, adapter_tensors
+from ayni.files import read_object
+from ayni.model.adapters import LARGEST_RANK, SCORE, TARGETS, Adapted, Lora, Target, adapter_shapes, adapter_tensors
+from ayni.model.fields import positive, shown, whole
 from ayni.model.hugging_face import halves_to_pairs, our_name, pairs_to_halves, read_file, rotated_heads, their_name
 from ayni.model.shape import Shape
+from ayni.model.stored import check_size
 from ayni.model.weights import Weight, collected
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
@@ -101,9 +103,7 @@ def adapter_config_of(model: Adapted, base: str) -> dict[str, Any]:
 def read_adapter_config(directory: Path) -> dict[str, Any]:
     """adapter_config.json of a LoRA; BadInput for anything with which the numbers would differ from ours."""
     path = directory / CONFIG
-    config = read_json(path)
-    if not isinstance(config, dict):
-        raise BadInput("expected an object", path=path, line=1)
+    config = read_object(path)
     if config.get("peft_type") != "LORA":
         raise _refusal(config, "peft_type", path, "supported: LORA")
     if config.get("task_type") not in (None, *_TASKS):
@@ -128,17 +128,15 @@ def shape_of_adapted(base: Shape, config: dict[str, Any], path: Path) -> Shape:
 
 def lora_of(config: dict[str, Any], path: Path, layers: int) -> Lora:
     """The settings of an adapter of a model with so many layers, out of adapter_config.json at `path`."""
-    rank, alpha = config.get("r"), config.get("lora_alpha")
-    if type(rank) is not int or rank < 1:
-        raise BadInput(f"{rank!r} is not a positive whole number", path=path, field="r")
-    if type(alpha) is bool or not isinstance(alpha, int | float) or not 0 < alpha < float("inf"):
-        raise BadInput(f"{alpha!r} is not a positive number", path=path, field="lora_alpha")
+    rank, alpha = whole(config, "r", path), positive(config, "lora_alpha", path)
+    if not 1 <= rank <= LARGEST_RANK:
+        raise BadInput(f"{rank} is not from 1 to {LARGEST_RANK:,}", path=path, field="r")
     ours = {their_target(target): target for target in TARGETS}
     named = config.get("target_modules")
     if not isinstance(named, list) or not named or not all(isinstance(n, str) and n in ours for n in named):
         raise _refusal(config, "target_modules", path, f"supported: a list of {', '.join(ours)}")
     targets = tuple(target for theirs, target in ours.items() if theirs in named)
-    return Lora(rank=rank, alpha=float(alpha), layers=_layers(config, path, layers), targets=targets)
+    return Lora(rank=rank, alpha=alpha, layers=_layers(config, path, layers), targets=targets)
 
 
 def _layers(config: dict[str, Any], path: Path, layers: int) -> int | Literal["all"]:
@@ -152,21 +150,36 @@ def _layers(config: dict[str, Any], path: Path, layers: int) -> int | Literal["a
     return len(chosen)
 
 
+def adapter_file(directory: Path) -> Path:
+    """Where its tensors are; BadInput where there are none."""
+    for name in (WEIGHTS, _OLD_WEIGHTS):
+        if (directory / name).is_file():
+            return directory / name
+    raise BadInput(f"no {WEIGHTS}", path=directory)
+
+
 def read_adapter(directory: Path, base: Shape) -> tuple[Lora, dict[str, Tensor]]:
     """An adapter's settings and tensors, under our names and in at least fp32, for a base of this shape.
 
     Raises BadInput for a configuration that is not supported, or names the tensor that is missing, unexpected or
     mis-shaped, or the file that is torn.
     """
-    path = directory / CONFIG
-    config = read_adapter_config(directory)
-    shape, lora = shape_of_adapted(base, config, path), lora_of(config, path, base.layers)
-    file = next((directory / n for n in (WEIGHTS, _OLD_WEIGHTS) if (directory / n).is_file()), None)
-    if file is None:
-        raise BadInput(f"no {WEIGHTS}", path=directory)
+    shape, lora = _settings(directory, base)
+    file = adapter_file(directory)
     weights = _our_adapter_weights(file, shape)
     tensors = collected(adapter_shapes(shape, lora), weights, path=file, source_name=their_adapter_name)
     return lora, {name: tensor.to(torch.promote_types(tensor.dtype, torch.float32)) for name, tensor in tensors.items()}
+
+
+def check_adapter_size(directory: Path, base: Shape) -> None:
+    """As model.stored.check_size, of the adapter alone."""
+    sizes = adapter_shapes(*_settings(directory, base)).values()
+    check_size(sum(map(math.prod, sizes)), [adapter_file(directory)], directory)
+
+
+def _settings(directory: Path, base: Shape) -> tuple[Shape, Lora]:
+    path, config = directory / CONFIG, read_adapter_config(directory)
+    return shape_of_adapted(base, config, path), lora_of(config, path, base.layers)
 
 
 def _our_adapter_weights(file: Path, shape: Shape) -> Iterator[Weight]:
@@ -188,4 +201,4 @@ def _rotated(name: str, shape: Shape) -> int | None:
 
 
 def _refusal(config: dict[str, Any], key: str, path: Path, fix: str | None = None) -> BadInput:
-    return BadInput(f"{json.dumps(config.get(key))[:60]} is not supported", path=path, field=key, fix=fix)
+    return BadInput(f"{shown(config.get(key))} is not supported", path=path, field=key, fix=fix)

@@ -50,6 +50,8 @@ class Normalisation:
     def __post_init__(self) -> None:
         if not 0 < self.deviation < float("inf"):
             raise ValueError(f"deviation: {self.deviation} is not a number > 0")
+        if not abs(self.mean) < float("inf"):
+            raise ValueError(f"mean: {self.mean} is not a finite number")
 
     @classmethod
     def of(cls, scores: Tensor) -> Normalisation | None:

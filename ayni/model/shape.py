@@ -5,6 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+# Far above any model there is; what asks for more is a slip or an attack, and is told before anything is built.
+MOST = {
+    "dim": 2**17,
+    "layers": 2**10,
+    "heads": 2**12,
+    "kv_heads": 2**12,
+    "hidden": 2**20,
+    "vocab": 2**24,
+    "context": 2**24,
+    "norm_eps": 1.0,
+    "theta": 1e12,
+}
+
 
 def ffn_hidden(dim: int, multiple_of: int, multiplier: float | None = None) -> int:
     """SwiGLU's width: ⅔ of 4·dim, times the multiplier, rounded up to a multiple (Meta's reference code)."""
@@ -32,9 +45,12 @@ class Shape:
     head: Literal["logits", "score"] = "logits"
 
     def __post_init__(self) -> None:
-        for name in ("dim", "layers", "heads", "kv_heads", "hidden", "vocab", "context"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}: {getattr(self, name)} is not positive")
+        for name, most in MOST.items():
+            value = getattr(self, name)
+            if not value > 0:  # NaN too
+                raise ValueError(f"{name}: {value} is not positive")
+            if value > most:
+                raise ValueError(f"{name}: {value} is more than {most:,}")
         # rotary positions turn pairs, so a head's size is even
         if self.dim % self.heads or (self.dim // self.heads) % 2:
             raise ValueError(f"dim: {self.dim} does not split into {self.heads} heads of even size")

@@ -13,6 +13,8 @@ from ayni.errors import BadInput
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer
 
+FLOATS = {torch.float64, torch.float32, torch.float16, torch.bfloat16}
+
 
 class Weight(NamedTuple):
     """One tensor on its way in: what its file calls it, what `Transformer` calls it, and its value in our layout."""
@@ -39,7 +41,7 @@ def assemble(
     """The model with exactly these weights, copied into memory of its own, in `dtype` (as stored: None).
 
     Raises BadInput that names the tensor which is missing (as `source_name` of ours), unexpected, given twice,
-    mis-shaped or no real number.
+    mis-shaped, or holds anything but finite numbers.
     """
     with torch.device("meta"):
         model = Transformer(shape)
@@ -68,8 +70,11 @@ def collected(
         if tuple(tensor.shape) != wanted[name]:
             sizes, expected = ("×".join(map(str, size)) for size in (tensor.shape, wanted[name]))
             raise BadInput(f"the weight is {sizes}, the configuration says {expected}", path=path, field=source)
-        if not tensor.dtype.is_floating_point:
+        if tensor.dtype not in FLOATS:
             raise BadInput(f"the weight holds {tensor.dtype}, not real numbers", path=path, field=source)
+        # one pass beside the copy's: a model that says NaN is found out here, and not by its answers
+        if not all(bound.isfinite() for bound in tensor.aminmax()):
+            raise BadInput("the weight holds NaN or infinity", path=path, field=source)
         # a copy: what readers hand out may be a view into a mapped file
         state[name] = tensor.to(dtype or tensor.dtype, copy=True).contiguous()
     missing = [name for name in wanted if name not in state]

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ayni import interruption
 from ayni.errors import BadNumbers
 from ayni.maths.advantages import whiten
 from ayni.maths.rewards import penalise_cut
@@ -73,7 +74,7 @@ class Loop:
         `keep(iteration)` is called every `snapshot_every` iterations. Raises BadNumbers past `kl_limit`.
         """
         settings = self.settings
-        with Checkpoints(self.run.checkpoints) as checkpoints:
+        with interruption.deferred(), Checkpoints(self.run, settings.checkpoint_every, self.ranks) as checkpoints:
             self.resume(checkpoints)
             if settings.validate_every and self.iteration == 0:
                 self.validate(validation)  # a policy that only gets worse must not replace its start
@@ -83,8 +84,8 @@ class Loop:
                     self.validate(validation)
                 if keep is not None and settings.snapshot_every and self.iteration % settings.snapshot_every == 0:
                     keep(self.iteration)
-                if self.ranks.leads and self.iteration % settings.checkpoint_every == 0:
-                    self.save(checkpoints)
+                last = self.stopped or self.iteration == settings.iterations
+                checkpoints.after(self.iteration, self.state, last=last)
         self.restore_best()
 
     def iterate(self, prompts: Sequence[Prompt]) -> None:
@@ -197,8 +198,8 @@ class Loop:
         }
         if estimate.returns is not None and answers.outputs.values is not None:
             # 1: the critic knows the returns; 0: no better than their mean
-            error = (estimate.returns - answers.outputs.values)[mask].var()
-            shown["explained_variance"] = float(1 - error / estimate.returns[mask].var().clamp(min=1e-8))
+            error = (estimate.returns - answers.outputs.values)[mask].var(correction=0)  # of one token, too
+            shown["explained_variance"] = float(1 - error / estimate.returns[mask].var(correction=0).clamp(min=1e-8))
         if scores.safety is not None:
             shown["safety"] = float(scores.safety.mean())
         if self.ranks.leads:
@@ -236,30 +237,33 @@ class Loop:
                     # in place: engine, learner and reference hold these tensors
                     parameter.copy_(self.best_weights[name])
 
-    def save(self, checkpoints: Checkpoints) -> None:
+    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Everything a resume needs."""
         tensors, numbers = self.policy.state("actor.")
         if self.critic is not None:
             more, counts = self.critic.state("critic.")
             tensors, numbers = tensors | more, numbers | counts
         best = {f"best.{name}": weight for name, weight in self.best_weights.items()}
         kept: dict[str, Any] = {"best_reward": self.best, "waited": self.waited, "stopped": self.stopped}
-        checkpoints.save(self.iteration, tensors | best, numbers | kept | {"memory": self.memory})
+        return tensors | best, numbers | kept | {"memory": self.memory}
 
     def resume(self, checkpoints: Checkpoints) -> None:
-        saved = checkpoints.load()
-        if saved is not None:
-            self.iteration, tensors, numbers = saved
-            self.policy.load(tensors, numbers, "actor.")
-            if self.critic is not None:
-                self.critic.load(tensors, numbers, "critic.")
-            self.best_weights = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
-            self.best, self.waited, self.stopped = (numbers[k] for k in ("best_reward", "waited", "stopped"))
-            self.memory = numbers["memory"]
+        step = checkpoints.resume(self._load)
+        if step is not None:
             self.engine.sync(self.policy.role)
-            self.run.say(f"resumed at iteration {self.iteration}")
+            self.run.say(f"resumed at iteration {step}")
         if self.ranks.leads:
             # the look before training is step 0
-            self.run.rewind(self.iteration if saved is not None else -1)
+            self.run.rewind(-1 if step is None else step)
+
+    def _load(self, iteration: int, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        self.iteration = iteration
+        self.policy.load(tensors, numbers, "actor.")
+        if self.critic is not None:
+            self.critic.load(tensors, numbers, "critic.")
+        self.best_weights = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
+        self.best, self.waited, self.stopped = (numbers[k] for k in ("best_reward", "waited", "stopped"))
+        self.memory = numbers["memory"]
 
 
 def _renamed(metrics: dict[str, float], name: str, before: dict[str, float]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from ayni.config import Config, Field, model_validator
 
@@ -11,14 +11,14 @@ class LoopSettings(Config):
     """Paper: 200–400 iterations of 512 answers, mini-batches of 64, one step each."""
 
     iterations: int = Field(200, ge=1, description="paper: 200–400")
-    batch_size: int = Field(512, ge=1, description="answers per iteration, of all processes")
-    n: int = Field(1, ge=1, description="answers per prompt; batch_size / n prompts an iteration")
+    batch_size: int = Field(512, ge=1, le=1 << 20, description="answers per iteration, of all processes")
+    n: int = Field(1, ge=1, le=1 << 16, description="answers per prompt; batch_size / n prompts an iteration")
     mini_batch: int = Field(64, ge=1, description="answers per optimiser step")
     epochs: int = Field(1, ge=1, description="passes over an iteration's answers")
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1)
     # RECIPE §7 has a fixed −1, as most code; what −1 means depends on the reward model's scale
-    truncated: Literal["worst", "scored"] | float = Field(
+    truncated: Literal["worst", "scored"] | Annotated[float, Field(ge=-1e6, le=1e6)] = Field(
         "worst",
         description="reward of answers cut off at max_tokens: worst (below every finished answer of the iteration), "
         "scored (as the reward models have it), or a number, after any whitening",

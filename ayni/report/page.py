@@ -7,6 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from ayni.errors import BadInput
 from ayni.files import write_text
 from ayni.report import sections
 from ayni.report.pipeline_graph import BOX, Parents, Picture, layered, rail
@@ -21,6 +22,8 @@ def build_report(run_directory: Path) -> Path:
     Sections without data are left out. Raises BadInput when the directory is no run or a file in it is broken.
     """
     page = Path(run_directory) / "report" / "index.html"
+    if not page.parent.resolve().is_relative_to(Path(run_directory).resolve()):
+        raise BadInput("leads out of the run", path=page.parent, fix="remove the link")
     write_text(page, render_page(read_run(Path(run_directory))))
     return page
 

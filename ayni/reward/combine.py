@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,6 +45,13 @@ class CombinedReward:
     tokenizer: Tokenizer
     threshold: float = THRESHOLD
     ranks: Ranks = Ranks()
+
+    @property
+    def context(self) -> float:
+        """Tokens of prompt and answer that can be read; of models with a tokenizer of their own nobody knows."""
+        readers = (each for each in (self.helpfulness, self.safety) if isinstance(each, RewardModel))
+        same = (each for each in readers if each.tokenizer.fingerprint == self.tokenizer.fingerprint)
+        return min((each.role.context for each in same), default=math.inf)
 
     def __call__(self, prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]]) -> Scores:
         helpfulness = self._scores(self.helpfulness, prompts, groups)

@@ -45,8 +45,10 @@ class RewardModel:
     @torch.no_grad()
     def score_tokens(self, rows: Sequence[list[int]]) -> Tensor:
         """The raw score of every token row, read at its last token: (N,)."""
-        context = self.role.context
+        context, vocab = self.role.context, self.role.model.shape.vocab
         for i, row in enumerate(rows):
+            if not all(0 <= token < vocab for token in row):
+                raise BadInput(f"answer {i}: a token that is none of the reward model's {vocab}")
             if len(row) > context:
                 raise BadInput(f"answer {i}: {len(row)} tokens do not fit the reward model's context of {context}")
 

@@ -6,6 +6,7 @@ nothing is tokenised again. What a sample draws depends only on its own seed.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
@@ -161,19 +162,39 @@ def check_room(length: int, context: int, name: str) -> None:
         raise BadInput(f"{name} has {length} tokens, the model's context {context}", fix="shorten the prompt")
 
 
-def with_room(prompts: Sequence[Prompt], engines: Sequence[Engine], say: Callable[[str], None]) -> list[Prompt]:
-    """The prompts that leave room for an answer in every engine's context; says how many do not. BadInput if none."""
+def with_room(
+    prompts: Sequence[Prompt],
+    engines: Sequence[Engine],
+    say: Callable[[str], None],
+    *,
+    max_tokens: int = 1,
+    read: float = math.inf,
+) -> list[Prompt]:
+    """The prompts that leave room for an answer in every engine's context, and whose answers of up to `max_tokens` can
+    be read by whoever judges them, `read` tokens at most; says how many do not. BadInput if none.
+    """
     rooms: dict[str, tuple[Tokenizer, int]] = {}
     for engine in engines:
         key = engine.tokenizer.fingerprint
         _, least = rooms.get(key, (engine.tokenizer, engine.context))
         rooms[key] = engine.tokenizer, min(least, engine.context)
-    kept = [p for p in prompts if all(len(render_prompt(p.dialog, t)) < context for t, context in rooms.values())]
+
+    def fits(prompt: Prompt) -> bool:
+        lengths = [(len(render_prompt(prompt.dialog, tokenizer)), context) for tokenizer, context in rooms.values()]
+        return all(length < context and min(length + max_tokens, context) <= read for length, context in lengths)
+
+    kept = [prompt for prompt in prompts if fits(prompt)]
     context = min(context for _, context in rooms.values())
-    if prompts and not kept:
+    if prompts and not kept and read >= context:
         raise BadInput(f"every prompt fills the model's context of {context} tokens", fix="shorten the prompts")
+    if prompts and not kept:
+        what = f"no prompt leaves room for {max_tokens} tokens in the reward model's context of {read:.0f}"
+        raise BadInput(what, field="max_tokens", fix="lower max_tokens, or shorten the prompts")
     if len(kept) < len(prompts):
-        say(f"{len(prompts) - len(kept)} of {len(prompts)} prompts dropped: they fill the context of {context} tokens")
+        why = f"they fill the context of {context} tokens"
+        if read < context:
+            why = f"answers of {max_tokens} tokens may not fit the reward model's context of {read:.0f}"
+        say(f"{len(prompts) - len(kept)} of {len(prompts)} prompts dropped: {why}")
     return kept
 
 

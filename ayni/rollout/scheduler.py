@@ -7,6 +7,7 @@ slots depends on the requests and on what was drawn alone, so the same requests 
 from __future__ import annotations
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 import torch
 
+from ayni.errors import BadNumbers
 from ayni.model.layout import STRIDE
 from ayni.rollout.decode import DecodeState, admit, decode_step, grown, kept, no_slots
 from ayni.rollout.decoder import Decoder
@@ -83,6 +85,9 @@ class Scheduler:
             self._begin()
         ended += self._fill()
         self._shrink()
+        for end in ended:
+            if not math.isfinite(sum(end.drawn.logprobs)):
+                raise BadNumbers("the model's numbers overflow: what it samples means nothing")
         return ended
 
     def so_far(self) -> dict[tuple[int, int], list[int]]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from ayni.errors import BadInput
 from ayni.files import failpoint, json_line, parse_json
+from ayni.memory import need_memory
 from ayni.records import Prompt, Sample, from_dict, to_dict
 
 Draw = Callable[[Sequence[Prompt]], list[list[Sample]]]
@@ -18,6 +20,7 @@ def draw_all(
 ) -> list[list[Sample]]:
     """Samples of every prompt, drawn chunk by chunk and kept in `path`: one line per chunk of prompts."""
     done = resumed_chunks(path)
+    _check_prompts(path, [group for groups in done for group in groups], prompts)
     for start in range(sum(map(len, done)), len(prompts), chunk):
         groups = draw(prompts[start : start + chunk])
         with open(path, "a", encoding="utf-8") as file:
@@ -31,21 +34,40 @@ def draw_all(
     return [group for groups in done for group in groups]
 
 
+def _check_prompts(path: Path, groups: Sequence[Sequence[Sample]], prompts: Sequence[Prompt]) -> None:
+    """BadInput unless these are samples of the first of the prompts, in their order."""
+    ids = [group[0].prompt_id for group in groups]
+    if ids != [prompt.id for prompt in prompts[: len(ids)]]:
+        raise BadInput("holds samples of other prompts", path=path, fix="draw them again: --fresh")
+
+
 def resumed_chunks(path: Path) -> list[list[list[Sample]]]:
     """The whole chunks of a store that goes on; a last line that a kill has torn is cut off the file."""
     if not path.exists():
         return []
-    data = path.read_bytes()
-    whole = data.rfind(b"\n") + 1
-    if whole < len(data):
+    chunks, whole = whole_chunks(path)
+    if whole < path.stat().st_size:
         with open(path, "r+b") as file:
             file.truncate(whole)
-    return read_chunks(path)
+    return chunks
+
+
+def whole_chunks(path: Path) -> tuple[list[list[list[Sample]]], int]:
+    """The chunks of a store but for a last line that is torn, and at which byte that begins."""
+    _check_file(path)
+    data = path.read_bytes()
+    whole = data.rfind(b"\n") + 1
+    return _chunks(data[:whole], path), whole
 
 
 def read_chunks(path: Path) -> list[list[list[Sample]]]:
     """The chunks of a finished store, which is left as it is."""
-    lines = path.read_bytes().split(b"\n")  # not splitlines: an answer may hold U+2028 or U+0085
+    _check_file(path)
+    return _chunks(path.read_bytes(), path)
+
+
+def _chunks(data: bytes, path: Path) -> list[list[list[Sample]]]:
+    lines = data.split(b"\n")  # not splitlines: an answer may hold U+2028 or U+0085
     return [chunk_from_json(line, path, number) for number, line in enumerate(lines, 1) if line]
 
 
@@ -58,7 +80,7 @@ def chunk_from_json(line: bytes, path: Path, number: int) -> list[list[Sample]]:
     if not isinstance(groups, list) or not all(isinstance(group, list) for group in groups):
         raise BadInput("is no store of samples", path=path, line=number)
     try:
-        return [[from_dict(Sample, value, path=path, line=number) for value in group] for group in groups]
+        found = [[from_dict(Sample, value, path=path, line=number) for value in group] for group in groups]
     except BadInput as error:
         if error.what != "Field required" or error.field != "prompt_tokens":
             raise
@@ -67,6 +89,27 @@ def chunk_from_json(line: bytes, path: Path, number: int) -> list[list[Sample]]:
             "draw them again: --fresh",
         )
         raise BadInput(what, path=path, line=number, field="prompt_tokens", fix=fix) from None
+    for group in found:
+        if len({sample.prompt_id for sample in group}) != 1:
+            raise BadInput("a group of samples is of one prompt", path=path, line=number)
+        for sample in group:
+            _check(sample, path, number)
+    return found
+
+
+def _check(sample: Sample, path: Path, number: int) -> None:
+    """BadInput for what no model can have drawn."""
+    numbers = (*sample.logprobs, sample.temperature, *(sample.scores or {}).values())
+    if len(sample.logprobs) != len(sample.tokens) or not all(map(math.isfinite, numbers)):
+        raise BadInput("expected a finite number for every token", path=path, line=number, field="logprobs")
+    if not sample.tokens or not sample.prompt_tokens or min(*sample.tokens, *sample.prompt_tokens) < 0:
+        raise BadInput("expected token ids", path=path, line=number, field="tokens")
+
+
+def _check_file(path: Path) -> None:
+    if not path.is_file():
+        raise BadInput("is not a file", path=path)
+    need_memory(path.stat().st_size, f"{path}: a store of samples")
 
 
 def read_groups(path: Path) -> list[list[Sample]]:

@@ -6,6 +6,7 @@ them; everything that chooses (settings, a step to stop at, a model among severa
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -97,11 +98,23 @@ def record_opening(
 
 
 def _git(file: Path, *words: str) -> str | None:
-    """What git says of the folder of the file; None without git, and where it is in no repository."""
+    """What git says of the folder of the file; None without git, and where it is in no repository.
+
+    A repository's own settings may name programs that git starts (a monitor, hooks, filters): none of them is.
+    """
+    off = {"core.fsmonitor": "false", "core.hooksPath": os.devnull, "diff.ignoreSubmodules": "all"}
+    filters = _asked(file, off, "config", "--name-only", "--null", "--get-regexp", r"^filter\.") or ""
+    off |= {name: "false" if name.endswith(".required") else "" for name in filters.split("\0") if name}
+    return _asked(file, off, *words)
+
+
+def _asked(file: Path, settings: Mapping[str, str], *words: str) -> str | None:
+    given = {"GIT_CONFIG_COUNT": str(len(settings)), "GIT_OPTIONAL_LOCKS": "0"}
+    for i, (name, value) in enumerate(settings.items()):
+        given |= {f"GIT_CONFIG_KEY_{i}": name, f"GIT_CONFIG_VALUE_{i}": value}
+    command = ["git", "-C", str(file.resolve().parent), *words]
     try:
-        done = subprocess.run(
-            ["git", "-C", str(file.resolve().parent), *words], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **given})
     except OSError:
         return None
     return done.stdout.strip() if done.returncode == 0 else None

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from ayni.errors import BadInput
-from ayni.files import read_json
+from ayni.files import read_object
 from ayni.formats.reading import kinds_of
 from ayni.formats.rows import peek
 from ayni.limits import size_of
@@ -51,6 +51,10 @@ def mismatch_of_stage(spec: Input, stage: str, path: Path, face: Face, others: M
 def mismatch(spec: Input, path: Path) -> Mismatch | None:
     """The same of what lies at a path of its own."""
     found = kinds_at(path)
+    if MODELS & {*spec.accepts} and any((path / name).is_file() for name in CONFIGS) and not _finished(path):
+        from ayni.model_directory import check_sizes  # torch
+
+        check_sizes(path)  # before anyone reads or hashes files of any size
     if found is not None and {*found} & {*spec.accepts}:
         return None
     if found is None and (path / SEAL).is_file():
@@ -58,6 +62,11 @@ def mismatch(spec: Input, path: Path) -> Mismatch | None:
     if path.is_dir() and MODELS.issuperset(spec.accepts) and not any((path / name).is_file() for name in CONFIGS):
         return Mismatch("no config.json: not a model directory")
     return None if found is None else Mismatch(f"expected {either(spec.accepts)}, found {KIND_WORDS[found[0]]}")
+
+
+def _finished(path: Path) -> bool:
+    """Whether a finished stage left it: then its seal says what it must be."""
+    return any((above / SEAL).is_file() for above in path.resolve().parents)
 
 
 def kinds_at(path: Path) -> tuple[Kind, ...] | None:
@@ -86,10 +95,10 @@ def _model_at(path: Path) -> tuple[Kind, ...] | None:
         if not (path / name).is_file():
             continue
         try:
-            config = read_json(path / name)
+            config = read_object(path / name)
         except BadInput:  # who loads it says so with a line
             return None
-        task = config.get("task_type") or config.get("architectures") if isinstance(config, dict) else None
+        task = config.get("task_type") or config.get("architectures")
         first = task[0] if isinstance(task, list) and task else task
         return (known[first],) if isinstance(first, str) and first in known else None
     return None

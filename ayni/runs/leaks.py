@@ -175,7 +175,7 @@ def _dialogues(path: Path, spec: Input) -> Iterator[Dialog]:
 
 
 def _there(paths: Sequence[Path] | None) -> list[Path]:
-    return [path for path in paths or () if path.exists()]
+    return [path for path in paths or () if path.is_file() or path.is_dir()]  # a pipe would be waited for
 
 
 def _about_prompt(how: str, prompt: Prompt, name: str) -> tuple[str, str, str]:

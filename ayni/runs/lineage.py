@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ayni.errors import BadInput
-from ayni.files import read_json
+from ayni.files import is_path, read_object
+from ayni.runs.status import STATUS, stage_directories
 
 INPUTS = "inputs.json"
 
@@ -24,12 +25,12 @@ class Made:
 def made_in(directory: Path) -> Made:
     """BadInput where the directory's inputs.json is not what a stage writes."""
     path = directory / INPUTS
-    value = read_json(path)
+    value = read_object(path, most=2**26)
     try:
-        inputs = {
-            name: tuple(_moved(Path(each["path"]), directory.parent) for each in given)
-            for name, given in value["inputs"].items()
-        }
+        given = {name: tuple(each["path"] for each in files) for name, files in value["inputs"].items()}
+        if not all(is_path(path) for paths in given.values() for path in paths):
+            raise TypeError
+        inputs = {name: tuple(_moved(Path(p), directory.parent) for p in paths) for name, paths in given.items()}
         return Made(directory, str(value["kind"]), inputs)
     except (KeyError, TypeError, AttributeError):
         raise BadInput("is not what a stage writes", path=path, fix="run the stage again with --fresh") from None
@@ -37,11 +38,9 @@ def made_in(directory: Path) -> Made:
 
 def made_by(run: Path) -> list[Made]:
     """The stages of a run's last recipe, as far as it has come; of anything else, none."""
-    status = run / "status.json"
-    if not status.is_file():
+    if not (run / STATUS).is_file():
         return []
-    given = [stage["directory"] for stage in read_json(status)["stages"] if stage["directory"] is not None]
-    return [made_in(run / each) for each in given if (run / each / INPUTS).is_file()]
+    return [made_in(each) for each in stage_directories(run).values() if (each / INPUTS).is_file()]
 
 
 def makers(paths: Iterable[Path]) -> list[Made]:

@@ -123,15 +123,17 @@ def run_recipe(
     board = _Board(directory, recipe.name, stages, watch, leads)
     directories: dict[str, Path] = {}  # where the finished stages lie
     anew = {entry.name for entry in entries if fresh and (not only or entry.name in only)}
-    refuse_foreign(directory, {"recipe.yaml", "status.json"}, "run")
+    for line in recipe.reaches() if leads else ():
+        print(line, file=sys.stderr, flush=True)
+    refuse_foreign(directory, {"status.json": {"run", "status", "stages"}}, "run")
     if dry_run:
         board.status = "planned"
         _plan(recipe, entries, board, anew)
         return board.summary()
-    with ours(directory, keep=lambda: bool(directories)) if leads else contextlib.nullcontext():
+    with ours(directory) if leads else contextlib.nullcontext():
+        board.write()  # first: by this file the directory is known as ours
         if leads:
             write_text(directory / "recipe.yaml", dump_yaml(recipe.resolved()))
-        board.write()
         outlook = Outlook(recipe.seconds, [entry.name for entry in entries])
         if not quiet and recipe.seconds:
             print(f"{recipe.name}: {len(entries)} stages{outlook.told()}", file=sys.stderr, flush=True)

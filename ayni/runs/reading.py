@@ -12,7 +12,9 @@ from ayni.evaluate.results import Result, read_results
 from ayni.files import parse_json, read_json, read_jsonl, read_text
 from ayni.records import Message, Prompt
 from ayni.runs.evaluations import OPENED
+from ayni.runs.execution import is_held
 from ayni.runs.faces import face_of
+from ayni.runs.status import STATUS, read_status, stage_directory
 from ayni.stage import Family
 
 
@@ -105,34 +107,32 @@ class RunData:
 
 def read_run(directory: Path) -> RunData:
     """Reads status.json, results.json, recipe.yaml and every stage; BadInput where a file is not what it should be."""
-    path = directory / "status.json"
-    if not path.is_file():
-        raise BadInput("not a run: status.json is missing", path=directory, fix="make one with `ayni run RECIPE`")
-    status = read_json(path)
-    if not isinstance(status, dict) or not isinstance(status.get("stages"), list):
-        raise BadInput("expected an object with a list of stages", path=path, field="stages")
+    dead = not is_held(directory)  # a process that was killed could not write that it works no more
+    status = read_status(directory)
     stages: list[StageData] = []
-    for index, entry in enumerate(status["stages"]):
-        if not isinstance(entry, dict) or not isinstance(entry.get("name"), str):
-            raise BadInput("a stage needs a name", path=path, field=f"stages.{index}.name")
-        stages.append(_read_stage(directory, entry, stages))
+    for entry in status["stages"]:
+        stages.append(_read_stage(directory, entry, stages, dead))
     own = read_results(directory / "results.json") if (directory / "results.json").is_file() else []
     rows = dict.fromkeys([*own, *(row for stage in stages for row in stage.results)])
     recipe = directory / "recipe.yaml"
     return RunData(
         name=str(status.get("run") or directory.resolve().name),
         directory=directory,
-        status=str(status.get("status") or "unknown"),
-        when=datetime.fromtimestamp(path.stat().st_mtime),
+        status=_truly(str(status.get("status") or "unknown"), dead),
+        when=datetime.fromtimestamp((directory / STATUS).stat().st_mtime),
         stages=tuple(stages),
         results=tuple(rows),
         recipe=read_text(recipe) if recipe.is_file() else None,
     )
 
 
-def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData]) -> StageData:
+def _truly(state: str, dead: bool) -> str:
+    return "interrupted" if dead and state == "running" else state
+
+
+def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData], dead: bool) -> StageData:
     kind = str(entry.get("kind") or entry["name"])
-    directory = _stage_directory(run, str(entry.get("directory") or ""))
+    directory = stage_directory(run, entry.get("directory") or "")
     results = directory / "results.json"
     seconds: Any = entry.get("seconds")
     samples = directory / "samples.jsonl"
@@ -142,9 +142,9 @@ def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData]) -> S
         name=entry["name"],
         kind=kind,
         directory=directory,
-        state=str(entry.get("state") or "waiting"),
+        state=_truly(str(entry.get("state") or "waiting"), dead),
         seconds=seconds if _number(seconds) else None,
-        parents=_parents(entry.get("inputs") or {}, earlier),
+        parents=_parents(entry.get("inputs"), earlier),
         metrics=_metrics(directory / "metrics.jsonl"),
         results=tuple(read_results(results)) if results.is_file() else (),
         samples=_samples(samples) if shown else (),
@@ -152,18 +152,11 @@ def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData]) -> S
     )
 
 
-def _stage_directory(run: Path, written: str) -> Path:
-    """Where the stage lies now: runs are moved and copied, so the run's own folder is tried first."""
-    inside = [run / written, run / "stages" / Path(written).name]
-    found = [path for path in inside if written and path.is_dir()]
-    return found[0] if found else inside[-1]
-
-
-def _parents(inputs: dict[str, Any], earlier: list[StageData]) -> tuple[str, ...]:
+def _parents(inputs: Any, earlier: list[StageData]) -> tuple[str, ...]:
     named = {stage.name: stage.name for stage in earlier} | {stage.directory.name: stage.name for stage in earlier}
     found: dict[str, None] = {}
-    for written in inputs.values():
-        for source in [written] if isinstance(written, str) else written or []:
+    for written in inputs.values() if isinstance(inputs, dict) else ():
+        for source in written if isinstance(written, list) else [written]:
             parts = [str(source), *Path(str(source)).parts]
             found |= dict.fromkeys([named[part] for part in parts if part in named][:1])
     return tuple(found)

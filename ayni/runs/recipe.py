@@ -12,9 +12,10 @@ are relative to where you are.
 
 from __future__ import annotations
 
+import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,14 @@ OWN = ("name", "description")  # what a recipe does not take over from the one i
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 # What a recipe may set for the whole process. Of most others (CC, LD_PRELOAD, a cache) the next library makes code.
-KNOBS = ("AYNI_NATIVE", "AYNI_RECOMPUTE", "OMP_NUM_THREADS", "ONEDNN_MAX_CPU_ISA")
+KNOBS = (
+    "AYNI_NATIVE",
+    "AYNI_RECOMPUTE",
+    "CUDA_VISIBLE_DEVICES",
+    "MKL_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "ONEDNN_MAX_CPU_ISA",
+)
 MOST_PROCESSES = 256  # on one machine
 
 
@@ -77,6 +85,18 @@ class Recipe:
     processes: int
     seconds: Mapping[str, float]
     stages: tuple[RecipeStage, ...]
+
+    def reaches(self) -> Iterator[str]:
+        """What whoever runs it trusts, a line each: code of its own, and servers that hear of what is read and said."""
+        for entry in self.stages:
+            files = [str(r.path) for each in entry.inputs.values() for r in each if r.path.suffix == ".py"]
+            texts = [text for text in entry.config.model_dump().values() if isinstance(text, str)]
+            for code in [*files, *(text for text in texts if text.startswith("python:"))]:
+                yield f"{entry.name}: runs {json.dumps(code)}, which may do whatever you may"
+            for address in (text for text in texts if "://" in text):
+                # without what stands before the host: a password, maybe
+                host = address.partition("://")[2].partition("/")[0].rpartition("@")[2]
+                yield f"{entry.name}: sends what it reads and samples to {json.dumps(host)}"
 
     def resolved(self) -> dict[str, Any]:
         """The recipe with every default written out, runnable from anywhere: same stages, same identities."""

@@ -1,12 +1,13 @@
 """DONE.json: the seal of a finished stage. It holds the identity and every file's size and sha256.
 
 The hash of an input is the same whether it is read from a seal or from the bytes themselves, so a copied output
-is the same input, and a big model inside a sealed directory is not read again.
+is the same input. Every file of a sealed input is held against its seal before it is used, once in a process.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 import shutil
 import time
 from collections.abc import Iterable
@@ -16,11 +17,18 @@ from typing import Any
 
 import ayni
 from ayni.errors import BadInput
-from ayni.files import read_json, sha256_of, write_json
+from ayni.files import digest_of, fsync, is_path, read_object, sha256_of, write_json
 from ayni.run import CHECKPOINTS
 
 SEAL = "DONE.json"
-_KEYS = {"hash", "kind", "version", "config", "seed", "seconds", "source", "files", "bytes"}
+SEAL_KEYS: dict[str, tuple[type, ...]] = {
+    **dict.fromkeys(("hash", "kind", "source"), (str,)),
+    **dict.fromkeys(("version", "seed"), (int,)),
+    **dict.fromkeys(("config", "files", "bytes"), (dict,)),
+    "seconds": (int, float),
+}
+_DIGEST = re.compile("[0-9a-f]{64}")
+_SMALL = 2**20  # bytes of a file that is read to see whether it is still the same wherever its size is looked at
 
 
 @cache
@@ -34,10 +42,22 @@ def read_seal(directory: Path) -> dict[str, Any] | None:
     path = directory / SEAL
     if not path.is_file():
         return None
-    seal = read_json(path)
-    if not isinstance(seal, dict) or not seal.keys() >= _KEYS:
+    seal = read_object(path, most=2**26)  # a line for every file a stage has left
+    if not _is_seal(seal):
         raise BadInput("is not the seal of a finished stage", path=path, fix="remove it and run the stage again")
     return seal
+
+
+def _is_seal(seal: dict[str, Any]) -> bool:
+    """Whether every key is there and holds what it should; the files lie inside the directory."""
+    if any(type(seal.get(key)) not in kinds for key, kinds in SEAL_KEYS.items()):
+        return False
+    files, sizes = seal["files"], seal["bytes"]
+    return (
+        all(isinstance(digest, str) and _DIGEST.fullmatch(digest) for digest in files.values())
+        and all(type(size) is int for size in sizes.values())
+        and all(is_path(name) and not {"", "..", "."} & {*name.split("/")} for name in files)
+    )
 
 
 def seal_directory(directory: Path, *, seconds: float, **identity: Any) -> None:
@@ -47,7 +67,9 @@ def seal_directory(directory: Path, *, seconds: float, **identity: Any) -> None:
     """
     remove_leftovers(directory)
     files = {}
+    fsync(directory)  # a seal must not outlast what it seals, nor the names of that
     for file in sorted(directory.rglob("*")):
+        fsync(file)
         inside = file.relative_to(directory)
         if file.is_file() and CHECKPOINTS not in inside.parts and inside != Path(SEAL):
             files[inside.as_posix()] = file
@@ -56,7 +78,7 @@ def seal_directory(directory: Path, *, seconds: float, **identity: Any) -> None:
         "seconds": round(seconds, 3),
         "source": source_hash(),
         "finished": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
-        "files": {name: _digest(file) for name, file in files.items()},
+        "files": {name: digest_of(file).hex() for name, file in files.items()},
         "bytes": {name: file.stat().st_size for name, file in files.items()},
     }
     write_json(directory / SEAL, seal)
@@ -78,17 +100,24 @@ def remove_leftovers(directory: Path) -> None:
 
 
 def damages(directory: Path, seal: dict[str, Any], *, thorough: bool = False) -> dict[str, str]:
-    """The files of a sealed directory that are gone or of another size (thorough: or of another hash), and why."""
-    wrong = {}
-    for name, digest in seal["files"].items():
-        file = directory / name
-        if not file.is_file():
-            wrong[name] = "is gone"
-        elif file.stat().st_size != seal["bytes"].get(name):
-            wrong[name] = "has another size"
-        elif thorough and _digest(file) != digest:
-            wrong[name] = "has changed"
-    return wrong
+    """The files of a sealed directory that are gone, of another size or of other content, and why.
+
+    Content is read of small files, results among them; of all only where it is asked for (`thorough`), or where
+    they are read as an input (content_hash).
+    """
+    wrong = {name: _damage(directory / name, seal, name, thorough) for name in seal["files"]}
+    return {name: what for name, what in wrong.items() if what is not None}
+
+
+def _damage(file: Path, seal: dict[str, Any], name: str, thorough: bool) -> str | None:
+    if not file.is_file():
+        return "is gone"
+    size = file.stat().st_size
+    if size != seal["bytes"].get(name):
+        return "has another size"
+    if (thorough or size <= _SMALL) and digest_of(file).hex() != seal["files"][name]:
+        return "has changed"
+    return None
 
 
 def content_hash(path: Path) -> str:
@@ -96,25 +125,35 @@ def content_hash(path: Path) -> str:
 
     BadInput where there is nothing, or where the stage did not leave what it is asked for.
     """
-    real = path.resolve()
-    for directory in (real, *real.parents):
-        seal = read_seal(directory)
-        if seal is not None:
-            return _sealed_hash(real, directory, seal)
+    if (sealed := sealed_hash(path)) is not None:
+        return sealed
     if not path.exists():
         raise BadInput("no such file or directory", path=path)
     return sha256_of(path)
 
 
-def _sealed_hash(path: Path, directory: Path, seal: dict[str, Any]) -> str:
+def sealed_hash(path: Path) -> str | None:
+    """The same of what lies in a finished stage, every file of it held against the seal; None outside of any.
+
+    BadInput names the first file that is not what the stage left.
+    """
+    real = path.resolve()
+    for directory in (real, *real.parents):
+        seal = read_seal(directory)
+        if seal is not None:
+            return _hash_by_seal(real, directory, seal)
+    return None
+
+
+def _hash_by_seal(path: Path, directory: Path, seal: dict[str, Any]) -> str:
     inside = PurePosixPath(path.relative_to(directory).as_posix())
     files = {PurePosixPath(name): digest for name, digest in seal["files"].items()}
     held = [name for name in files if name == inside or inside in name.parents]
     if not held:
         left = sorted({name.parts[0] for name in files} - {"config.yaml", "inputs.json", "metrics.jsonl"})
         raise BadInput(f"the stage {seal['kind']} left no {inside}", path=path, fix=f"it left {', '.join(left)}")
-    for name, what in damages(directory, seal).items():
-        if PurePosixPath(name) in held:
+    for name in held:
+        if what := _damage(directory / name, seal, name.as_posix(), thorough=True):
             raise BadInput(f"{what} since its stage finished", path=directory / name, fix="run it with --fresh")
     return _joined((name.relative_to(inside) if name != inside else None, files[name]) for name in sorted(held))
 
@@ -127,8 +166,3 @@ def _joined(parts: Iterable[tuple[PurePosixPath | None, str]]) -> str:
             digest.update(f"{name.as_posix()}\0".encode())
         digest.update(bytes.fromhex(sha))
     return digest.hexdigest()
-
-
-def _digest(file: Path) -> str:
-    with open(file, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -66,7 +66,7 @@ class Config(Base):
     """Two variants: the newest model and `other` (an earlier one), or one model at two temperatures."""
 
     temperatures: tuple[float, float] = Field((0.8, 1.1), strict=False, description="of the first and second variant")
-    pairs_per_prompt: int = Field(1, ge=1)
+    pairs_per_prompt: int = Field(1, ge=1, le=1 << 10)
     alike_share: float = Field(
         0.0, ge=0, le=1, description="of a prompt's pairs, matched to share most of their words: they differ in a fact"
     )
@@ -76,7 +76,7 @@ class Config(Base):
     max_tokens: int = Field(256, ge=1)
     judges: Literal["village", "people"] = Field("village", description="who compares the answers")
     annotators_seed: int = Field(0, description="which panel of the village")
-    overlap: int = Field(1, ge=1, description="different annotators who judge a pair, where several do")
+    overlap: int = Field(1, ge=1, le=1 << 10, description="different annotators who judge a pair, where several do")
     overlap_share: float = Field(1.0, ge=0, le=1, description="of the pairs judged by `overlap`; one judges the others")
     check_share: float = Field(0.05, gt=0, lt=1, description="gold checks per pair, where `checks` are given")
     batch: str = Field("1", description="the name of this batch")

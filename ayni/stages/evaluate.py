@@ -6,6 +6,7 @@ answer alone, so neither order nor position can matter.
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -61,7 +62,7 @@ FACE = Face(
 class Config(Evaluation):
     """Without a `judge` input or `judge_url` the village's gold scores judge."""
 
-    best_of: int = Field(1, ge=1, description="answers of `model` of which `reward` chooses one")
+    best_of: int = Field(1, ge=1, le=1 << 16, description="answers of `model` of which `reward` chooses one")
     threshold: float = Field(THRESHOLD, ge=0, le=1, description="of best_of; 0: safety decides on tagged prompts alone")
     judge_url: str | None = Field(None, description="an OpenAI-compatible endpoint that judges, up to /v1")
     judge_model: str | None = Field(None, description="its model; default: the one it serves")
@@ -85,7 +86,10 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             engines[name] = load_engine(inputs[name], placement, name_of(inputs[name]) + suffix)
     rows: list[Result] = []
     if prompts:
-        prompts = chosen_prompts(with_room(prompts, list(engines.values()), run.say), config, run)
+        reward = best_of_reward(config, inputs, placement, engines["model"].tokenizer)
+        longest = math.inf if reward is None else reward.context
+        prompts = with_room(prompts, list(engines.values()), run.say, max_tokens=config.max_tokens, read=longest)
+        prompts = chosen_prompts(prompts, config, run)
         scorer: Scorer | ApiJudge
         if config.judge_url is not None:
             scorer = endpoint(config, config.judge_url, inputs, run)
@@ -93,7 +97,6 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             scorer = RewardScorer(load_reward(inputs["judge"], placement))
         else:
             scorer = GoldScorer(prompts)
-        reward = best_of_reward(config, inputs, placement, engines["model"].tokenizer)
         answers = answers_of(engines, prompts, reward, config, run)
         drawn = [] if reward else answers_for_kl(engines, prompts, config, run)
         if run.leads:  # the processes share what is drawn; the first one judges it

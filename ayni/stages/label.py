@@ -58,9 +58,9 @@ class Config(Base):
     reasoning: bool = Field(False, description="the judge writes what speaks for each answer before it decides")
     temperature: float = Field(0.7, ge=0, description="of the reasoning; of all that an endpoint says")
     max_tokens: int = Field(256, ge=1, description="longest reasoning of a model of ours")
-    times: int = Field(1, ge=1, description="how often a pair is asked in each order; labels are the mean")
+    times: int = Field(1, ge=1, le=1 << 10, description="how often a pair is asked in each order; labels are the mean")
     consistency_pairs: int = Field(100, ge=0, description="pairs asked several times to see if the judge varies")
-    consistency_times: int = Field(4, ge=2, description="how often each of these is asked in each order")
+    consistency_times: int = Field(4, ge=2, le=1 << 10, description="how often each of these is asked in each order")
     degrees: tuple[float, float, float] = Field(
         PROBABILITY_THRESHOLDS,
         strict=False,

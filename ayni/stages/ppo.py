@@ -78,7 +78,10 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     validation = read_prompts_of(inputs.get("validation") or [])
     if not prompts:
         raise BadInput("no prompts", path=inputs["prompts"][0])
-    prompts, validation = (with_room(given, [engine], run.say) for given in (prompts, validation))
+    read = min(each.context for each in (reward, watch) if each is not None)
+    prompts, validation = (
+        with_room(given, [engine], run.say, max_tokens=config.max_tokens, read=read) for given in (prompts, validation)
+    )
     if config.validate_every and not validation:
         raise BadInput("validate_every needs validation prompts", field="validation")
     if (wanted := config.batch_size // config.n) > len(prompts):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from pydantic import Field, model_validator
 from ayni.errors import BadInput
 from ayni.files import atomic_directory
 from ayni.formats.reading import read_texts
+from ayni.memory import need_memory
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
 from ayni.model_directory import save_model
@@ -76,6 +78,8 @@ class Config(Fitting):
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     tokenizer = load_tokenizer(inputs["tokenizer"])
     shape = config.shape(tokenizer.vocab_size)
+    # fp32: weights, and where they are trained gradients and Adam's two moments
+    need_memory((4 if config.tokens == 0 else 16) * shape.parameters, f"a model of {shape.parameters:,} parameters")
     rows = None if config.tokens == 0 else packed_rows(config, inputs, tokenizer, run)
     # after the rows: bad input is found before a large model takes its memory
     model = initialise(Transformer(shape), seed_of(run.seed, run.name, "weights"))
@@ -101,6 +105,8 @@ def packed_rows(config: Config, inputs: dict[str, Any], tokenizer: Tokenizer, ru
     order = np.load(place / "order.npy", mmap_mode="r")
     rows = PackedRows(TokenFile(place, tokenizer.vocab_size), order, config.row_tokens)
     if not len(rows):
+        if run.leads:
+            shutil.rmtree(place)  # a file so small is no work to keep
         what = f"the corpus has {rows.tokens} tokens, a row {config.row_tokens}"
         raise BadInput(what, fix="lower row_tokens or add text")
     return rows

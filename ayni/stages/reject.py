@@ -49,7 +49,7 @@ FACE = Face(
 class Config(Base):
     """K is unpublished; the paper's curves run to 100. Its best temperature moved from 1.0 to 1.2–1.3 with training."""
 
-    n: int = Field(8, ge=1, le=100_000, description="answers per prompt")
+    n: int = Field(8, ge=1, le=1 << 16, description="answers per prompt")
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1)
     limit: int | None = Field(None, ge=1, description="draw for this many prompts, chosen at random by the seed")
@@ -79,7 +79,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     helpful = load_choice(inputs.get("reward"), config.reward_function, placement)
     reward = load_combined(helpful, inputs.get("reward_safety"), placement, engine.tokenizer, config.threshold)
     known = {p.id: p for p in read_prompts_of(inputs["prompts"])}
-    prompts = with_room(list(known.values()), [engine], run.say)
+    prompts = with_room(list(known.values()), [engine], run.say, max_tokens=config.max_tokens, read=reward.context)
     if config.limit is not None:
         order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
         prompts = [prompts[i] for i in sorted(order)]

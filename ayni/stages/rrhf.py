@@ -42,7 +42,7 @@ class Config(Fitting):
     """The paper draws 4 by diverse beam search; we sample (docs/departures.md)."""
 
     epochs: float = Field(3, gt=0)
-    n: int = Field(4, ge=2, le=100_000, description="candidates per prompt")
+    n: int = Field(4, ge=2, le=1 << 10, description="candidates per prompt")
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1)
     imitation: float = Field(1.0, ge=0, description="weight of the cross-entropy of the best answer")
@@ -60,7 +60,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     engine = LocalEngine(Role(placement.place(model)), tokenizer, run.name, placement.ranks)
     helpful = load_reward(inputs["reward"], placement, trunks)
     reward = load_combined(helpful, inputs.get("reward_safety"), placement, tokenizer, config.threshold, trunks)
-    prompts = with_room(read_prompts_of(inputs["prompts"]), [engine], run.say)
+    asked = read_prompts_of(inputs["prompts"])
+    prompts = with_room(asked, [engine], run.say, max_tokens=config.max_tokens, read=reward.context)
     order = rng(run.seed, run.name, "prompts").permutation(len(prompts))[: config.limit]
     prompts = [prompts[i] for i in order]
     sampling = Sampling(config.temperature, 1.0, config.max_tokens)

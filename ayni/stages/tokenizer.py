@@ -27,7 +27,7 @@ FACE = Face(
 
 
 class Config(Base):
-    vocab_size: int = Field(32000, ge=300, description="pieces, 256 byte pieces and 3 special ids included")
+    vocab_size: int = Field(32000, ge=300, le=1 << 20, description="pieces, 256 byte pieces and 3 special ids included")
     max_characters: int = Field(20_000_000, ge=1, description="train on at most the first so many characters")
 
 

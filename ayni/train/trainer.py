@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
+from ayni import interruption
 from ayni.config import Config, Field, model_validator
 from ayni.errors import BadInput, BadNumbers
 from ayni.model.adapters import Lora, adapter_of
@@ -41,7 +42,7 @@ class Optimiser(Config):
     # §2.2: β₂ = 0.95 averages over about 20 steps, Adam's usual 0.999 over 1,000
     betas: tuple[float, float] = Field((0.9, 0.95), strict=False)
     eps: float = Field(1e-5, gt=0)
-    clip: float = Field(1.0, gt=0, description="largest global gradient norm")
+    clip: float = Field(1.0, gt=0, le=1e30, description="largest global gradient norm")
 
     def warmup_steps(self, steps: int) -> float:
         """Steps of warm-up of a run of so many steps."""
@@ -144,7 +145,7 @@ class Trainer:
             # no moments: it has not stepped yet, as a policy while its critic warms up
             if moments["step"] is not None:
                 self.adam.state[p] = {key: value.to(p.device) for key, value in moments.items() if value is not None}
-        self.step = numbers[f"{prefix}step"]
+        self.step = int(numbers[f"{prefix}step"])
 
 
 def freeze(model: Transformer, train_layers: int | Literal["all"]) -> None:
@@ -179,10 +180,8 @@ def fit(
     Resumes from the newest checkpoint in `run.directory/checkpoints` to identical bits. `each(step)` may add metrics
     (an evaluation, say). Of several ranks each takes its share of a step's examples.
     """
-    with Checkpoints(run.checkpoints) as checkpoints:
-        if saved := checkpoints.load():
-            step, tensors, numbers = saved
-            trainer.load(tensors, numbers)
+    with interruption.deferred(), Checkpoints(run, checkpoint_every, trainer.ranks) as checkpoints:
+        if (step := checkpoints.resume(lambda step, *saved: trainer.load(*saved))) is not None:
             run.say(f"resumed at step {step}")
         if trainer.ranks.leads:
             # steps after the checkpoint are taken again, and logged again
@@ -197,15 +196,12 @@ def fit(
             metrics = trainer.update(found, objective)
             if each is not None:
                 metrics |= each(trainer.step)
-            if not trainer.ranks.leads:
-                continue
-            tokens = sum(tokens_in(example) for example in found)
-            run.log(trainer.step, tokens=tokens, **metrics)
-            speed = tokens / (time.monotonic() - began)
-            run.progress(trainer.step, trainer.steps, loss=metrics["loss"], tokens_per_s=speed)
-            # not after the last step: the stage saves the model itself then
-            if trainer.step % checkpoint_every == 0 and trainer.step < trainer.steps:
-                checkpoints.save(trainer.step, *trainer.state())
+            if trainer.ranks.leads:
+                tokens = sum(tokens_in(example) for example in found)
+                run.log(trainer.step, tokens=tokens, **metrics)
+                speed = tokens / (time.monotonic() - began)
+                run.progress(trainer.step, trainer.steps, loss=metrics["loss"], tokens_per_s=speed)
+            checkpoints.after(trainer.step, trainer.state, last=trainer.step == trainer.steps)
 
 
 class Items(Protocol):

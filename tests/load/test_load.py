@@ -1,4 +1,5 @@
-"""32 people × 200 judgements over HTTP: nothing lost while the server is killed, and how long they wait when it is not.
+"""32 people × 200 judgements over HTTP: nothing lost while the server is killed, its disk full, its database restarted
+and 2,000 sockets say half a request; and how long people wait when only the sockets are in the way, or nothing is.
 
 `make test-load`; alone on the machine, some minutes. With AYNI_RESULTS=1 it writes docs/results/annotate-load.json.
 
@@ -14,7 +15,7 @@ import os
 import platform
 import sqlite3
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,11 @@ from sqlalchemy import make_url
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "annotate-load.json"
 DATE = "2026-11-21"
-KILLED = Plan(people=32, each=200, kills=20, doubles=0.2)
+KILLED = Plan(people=32, each=200, kills=20, full_disks=2, restarts=2, idle=2000, doubles=0.2)
 HURRIED = Plan(people=32, each=200)
 PACED = Plan(people=32, each=60, pause=1.0)
-LIMIT = 0.250  # seconds that 95 of 100 judgements may wait, by issue
+BESIDE = replace(PACED, idle=2000)  # for a minute
+LIMIT, LIMIT_BESIDE = 0.250, 0.500  # seconds that 95 of 100 judgements may wait, by issue
 
 
 @pytest.fixture(scope="module")
@@ -90,17 +92,18 @@ def test_nothing_acknowledged_is_lost_or_doubled(
     new_address: Callable[[], str], tmp_path: Path, results: dict[str, Any]
 ) -> None:
     address = new_address()
-    outcome, lost = load(address, KILLED, tmp_path / "log")
+    outcome, lost = load(address, KILLED, tmp_path / "log", getattr(new_address, "restart", None))
     note(results, address, KILLED, outcome, lost)
     assert lost == []
     assert (outcome.saved, outcome.kills) == (32 * 200, 20)
     assert sum(person.twice for person in outcome.people) >= 0.17 * 32 * 200
 
 
-@pytest.mark.parametrize("plan", [PACED, HURRIED], ids=["paced", "hurried"])
+@pytest.mark.parametrize("plan", [PACED, HURRIED, BESIDE], ids=["paced", "hurried", "beside idle sockets"])
 def test_nobody_waits_long(new_address: Callable[[], str], tmp_path: Path, results: dict[str, Any], plan: Plan) -> None:
     address = new_address()
     outcome, lost = load(address, plan, tmp_path / "log")
     run = note(results, address, plan, outcome, lost)
     assert lost == []
-    assert run["post_judge_ms"]["p95"] < 1000 * LIMIT
+    assert run["post_judge_ms"]["p95"] < 1000 * (LIMIT_BESIDE if plan.idle else LIMIT)
+    assert (tmp_path / "log").stat().st_size < 10_000

@@ -6,6 +6,7 @@ import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
@@ -39,16 +40,30 @@ def item_view(item: Item, swapped: bool) -> ItemView:
 
 
 def show(call: Call) -> Response:
-    """The next item of a batch, or one that was just taken back."""
+    """What lies before the annotator, and else the next item of the batch."""
     batch = open_batch(call, call.query.get("batch", ""))
-    store, me = call.context.store, call.annotator
-    wanted = call.query.get("item")
-    item = store.next_item(me.id, batch.id) if wanted is None else own_item(call, wanted)
+    item = waiting(call, batch)
     if item is None:
-        return call.page("done.html.jinja", batch=batch, done=store.done(batch.id))
-    if wanted is not None and store.standing(item.id, me.id) is not None:
-        return call.go("/judge", batch=batch.id)
+        return call.page("done.html.jinja", batch=batch, **how_far(call, batch))
+    call.context.desk.lay(call.annotator.id, batch.id, item.id)
     return form_for(call, batch, item, fresh_values())
+
+
+def waiting(call: Call, batch: PreferenceBatch) -> Item | None:
+    store, desk, me = call.context.store, call.context.desk, call.annotator
+    while (name := desk.top(me.id, batch.id)) is not None:
+        if store.standing(name, me.id) is None:
+            return store.item(name)
+        desk.clear(me.id, batch.id, name)  # answered, on another process's page
+    return store.next_item(me.id, batch.id)
+
+
+def how_far(call: Call, batch: PreferenceBatch) -> dict[str, Any]:
+    """What a page shows of it. Only those who run the collection see how full the batch is: its numbers stand still
+    where somebody answers a gold check, while what the annotator has judged grows with whatever they judge."""
+    store, me = call.context.store, call.annotator
+    done = store.done(batch.id) if me.role == "admin" else None
+    return {"done": done, "mine": store.judged_by(batch.id, me.id)}
 
 
 def fresh_values() -> dict[str, str]:
@@ -64,7 +79,7 @@ def form_for(
         200 if problem is None else 400,
         batch=batch,
         item=item_view(item, shown_swapped(item.id, call.annotator.id)),
-        done=None if item.dialogue_id else call.context.store.done(batch.id),
+        **how_far(call, batch),
         values=values,
         problem=None if problem is None else sentence(problem),
         field=None if problem is None else problem.field,
@@ -86,6 +101,7 @@ def judge(call: Call) -> Response:
         if entry.kind != "judged":  # without a chosen answer it cannot go on
             call.context.store.end_dialogue(item.dialogue_id)
         return call.go("/dialogue", id=item.dialogue_id, notice="chosen" if entry.kind == "judged" else "ended")
+    call.context.desk.clear(call.annotator.id, item.batch_id, item.id)
     return call.go("/judge", batch=item.batch_id, notice="saved" if entry.kind == "judged" else entry.kind)
 
 
@@ -142,7 +158,8 @@ def undo(call: Call) -> Response:
     item = store.judgement(number).item
     if item.dialogue_id is not None:
         return call.go("/dialogue", id=item.dialogue_id, notice="undone")
-    return call.go("/judge", batch=item.batch_id, item=item.id, notice="undone")
+    call.context.desk.lay(me.id, item.batch_id, item.id)
+    return call.go("/judge", batch=item.batch_id, notice="undone")
 
 
 def _built_upon(call: Call, item: Item) -> bool:

@@ -11,8 +11,10 @@ from typing import Any
 import uvicorn
 
 from ayni.errors import BadInput
+from ayni.feedback.page.connections import LOGGING, Patient, Visitors, at_once
 from ayni.feedback.page.guard import is_loopback
 
+DOOR = 2048  # connections that may wait to be taken up: who is turned away there comes back after a second
 GRACE = 10  # seconds that requests under way get to end after SIGTERM or Ctrl-C
 LOCAL = ("127.0.0.1", "localhost", "[::1]")
 
@@ -78,10 +80,24 @@ def served(page: Any, bound: socket.socket) -> Iterator[None]:
         thread.join()
 
 
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.server_state = Visitors()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for bound in sockets or []:
+            bound.listen(DOOR)  # asyncio takes up as many at once as it lets wait: by itself few would
+
+
 def _server(page: Any) -> uvicorn.Server:
     """No access log: invitations stand in addresses."""
     config = uvicorn.Config(
         page,
+        http=Patient,
+        backlog=at_once(),
+        log_config=LOGGING,
         log_level="warning",
         access_log=False,
         proxy_headers=False,
@@ -90,4 +106,4 @@ def _server(page: Any) -> uvicorn.Server:
         lifespan="off",
         timeout_graceful_shutdown=GRACE,
     )
-    return uvicorn.Server(config)
+    return _Server(config)

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from ayni.errors import BadInput
 from ayni.feedback.entries import Dialogue
 from ayni.feedback.page.dialogues import tasks_of
+from ayni.feedback.page.judge import how_far, waiting
 from ayni.feedback.page.views import Call, address, sentence
 
 LONGEST = 200  # characters of an invitation that are looked at
@@ -57,14 +58,12 @@ def start(call: Call) -> Response:
     for batch in store.batches():
         if batch.closed_at is not None:
             continue
-        progress = store.progress(batch.id)
         cards.append(
             {
                 "batch": batch,
                 "tasks": tasks_of(batch),
-                "progress": progress,
-                "mine": progress.by_annotator.get(me.name, 0),
-                "left": store.next_item(me.id, batch.id) is not None,
+                "left": waiting(call, batch) is not None,
+                **how_far(call, batch),
                 "judge": address("/judge", batch=batch.id),
                 "write": address("/write", batch=batch.id) if call.context.talk is not None else None,
                 "dialogues": [_begun(talk) for talk in store.dialogues(me.id, batch.id) if _goes_on(talk)],

@@ -9,7 +9,7 @@ import hashlib
 import logging
 import uuid
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.resources import files
 from types import MappingProxyType
@@ -23,9 +23,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
-from ayni.errors import AyniError, BadInput
+from ayni.errors import AyniError, BadInput, NoRoom
 from ayni.feedback.entries import Annotator
 from ayni.feedback.page.degrees import CHOICES_BY_LETTER
+from ayni.feedback.page.desk import Desk
 from ayni.feedback.page.forms import Form, read_form
 from ayni.feedback.page.shown import shown
 from ayni.feedback.store import Store
@@ -65,6 +66,7 @@ class PageContext:
     local: Annotator | None = None
     secure: bool = False
     environment: Environment = field(default_factory=lambda: environment())
+    desk: Desk = field(default_factory=Desk)
 
     @property
     def cookie(self) -> str:
@@ -119,23 +121,35 @@ def endpoint(
 
 
 def _answer(context: PageContext, view: View, role: str | None, request: Request, form: Form) -> Response:
-    person = context.local or context.store.session(request.cookies.get(context.cookie, ""))
     origin = f"{'https' if context.secure else 'http'}://{request.headers['host']}"
-    call = Call(context, request.url.path, dict(request.query_params), form, request.cookies, person, origin)
-    if role is not None and person is None:
-        if request.method == "GET":
-            return call.go("/sign-in")
-        raise HTTPException(401, "You are signed out, so nothing was saved. Please sign in and send it again.")
-    if role == "admin" and call.annotator.role != "admin":
-        raise HTTPException(403, "This page is for the people who run the collection.")
+    query = dict(request.query_params)
+    call = Call(context, request.url.path, query, form, request.cookies, context.local, origin)
+    if any("\0" in value for value in query.values()):  # no database looks for that
+        raise HTTPException(404, "There is nothing here.")
     try:
+        if call.person is None:
+            call = replace(call, person=context.store.session(request.cookies.get(context.cookie, "")))
+        if role is not None and call.person is None:
+            if request.method == "GET":
+                return call.go("/sign-in")
+            raise HTTPException(401, "You are signed out, so nothing was saved. Please sign in and send it again.")
+        if role == "admin" and call.annotator.role != "admin":
+            raise HTTPException(403, "This page is for the people who run the collection.")
         return view(call)
     except BadInput as error:
         return call.page("error.html.jinja", 400, message=sentence(error), title="That did not work")
     except AyniError as error:  # the database or the disk fails: whoever runs this reads why
         logging.getLogger(__name__).error("%s", error)
-        message = "The page cannot reach its store just now, so nothing was saved. Please try again in a moment."
-        return call.page("error.html.jinja", 503, message=message, title="One moment please")
+        return _again(call, request.method == "POST", error)
+
+
+def _again(call: Call, sent: bool, error: AyniError) -> Response:
+    """Needs nothing of the store: what was sent stays on the page, and sent again it counts once."""
+    why = "The disk is full" if isinstance(error, NoRoom) else "The page cannot reach its store just now"
+    what = "so this is not saved yet. Please send it again in a moment." if sent else "please try again in a moment."
+    fields = call.form if sent else None
+    title = "Not saved yet" if sent else "One moment please"
+    return call.page("again.html.jinja", 503, title=title, message=f"{why}, {what}", path=call.path, fields=fields)
 
 
 def sentence(error: BadInput) -> str:
