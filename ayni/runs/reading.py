@@ -9,7 +9,7 @@ from typing import Any
 
 from ayni.errors import BadInput
 from ayni.evaluate.results import Result, read_results
-from ayni.files import parse_json, read_json, read_jsonl, read_text
+from ayni.files import lines_of, parse_json, read_json, read_jsonl, read_text, text_file
 from ayni.records import Message, Prompt
 from ayni.runs.evaluations import OPENED
 from ayni.runs.execution import is_held
@@ -166,8 +166,9 @@ def _metrics(path: Path) -> tuple[dict[str, Any], ...]:
     """Every whole line; the last may be torn while the stage runs."""
     if not path.is_file():
         return ()
-    lines = read_text(path).split("\n")[:-1]
-    values = [parse_json(line, path=path, line=number) for number, line in enumerate(lines, 1) if line.strip()]
+    with text_file(path) as file:
+        whole = ((number, line[:-1]) for number, line in lines_of(file, path) if line.endswith("\n") and line.strip())
+        values = [parse_json(line, path=path, line=number) for number, line in whole]
     return tuple(value for value in values if isinstance(value, dict))
 
 
