@@ -16,6 +16,7 @@ import platform
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -27,7 +28,6 @@ from crowd import Outcome, Plan, load
 from sqlalchemy import make_url
 
 RESULTS = Path(__file__).parents[2] / "docs" / "results" / "annotate-load.json"
-DATE = "2026-11-21"
 KILLED = Plan(people=32, each=200, kills=20, full_disks=2, restarts=2, idle=2000, doubles=0.2)
 HURRIED = Plan(people=32, each=200)
 PACED = Plan(people=32, each=60, pause=1.0)
@@ -41,7 +41,7 @@ def results() -> Iterator[dict[str, Any]]:
     packages = ("starlette", "uvicorn", "SQLAlchemy", "psycopg")
     versions = {"python": platform.python_version(), "sqlite": sqlite3.sqlite_version}
     gathered: dict[str, Any] = {
-        "date": DATE,
+        "date": date.today().isoformat(),
         "machine": f"{platform.system()} {platform.machine()}, {len(os.sched_getaffinity(0))} cores",
         "versions": versions | {name: version(name) for name in packages},
         "runs": [],
