@@ -1,11 +1,7 @@
-"""Files with something wrong in them, drawn from fixed seeds, and the one promise: sound, or one line of error.
-
-`AYNI_MUTATIONS` says how many of each format (make torture: 10,000).
-"""
+"""Directories with something wrong in one of their files, and the one promise: sound, or one line of error."""
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 import time
@@ -14,72 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
+from mutations import Draw, broken_bytes, broken_value
 
 from ayni.errors import AyniError
 
-MUTATIONS = int(os.environ.get("AYNI_MUTATIONS", "60"))
 SECONDS, BYTES = 5.0, 10**9
-Draw = np.random.Generator
-ODD: list[Any] = [
-    *(None, True, False, 0, -1, 1, 2, 3, 17, 2**15, 2**31 - 1, -(2**31), 2**40, 10**18, 10**400, 0.5, -0.0),
-    *(1e308, float("inf"), float("nan"), "", "16", "\0", "../..", "/etc/passwd", "\ud800", "x" * 5000),
-    *([], {}, [None], [[[]]], {"": 1}, [10**9] * 9, {"a": {"b": {"c": []}}}),
-]
-
-
-def bytes_of(data: bytes, draw: Draw) -> bytes:
-    """One to three changes: a bit, a byte, a run of bytes; cut short, cut out, doubled or moved."""
-    for _ in range(draw.integers(1, 4)):
-        if not data:
-            return data
-        at, length = int(draw.integers(len(data))), int(draw.choice([1, 2, 4, 8, 64, 1000]))
-        head, run, tail = data[:at], data[at : at + length], data[at + length :]
-        changes: list[Callable[[], bytes]] = [
-            lambda head=head, run=run, tail=tail: head + bytes([run[0] ^ 1 << draw.integers(8)]) + run[1:] + tail,
-            lambda head=head, run=run, tail=tail: head + bytes([draw.integers(256)]) + run[1:] + tail,
-            lambda head=head, run=run, tail=tail: head + b"\xff" * len(run) + tail,
-            lambda head=head, run=run, tail=tail: head + b"\0" * len(run) + tail,
-            lambda head=head, run=run, tail=tail: head + draw.bytes(len(run)) + tail,
-            lambda head=head, run=run, tail=tail: head,
-            lambda head=head, run=run, tail=tail: head + tail,
-            lambda head=head, run=run, tail=tail: head + run + run + tail,
-            lambda head=head, run=run, tail=tail: tail + head,
-        ]
-        data = changes[draw.integers(len(changes))]()
-    return data
-
-
-def places(value: Any, at: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The way to every value inside."""
-    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
-    return [way for key, child in inside for way in [(*at, key), *places(child, (*at, key))]]
 
 
 def json_of(value: Any, draw: Draw) -> str:
-    """As JSON, with one to three values replaced, removed, renamed, doubled or swapped; or bytes of it changed."""
-    value = copy.deepcopy(value)
-    for _ in range(draw.integers(1, 4)):
-        ways = places(value)
-        if not ways:
-            break
-        *parents, key = ways[draw.integers(len(ways))]
-        parent = value
-        for each in parents:
-            parent = parent[each]
-        action = draw.integers(6)
-        if action < 3:
-            parent[key] = copy.deepcopy(ODD[draw.integers(len(ODD))])
-        elif action == 3:
-            del parent[key]
-        elif action == 4 and isinstance(parent, dict):
-            parent[["", "../..", "\ud800", f"{key}x"][draw.integers(4)]] = parent.pop(key)
-        elif isinstance(parent, list):
-            parent.insert(0, copy.deepcopy(parent[key]))
-    text = json.dumps(value, ensure_ascii=bool(draw.integers(2)))
-    if draw.integers(8) == 0:
-        text = bytes_of(text.encode("utf-8", "surrogatepass"), draw).decode("utf-8", "surrogateescape")
+    """As JSON, with some of its parts broken; now and then bytes of the text, too."""
+    text = json.dumps(broken_value(value, draw), ensure_ascii=draw.random() < 0.5)
+    if draw.randrange(8) == 0:
+        text = broken_bytes(text.encode("utf-8", "surrogatepass"), draw).decode("utf-8", "surrogateescape")
     return text
 
 

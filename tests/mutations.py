@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 MUTATIONS = int(os.environ.get("AYNI_MUTATIONS", "60"))
 SECONDS, MEMORY = 5, 1 << 30
+Draw = random.Random
 # What has meaning somewhere: in JSON, YAML, CSV, protobuf, HTTP, a tokenizer, a terminal, or in arithmetic.
 WORDS = [
     b"\0", b"\xff", b"\xef\xbb\xbf", b"\xed\xa0\x80", b"\\ud800", b"\x1b[2J", b"\r", b"\n", b"\t", b" ", b'"', b"'",
@@ -34,8 +35,9 @@ WORDS = [
     b"[INST]", b"</s>", b"<0x00>", "▁".encode(), "\u202e".encode(), "😀".encode(), b"\n\nHuman:", b"\n\nAssistant:",
 ]  # fmt: skip
 VALUES: list[Any] = [
-    None, True, False, 0, -1, 1, 3, 2**31, 2**63, -(2**64), 10**400, 0.5, -0.0, 1e308, 5e-324, "", " ", "a", "1", "nan",
-    "\ud800", "\0", "\x1b[2J", "[INST]", "</s>", "up", "left", "tie", "a" * 70000, [], {}, [[]], [None], [1, "a"],
+    None, True, False, 0, -1, 1, 2, 3, 17, 2**15, 2**31, -(2**31), 2**40, 10**18, 2**63, -(2**64), 10**400, 0.5, -0.0,
+    1e308, 5e-324, float("inf"), float("nan"), "", " ", "a", "1", "16", "nan", "\ud800", "\0", "\x1b[2J", "../..",
+    "/etc/passwd", "[INST]", "</s>", "up", "left", "tie", "a" * 70000, [], {}, [[]], [None], [1, "a"], [10**9] * 9,
     {"a": 1}, {"": None}, ["a"] * 300, [[["a"]]], {str(n): n for n in range(1200)},
     [{"role": "user", "content": "a"}] * 3,
 ]  # fmt: skip
@@ -51,7 +53,7 @@ class Format(NamedTuple):
     write: Callable[[Any], bytes] = lambda value: json.dumps(value).encode()
 
 
-def broken_bytes(data: bytes, draw: random.Random) -> bytes:
+def broken_bytes(data: bytes, draw: Draw) -> bytes:
     """Some places flipped, cut out, doubled, moved, cut off, or overwritten with what has a meaning."""
     for _ in range(draw.choice([1, 1, 1, 2, 3, 8])):
         at, length = draw.randrange(len(data) + 1), int(draw.expovariate(0.1))
@@ -78,7 +80,7 @@ def places(value: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
         yield from places(child, (*at, key))
 
 
-def broken_value(value: Any, draw: random.Random) -> Any:
+def broken_value(value: Any, draw: Draw) -> Any:
     """Some parts replaced, left out, doubled, wrapped, renamed, or put in each other's place."""
     value = copy.deepcopy(value)
     for _ in range(draw.choice([1, 1, 2, 3])):
@@ -112,7 +114,7 @@ def broken_value(value: Any, draw: random.Random) -> Any:
 
 def mutants(name: str, format: Format, count: int) -> Iterator[bytes]:
     """So many, always the same ones: half of them of the bytes, half of the structure where there is one."""
-    draw = random.Random(name)
+    draw = Draw(name)
     for number in range(count):
         if number % 2 and format.value is not None:
             with contextlib.suppress(ValueError, OverflowError):  # what cannot be written breaks nobody

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from feedback_cases import check, filled, item, judgement
+from mutations import MUTATIONS
 from page_visitor import Visitor, site
 from sqlalchemy import text
 
@@ -20,8 +20,6 @@ from ayni.feedback.damage import Damaged
 from ayni.feedback.entries import Entry
 from ayni.feedback.store import Store, open_store
 from ayni.seeds import rng
-
-MUTATIONS = int(os.environ.get("AYNI_MUTATIONS", "60"))
 
 
 def some_of_everything(store: Store) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import pytest
 from feedback_cases import check, filled, item, judgement
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from mutations import MUTATIONS
 from page_visitor import Visitor, echo, person, site
 from sqlalchemy import select
 
@@ -19,7 +19,6 @@ from ayni.feedback.page.forms import FIELDS
 from ayni.feedback.schema import metadata
 from ayni.feedback.store import Store, open_store
 
-MUTATIONS = int(os.environ.get("AYNI_MUTATIONS", "60"))
 FORM = "application/x-www-form-urlencoded"
 TOKEN = "0123456789abcdef" * 2
 POSTED = ("/judge", "/undo", "/write", "/dialogue", "/dialogue/end", "/sign-in", "/sign-out")

@@ -12,10 +12,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
-from mutated import MUTATIONS, Draw, bounded, bytes_of, json_of, outcome, write
+from mutated import bounded, json_of, outcome, write
+from mutations import MUTATIONS, Draw, broken_bytes
 from small_models import build, small_tokenizer
 from tiny import prompts
 
@@ -52,7 +52,7 @@ def safetensors(file: Path) -> dict[str, Break]:
     whole = file.read_bytes()
     header, body = header_of(whole)
     return {
-        f"{file.name} bytes": lambda draw: write(file, bytes_of(whole, draw)),
+        f"{file.name} bytes": lambda draw: write(file, broken_bytes(whole, draw)),
         f"{file.name} header": lambda draw: write(file, with_header(json_of(header, draw), body)),
     }
 
@@ -72,10 +72,10 @@ def archive(file: Path) -> dict[str, Break]:
         out = io.BytesIO()
         with zipfile.ZipFile(out, "w") as target:
             for name, data in entries:
-                target.writestr(name, bytes_of(data, draw) if name.endswith("data.pkl") else data)
+                target.writestr(name, broken_bytes(data, draw) if name.endswith("data.pkl") else data)
         write(file, out.getvalue())
 
-    return {f"{file.name} bytes": lambda draw: write(file, bytes_of(whole, draw)), f"{file.name} pickle": repack}
+    return {f"{file.name} bytes": lambda draw: write(file, broken_bytes(whole, draw)), f"{file.name} pickle": repack}
 
 
 def hugging_face(place: Path) -> Broken:
@@ -120,11 +120,11 @@ def llama2c(place: Path) -> Broken:
 
     def header(draw: Draw) -> None:
         values = list(struct.unpack_from("<7i", whole))
-        for _ in range(draw.integers(1, 4)):
-            values[draw.integers(7)] = int(draw.choice(sizes))
+        for _ in range(draw.randrange(1, 4)):
+            values[draw.randrange(7)] = draw.choice(sizes)
         write(place / "m.bin", struct.pack("<7i", *values) + whole[28:])
 
-    breaks = {"bytes": lambda draw: write(place / "m.bin", bytes_of(whole, draw)), "header": header}
+    breaks = {"bytes": lambda draw: write(place / "m.bin", broken_bytes(whole, draw)), "header": header}
     return lambda: read_model(place / "m.bin", place / "tokenizer"), breaks
 
 
@@ -164,7 +164,7 @@ def checkpoints(place: Path) -> Broken:
     breaks = {**safetensors(newest / "state.safetensors"), **settings(newest / "numbers.json")}
     whole = (newest / "sha256").read_bytes()
     breaks |= {f"{name}, hashed": hashed(change) for name, change in breaks.items()}
-    return load, {**breaks, "sha256": lambda draw: write(newest / "sha256", bytes_of(whole, draw))}
+    return load, {**breaks, "sha256": lambda draw: write(newest / "sha256", broken_bytes(whole, draw))}
 
 
 def seals(place: Path) -> Broken:
@@ -215,7 +215,7 @@ def samples(place: Path) -> Broken:
 
     write(store, "".join(json.dumps(line) + "\n" for line in lines))
     whole = store.read_bytes()
-    return load, {"bytes": lambda draw: write(store, bytes_of(whole, draw)), "structure": structural}
+    return load, {"bytes": lambda draw: write(store, broken_bytes(whole, draw)), "structure": structural}
 
 
 FORMATS = [hugging_face, hugging_face_pickled, meta, llama2c, peft, checkpoints, seals, samples]
@@ -230,7 +230,7 @@ def test_anything_wrong_is_one_line(format: Callable[[Path], Broken], tmp_path: 
     files = {file: file.read_bytes() for file in place.rglob("*") if file.is_file()}
     refusals = 0
     for number in range(MUTATIONS):
-        draw = np.random.default_rng([number, FORMATS.index(format)])
+        draw = Draw(f"{format.__name__} {number}")
         name = sorted(breaks)[number % len(breaks)]
         breaks[name](draw)
         with bounded(place):
