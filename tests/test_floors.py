@@ -11,23 +11,12 @@ from pathlib import Path
 import pytest
 
 HOUSE = Path(__file__).parent.parent / "ayni"
+# What stands on the ground floor, each on those before it.
+GROUND = ["__init__", "errors", "memory", "limits", "files", "config", "records", "stage", "seeds"]
+GROUND += ["interruption", "run", "parallel", "cores"]
 # Packages and modules from the ground up; on one floor nobody imports a neighbour, but for the two ladders below.
 FLOORS: list[set[str]] = [
-    {
-        "__init__",
-        "errors",
-        "memory",
-        "limits",
-        "files",
-        "config",
-        "records",
-        "stage",
-        "seeds",
-        "interruption",
-        "run",
-        "parallel",
-        "cores",
-    },
+    set(GROUND),
     {"text", "formats", "model", "maths", "village", "feedback"},
     {"model_directory", "introduction", "conversion"},
     {"train", "rollout"},
@@ -39,21 +28,7 @@ FLOORS: list[set[str]] = [
 ]
 # Packages and modules that stand on each other inside a floor, lowest first.
 LADDERS = [
-    [
-        "__init__",
-        "errors",
-        "memory",
-        "limits",
-        "files",
-        "config",
-        "records",
-        "stage",
-        "seeds",
-        "interruption",
-        "run",
-        "parallel",
-        "cores",
-    ],
+    GROUND,
     ["text", "formats"],
     ["model_directory", "introduction", "conversion"],
     ["evaluate", "quality"],

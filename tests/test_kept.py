@@ -22,8 +22,9 @@ from ayni.model.score_head import with_score_head
 from ayni.model_directory import save_model
 from ayni.rollout.engine import with_room
 from ayni.run import Run
-from ayni.runs.execution import execute, is_held, locked
+from ayni.runs.execution import execute
 from ayni.runs.faces import load_stage
+from ayni.runs.ownership import is_held, locked
 from ayni.runs.pipeline import run_recipe
 from ayni.runs.reading import read_run
 
@@ -150,6 +151,7 @@ import sys; sys.path[:0] = [{tests!r}]
 from pathlib import Path
 import test_pipeline
 test_pipeline.install()
+from ayni.runs.ownership import is_held, locked
 from ayni.runs.pipeline import run_recipe
 run_recipe(Path(sys.argv[1]), Path(sys.argv[2]), quiet=True)
 """

@@ -21,8 +21,9 @@ from ayni.files import Killed, failpoint, sha256_of, write_json, write_text
 from ayni.parallel import Ranks
 from ayni.run import Run
 from ayni.runs import execution, sealing
-from ayni.runs.execution import dump_yaml, execute, job_of, locked
+from ayni.runs.execution import dump_yaml, execute, job_of
 from ayni.runs.faces import load_stage, stage_kinds
+from ayni.runs.ownership import locked
 from ayni.runs.pipeline import run_recipe
 from ayni.runs.recipe import read_recipe
 from ayni.runs.sealing import content_hash, damages, read_seal, source_hash

@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import fcntl
 import gc
 import hashlib
 import json
-import os
 import shutil
 import sys
 import tempfile
@@ -28,11 +26,12 @@ import yaml
 
 from ayni.config import Config
 from ayni.errors import AyniError, BadInput, NoRoom
-from ayni.files import failpoint, make_directory, read_json, room, write_json, write_text
+from ayni.files import failpoint, read_json, room, write_json, write_text
 from ayni.run import Foresight, Run
 from ayni.runs.evaluations import check_prompts, check_seal, record_opening
 from ayni.runs.faces import Stage, load_stage
 from ayni.runs.kinds import mismatch
+from ayni.runs.ownership import empty, ours, refuse_foreign
 from ayni.runs.sealing import (
     CHECKPOINTS,
     SEAL,
@@ -50,12 +49,6 @@ if TYPE_CHECKING:
 
 Inputs = Mapping[str, Path | list[Path]]
 STAGE_MARKS = {"inputs.json": {"hash", "kind", "version", "seed", "inputs"}, SEAL: set(SEAL_KEYS)}
-# what a stage or a run writes before it works: where there is more, there is work to lose
-PREPARED = {"inputs.json", "config.yaml", "opened.json", "tuned.json", "metrics.jsonl"} | {
-    "recipe.yaml",
-    "status.json",
-    "results.json",
-}
 NEEDED_BYTES = 200 * 2**20  # a stage that starts with less free disk than this would only die later
 
 
@@ -169,7 +162,7 @@ def execute_job(
         check_prompts(job.stage, job.config, job.inputs, quiet=quiet)
         with ours(directory):
             if fresh:
-                _empty(directory)
+                empty(directory)
             _need_room(directory)
             write_json(directory / "inputs.json", _inputs_record(job))
             write_text(directory / "config.yaml", dump_yaml(job.config.model_dump(mode="json")))
@@ -249,27 +242,6 @@ def _follow(job: Job, directory: Path, ranks: Ranks, name: str) -> Literal["ran"
     return "ran"
 
 
-@contextlib.contextmanager
-def ours(directory: Path) -> Iterator[None]:
-    """Hold the directory; if the input turns out to be bad before any work was done, all that we made is gone again."""
-    missing = [path for path in (directory, *directory.parents) if not path.exists()]
-    empty = bool(missing) or not any(directory.iterdir())
-    with locked(directory):
-        try:
-            yield
-        except BadInput:
-            if empty and not _holds_work(directory):
-                _empty(directory)
-                for path in missing:
-                    path.rmdir()
-            raise
-
-
-def _holds_work(directory: Path) -> bool:
-    """Whether checkpoints, samples or anything else lies there that took time to make."""
-    return any(path.is_file() and path.name not in PREPARED for path in directory.rglob("*"))
-
-
 def reusable(job: Job, directory: Path) -> bool:
     """Whether `directory` holds this job finished and whole; BadInput if it is damaged or another job's."""
     seal = read_seal(directory)
@@ -313,43 +285,12 @@ def _refuse_other(directory: Path) -> None:
     )
 
 
-def refuse_foreign(directory: Path, marks: Mapping[str, set[str]], whose: str) -> None:
-    """A directory with files of someone else is never written to, let alone emptied.
-
-    It is ours where one of the `marks` is there: a JSON file of this name, an object with these keys.
-    """
-    if directory.exists() and not directory.is_dir():
-        raise BadInput("is a file, not a directory", path=directory, fix="choose another --out")
-    names = {path.name for path in directory.iterdir()} if directory.exists() else set()
-    if not any(not (name.startswith(".") and name.endswith(".tmp")) for name in names):
-        return
-    if not any(_has_keys(directory / name, keys) for name, keys in marks.items() if name in names):
-        raise BadInput(f"holds files that are no {whose}'s", path=directory, fix="choose an empty or new --out")
-
-
-def _has_keys(path: Path, keys: set[str]) -> bool:
-    try:
-        value = read_json(path)
-    except BadInput:
-        return False
-    return isinstance(value, dict) and value.keys() >= keys
-
-
 def _refuse_to_write_over(job: Job, directory: Path) -> None:
     """Somebody who starts a stage over may have put what it reads where it writes."""
     for given in job.inputs.values():
         for path in given if isinstance(given, list) else [given]:
             if path.resolve().is_relative_to(directory.resolve()):
                 raise BadInput("is read by the stage that would write there", path=path, fix="choose another --out")
-
-
-def _empty(directory: Path) -> None:
-    (directory / SEAL).unlink(missing_ok=True)  # first: a half-emptied directory must not look finished
-    for path in directory.iterdir():
-        if path.is_dir() and not path.is_symlink():
-            shutil.rmtree(path)
-        else:
-            path.unlink()
 
 
 def _need_room(directory: Path) -> None:
@@ -359,35 +300,3 @@ def _need_room(directory: Path) -> None:
             f"{directory}: only {free / 2**20:.0f} MB of disk are free, a stage needs {NEEDED_BYTES / 2**20:.0f};"
             " free some and run the same command again"
         )
-
-
-@contextlib.contextmanager
-def locked(directory: Path) -> Iterator[None]:
-    """Make the directory ours while we write to it; BadInput if another process holds it. Leaves no file behind."""
-    make_directory(directory)
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        if not _flock(descriptor, fcntl.LOCK_EX):
-            time.sleep(0.1)  # `is_held` may be asking just now
-            if not _flock(descriptor, fcntl.LOCK_EX):
-                raise BadInput("another ayni is at work here", path=directory, fix="wait for it, or stop it")
-        yield
-    finally:
-        os.close(descriptor)
-
-
-def is_held(directory: Path) -> bool:
-    """Whether a process works in the directory now: what a killed one wrote last does not say so."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        return not _flock(descriptor, fcntl.LOCK_SH)
-    finally:
-        os.close(descriptor)
-
-
-def _flock(descriptor: int, kind: int) -> bool:
-    try:
-        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -23,12 +23,11 @@ from ayni.runs.execution import (
     execute,
     execute_job,
     job_of,
-    ours,
-    refuse_foreign,
     reusable,
     warn_of_other_source,
 )
 from ayni.runs.outlook import Outlook
+from ayni.runs.ownership import ours, refuse_foreign
 from ayni.runs.recipe import Recipe, RecipeStage, read_recipe
 from ayni.runs.sealing import read_seal
 

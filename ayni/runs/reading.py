@@ -12,8 +12,8 @@ from ayni.evaluate.results import Result, read_results
 from ayni.files import lines_of, parse_json, read_json, read_jsonl, read_text, text_file
 from ayni.records import Message, Prompt
 from ayni.runs.evaluations import OPENED
-from ayni.runs.execution import is_held
 from ayni.runs.faces import face_of
+from ayni.runs.ownership import is_held
 from ayni.runs.status import STATUS, read_status, stage_directory
 from ayni.stage import Family
 
