@@ -555,7 +555,7 @@ def test_environment_is_set_unless_it_is(recipe: Path, monkeypatch: pytest.Monke
         ("data: source.txt", "data: make", 4, "the stages wait for each other: make → make"),
         ("seed: 8", "seed: true", 9, "stages.other.seed: expected a whole number, found True"),
         ("seed: 7", "sed: 7", 2, "sed: unknown key"),
-        ("seed: 7", "rounds: 7", 2, "rounds: unknown key"),
+        ("seed: 7", "round: 7", 2, "round: unknown key"),
         ("seed: 7", "seed: 7\nseed: 8", 3, "seed: the key stands twice"),
         ("name: tiny", "name: ../tiny", 1, "cannot name a directory"),
         ("  make:", "  ma.ke:", 8, "a stage's name is made of letters"),

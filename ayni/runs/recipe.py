@@ -2,12 +2,13 @@
 
 A stage module `ayni/stages/KIND.py` is found by its name. An input of a stage is a reference: the name of another
 stage (its usual output for this input), `stage/path/inside`, or a file (absolute, or beside the recipe; `$NAME`
-expands). It must be of a kind that the input accepts (see ayni.stage). Stages run in the order they need each other,
-and in the file's order where that is free.
+expands); `a | b` is the first of them that is a stage of the recipe, else the last. It must be of a kind that the
+input accepts (see ayni.stage). Stages run in the order they need each other, and in the file's order where that is
+free.
 
 A recipe may `extends` another: that one's stages come first, and a stage given again changes the keys it names (with
 another kind, it stands alone). Paths stay relative to the file they are written in; those of `--set` and of variables
-are relative to where you are.
+are relative to where you are. Stages that run once a round stand under `rounds` (ayni.runs.rounds).
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from ayni.errors import BadInput
 from ayni.runs.evaluations import sealed_from
 from ayni.runs.faces import Stage, load_stage, suggestion
 from ayni.runs.kinds import mismatch, mismatch_of_stage
+from ayni.runs.rounds import with_rounds
 from ayni.runs.settings import Key, Settings, read_extended
 from ayni.stage import Face
 
@@ -145,6 +147,8 @@ class _Reader:
     def reference(self, at: Key, text: object, default: str) -> Reference:
         if not isinstance(text, str) or not text:
             raise self.wrong(at, f"expected a stage or a path, found {text!r}")
+        *preferred, text = text.split(" | ")
+        text = next((each for each in preferred if each.partition("/")[0] in self.names), text)
         first, _, inside = text.partition("/")
         if first in self.names:
             if ".." in inside.split("/"):
@@ -270,10 +274,14 @@ def processes_of(path: Path, sets: Sequence[str] = ()) -> int:
 
 def _read(path: Path, sets: Sequence[str]) -> tuple[Settings, _Top]:
     settings = read_extended(path, OWN, _merges)
+    of_rounds = [item for item in sets if item.startswith("rounds.")]  # before there are stages to change
+    settings = with_rounds(settings.with_sets(of_rounds), _merges)
     stages = settings.value.get("stages")
     names = list(stages) if isinstance(stages, dict) else []
     full = []
     for item in sets:
+        if item in of_rounds:
+            continue
         first = item.partition("=")[0].partition(".")[0]
         if first and first not in _Top.model_fields:
             if first not in names:
@@ -287,7 +295,7 @@ def _read(path: Path, sets: Sequence[str]) -> tuple[Settings, _Top]:
 
 def _merges(at: Key, under: dict[str, Any], over: dict[str, Any]) -> bool:
     """A stage of another kind than the one of its name in the extended recipe shares nothing with it."""
-    if len(at) != 2 or at[0] != "stages":
+    if at[:-1] not in (("stages",), ("rounds", "each")):
         return True
-    kind = under.get("kind", at[1])
+    kind = under.get("kind", at[-1])
     return bool(over.get("kind", kind) == kind)

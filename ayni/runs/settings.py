@@ -93,10 +93,15 @@ def read_extended(path: Path, own: Collection[str], merges: Merges, extended_by:
         circle = " → ".join(file.name for file in (*chain, other))
         raise here.wrong(("extends",), f"the files extend each other: {circle}")
     under = read_extended(other, own, merges, chain)
-    value, replaced = _merged({key: part for key, part in under.value.items() if key not in own}, here.value, merges)
-    gone = replaced | {(key,) for key in own}
-    kept = {at: origin for at, origin in under.origins.items() if not _inside(at, gone)}
-    return Settings(value, kept | here.origins)
+    kept = {at: origin for at, origin in under.origins.items() if not _inside(at, {(key,) for key in own})}
+    return merged(Settings({key: part for key, part in under.value.items() if key not in own}, kept), here, merges)
+
+
+def merged(under: Settings, over: Settings, merges: Merges) -> Settings:
+    """`over` on top of `under`; what it replaced there has no origin any more."""
+    value, replaced = _merged(under.value, over.value, merges)
+    kept = {at: origin for at, origin in under.origins.items() if not _inside(at, replaced)}
+    return Settings(value, kept | over.origins)
 
 
 def _merged(
