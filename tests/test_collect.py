@@ -23,8 +23,8 @@ from ayni.feedback.pairs import Plan, matched, pairs, with_checks
 from ayni.feedback.store import Store, open_store
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_comparisons
-from ayni.records import Comparison, Prompt, Sample, root_of, to_dict
-from ayni.stages.collect import simulated_entry
+from ayni.records import Comparison, Message, Prompt, Sample, root_of, to_dict
+from ayni.stages.collect import easiest, simulated_entry
 from ayni.village.annotators import Opinion
 from ayni.village.village import Village
 
@@ -51,6 +51,16 @@ def sample(prompt: Prompt, text: str, model: str) -> Sample:
 def asked_of(prompts: list[Prompt], n: int = 2) -> tuple[list[list[Sample]], list[list[Sample]]]:
     new, old = ([[sample(p, f"{model} {k}", model) for k in range(n)] for p in prompts] for model in ("new", "old"))
     return new, old
+
+
+def test_the_easiest_prompts_are_short_and_of_one_turn() -> None:
+    def prompt(id: str, *texts: str) -> Prompt:
+        return Prompt(id, tuple(Message("assistant" if i % 2 else "user", text) for i, text in enumerate(texts)))
+
+    asked = [prompt("long", "a a a a"), prompt("talk", "a", "b", "c"), prompt("short", "a"), prompt("middle", "a a")]
+    assert [p.id for p in easiest(asked, 0.5)] == ["short", "middle"]
+    assert [p.id for p in easiest(asked, 0.75)] == ["long", "short", "middle"]
+    assert easiest(asked, 1.0) == asked
 
 
 def test_some_pairs_are_matched_to_differ_in_little() -> None:

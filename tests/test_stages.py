@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 import torch
 from small_stages import Small, comparisons, prepare
-from tiny import SENTENCE, prompts, tokenizer
+from tiny import SENTENCE, policy, prompts, tokenizer
 
 from ayni.config import apply_sets, parse_config
 from ayni.errors import BadInput
+from ayni.evaluate.results import read_results
 from ayni.files import Killed, write_jsonl
 from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts
 from ayni.introduction import Introduction, read_introduction
@@ -494,6 +495,40 @@ def test_the_curve_is_of_this_rounds_answers_and_the_pool_of_all(tmp_path: Path)
     assert [(line["n"], line["best"], line["median"]) for line in curve] == [(1, 2.5, 2.5), (2, 3.5, 2.5)]
     assert last["pool_best"] == (3 + 9) / 2
     assert (last["helpfulness"], last["safety"], last["length"]) == (2.5, -2.5, 2.5)
+
+
+def test_the_temperature_is_that_of_the_highest_best_of_n(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The judge likes what was drawn at 1.5; of cut answers it does, too, and they win nothing."""
+    asked, tried = prompts(8), []
+
+    def drawn(engine: object, some: list[Prompt], t: float, config: object, run: Run, name: str) -> list[list[Sample]]:
+        tried.append((name, [p.id for p in some]))
+        finished = "length" if t == 2 else "stop"
+        return [[Sample(p.id, p.task, (1,), (2,), (-1.0,), "a", finished, temperature=t)] * 2 for p in some]  # type: ignore[arg-type]
+
+    def judge(some: list[Prompt], groups: list[list[Sample]]) -> Scores:
+        scores = torch.tensor([s.temperature + (i % 2) for group in groups for i, s in enumerate(group)])
+        return Scores(scores, None, scores)
+
+    monkeypatch.setattr(reject, "drawn", drawn)
+    run, config = (
+        Run(tmp_path, name="reject", quiet=True),
+        reject.Config(n=2, temperatures=(1, 1.5, 2), tried_prompts=6),
+    )
+    best, rows = reject.best_temperature(policy(), asked, judge, config, run)  # type: ignore[arg-type]
+    assert best == 1.5
+    assert [name for name, _ in tried] == ["tried-1", "tried-1.5", "tried-2"]
+    assert tried[0][1] == tried[1][1]  # the same prompts
+    assert len(tried[0][1]) == 6
+    assert [(row.metric, row.value, row.n) for row in rows[:2]] == [("best_of_2:1", 2.0, 6), ("best_of_2:1.5", 2.5, 6)]
+
+
+def test_the_best_temperature_draws_the_rest(stages: dict[str, Small], tmp_path: Path) -> None:
+    stages["reject"].execute(tmp_path / "tuned", temperatures=[0.5, 1.5], tried_prompts=2, n=2, finished_only=False)
+    chosen = {row.metric: row.value or 0 for row in read_results(tmp_path / "tuned" / "results.json")}
+    best = max(chosen, key=lambda metric: chosen[metric]).partition(":")[2]
+    groups = read_groups(tmp_path / "tuned" / "samples.jsonl")
+    assert {sample.temperature for group in groups for sample in group} == {float(best)}
 
 
 def test_the_random_control_draws_the_same_samples_and_keeps_others(stages: dict[str, Small], tmp_path: Path) -> None:

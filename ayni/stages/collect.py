@@ -71,6 +71,9 @@ class Config(Base):
         0.0, ge=0, le=1, description="of a prompt's pairs, matched to share most of their words: they differ in a fact"
     )
     limit: int | None = Field(None, ge=1, description="prompts to ask, chosen by the seed")
+    easiest_share: float = Field(
+        1.0, gt=0, le=1, description="of all prompts, those of fewest turns and words, from which the batch is chosen"
+    )
     helpfulness_share: float = Field(0.2, ge=0, le=1, description="safety prompts also judged for helpfulness")
     heldout_share: float = Field(0.12, ge=0, lt=1, description="of the conversations, for the reward models' test set")
     max_tokens: int = Field(256, ge=1)
@@ -97,7 +100,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     check_config(config)
     placement = Placement.of(run, config.dtype)
     engines = [load_engine(path, placement) for path in (inputs["model"], inputs.get("other") or inputs["model"])]
-    prompts = read_prompts_of(inputs["prompts"])
+    prompts = easiest(read_prompts_of(inputs["prompts"]), config.easiest_share)
     before = {group[0].prompt_id for path in inputs.get("earlier") or [] for group in read_groups(Path(path))}
     asked_before = {root_of(p.dialog) for p in prompts if p.id in before}  # by conversation: it keeps to its side
     prompts = [p for p in prompts if root_of(p.dialog) not in asked_before]
@@ -135,6 +138,18 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     shares = {rating: sum(c.rating == rating for c in train) / max(1, len(train)) for rating in RATINGS}
     run.log(0, train=len(train), heldout=len(test), **shares)
     run.say(f"{len(train)} comparisons and {len(test)} held out; degrees {[f'{s:.0%}' for s in shares.values()]}")
+
+
+def easiest(prompts: Sequence[Prompt], share: float) -> list[Prompt]:
+    """The share of the prompts with the fewest turns and, of as many turns, the shortest: annotators began with simple
+    prompts (paper §3.2.1). In their order."""
+
+    def difficulty(i: int) -> tuple[int, int, int]:
+        dialog = prompts[i].dialog
+        return len(dialog), sum(len(message.content) for message in dialog), i
+
+    chosen = sorted(range(len(prompts)), key=difficulty)[: round(share * len(prompts))]
+    return [prompts[i] for i in sorted(chosen)]
 
 
 def check_config(config: Config) -> None:

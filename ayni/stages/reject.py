@@ -17,15 +17,18 @@ from torch import Tensor
 
 from ayni.config import Config as Base
 from ayni.errors import BadInput
+from ayni.evaluate.results import Result, result, write_results
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of
+from ayni.maths.clustered import clustered_mean
+from ayni.maths.rewards import penalise_cut
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
-from ayni.records import Demonstration, Message, Prompt, Sample, to_dict
-from ayni.reward.combine import THRESHOLD, CombinedReward, Scores, load_combined
+from ayni.records import Demonstration, Message, Prompt, Sample, cluster_of, to_dict
+from ayni.reward.combine import THRESHOLD, CombinedReward, Scores, cut_off, load_combined
 from ayni.reward.function import FunctionReward, load_choice, outside_sources
 from ayni.rollout.engine import chunk_prompts, rollout, with_room
-from ayni.rollout.local import load_engine
+from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
 from ayni.run import Run
@@ -51,6 +54,10 @@ class Config(Base):
 
     n: int = Field(8, ge=1, le=1 << 16, description="answers per prompt")
     temperature: float = Field(1.0, gt=0)
+    temperatures: tuple[float, ...] = Field(
+        (), strict=False, description="tried on some prompts: the one whose best of n score highest draws the rest"
+    )
+    tried_prompts: int = Field(64, ge=1, description="prompts on which `temperatures` are tried")
     max_tokens: int = Field(256, ge=1)
     limit: int | None = Field(None, ge=1, description="draw for this many prompts, chosen at random by the seed")
     keep: Literal["best", "random"] = Field("best", description="random is the control: the same pipeline, no reward")
@@ -95,20 +102,57 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             f"an earlier round has samples of {missing!r}, which is in no prompt file given", field="prompts"
         )
 
-    sampling = Sampling(config.temperature, 1.0, config.max_tokens)
-    seed = seed_of(run.seed, run.name)
-    groups = draw_all(
-        run.directory / "samples.jsonl",
-        prompts,
-        lambda part: rollout(engine, part, n=config.n, sampling=sampling, seed=seed),
-        chunk=chunk_prompts(config.n),
-        progress=lambda done, total: run.progress(done, total, "prompt"),
-    )
+    temperature, rows = config.temperature, list[Result]()
+    if config.temperatures:
+        temperature, rows = best_temperature(engine, prompts, reward, config, run)
+    groups = drawn(engine, prompts, temperature, config, run, "samples")
     for prompt, group in zip(prompts, groups, strict=True):
         pool.setdefault(prompt.id, []).extend(group)
     asked = [known[id] for id in pool]
     kept = select(asked, list(pool.values()), reward, config, run, drawn={prompt.id for prompt in prompts})
     write_jsonl(run.directory / "records.jsonl", map(to_dict, kept))
+    if rows:
+        write_results(run.directory / "results.json", rows)
+
+
+def drawn(
+    engine: LocalEngine, prompts: list[Prompt], temperature: float, config: Config, run: Run, name: str
+) -> list[list[Sample]]:
+    """n answers to every prompt at this temperature, kept in NAME.jsonl as they come."""
+    sampling, seed = Sampling(temperature, 1.0, config.max_tokens), seed_of(run.seed, run.name)
+    return draw_all(
+        run.directory / f"{name}.jsonl",
+        prompts,
+        lambda part: rollout(engine, part, n=config.n, sampling=sampling, seed=seed),
+        chunk=chunk_prompts(config.n),
+        progress=lambda done, total: run.progress(done, total, "prompt"),
+    )
+
+
+def best_temperature(
+    engine: LocalEngine, prompts: list[Prompt], reward: CombinedReward, config: Config, run: Run
+) -> tuple[float, list[Result]]:
+    """The temperature at which the best of n answers score highest, and rows `best_of_n:TEMPERATURE` (paper Figure 8).
+
+    As it shifts with training, the paper looks for it anew in every round.
+    """
+    order = rng(run.seed, run.name, "tried").permutation(len(prompts))[: config.tried_prompts]
+    tried = [prompts[i] for i in sorted(order)]
+    found: dict[float, list[float]] = {}
+    for temperature in config.temperatures:
+        groups = drawn(engine, tried, temperature, config, run, f"tried-{temperature:g}")
+        scores = reward(tried, groups).combined
+        if config.finished_only:
+            # what is never kept gains nothing
+            scores = penalise_cut(scores, cut_off([sample for group in groups for sample in group]))
+        found[temperature] = scores.view(len(tried), config.n).amax(1).tolist()
+    owners = [cluster_of(prompt) for prompt in tried]
+    where: dict[str, Any] = {"model": engine.name, "judge": "reward"}
+    rows = [result(f"best_of_{config.n}:{t:g}", clustered_mean(best, owners), **where) for t, best in found.items()]
+    best = max(found, key=lambda t: sum(found[t]))
+    shown = ", ".join(f"{sum(scores) / len(scores):.3f} at {t:g}" for t, scores in found.items())
+    run.say(f"best of {config.n} on {len(tried)} prompts: {shown}; drawing at {best:g}")
+    return best, rows
 
 
 def select(
