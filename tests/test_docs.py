@@ -222,7 +222,7 @@ def test_the_tours_columns_are_what_batch_of_makes() -> None:
 
 
 def test_the_tours_recipe_reads(tmp_path: Path) -> None:
-    ((_, body),) = blocks(ROOT / "docs" / "tour.md", "yaml")
+    (_, body), (_, rounds) = blocks(ROOT / "docs" / "tour.md", "yaml")
     (tmp_path / "tiny.yaml").write_text(body, encoding="utf-8")
     assert [stage.name for stage in read_recipe(tmp_path / "tiny.yaml").stages] == [
         "village",
@@ -230,6 +230,9 @@ def test_the_tours_recipe_reads(tmp_path: Path) -> None:
         "base",
         "sft",
     ]
+    each = parse_yaml(rounds)[0]["rounds"]["each"]
+    kinds = {name: load_stage(stage["kind"]).kind for name, stage in each.items()}
+    assert kinds == {"samples{n}": "reject", "ppo{n}": "ppo"}
 
 
 @pytest.mark.parametrize("path", ["trainer.py sft.py", "objectives.py gradient.py dpo.py"])
