@@ -25,7 +25,19 @@ from ayni.files import disk_full
 from ayni.interruption import Interrupted, signals
 
 CONTINUES = "interrupted; the same command continues"
-NO_STAGE = {"annotate", "chat", "generate", "score", "encode", "inspect", "report", "doctor", "import", "export"}
+NO_STAGE = {
+    "annotate",
+    "chat",
+    "generate",
+    "score",
+    "encode",
+    "inspect",
+    "report",
+    "doctor",
+    "lineage",
+    "import",
+    "export",
+}
 
 
 @dataclass(frozen=True)

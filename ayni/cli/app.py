@@ -53,6 +53,7 @@ def app_for(argv: Sequence[str]) -> typer.Typer:
         ("inspect", LOOK, _inspect),
         ("report", LOOK, _report),
         ("doctor", LOOK, _doctor),
+        ("lineage", LOOK, _lineage),
         ("import", MODELS, _import),
         ("export", MODELS, _export),
     ):
@@ -245,6 +246,16 @@ def _doctor(
     from ayni.cli.doctor import doctor
 
     return doctor(what, as_json)
+
+
+def _lineage(
+    model: Annotated[Path, typer.Argument(help="A model, or anything else that a stage made; or an exported model.")],
+    as_json: Json = False,
+) -> Value:
+    """Which stages, data and settings made a model, verified by hash."""
+    from ayni.cli.lineage import show_lineage
+
+    return show_lineage(model, as_json)
 
 
 def _import(

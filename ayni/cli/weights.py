@@ -7,6 +7,7 @@ from typing import Any
 
 from ayni.cli.stages import language_model_of
 from ayni.conversion import export_model, import_model
+from ayni.runs.lineage import write_lineage
 
 
 def import_weights(source: Path, out: Path, tokenizer: Path | None, as_json: bool) -> dict[str, Any]:
@@ -17,7 +18,9 @@ def import_weights(source: Path, out: Path, tokenizer: Path | None, as_json: boo
 
 def export_weights(model: Path, out: Path, format: str, as_json: bool) -> dict[str, Any]:
     """{model, output, format}."""
-    export_model(language_model_of(model), out, format)
+    source = language_model_of(model)
+    export_model(source, out, format)
+    write_lineage(source, out)
     return _reported({"model": str(model), "output": str(out), "format": format}, out, as_json)
 
 
