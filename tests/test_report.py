@@ -22,6 +22,8 @@ from ayni.records import RATINGS
 from ayni.report import build_report
 from ayni.report.figures import running_mean
 from ayni.report.pipeline_graph import BOX, layered, rail, reduced
+from ayni.report.sections import versions
+from ayni.runs.reading import read_run
 
 STAGES: list[tuple[str, str, float, list[str]]] = [
     ("village", "village", 8.2, []),
@@ -203,6 +205,13 @@ def test_every_section_is_there(run: Path) -> None:
     assert "ayni chat" in text
     assert "11-ppo-0000000b/model" in text
     assert reader.tags.count("article") == 12
+
+
+def test_every_version_stands_in_one_plane_in_the_order_they_were_made(run: Path) -> None:
+    (panel,) = versions(read_run(run))
+    assert panel.title == "Every version against sft"  # one against sft-2 alone is no line
+    shown = [name for name in re.findall(r">([a-z0-9-]+)</text>", str(panel.svg)) if not name.isdigit()]
+    assert [name for name in shown if name != "safer"] == ["sft-2", "control", "ppo"]
 
 
 def test_page_is_alone_and_escaped(run: Path) -> None:

@@ -134,6 +134,32 @@ def reliability_plot(points: Sequence[tuple[float, Estimate]], colour: str) -> M
         return _svg(figure)
 
 
+def plane(points: Sequence[tuple[str, Estimate, Estimate]], labels: tuple[str, str]) -> Markup:
+    """Points (name, share on x, share on y) with both intervals, joined in their order; a coin lies at the dashes."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDE, 4.2), layout="constrained")
+        axes = figure.subplots()
+        x, y = ([part.value or 0.0 for part in parts] for parts in zip(*((a, b) for _, a, b in points), strict=True))
+        axes.axhline(0.5, color=_STAND_IN["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        axes.axvline(0.5, color=_STAND_IN["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        for _, across, up in points:
+            if across.interval is not None:
+                axes.hlines(up.value or 0.0, *across.interval, color=_STAND_IN["blue"], linewidth=1.2, alpha=0.55)
+            if up.interval is not None:
+                axes.vlines(across.value or 0.0, *up.interval, color=_STAND_IN["teal"], linewidth=1.2, alpha=0.55)
+        axes.plot(x, y, color=_STAND_IN["line"], linewidth=1.4, zorder=1)
+        axes.plot(x, y, "o", color=_STAND_IN["plum"], markersize=6)
+        for (name, _, _), left, low in zip(points, x, y, strict=True):
+            axes.annotate(name, (left, low), (7, 6), textcoords="offset points", fontweight="bold", fontsize=10.5)
+        axes.grid(True, axis="x")
+        axes.margins(0.12)
+        axes.set_xlabel(labels[0])
+        axes.set_ylabel(labels[1])
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+        return _svg(figure)
+
+
 def running_mean(values: Sequence[float], width: int) -> list[float]:
     """The mean over a window of `width` around each value, narrower at the ends; (n,) → (n,)."""
     sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, np.float64))])

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from ayni.evaluate.results import Result
 from ayni.maths.statistics import Estimate
 from ayni.records import RATINGS
-from ayni.report.figures import Series, accuracy_bars, curves, reliability_plot, stacked
+from ayni.report.figures import Series, accuracy_bars, curves, plane, reliability_plot, stacked
 from ayni.runs.headlines import NO_INTERVAL, counted, headlines, too_few
 from ayni.runs.reading import RunData, SampleRow, StageData
 
@@ -262,6 +262,27 @@ def win_rates(run: RunData) -> list[tuple[str, str, list[Rate]]]:
         )
         axes.setdefault(row.axis or "overall", []).append(rate)
     return [(axis, AXIS_COLOUR.get(axis, "plum"), rates) for axis, rates in axes.items()]
+
+
+def versions(run: RunData) -> list[Panel]:
+    """Figure 11: all models that were compared with the same one by the same judge, on both axes, in the order in which
+    they were made; from two of them on."""
+    order = [stage.name for stage in run.stages]
+    found: dict[tuple[str | None, ...], dict[str, dict[str, Result]]] = {}
+    for row in run.results:
+        if row.metric == "win_rate" and row.axis in AXIS_COLOUR and row.model and row.value is not None:
+            found.setdefault((row.against, row.judge, row.split), {}).setdefault(row.model, {})[row.axis] = row
+    panels = []
+    for (against, judge, split), models in found.items():
+        both = [name for name, rows in models.items() if rows.keys() == AXIS_COLOUR.keys()]
+        both.sort(key=lambda name: order.index(name) if name in order else len(order))
+        if len(both) < 2:
+            continue
+        points = [(name, *(_estimate(models[name][axis]) for axis in AXIS_COLOUR)) for name in both]
+        title = f"Every version against {against}"
+        subtitle = _join(f"{judge} judge" if judge else "", split or "", "95% intervals", "ties left out")
+        panels.append(Panel(title, subtitle, (), "", plane(points, ("more helpful", "safer"))))
+    return panels
 
 
 def hacking(run: RunData) -> list[Panel]:
