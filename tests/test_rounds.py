@@ -77,6 +77,11 @@ def test_of_alternatives_the_first_that_is_a_stage(recipe: Path) -> None:
     assert given(recipe, "samples3", "rounds.each.ppo{n}.rounds=[1]")["model"] == ["v2"]
 
 
+def test_some_are_of_the_last_round(recipe: Path) -> None:
+    names = [each.name for each in read_recipe(recipe, ["rounds.each.ppo{n}.rounds=last"]).stages]
+    assert [name for name in names if name.startswith("ppo")] == ["ppo3"]
+
+
 def test_a_stage_named_again_changes_the_keys_it_names(recipe: Path) -> None:
     configs = {each.name: each.config for each in read_recipe(recipe, ["samples3.n=16"]).stages}
     assert [configs[f"samples{n}"].model_dump()["n"] for n in (1, 2, 3)] == [4, 8, 16]
@@ -111,7 +116,7 @@ def test_a_recipe_on_top_changes_what_is_written_once(recipe: Path, tmp_path: Pa
         ("n: 4", "n: 0", 17, "stages.samples1.n: Input should be greater than or equal to 1"),
         ("model: base\n", "model: bse\n", 8, "stages.v1.model: bse is neither a stage nor a file"),
         ('"samples{1..n-1}"', '"smples{1..n-1}"', 16, "smples{1..n-1}: there is no smples{n} under each"),
-        ("rounds: [2]", "rounds: 2", 19, "rounds.each.ppo{n}.rounds: expected a list of rounds, found 2"),
+        ("rounds: [2]", "rounds: 2", 19, "rounds.each.ppo{n}.rounds: expected a list of rounds, or last, found 2"),
         ("model: ppo{n-1}", "model: v{1..n}", 12, "only an item of a list is written for several rounds"),
         ("    ppo{n}:", "    v{n-0}:", 19, "two stages would be called 'v2'; give them different names"),
         ("reward_function: score\n      prompts", "oops: 1\n      prompts", 14, "stages.samples1.oops: reject has no"),

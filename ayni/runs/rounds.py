@@ -6,9 +6,10 @@
         samples{n}: {kind: reject, model: ppo{n-1} | v{n-1} | sft, earlier: ["samples{1..n-1}"]}
         ppo{n}: {kind: ppo, rounds: [5], model: v{n}}
 
-Before a recipe is checked every stage under `each` is written out for its `rounds` (all, unless it names some): `{n}`
-and `{n-1}` become numbers, and an item of a list with `{1..n}` becomes one item for each round so far that has such a
-stage. What comes out are ordinary stages; a stage under `stages` with the name of one changes the keys it names.
+Before a recipe is checked every stage under `each` is written out for its `rounds` (all, unless it names some, or the
+`last`): `{n}` and `{n-1}` become numbers, and an item of a list with `{1..n}` becomes one item for each round so far
+that has such a stage. What comes out are ordinary stages; a stage under `stages` with the name of one changes the keys
+it names.
 """
 
 from __future__ import annotations
@@ -76,8 +77,9 @@ def _names(rounds: Rounds, settings: Settings) -> dict[str, dict[int, str]]:
         if not _ROUND.search(template) or _SPAN.search(template):
             raise settings.wrong(at, "the name is the same in every round", "put {n} into it")
         of = body.get("rounds", list(range(1, rounds.count + 1)))
+        of = [rounds.count] if of == "last" else of
         if not isinstance(of, list) or not all(type(n) is int and n >= 1 for n in of):
-            raise settings.wrong((*at, "rounds"), f"expected a list of rounds, found {of!r}")
+            raise settings.wrong((*at, "rounds"), f"expected a list of rounds, or last, found {of!r}")
         found[template] = {n: _numbered(template, n) for n in of if n <= rounds.count}
     return found
 
