@@ -266,11 +266,22 @@ def is_path(value: object) -> TypeGuard[str]:
     return len(value) < 4096 and all(len(part) < 256 for part in parts)
 
 
+def files_below(directory: Path) -> list[Path]:
+    """Every file in the directory and its folders, by name. A folder that vanishes meanwhile held nothing; BadInput for
+    one that cannot be read."""
+
+    def unread(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):
+            raise BadInput(f"cannot be read: {error.strerror}", path=error.filename)
+
+    names = (Path(folder) / name for folder, _, inside in os.walk(directory, onerror=unread) for name in inside)
+    return sorted(file for file in names if file.is_file())
+
+
 def sha256_of(path: Path, keep: Callable[[Path], bool] = lambda file: True) -> str:
     """The content hash of a file, or of a directory's files by relative name."""
     digest = hashlib.sha256()
-    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
-    for file in files:
+    for file in files_below(path) if path.is_dir() else [path]:
         if path.is_dir():
             if not keep(file.relative_to(path)):
                 continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ayni.formats.reading import (
     read_texts,
     scan,
 )
+from ayni.formats.rows import files_of
 from ayni.records import Comparison, Demonstration, Dialog, Message, Prompt, to_dict
 
 
@@ -267,6 +269,29 @@ def test_prompts_from_other_records_come_once_each_with_stable_ids(tmp_path: Pat
         ("asked-0", "helpfulness", ""),
         ("asked-1", "safety", "c"),
     ]
+
+
+@pytest.mark.parametrize(
+    ("error", "message"), [(FileNotFoundError, None), (PermissionError, "cannot be read: because")]
+)
+def test_a_folder_that_vanishes_or_is_closed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[OSError], message: str | None
+) -> None:
+    (tmp_path / "gone").mkdir()
+    (tmp_path / "a.txt").write_text("a")
+    scandir = os.scandir
+
+    def scan(path: str) -> object:
+        if path.endswith("gone"):
+            raise error(1, "because", path)
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", scan)
+    if message is None:
+        assert files_of(tmp_path, (".txt",)) == [tmp_path / "a.txt"]
+    else:
+        with pytest.raises(BadInput, match=f"gone: {message}"):
+            files_of(tmp_path, (".txt",))
 
 
 def test_directories_are_read_in_name_order(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from ayni.errors import BadInput
-from ayni.files import lines_of, parse_json, read_text, text_file
+from ayni.files import files_below, lines_of, parse_json, read_text, text_file
 from ayni.formats.json_window import MOST_KEYS, ROWS, SPACE, Window
 from ayni.formats.markdown import markdown_documents
 from ayni.limits import line_limit, too_long, unpacked
@@ -197,8 +197,7 @@ def files_of(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
         raise BadInput("no such file or directory", path=path)
     if not path.is_dir():
         return [path]
-    inside = (file for file in path.rglob("*") if file.is_file() and not file.name.startswith("."))
-    found = sorted(file for file in inside if suffix_of(file) in suffixes)
+    found = [file for file in files_below(path) if not file.name.startswith(".") and suffix_of(file) in suffixes]
     if not found:
         raise BadInput(f"no {', '.join(suffixes)} file in this directory", path=path)
     return found

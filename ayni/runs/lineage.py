@@ -14,7 +14,7 @@ from typing import Any, Literal
 from pydantic import ConfigDict
 
 from ayni.errors import BadInput
-from ayni.files import is_path, read_object, sha256_of, write_json
+from ayni.files import files_below, is_path, read_object, sha256_of, write_json
 from ayni.records import Count, Number, Text, from_dict
 from ayni.runs.sealing import content_hash, damages, read_seal
 from ayni.runs.status import STATUS, stage_directories
@@ -174,7 +174,7 @@ def write_lineage(model: Path, out: Path) -> None:
     """Beside an exported model, where its stages are known: which they were, and the hash of what was exported."""
     if steps := lineage(model):
         place, held = (out / LINEAGE, out) if out.is_dir() else (out.with_name(f"{out.name}.{LINEAGE}"), out)
-        files = sorted(file for file in held.rglob("*") if file.is_file()) if held.is_dir() else [held]
+        files = files_below(held) if held.is_dir() else [held]
         hashes = {file.relative_to(place.parent).as_posix(): sha256_of(file) for file in files}
         write_json(place, {"schema": 1, "files": hashes, "steps": [asdict(step) for step in steps]})
 
