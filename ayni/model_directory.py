@@ -316,12 +316,3 @@ def _adapter_usage(shape: Shape, base: str, pad: int) -> list[str]:
         'model = PeftModel.from_pretrained(base, "DIRECTORY")',
         'tokenizer = AutoTokenizer.from_pretrained("DIRECTORY")',
     ]
-
-
-def name_of(path: Path) -> str:
-    """What to call a model directory: its stage's name in a run (`03-sft-1f3a9c2e/model` is `sft`), else its own."""
-    folder = Path(path).resolve()
-    folder = folder.parent if folder.name == "model" else folder
-    parts = folder.name.split("-")
-    staged = len(parts) > 2 and parts[0].isdigit() and len(parts[-1]) == 8
-    return "-".join(parts[1:-1]) if staged else folder.name

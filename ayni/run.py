@@ -16,6 +16,15 @@ BAR = 20  # characters
 CHECKPOINTS = "checkpoints"  # what a stage needs to go on after a kill; removed when it has finished
 
 
+def name_of(path: Path) -> str:
+    """What to call a stage's directory or the model in it: as its recipe does (`03-sft-1f3a9c2e`: sft), else its own."""
+    folder = Path(path).resolve()
+    folder = folder.parent if folder.name == "model" else folder
+    parts = folder.name.split("-")
+    staged = len(parts) > 2 and parts[0].isdigit() and len(parts[-1]) == 8
+    return "-".join(parts[1:-1]) if staged else folder.name
+
+
 class Foresight(Protocol):
     def __call__(self, left: float, share: float) -> float | None:
         """Seconds left of all there is to do, when a `share` of this stage is left that takes `left` seconds."""

@@ -274,11 +274,11 @@ def versions(run: RunData) -> list[Panel]:
             found.setdefault((row.against, row.judge, row.split), {}).setdefault(row.model, {})[row.axis] = row
     panels = []
     for (against, judge, split), models in found.items():
-        both = [name for name, rows in models.items() if rows.keys() == AXIS_COLOUR.keys()]
-        both.sort(key=lambda name: order.index(name) if name in order else len(order))
+        both = [(name, rows) for name, rows in models.items() if rows.keys() == AXIS_COLOUR.keys()]
+        both.sort(key=lambda named: order.index(named[0]) if named[0] in order else len(order))
         if len(both) < 2:
             continue
-        points = [(name, *(_estimate(models[name][axis]) for axis in AXIS_COLOUR)) for name in both]
+        points = [(name, _estimate(rows["helpfulness"]), _estimate(rows["safety"])) for name, rows in both]
         title = f"Every version against {against}"
         subtitle = _join(f"{judge} judge" if judge else "", split or "", "95% intervals", "ties left out")
         panels.append(Panel(title, subtitle, (), "", plane(points, ("more helpful", "safer"))))

@@ -15,8 +15,9 @@ from ayni.errors import BadInput
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model.score_scale import ScoreScale
-from ayni.model_directory import EXTRA, Trunks, load_model, name_of, read_extra
+from ayni.model_directory import EXTRA, Trunks, load_model, read_extra
 from ayni.records import Dialog, Finished, Message, Prompt, Sample, TokenSequence
+from ayni.run import name_of
 from ayni.text.chat import render
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.batch import batch_of, shares

@@ -11,11 +11,12 @@ from pathlib import Path
 from ayni.cores import cores, side_by_side
 from ayni.model.placement import Placement
 from ayni.model.role import Role
-from ayni.model_directory import load_model, name_of
+from ayni.model_directory import load_model
 from ayni.parallel import Ranks
 from ayni.rollout.decoder import Decoder
 from ayni.rollout.engine import Drawn, Request, check_room, chunk_prompts
 from ayni.rollout.scheduler import SLOTS, Scheduler
+from ayni.run import name_of
 from ayni.text.tokenizer import Tokenizer
 
 ROWS = 32  # samples that keep a core busy by themselves

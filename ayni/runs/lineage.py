@@ -5,7 +5,6 @@ A model that was exported has left its stages behind: `lineage.json` beside it s
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,12 +15,12 @@ from pydantic import ConfigDict
 from ayni.errors import BadInput
 from ayni.files import files_below, is_path, read_object, sha256_of, write_json
 from ayni.records import Count, Number, Text, from_dict
+from ayni.run import name_of
 from ayni.runs.sealing import content_hash, damages, read_seal
 from ayni.runs.status import STATUS, stage_directories
 
 INPUTS = "inputs.json"
 LINEAGE = "lineage.json"
-_NUMBERED = re.compile(r"\d+-(.+)-[0-9a-f]{8}")  # a stage's directory in a run
 _KEPT = ("hash", "seed", "seconds", "finished", "source", "config")  # of a seal
 
 _CLOSED = ConfigDict(extra="forbid")
@@ -39,8 +38,7 @@ class Made:
     @property
     def name(self) -> str:
         """As its recipe calls it; of a stage that stands alone, its directory's."""
-        match = _NUMBERED.fullmatch(self.directory.name)
-        return match[1] if match else self.directory.name
+        return name_of(self.directory)
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,6 @@ from ayni.formats.reading import read_prompts_of, read_texts
 from ayni.maths.clustered import clustered_mean, clustered_share
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
-from ayni.model_directory import name_of
 from ayni.records import Prompt, Sample, TokenSequence, cluster_of, root_of, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.combine import THRESHOLD, CombinedReward, best_of, load_combined
@@ -34,7 +33,7 @@ from ayni.reward.model import load_reward
 from ayni.rollout.engine import rollout, sampled_sequence, with_room
 from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
-from ayni.run import Run
+from ayni.run import Run, name_of
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 from ayni.text.dedup import without

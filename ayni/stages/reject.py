@@ -8,6 +8,7 @@ a reward model's place (ayni.reward.function).
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,7 +32,7 @@ from ayni.rollout.engine import chunk_prompts, rollout, with_room
 from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
-from ayni.run import Run
+from ayni.run import Run, name_of
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 
@@ -104,7 +105,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
 
     temperature, rows = config.temperature, list[Result]()
     if config.temperatures:
-        temperature, rows = best_temperature(engine, prompts, reward, config, run)
+        temperature, found = best_temperature(engine, prompts, reward, config, run)
+        rows = [replace(row, model=name_of(inputs["model"])) for row in found]
     groups = drawn(engine, prompts, temperature, config, run, "samples")
     for prompt, group in zip(prompts, groups, strict=True):
         pool.setdefault(prompt.id, []).extend(group)
@@ -147,8 +149,9 @@ def best_temperature(
             scores = penalise_cut(scores, cut_off([sample for group in groups for sample in group]))
         found[temperature] = scores.view(len(tried), config.n).amax(1).tolist()
     owners = [cluster_of(prompt) for prompt in tried]
-    where: dict[str, Any] = {"model": engine.name, "judge": "reward"}
-    rows = [result(f"best_of_{config.n}:{t:g}", clustered_mean(best, owners), **where) for t, best in found.items()]
+    rows = [
+        result(f"best_of_{config.n}:{t:g}", clustered_mean(best, owners), judge="reward") for t, best in found.items()
+    ]
     best = max(found, key=lambda t: sum(found[t]))
     shown = ", ".join(f"{sum(scores) / len(scores):.3f} at {t:g}" for t, scores in found.items())
     run.say(f"best of {config.n} on {len(tried)} prompts: {shown}; drawing at {best:g}")

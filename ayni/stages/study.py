@@ -20,14 +20,13 @@ from ayni.formats.reading import read_prompts_of
 from ayni.maths.clustered import clustered_mean
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
-from ayni.model_directory import name_of
 from ayni.records import cluster_of, to_dict
 from ayni.reward.combine import THRESHOLD, load_combined
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import rollout
 from ayni.rollout.local import load_engine
 from ayni.rollout.sampling import Sampling
-from ayni.run import Run
+from ayni.run import Run, name_of
 from ayni.seeds import seed_of
 from ayni.stage import Face, Input
 

@@ -1,0 +1,88 @@
+"""recipes/campaign.yaml at a size of seconds: both rounds run, are reused, and any of its models says who made it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from ayni.evaluate.results import read_results
+from ayni.files import read_json
+from ayni.rollout.store import read_groups
+from ayni.runs.lineage import lineage
+from ayni.runs.pipeline import run_recipe
+from ayni.runs.status import stage_directories
+
+CAMPAIGN = Path(__file__).parent.parent / "recipes" / "campaign.yaml"
+SMALL = f"""\
+extends: {CAMPAIGN}
+name: small
+rounds:
+  count: 2
+  each:
+    comparisons{{n}}: {{limit: 60, max_tokens: 16, pairs_per_prompt: 1, dtype: fp32}}
+    helpfulness{{n}}: {{start_answers: 8, max_tokens: 16, dtype: fp32}}
+    safety{{n}}: {{start_answers: 8, max_tokens: 16, dtype: fp32}}
+    samples{{n}}:
+      {{limit: 24, n: 2, tried_prompts: 6, threshold: 0, max_tokens: 16, finished_only: false, dtype: fp32}}
+    v{{n}}: {{dtype: fp32}}
+    v{{n}}-ppo:
+      {{iterations: 2, batch_size: 16, mini_batch: 8, critic_warmup: 1, threshold: 0, max_tokens: 16, dtype: fp32}}
+    evaluate{{n}}: {{limit: 12, max_tokens: 16, dtype: fp32}}
+    evaluate{{n}}-ppo: {{limit: 12, max_tokens: 16, dtype: fp32}}
+    examine{{n}}: {{max_tokens: 4, fact_answers: 2, dtype: fp32}}
+stages:
+  village: {{words: 30000, demonstrations: 200, exercises: 60, prompts: 200}}
+  tokenizer: {{vocab_size: 400}}
+  base: {{dim: 16, layers: 1, heads: 2, kv_heads: 1, hidden: 32, tokens: 20000, dtype: fp32}}
+  sft: {{dtype: fp32}}
+"""
+
+
+@pytest.fixture(scope="module")
+def campaign(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("campaign")
+    (folder / "small.yaml").write_text(SMALL)
+    run_recipe(folder / "small.yaml", folder / "run", quiet=True)
+    return folder / "run"
+
+
+def test_the_same_command_again_has_nothing_to_do(campaign: Path) -> None:
+    again = run_recipe(campaign.parent / "small.yaml", campaign, quiet=True)
+    assert {stage["state"] for stage in again["stages"]} == {"reused"}
+
+
+def test_a_third_round_goes_on_from_two(campaign: Path) -> None:
+    planned = run_recipe(campaign.parent / "small.yaml", campaign, ["rounds.count=3"], dry_run=True, quiet=True)
+    states = {stage["name"]: stage["state"] for stage in planned["stages"]}
+    assert {states[name] for name in ("samples1", "samples2", "v2", "evaluate2")} == {"reused"}
+    assert states["comparisons3"] == "pending"
+    assert {"v3", "v3-ppo"} <= states.keys()
+    assert "v2-ppo" not in states
+
+
+def test_who_made_the_last_model(campaign: Path) -> None:
+    steps = lineage(campaign / "stages" / stage_directories(campaign)["v2-ppo"].name)
+    assert all(step.sound for step in steps)
+    assert [step.name for step in steps if step.kind == "reject"] == ["samples1", "samples2"]
+    names = {step.name for step in steps}
+    assert {"comparisons1", "comparisons2", "helpfulness2", "safety2", "v1", "v2"} <= names
+    assert not any(name.startswith(("evaluate", "examine")) for name in names)
+
+
+def test_the_second_round_keeps_the_best_of_both(campaign: Path) -> None:
+    where = stage_directories(campaign)
+    pool = {group[0].prompt_id for n in (1, 2) for group in read_groups(where[f"samples{n}"] / "samples.jsonl")}
+    assert len((where["samples2"] / "records.jsonl").read_text().splitlines()) == len(pool)
+    before = {group[0].prompt_id for group in read_groups(where["comparisons1"] / "samples-0.jsonl")}
+    now = {group[0].prompt_id for group in read_groups(where["comparisons2"] / "samples-0.jsonl")}
+    assert not before & now  # nobody judges a prompt twice
+
+
+def test_every_version_is_compared_with_sft(campaign: Path) -> None:
+    rows = read_results(campaign / "results.json")
+    compared = {row.model for row in rows if row.metric == "win_rate" and row.against == "sft"}
+    assert compared == {"v1", "v2", "v2-ppo"}
+    tried = {row.metric for row in rows if row.model == "v1" and row.metric.startswith("best_of")}
+    assert tried == {"best_of_2:0.8", "best_of_2:1", "best_of_2:1.2"}
+    assert read_json(campaign / "status.json")["status"] == "done"
