@@ -17,7 +17,7 @@ CHECKPOINTS = "checkpoints"  # what a stage needs to go on after a kill; removed
 
 
 def name_of(path: Path) -> str:
-    """What to call a stage's directory or the model in it: as its recipe does (`03-sft-1f3a9c2e`: sft), else its own."""
+    """What to call a stage's directory or the model in it: as in its recipe (`03-sft-1f3a9c2e`: sft), else its own."""
     folder = Path(path).resolve()
     folder = folder.parent if folder.name == "model" else folder
     parts = folder.name.split("-")
