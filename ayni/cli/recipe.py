@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ayni.cli import VerbFailure, program
+from ayni.cli import VerbFailure, plain, program
 from ayni.errors import AyniError
 from ayni.evaluate.results import Result
 from ayni.report import build_report
@@ -29,7 +29,7 @@ def run(
     quiet: bool,
     as_json: bool,
 ) -> dict[str, Any] | VerbFailure:
-    """{run, status, stages, results}; when a stage fails, the same with the failed stage in it."""
+    """{run, status, stages, results, claims}; when a stage fails, the same with the failed stage in it."""
     latest: dict[str, Any] = {}
     try:
         summary = run_recipe(
@@ -49,6 +49,8 @@ def run(
     elif not as_json:
         for line in table(summary["results"]):
             print(line)
+        for claim in read_run(Path(summary["run"])).claims():
+            print(plain(str(claim)))
         directory = Path(summary["run"])
         print(f"all numbers: {directory / 'results.json'}", file=sys.stderr)
         print(f"report: {directory / 'report' / 'index.html'}", file=sys.stderr)

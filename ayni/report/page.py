@@ -55,6 +55,7 @@ def render_page(run: RunData) -> str:
         online=sections.online_panels(run),
         win_rates=sections.win_rates(run),
         versions=sections.versions(run),
+        claims=sections.claims(run),
         hacking=sections.hacking(run),
         dialogues=sections.compared_answers(run),
         table=sections.result_rows(run),

@@ -77,6 +77,17 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class ClaimRow:
+    """One claim of the recipe: what it says, where the paper says it, and what became of it."""
+
+    says: str
+    paper: str
+    verdict: str
+    number: str
+    asked: str
+
+
+@dataclass(frozen=True)
 class ComparedAnswers:
     """One prompt with the answers to compare: (model, answer, ((axis, score), …))."""
 
@@ -262,6 +273,18 @@ def win_rates(run: RunData) -> list[tuple[str, str, list[Rate]]]:
         )
         axes.setdefault(row.axis or "overall", []).append(rate)
     return [(axis, AXIS_COLOUR.get(axis, "plum"), rates) for axis, rates in axes.items()]
+
+
+def claims(run: RunData) -> list[ClaimRow]:
+    """What the recipe said before it ran."""
+    rows = []
+    for each in run.claims():
+        claim = each.claim
+        side, bound = ("above", claim.above) if claim.above is not None else ("below", claim.below)
+        spread = "" if each.interval is None else f"[{each.interval[0]:.3g}, {each.interval[1]:.3g}]"
+        number = _join("" if each.value is None else f"{each.value:.3g} {spread}".strip(), each.why)
+        rows.append(ClaimRow(claim.says, claim.paper, each.verdict, number, f"{side} {bound:g}"))
+    return rows
 
 
 def versions(run: RunData) -> list[Panel]:

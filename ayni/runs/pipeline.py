@@ -16,7 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from ayni.errors import BadInput
+from ayni.evaluate.results import Result
 from ayni.files import read_json, write_json, write_text
+from ayni.records import from_dict
+from ayni.runs.claims import Claim, Judged, judged
 from ayni.runs.execution import (
     Job,
     dump_yaml,
@@ -58,6 +61,7 @@ class _Board:
     leads: bool = True  # under torchrun only the first process writes
     status: str = "running"
     results: list[dict[str, Any]] = field(default_factory=list)
+    claims: tuple[Claim, ...] = ()
 
     def write(self) -> None:
         if not self.leads:
@@ -89,7 +93,14 @@ class _Board:
             "status": self.status,
             "stages": stages,
             "results": self.results,
+            "claims": [each.shown() for each in self.judged()],
         }
+
+    def judged(self) -> list[Judged]:
+        """What the recipe claims, once there is nothing left to measure."""
+        if self.status != "done" or not self.claims:
+            return []
+        return judged(self.claims, [from_dict(Result, row) for row in self.results])
 
 
 def run_recipe(
@@ -103,7 +114,7 @@ def run_recipe(
     quiet: bool = False,
     watch: Callable[[dict[str, Any]], None] = lambda summary: None,
 ) -> dict[str, Any]:
-    """Run a recipe into `out` (default runs/NAME); returns {run, status, stages, results}.
+    """Run a recipe into `out` (default runs/NAME); returns {run, status, stages, results, claims}.
 
     `only` names the last stages wanted: they and what they need run, and `fresh` then starts over only those.
     `dry_run` writes nothing; a stage whose inputs are not made yet has no hash. When a stage fails, its error is
@@ -119,7 +130,7 @@ def run_recipe(
     stages = [StageProgress(entry.name, entry.stage.kind, inputs=_shown(entry)) for entry in entries]
     leads = Ranks.current().rank == 0
     quiet = quiet or not leads
-    board = _Board(directory, recipe.name, stages, watch, leads)
+    board = _Board(directory, recipe.name, stages, watch, leads, claims=recipe.claims)
     directories: dict[str, Path] = {}  # where the finished stages lie
     anew = {entry.name for entry in entries if fresh and (not only or entry.name in only)}
     for line in recipe.reaches() if leads else ():

@@ -7,10 +7,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from ayni.config import parse_config, parse_yaml
 from ayni.errors import BadInput
 from ayni.evaluate.results import Result, read_results
 from ayni.files import lines_of, parse_json, read_json, read_jsonl, read_text, text_file
 from ayni.records import Message, Prompt
+from ayni.runs.claims import Claim, Judged, judged
 from ayni.runs.evaluations import OPENED
 from ayni.runs.faces import face_of
 from ayni.runs.ownership import is_held
@@ -83,6 +85,15 @@ class RunData:
     @property
     def seconds(self) -> float:
         return sum(stage.seconds or 0.0 for stage in self.stages)
+
+    def claims(self) -> list[Judged]:
+        """What its recipe claims, held against the numbers; nothing before all are there."""
+        value = parse_yaml(self.recipe, self.directory / "recipe.yaml")[0] if self.recipe else {}
+        given = value.get("claims") if isinstance(value, dict) else None
+        if not isinstance(given, list) or self.status != "done":
+            return []
+        path = self.directory / "recipe.yaml"
+        return judged([parse_config(Claim, each, path=path) for each in given], self.results)
 
     def depth(self) -> dict[str, int]:
         """How many stages stand in line before each one."""

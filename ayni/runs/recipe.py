@@ -25,6 +25,7 @@ from pydantic import Field, PositiveFloat
 
 from ayni.config import Config
 from ayni.errors import BadInput
+from ayni.runs.claims import Claim
 from ayni.runs.evaluations import sealed_from
 from ayni.runs.faces import Stage, load_stage, suggestion
 from ayni.runs.kinds import mismatch, mismatch_of_stage
@@ -32,7 +33,7 @@ from ayni.runs.rounds import with_rounds
 from ayni.runs.settings import Key, Settings, read_extended
 from ayni.stage import Face
 
-OWN = ("name", "description")  # what a recipe does not take over from the one it extends
+OWN = ("name", "description", "claims")  # what a recipe does not take over from the one it extends
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 # What a recipe may set for the whole process. Of most others (CC, LD_PRELOAD, a cache) the next library makes code.
@@ -86,6 +87,7 @@ class Recipe:
     environment: Mapping[str, str]
     processes: int
     seconds: Mapping[str, float]
+    claims: tuple[Claim, ...]
     stages: tuple[RecipeStage, ...]
 
     def reaches(self) -> Iterator[str]:
@@ -118,6 +120,8 @@ class Recipe:
             head["processes"] = self.processes
         if self.seconds:
             head["seconds"] = dict(self.seconds)
+        if self.claims:
+            head["claims"] = [claim.model_dump(mode="json", exclude_none=True) for claim in self.claims]
         return head | {"stages": stages}
 
 
@@ -134,6 +138,7 @@ class _Top(Config):
     environment: dict[str, str] = Field(default_factory=dict)
     processes: int = Field(1, ge=1, le=MOST_PROCESSES)
     seconds: dict[str, PositiveFloat] = Field(default_factory=dict)
+    claims: list[Claim] = Field(default_factory=list)
     stages: dict[str, dict[str, Any]]
 
 
@@ -264,7 +269,17 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     faces = {entry.name: entry.stage.face for entry in stages}
     for entry in stages:
         reader.check_kinds(entry, top.stages[entry.name], faces)
-    return Recipe(path, name, top.seed, top.description, top.environment, top.processes, top.seconds, stages)
+    return Recipe(
+        path,
+        name,
+        top.seed,
+        top.description,
+        top.environment,
+        top.processes,
+        top.seconds,
+        tuple(top.claims),
+        stages,
+    )
 
 
 def processes_of(path: Path, sets: Sequence[str] = ()) -> int:
