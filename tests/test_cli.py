@@ -215,7 +215,7 @@ def test_run_json_is_the_contract(capsys: pytest.CaptureFixture[str], recipe: Pa
     code, text, err = call(capsys, "run", recipe, "--out", out, "--json")
     assert code == 0
     summary = json.loads(text)
-    assert list(summary) == ["run", "status", "stages", "results"]
+    assert list(summary) == ["run", "status", "stages", "results", "claims"]
     assert (summary["run"], summary["status"]) == (str(out), "done")
     for stage in summary["stages"]:
         assert list(stage) == ["name", "kind", "directory", "hash", "state", "seconds"]
