@@ -120,7 +120,7 @@ def _of_run(directory: Path, as_json: bool) -> dict[str, Any] | VerbFailure:
     value = {"run": str(directory), "stages": stages, "leaks": [asdict(leak) for leak in leaks], "gone": unknown}
     again = _again(directory) if is_run else "--fresh makes it again"
     if count:
-        what = f"{count} files are not what their stages left"
+        what = "a file is not what its stage left" if count == 1 else f"{count} files are not what their stages left"
         return VerbFailure(value, BadInput(what, path=directory, fix=f"see above; {again}"))
     if leaks:
         what = f"{len(leaks)} × a file to train on holds what is evaluated on"
