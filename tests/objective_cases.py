@@ -188,4 +188,6 @@ CASES = {
     "policy-penalty": Case(PolicyPenalty(0.5, 0.7), _of(trajectory), _lm, policy_penalty, _tokens),
     "policy-gradient": Case(PolicyGradient(0.7), _of(trajectory), _lm, policy_gradient, _tokens),
     "value-clip": Case(ValueClip(0.2), _of(trajectory), _rm, value_clip, _tokens),
+    # in units of 4, ±0.05 is ±0.2 and a squared error a sixteenth
+    "value-clip-scaled": Case(ValueClip(0.05, 4.0), _of(trajectory), _rm, lambda *a: value_clip(*a) / 16, _tokens),
 }

@@ -242,13 +242,19 @@ def policy_metrics(logprobs: Tensor, old: Tensor) -> Metrics:
 
 @dataclass(frozen=True)
 class ValueClip(OnTokens):
-    """The critic's clipped squared error over the same tokens."""
+    """The critic's clipped squared error over the same tokens, in units of `scale`."""
 
     clip: float = 0.2
+    scale: float = 1.0
+
+    def at(self, scale: float) -> ValueClip:
+        """The same in other units."""
+        return replace(self, scale=scale)
 
     def loss(self, role: Role, batch: Experience) -> tuple[Tensor, Metrics]:
         assert batch.values is not None and batch.returns is not None  # noqa: PT018 - a critic made them
         # the old values bound the step as π_old does the policy's; OpenAI's PPO has it, the paper (§3.2.3) not
         values = role.values(batch)
         old, returns = (x[batch.mask].to(values.dtype) for x in (batch.values, batch.returns))
-        return value_clip_loss(values, old, returns, clip=self.clip).sum(), {}
+        parts = (x / self.scale for x in (values, old, returns))
+        return value_clip_loss(*parts, clip=self.clip).sum(), {}
