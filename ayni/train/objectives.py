@@ -71,7 +71,8 @@ class NextToken(Objective):
 
 @dataclass(frozen=True)
 class Ranking(Objective):
-    """Ranking loss with margins, plus the safety auxiliary loss where labels exist (paper §3.2.2). Items are pairs."""
+    """Ranking loss with margins, plus the safety auxiliary loss where labels exist (paper §3.2.2). Items are pairs,
+    a pair's loss counts `weight` times."""
 
     safety_weight: float = 0.0
 
@@ -85,15 +86,16 @@ class Ranking(Objective):
         scores = role.scores(batch)
         # as pairs_of lays them out
         chosen, rejected = scores[0::2], scores[1::2]
-        loss = ranking_loss(chosen, rejected, batch.margin.to(scores.dtype)).sum()
+        weight = batch.weight.to(scores.dtype)
+        loss = (weight * ranking_loss(chosen, rejected, batch.margin.to(scores.dtype))).sum()
         pairs = self.count(batch)
         # strictly more: a model that gives both the same score has not told them apart
         metrics = {"accuracy": ((chosen > rejected).sum(), pairs), "lead": ((chosen - rejected).detach().sum(), pairs)}
         if self.safety_weight:
             # ½: both answers of a pair carry a label, and the item is the pair
-            auxiliary = safety_loss(scores[batch.labelled], batch.safe[batch.labelled]).sum()
-            loss = loss + 0.5 * self.safety_weight * auxiliary
-            metrics["safety_loss"] = (auxiliary.detach(), batch.labelled.sum())
+            auxiliary = safety_loss(scores[batch.labelled], batch.safe[batch.labelled])
+            loss = loss + 0.5 * self.safety_weight * (weight.repeat_interleave(2)[batch.labelled] * auxiliary).sum()
+            metrics["safety_loss"] = (auxiliary.detach().sum(), batch.labelled.sum())
         return loss, metrics
 
 
