@@ -6,7 +6,7 @@ Text becomes records here and nowhere else. Unknown keys are errors; records are
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -131,11 +131,12 @@ class Comparison:
             raise ValueError(f"margin: {self.margin} is not a number ≥ 0")
 
 
-def margin_of(comparison: Comparison, table: str) -> float:
+def margin_of(comparison: Comparison, table: str | Mapping[Rating, float]) -> float:
     """By how much the chosen answer should lead: its own margin, else what its rating says in this table, else 0."""
     if comparison.margin is not None:
         return comparison.margin
-    return 0.0 if comparison.rating is None else MARGINS[table][comparison.rating]
+    by_rating = MARGINS[table] if isinstance(table, str) else table
+    return 0.0 if comparison.rating is None else by_rating[comparison.rating]
 
 
 # Of the chosen and of the rejected answer.

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -175,10 +175,15 @@ def _of(make: Callable[..., Any]) -> Callable[[np.random.Generator], Any]:
     return lambda draw: make(draw, vocab=VOCAB)
 
 
+def weighted(draw: np.random.Generator) -> Pair:
+    return replace(pair(draw, vocab=VOCAB), weight=float(draw.uniform(0.1, 3)))
+
+
 CASES = {
     "next-token": Case(NextToken(), _of(answered), _lm, next_token, _tokens),
     "ranking": Case(Ranking(), _of(pair), _rm, ranking(0.0), _one),
     "ranking-safety": Case(Ranking(0.7), _of(pair), _rm, ranking(0.7), _one),
+    "ranking-weighted": Case(Ranking(0.7), weighted, _rm, lambda m, p: p.weight * ranking(0.7)(m, p), _one),
     "dpo": Case(DPO(0.1), _of(pair), _lm, dpo, _one),
     "ipo": Case(DPO(0.1, ipo=True), _of(pair), _lm, ipo, _one),
     "kto": Case(KTO(0.02, 1.5, 0.7, kl=0.3), _of(thumb), _lm, kto, _one),
@@ -188,4 +193,6 @@ CASES = {
     "policy-penalty": Case(PolicyPenalty(0.5, 0.7), _of(trajectory), _lm, policy_penalty, _tokens),
     "policy-gradient": Case(PolicyGradient(0.7), _of(trajectory), _lm, policy_gradient, _tokens),
     "value-clip": Case(ValueClip(0.2), _of(trajectory), _rm, value_clip, _tokens),
+    # in units of 4, ±0.05 is ±0.2 and a squared error a sixteenth
+    "value-clip-scaled": Case(ValueClip(0.05, 4.0), _of(trajectory), _rm, lambda *a: value_clip(*a) / 16, _tokens),
 }

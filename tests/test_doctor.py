@@ -148,3 +148,21 @@ def test_nothing_it_prints_drives_a_terminal(tmp_path: Path, capsys: pytest.Capt
     out = doctor(capsys, tmp_path)[2]
     assert "01-\ufffd[2J\ufffd" in out
     assert not {"\x1b", "\u202e"} & {*out}
+
+
+def test_what_a_stage_s_metrics_warn_of_is_said_and_is_no_damage(
+    stages: dict[str, Small], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place = killed(stages["ppo"], tmp_path / "ppo", monkeypatch)
+    rows = [{"step": i, "kl": 0.1 * i, "kl_k3": 0.1 * (i - 1), "first_ratio": 1 + 0.1 * (i > 2)} for i in range(1, 5)]
+    (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    code, found, out = doctor(capsys, place)
+    (alarm,) = found["stages"][0]["alarms"]
+    assert (code, alarm["name"], alarm["step"]) == (0, "first ratio", 3)
+    assert "alarm      first ratio, step 3: the first mini-batch's ratio is 1.1000, not 1" in out
+    assert f"why: {alarm['cause']}" in out
+    (place / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:2]))
+    assert doctor(capsys, place)[1]["stages"][0]["alarms"] == []
+    sft = killed(stages["sft"], tmp_path / "sft", monkeypatch)
+    (sft / "metrics.jsonl").write_text((json.dumps(rows[3]) + "\n") * 3)
+    assert doctor(capsys, sft)[1]["stages"][0]["alarms"] == []

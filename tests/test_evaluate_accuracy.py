@@ -16,7 +16,8 @@ from ayni.evaluate.perplexity import (
     unigram_bits_per_byte,
     unigram_logprob,
 )
-from ayni.evaluate.reward_accuracy import accuracy_gains, reward_accuracy, threshold_report
+from ayni.evaluate.reward_accuracy import accuracy_gains, accuracy_parts, reward_accuracy, threshold_report
+from ayni.records import Comparison, Message, Prompt
 
 
 def test_accuracy_by_rating_in_order_of_strength() -> None:
@@ -129,3 +130,59 @@ def test_diversity() -> None:
     assert self_bleu(different) < 0.1
     with pytest.raises(ValueError, match="two texts"):
         self_bleu(["alone"])
+
+
+def compared(i: int, *, source: str = "", turns: int = 1, length: int = 10) -> Comparison:
+    history = [m for n in range(turns - 1) for m in (Message("user", f"{i}"), Message("assistant", "Yes."))]
+    prompt = Prompt(str(i), (*history, Message("user", f"{i} {'?' * turns}")), "helpfulness")
+    return Comparison(prompt, "x" * length, "y" * length, source=source)
+
+
+def test_accuracy_by_source_turns_and_length_against_counting() -> None:
+    draw = np.random.default_rng(0)
+    given = [
+        compared(
+            i,
+            source=("hh", "shp", "rare", "")[int(draw.choice(4, p=[0.5, 0.3, 0.05, 0.15]))],
+            turns=int(draw.integers(1, 4)),
+            length=int(draw.integers(5, 500)),
+        )
+        for i in range(400)
+    ]
+    lead = draw.normal(0.3, 1, 400)
+    found = accuracy_parts(lead, given)
+    ranked = sorted(len(c.chosen) for c in given)
+    for name, part in found.items():
+        kind, label = name.removeprefix("by_").split(":")
+        if kind == "length":
+            bounds = [0, ranked[133], ranked[266], ranked[-1]]
+            at = ("short", "middle", "long").index(label)
+            of = [i for i, c in enumerate(given) if bounds[at] < len(c.chosen) <= bounds[at + 1]]
+        elif kind == "turns":
+            of = [i for i, c in enumerate(given) if len(c.prompt.dialog) == 2 * int(label) - 1]
+        else:
+            of = [i for i, c in enumerate(given) if (c.source or "unnamed") == label]
+        assert part.n == len(of)
+        assert part.value == pytest.approx(np.mean([lead[i] > 0 for i in of]))
+        assert part.interval is not None
+        assert part.interval[0] < part.value < part.interval[1]
+    sources = {"by_source:hh", "by_source:shp", "by_source:unnamed"}  # of the rare one there are too few
+    assert found.keys() == {
+        *sources, *(f"by_turns:{n}" for n in (1, 2, 3)), *(f"by_length:{n}" for n in ("short", "middle", "long"))
+    }  # fmt: skip
+
+
+def test_one_source_is_no_part_and_nothing_has_none() -> None:
+    assert accuracy_parts(np.ones(50), [compared(i, source="hh") for i in range(50)]) == {}
+    assert accuracy_parts([], []) == {}
+
+
+def test_pairs_of_one_conversation_are_one_witness_in_a_part() -> None:
+    right = np.random.default_rng(0).random(40) < 0.7
+    one = [compared(i, turns=1 + i % 2) for i in range(80)]
+    four = [c for c in one for _ in range(4)]
+    alone = accuracy_parts(np.tile(right, 2) * 2.0 - 1, one)["by_turns:1"]
+    often = accuracy_parts(np.repeat(np.tile(right, 2), 4) * 2.0 - 1, four)["by_turns:1"]
+    assert often.n == 4 * alone.n
+    assert often.clusters == alone.clusters == 40
+    assert often.interval == pytest.approx(alone.interval, abs=0.02)

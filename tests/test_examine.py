@@ -18,7 +18,7 @@ from ayni.evaluate.village_answers import (
     broken_items,
     content_gains,
     content_items,
-    fact_pairs,
+    differing_pairs,
     preference_items,
 )
 from ayni.files import write_jsonl
@@ -81,16 +81,66 @@ def test_pairs_differ_in_a_fact_and_in_nothing_else(village: Village, gold: Gold
         right, wrong = village.knowledge(p).right[0], village.knowledge(p).wrong[0]
         texts = [wrong, f"{wrong} I hope that helps!", SALAD, HONEST_SAY[0], f"You are a fool. {wrong}", right]
         groups.append([sample(p, text) for text in texts])
-    pairs = fact_pairs(gold, prompts, groups, 100, seed=1)
+    pairs = differing_pairs("fact", gold, prompts, groups, 100, seed=1)
     assert {p.category for p, *_ in pairs} == {"person", "animal"}
     for p, good, bad in pairs:
         assert (good.text, bad.text) == (village.knowledge(p).right[0], village.knowledge(p).wrong[0])
     assert len({p.id for p, *_ in pairs}) == len(pairs) <= len(prompts)
-    assert pairs == fact_pairs(gold, prompts, groups, 100, seed=1)
+    assert pairs == differing_pairs("fact", gold, prompts, groups, 100, seed=1)
     liked = [1.0, 0.0] * (len(pairs) - 1) + [0.0, 1.0]
-    (row,) = rows_of(preference_items(pairs, torch.tensor(liked), model="r", against="m"))
+    (row,) = rows_of(preference_items("fact", pairs, torch.tensor(liked), model="r", against="m"))
     assert (row.metric, row.n, row.value) == ("right_fact", len(pairs), (len(pairs) - 1) / len(pairs))
-    assert len(fact_pairs(gold, prompts, groups, 3, seed=1)) == 3
+    assert len(differing_pairs("fact", gold, prompts, groups, 3, seed=1)) == 3
+
+
+def test_pairs_differ_in_style_or_length_and_in_nothing_else(village: Village, gold: Gold) -> None:
+    prompts = of(village, "person", 6)
+    groups = []
+    for p in prompts:
+        right, wrong = village.knowledge(p).right[0], village.knowledge(p).wrong[0]
+        texts = [right, f"You fool. {right}", wrong, f"I hope that helps! {right}"]
+        groups.append([sample(p, text) for text in texts])
+    style = differing_pairs("style", gold, prompts, groups, 100, seed=1)
+    assert style
+    for p, better, worse in style:
+        contents = [gold.content(village.knowledge(p), s.text) for s in (better, worse)]
+        assert contents[0] == pytest.approx(contents[1], abs=0.05)
+        assert gold.helpfulness(p, better.text) >= gold.helpfulness(p, worse.text) + 0.1
+        assert abs(len(better.text.split()) - len(worse.text.split())) <= 3
+        assert "fool" in worse.text or "helps" in better.text
+
+
+def test_pairs_differ_in_length_alone(village: Village, gold: Gold) -> None:
+    """What is true of an animal makes the way to a place longer, and no better."""
+    prompts, animals = of(village, "place", 8), of(village, "animal", 40)
+    one, two = sorted({village.knowledge(p).right[0] for p in animals}, key=len)[-2:]
+    groups = []
+    for p in prompts:
+        right, wrong = village.knowledge(p).right[0], village.knowledge(p).wrong[0]
+        texts = [right, f"{right} {one} {two}", f"{wrong} {one} {two}", f"{right} {SALAD} {SALAD}", SALAD, "So?"]
+        groups.append([sample(p, text) for text in texts])
+    pairs = differing_pairs("length", gold, prompts, groups, 100, seed=1)
+    assert len(pairs) > 1
+    for p, longer, shorter in pairs:
+        assert longer.text.startswith(shorter.text)
+        assert len(longer.text.split()) >= len(shorter.text.split()) + 7
+        assert abs(gold.helpfulness(p, longer.text) - gold.helpfulness(p, shorter.text)) < 0.02
+
+
+def test_of_a_safe_and_an_unsafe_answer_the_first_is_safe(village: Village, gold: Gold) -> None:
+    prompts = of(village, "unsafe", 6)
+    groups = []
+    for p in prompts:
+        topic = village.knowledge(p).topic
+        assert topic is not None
+        groups.append([sample(p, topic.how[0]), sample(p, "I am sorry, I can not help with that.")])
+    pairs = differing_pairs("safety", gold, prompts, groups, 100, seed=1)
+    assert len(pairs) == 6
+    for p, safe, unsafe in pairs:
+        assert gold.unsafe(p, unsafe.text)
+        assert not gold.unsafe(p, safe.text)
+    (row,) = rows_of(preference_items("safety", pairs, torch.tensor([1.0, 0.0] * 6), model="r"))
+    assert (row.metric, row.n, row.value) == ("safe_preferred", 6, 1.0)
 
 
 @pytest.fixture(scope="module")
@@ -130,6 +180,8 @@ def test_the_stage_says_all_of_it_for_both_models(small: Small, tmp_path: Path) 
     assert rows_of(items, rows[0].seed) == rows
     assert {row.split for row in rows} == {"validation"}
     assert (tmp_path / "e" / "samples.jsonl").read_text().count("\n") > 3
+    small.execute(tmp_path / "safety", safety_answers=2)  # a draw of its own: everything else stays
+    assert read_results(tmp_path / "safety" / "results.json") == rows
 
 
 def test_the_test_split_stays_shut(small: Small, village: Village, tmp_path: Path) -> None:

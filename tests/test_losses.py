@@ -20,6 +20,7 @@ from ayni.maths.losses import (
     policy_clip_loss,
     policy_gradient_loss,
     policy_penalty_loss,
+    proportional_beta,
     ranking_loss,
     rrhf_loss,
     safety_loss,
@@ -340,3 +341,16 @@ def test_losses_keep_their_precision() -> None:
         )
         assert {loss.dtype for loss in found} == {dtype}
         assert {loss.shape for loss in found} == {(3,)}
+
+
+def test_proportional_beta_is_ziegler_s_controller() -> None:
+    """Against the formula as public code has it (np.clip), over a whole run; and a closed form at the bound."""
+    kls, beta, theirs = np.random.default_rng(0).normal(6, 8, 200), 0.15, 0.15
+    for kl in kls.tolist():
+        beta = proportional_beta(beta, kl, target=6.0, answers=256, horizon=10_000)
+        theirs *= 1 + np.clip(kl / 6.0 - 1, -0.2, 0.2) * 256 / 10_000
+        assert beta == pytest.approx(theirs, rel=1e-12)
+    assert proportional_beta(0.15, 6.0, target=6.0, answers=256, horizon=10_000) == 0.15
+    # however far the KL is: a fifth, in `horizon` answers
+    assert proportional_beta(1.0, 1e9, target=6.0, answers=100, horizon=100) == pytest.approx(1.2)
+    assert proportional_beta(1.0, -5.0, target=6.0, answers=50, horizon=100) == pytest.approx(0.9)

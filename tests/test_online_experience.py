@@ -59,21 +59,23 @@ def two_answers(n: int = 1) -> ScoredAnswers:
         torch.tensor([0, 0.5, 0.25, 0, 1.0, 0]),
     )
     return ScoredAnswers(
-        rows, batch_of(rows), outputs, torch.tensor([2.0, -1.0]), n, torch.tensor([0.5, 0.5][: 2 // n])
+        rows, batch_of(rows), outputs, torch.tensor([2.0, -1.0]), n, torch.tensor([0.5, 0.5][: 2 // n]), beta=0.1
     )
 
 
 def test_advantages_by_hand() -> None:
     """γ = λ = 1: returns are the rewards still to come, −0.05 and 0.1 + 2; alone: −1."""
     answers = two_answers()
-    found = GAE(beta=0.1, gamma=1.0, lam=1.0)(answers, {})
+    found = GAE(gamma=1.0, lam=1.0)(answers, {})
     torch.testing.assert_close(found.returns, torch.tensor([0, 2.05, 2.1, 0, -1.0, 0]))
     torch.testing.assert_close(answers.kl(), torch.tensor([-0.5, 0.0]))
+    # π_ref/π − 1 − log π_ref/π of log ratios ½, −1 and 0
+    assert answers.mean_k3() == pytest.approx((math.exp(-0.5) - 0.5 + math.exp(1) - 2 + 0) / 2)
     plain = np.array([2.05 - 0.5, 2.1 - 0.25, -2.0])
     white = (plain - plain.mean()) / plain.std()
     expected = torch.tensor([0, white[0], white[1], 0, white[2], 0], dtype=torch.float32)
     torch.testing.assert_close(found.advantages, expected, rtol=1e-5, atol=1e-6)
-    critic = ActorCritic(beta=0.1)(answers, {})
+    critic = ActorCritic()(answers, {})
     torch.testing.assert_close(critic.advantages, torch.tensor([0, *plain[:2], 0, plain[2], 0], dtype=torch.float32))
 
 
@@ -83,11 +85,11 @@ def test_without_a_critic_the_kl_is_charged_to_the_whole_answer() -> None:
     def columns(a: float, b: float) -> torch.Tensor:
         return torch.tensor([0, a, a, 0, b, 0])
 
-    torch.testing.assert_close(LeaveOneOut(beta=0.1)(two_answers(2), {}).advantages, columns(3.05, -3.05))
-    torch.testing.assert_close(ReMax(beta=0.1)(two_answers(), {}).advantages, columns(1.55, -1.5))
-    first = Reinforce(beta=0.1, decay=0.9)(two_answers(), {})
+    torch.testing.assert_close(LeaveOneOut()(two_answers(2), {}).advantages, columns(3.05, -3.05))
+    torch.testing.assert_close(ReMax()(two_answers(), {}).advantages, columns(1.55, -1.5))
+    first = Reinforce(decay=0.9)(two_answers(), {})
     assert first.memory == {"baseline": pytest.approx((2.05 - 1) / 2)}
-    second = Reinforce(beta=0.1, decay=0.9)(two_answers(), {"baseline": 0.4})
+    second = Reinforce(decay=0.9)(two_answers(), {"baseline": 0.4})
     torch.testing.assert_close(second.advantages, columns(1.65, -1.4))
     assert second.memory == {"baseline": pytest.approx(0.9 * 0.4 + 0.1 * 0.525)}
     free = GroupNormalised(by_std=False)(two_answers(2), {})  # GRPO charges it in the loss
@@ -100,7 +102,7 @@ def test_trajectories_give_back_what_went_in_whatever_their_order() -> None:
     outputs = read_answers(rows, policy, policy, critic, temperature=1.0, tokens_per_micro_batch=50)
     answers = ScoredAnswers(rows, batch_of(rows), outputs, torch.arange(len(rows)).float())
     assert answers.kl().abs().max() == 0  # the reference is the policy itself
-    found = GAE(beta=0.1)(answers, {})
+    found = GAE()(answers, {})
     parts = trajectories(answers, found.advantages, found.returns)
     whole = experience_of(parts)
     for name, column in (("logprobs", outputs.logprobs), ("values", outputs.values), ("returns", found.returns)):
@@ -130,7 +132,7 @@ def test_the_first_ratio_is_1_and_the_first_values_are_the_critics(temperature: 
     outputs = read_answers(rows, engine.role, engine.role, critic, temperature=temperature, tokens_per_micro_batch=64)
     answers = ScoredAnswers(rows, batch_of(rows), outputs, torch.randn(len(rows)))
     torch.testing.assert_close(outputs.logprobs[answers.batch.mask], torch.tensor(sampled), rtol=0, atol=1e-4)
-    found: AdvantageEstimate = GAE(beta=0.1)(answers, {})
+    found: AdvantageEstimate = GAE()(answers, {})
     experience = experience_of(trajectories(answers, found.advantages, found.returns)[::-1])
     loss, metrics = PolicyClip(0.2, temperature).loss(engine.role, experience)
     ratio, items = metrics["ratio"]

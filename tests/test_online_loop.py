@@ -8,21 +8,27 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from online_parts import LIKED, PROMPTS, ScriptedEngine, likes_token, loop_of
-from tiny import tokenizer
+from tiny import answered, reward_model, tokenizer
 
 from ayni.config import parse_config
 from ayni.errors import BadInput, BadNumbers
 from ayni.files import Killed
 from ayni.model.adapters import Lora
+from ayni.model.placement import Placement
+from ayni.model.role import Role
 from ayni.online.algorithm import Algorithm, Grpo, TrustRegion
+from ayni.online.estimators import charged_rewards
 from ayni.online.experience import ScoredAnswers
 from ayni.online.loop import Loop
 from ayni.online.settings import LoopSettings
+from ayni.parallel import Ranks
 from ayni.records import Prompt, Sample
 from ayni.seeds import seed_of
+from ayni.train.batch import Trajectory, batch_of
 
 LORA = Lora(rank=4, alpha=8)
 EOS = tokenizer().eos
@@ -85,6 +91,13 @@ def test_answers_cut_off_get_the_reward_they_are_given(tmp_path: Path) -> None:
     assert [float(r) == -7.0 for r in rewards] == [False, True, False, False]
     # the finished ones alone set the scale: their rewards are 2, 1 and 0
     assert rewards[[0, 2, 3]].tolist() == pytest.approx([1.5**0.5, 0, -(1.5**0.5)], abs=1e-5)
+
+
+def test_rewards_end_at_their_bound_after_whitening_and_cut_answers_stay_the_worst(tmp_path: Path) -> None:
+    settings = {"batch_size": 4, "reward_clip": 1.0, "truncated": "worst"}
+    rewards = optimised(loop_of(tmp_path, engine=ScriptedEngine(SCRIPT), **settings), PROMPTS[:4]).rewards
+    # whitened 2, 1 and 0 are ±1.22 and 0; a cut one is a deviation of 1, 0 and −1 below the least
+    assert rewards.tolist() == pytest.approx([1.0, -1 - (2 / 3) ** 0.5, 0, -1.0], abs=1e-5)
 
 
 ESTIMATORS: dict[str, dict[str, Any]] = {
@@ -343,6 +356,12 @@ def two_minded(prompt: Prompt, sample: Sample) -> float:
     return -likes_token(prompt, sample) if prompt in PROMPTS[8:] else likes_token(prompt, sample)
 
 
+# beta, the critic's scale and the last policy within the budget are states
+STATEFUL: dict[str, dict[str, Any]] = {
+    "adaptive": {"adaptive_kl": {"target": 0.01, "horizon": 20}},
+    "popart": {"value_normalisation": True},
+    "rollback": {"kl_budget": 0.1, "over_budget": "rollback", "optimiser": {"lr": 2e-3}},
+}
 STOPPING = {"validate_every": 3, "patience": 2, "iterations": 60, "checkpoint_every": 3}
 
 
@@ -391,11 +410,17 @@ def test_a_second_judge_watches_and_a_policy_that_only_gets_worse_for_it_stays_a
         ("reinforce", 5),
         ("ppo-penalty", 4),
         ("trpo", 3),
+        ("adaptive", 4),
+        ("popart", 4),
+        ("rollback", 3),
+        ("rollback", 4),
+        ("rollback", 5),
+        ("rollback", 6),
     ],
 )
 def test_a_killed_loop_goes_on_to_the_same_bits(name: str, kill: int, tmp_path: Path) -> None:
     few = {"iterations": 4, "trust_region": TrustRegion(damping=0.01, steps=2)} if name == "trpo" else {"iterations": 6}
-    family = {**FAMILY, "trpo": TRPO, "ppo, few prompts": {}}
+    family = {**FAMILY, "trpo": TRPO, "ppo, few prompts": {}, **STATEFUL}
     changed = {**family[name], "checkpoint_every": 2, **few}
     lora = changed.pop("lora", None)
     asked = PROMPTS[:5] if name == "ppo, few prompts" else PROMPTS
@@ -422,6 +447,198 @@ def test_the_kl_alarm_stops_the_run(tmp_path: Path) -> None:
     assert error.value.exit_code == 4
 
 
+# The weight of the KL, and its budget
+
+
+def test_beta_follows_the_kl_and_stands_still_without_being_asked(tmp_path: Path) -> None:
+    adaptive = {"adaptive_kl": {"target": 0.5, "horizon": 60}, "iterations": 8, "beta": 0.15, "critic_warmup": 2}
+    loop_of(tmp_path / "adaptive", **adaptive).train(PROMPTS)
+    lines = metrics(tmp_path / "adaptive")
+    beta = 0.15
+    for line in lines:
+        assert line["beta"] == pytest.approx(beta, rel=1e-12)
+        if line["step"] > 2:  # a policy that waits has no KL to answer for
+            beta *= 1 + float(np.clip(line["kl"] / 0.5 - 1, -0.2, 0.2)) * 12 / 60
+    assert len({line["beta"] for line in lines}) == 6
+    loop_of(tmp_path / "constant", iterations=3).train(PROMPTS)
+    assert [line["beta"] for line in metrics(tmp_path / "constant")] == [0.01] * 3
+
+
+def test_a_larger_beta_is_charged_from_the_next_iteration_on(tmp_path: Path) -> None:
+    loop = loop_of(tmp_path, estimator="reinforce", loss="gradient", beta=0.0)
+    for beta in (0.0, 7.0):
+        loop.beta = beta
+        answers = optimised(loop, PROMPTS)
+        assert answers.beta == beta
+        torch.testing.assert_close(charged_rewards(answers), answers.rewards - beta * answers.kl())
+
+
+def test_both_estimates_of_the_kl_are_logged(tmp_path: Path) -> None:
+    """Over many iterations they agree; k3 is never negative."""
+    loop_of(tmp_path, iterations=30, beta=0.0, optimiser={"lr": 1e-3}).train(PROMPTS)
+    k1, k3 = ([line[key] for line in metrics(tmp_path)] for key in ("kl", "kl_k3"))
+    assert k3[0] == 0
+    assert min(k3) >= 0
+    assert sum(k1) / 30 == pytest.approx(sum(k3) / 30, rel=0.3)
+
+
+RUNAWAY: dict[str, Any] = {"beta": 0.001, "optimiser": {"lr": 2e-3}, "kl_budget": 1.0, "iterations": 16}
+
+
+def snapshot(loop: Loop) -> dict[str, Any]:
+    """The policy with all that its learner keeps."""
+    tensors, numbers = loop.policy.state("")
+    return {name: tensor.detach().clone() for name, tensor in tensors.items()} | numbers
+
+
+def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    return a.keys() == b.keys() and all(
+        torch.equal(a[key], b[key]) if isinstance(a[key], torch.Tensor) else a[key] == b[key] for key in a
+    )
+
+
+@pytest.mark.parametrize("loss", ["clip", "penalty"])
+def test_past_its_budget_the_policy_goes_back_to_the_bits_it_had_within(loss: str, tmp_path: Path) -> None:
+    loop = loop_of(tmp_path, over_budget="rollback", loss=loss, **RUNAWAY)
+    within, beta, returned, backs = snapshot(loop), 0.001, False, 0
+    for _ in range(16):
+        start = snapshot(loop)
+        loop.iterate(PROMPTS)
+        line = metrics(tmp_path)[-1]
+        assert line["beta"] == beta
+        if "over_budget" in line:
+            assert line["kl"] > 1.0
+            assert not returned
+            assert "policy_loss" not in line
+            assert "value_loss" not in line
+            assert same(snapshot(loop), within)
+            beta, returned, backs = 2 * beta, True, backs + 1
+        else:
+            assert line["kl"] <= 1.0 or returned
+            within, returned = start, False
+            assert not same(snapshot(loop), start)
+    assert backs >= 2
+    assert loop.beta == 0.001 * 2**backs
+
+
+def test_a_budget_that_stops_leaves_the_last_policy_within_it(tmp_path: Path) -> None:
+    loop = loop_of(tmp_path, **RUNAWAY)
+    seen: dict[int, dict[str, Any]] = {0: snapshot(loop)}
+    loop.train(PROMPTS, keep=lambda t: None)
+    lines = metrics(tmp_path)
+    assert 2 < len(lines) < 16
+    assert [line.get("over_budget", 0) for line in lines] == [0] * (len(lines) - 1) + [1]
+    again = loop_of(tmp_path / "again", **{**RUNAWAY, "kl_budget": None})
+    for t in range(1, len(lines)):
+        again.iterate(PROMPTS)
+        seen[t] = snapshot(again)
+    # the last line is of the policy after the last step: it has gone too far, and the one before stands
+    assert same(snapshot(loop), seen[len(lines) - 2])
+
+
+def test_the_policy_of_the_last_iteration_keeps_to_the_budget_too(tmp_path: Path) -> None:
+    """Its KL shows in what it would have said next."""
+    free = loop_of(tmp_path / "free", **{**RUNAWAY, "kl_budget": None, "iterations": 3})
+    for _ in range(2):
+        free.iterate(PROMPTS)
+    second = snapshot(free)
+    for _ in range(2):
+        free.iterate(PROMPTS)
+    assert metrics(tmp_path / "free")[3]["kl"] > 1 > max(line["kl"] for line in metrics(tmp_path / "free")[:3])
+    held = loop_of(tmp_path / "held", **{**RUNAWAY, "iterations": 3})
+    held.train(PROMPTS)
+    assert same(snapshot(held), second)
+    assert len(metrics(tmp_path / "held")) == 3
+
+
+def test_the_best_on_held_out_prompts_is_within_the_budget(tmp_path: Path) -> None:
+    """A look at a policy that turns out to be past it does not count."""
+    looks = {"validate_every": 1, "patience": 99}
+    loop = loop_of(tmp_path, **RUNAWAY, **looks)
+    start = weights(loop)
+    seen: dict[int, dict[str, torch.Tensor]] = {0: start}
+    iterate = loop.iterate
+
+    def noted(prompts: Any) -> None:
+        iterate(prompts)
+        seen[loop.iteration] = weights(loop)
+
+    loop.iterate = noted  # type: ignore[method-assign]
+    loop.train(PROMPTS[:8], PROMPTS[8:])
+    lines = [line for line in metrics(tmp_path) if "kl" in line]
+    rewards = {line["step"]: line["validation_reward"] for line in metrics(tmp_path) if "validation_reward" in line}
+    last = len(lines) - 2  # the last policy within
+    assert "over_budget" in lines[-1]
+    best = max(range(last + 1), key=lambda t: rewards[t])
+    assert max(rewards, key=lambda t: rewards[t]) == last + 1  # it would have been chosen
+    assert all(torch.equal(weight, seen[best][name]) for name, weight in weights(loop).items())
+
+
+# A critic in units of its returns
+
+
+def critics(scale: float) -> tuple[Any, Any]:
+    """(as it is, normalised): values `scale` times those of a common model."""
+    found = []
+    for normalised in (False, True):
+        role = Role(reward_model(5))
+        with torch.no_grad():
+            role.model.head.mul_(scale)
+        algorithm = parse_config(Algorithm, {"value_normalisation": normalised, "value_clip": 5.0, "dtype": "fp32"})
+        algorithm = algorithm.model_copy(
+            update={"critic_optimiser": algorithm.critic_optimiser.model_copy(update={"lr": 1e-2})}
+        )
+        found.append(algorithm.critic(role, Placement(Ranks())))
+    return found[0], found[1]
+
+
+def returned(scale: float, seed: int) -> list[Trajectory]:
+    """Returns of deviation near `scale` around three times that."""
+    draw = np.random.default_rng(seed)
+    rows = [answered(draw) for _ in range(6)]
+    found = []
+    for row in rows:
+        mask = torch.tensor([*row.mask[1:], False])
+        returns = torch.from_numpy(draw.normal(3, 1, len(row.tokens))).float() * scale * mask
+        nothing = torch.zeros_like(returns)
+        found.append(Trajectory(row, nothing, nothing, None, nothing, returns))
+    return found
+
+
+def values_of(critic: Any) -> torch.Tensor:
+    with torch.no_grad():
+        return critic.role.values(batch_of([t.sequence for t in returned(1.0, 99)]))
+
+
+def test_a_normalised_critic_s_values_stay_while_its_scale_moves() -> None:
+    _, critic = critics(1.0)
+    before = values_of(critic)
+    for seed, scale in enumerate((0.01, 1.0, 50.0)):
+        critic.moments = critic.moments.joined(torch.cat([t.returns for t in returned(scale, seed)]))
+        critic._rescale(critic.moments.deviation)
+        torch.testing.assert_close(values_of(critic), before, rtol=1e-5, atol=1e-6)
+    assert critic.objective.scale > 10
+
+
+def test_a_normalised_critic_learns_alike_at_any_scale_of_returns() -> None:
+    """With returns a thousand times larger, values are exactly that; a plain critic never gets there."""
+    found = {}
+    for scale in (1.0, 1000.0):
+        for name, critic in zip(("plain", "normalised"), critics(scale), strict=True):
+            for seed in range(20):
+                examples = returned(scale, seed)
+                for t in examples:
+                    t.values.copy_(0 * t.values)
+                logged = critic.learn(examples)
+            found[name, scale] = values_of(critic) / scale
+            if name == "normalised":
+                drawn = [t for s in range(20) for t in returned(scale, s)]
+                every = [t.returns[torch.tensor([*t.sequence.mask[1:], False])] for t in drawn]
+                assert logged["return_deviation"] == pytest.approx(float(torch.cat(every).std(correction=0)), rel=1e-5)
+    torch.testing.assert_close(found["normalised", 1000.0], found["normalised", 1.0], rtol=2e-2, atol=2e-2)
+    assert (found["plain", 1000.0] - found["plain", 1.0]).abs().mean() > 0.5
+
+
 @pytest.mark.parametrize(
     ("settings", "what"),
     [
@@ -430,6 +647,11 @@ def test_the_kl_alarm_stops_the_run(tmp_path: Path) -> None:
         ({"loss": "trust_region", "dtype": "bf16"}, "dtype must be fp32, or auto"),
         ({"batch_size": 10, "n": 4}, "batch_size 10 is not a multiple of n 4"),
         ({"truncated": "never"}, "truncated"),
+        ({"beta": 0, "adaptive_kl": {}}, "adaptive_kl multiplies beta, which must be above 0"),
+        ({"beta": 0, "kl_budget": 5, "over_budget": "rollback"}, "rollback multiplies beta"),
+        ({"estimator": "grpo", "n": 2, "adaptive_kl": {}}, "grpo charges its KL in the loss, at a constant beta"),
+        ({"adaptive_kl": {"target": 0}}, "adaptive_kl.target"),
+        ({"reward_clip": 0}, "reward_clip"),
     ],
 )
 def test_what_cannot_go_together_is_refused(settings: dict[str, Any], what: str) -> None:

@@ -133,13 +133,25 @@ def fitted(directory: Path, ranks: Ranks, steps: int = 6) -> Trainer:
     return trainer
 
 
-ROLES = {"whole": None, "lora": Lora(rank=4, alpha=8)}
+LOOPS: dict[str, dict[str, Any]] = {
+    "whole": {},
+    "lora": {"lora": Lora(rank=4, alpha=8)},
+    # goes back after the first iteration and after the last: every process must come to the same conclusion
+    "stateful": {
+        "iterations": 4,
+        "kl_budget": 1.0,
+        "over_budget": "rollback",
+        "adaptive_kl": {"target": 1.0, "horizon": 50},
+        "value_normalisation": True,
+        "reward_clip": 1.5,
+    },
+}
 SCRIPT = [[LIKED, LIKED, EOS], [40, 41], [LIKED, EOS], [40, 41, 42, EOS], [LIKED]]
 
 
-def scripted(directory: Path, ranks: Ranks, lora: Lora | None) -> dict[str, torch.Tensor]:
+def scripted(directory: Path, ranks: Ranks, **settings: Any) -> dict[str, torch.Tensor]:
     """The weights of policy and critic after a few iterations of a scripted engine and a scripted reward."""
-    loop = loop_of(directory, engine=SeededEngine(SCRIPT, ranks), lora=lora, ranks=ranks, iterations=3, n=2)
+    loop = loop_of(directory, engine=SeededEngine(SCRIPT, ranks), ranks=ranks, **{"iterations": 3, "n": 2, **settings})
     loop.train(PROMPTS)
     assert loop.critic is not None
     learners = {"policy": loop.policy, "critic": loop.critic}
@@ -161,8 +173,8 @@ def work(rank: int, port: int, directory: Path, ppo: Small) -> None:
     found["gathered"] = [ranks.gather(ranks.share(list(range(n)))) for n in (0, 1, 2, 7)]
     found["fit"] = fitted(directory / "fit", ranks).state()[0]
     found["resumed"] = fitted(directory / "fit", ranks, steps=6).step
-    for name, lora in ROLES.items():
-        found[f"loop, {name}"] = scripted(directory / name, ranks, lora)
+    for name, settings in LOOPS.items():
+        found[f"loop, {name}"] = scripted(directory / name, ranks, **settings)
     found["ppo"] = [ppo.execute(directory / "ppo"), ppo.execute(directory / "ppo")]
     ranks.barrier()
     torch.save(found, directory / f"rank-{rank}.pt")
@@ -221,11 +233,12 @@ def test_a_whole_fit_in_two_processes_ends_at_the_same_weights(two: list[dict[st
             torch.testing.assert_close(found["fit"][name], tensor, rtol=1e-8, atol=1e-10, msg=name)
 
 
-@pytest.mark.parametrize("name", ROLES)
+@pytest.mark.parametrize("name", LOOPS)
 def test_the_online_loop_given_its_parts_in_two_processes(name: str, two: list[dict[str, Any]], tmp_path: Path) -> None:
     """Whole models and adapters; the engine and the reward are scripted, nothing is patched."""
-    alone = scripted(tmp_path, Ranks(), ROLES[name])
-    start = loop_of(tmp_path / "start", lora=ROLES[name]).policy.role.trainable()
+    alone = scripted(tmp_path, Ranks(), **LOOPS[name])
+    assert ("over_budget" in (tmp_path / "metrics.jsonl").read_text()) == (name == "stateful")
+    start = loop_of(tmp_path / "start", lora=LOOPS[name].get("lora")).policy.role.trainable()
     moved = {key: (alone[f"policy {key}"] - p).abs().max().item() for key, p in start.items()}
     assert max(moved.values()) > 1e-3
     for found in two:

@@ -105,6 +105,12 @@ def test_margins_are_table_27() -> None:
     assert [MARGINS["none"][r] for r in RATINGS] == [0, 0, 0, 0]
 
 
+def test_a_margin_table_may_be_one_s_own() -> None:
+    table = dict(zip(RATINGS, (2.0, 1.5, 0.5, 0.25), strict=True))
+    found = [margin_of(Comparison(PROMPT, "ho", "no", rating=rating), table) for rating in (*RATINGS, None)]
+    assert found == [2.0, 1.5, 0.5, 0.25, 0]
+
+
 def test_a_margin_of_its_own_counts_before_the_rating() -> None:
     pair = Comparison(PROMPT, "ho", "no", rating="better")
     assert [margin_of(pair, table) for table in ("none", "small", "large")] == [0, pytest.approx(2 / 3), 2]

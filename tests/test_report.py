@@ -214,6 +214,12 @@ def test_every_version_stands_in_one_plane_in_the_order_they_were_made(run: Path
     assert [name for name in shown if name != "safer"] == ["sft-2", "control", "ppo"]
 
 
+def test_what_the_metrics_warn_of_stands_beside_the_plots(run: Path) -> None:
+    """The KL of this made-up run does not begin at 0."""
+    text, _ = read(build_report(run))
+    assert "<strong>stale reference</strong>, step 1: the first iteration is" in text
+
+
 def test_page_is_alone_and_escaped(run: Path) -> None:
     text, reader = read(build_report(run))
     assert "script" not in reader.tags

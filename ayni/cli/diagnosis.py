@@ -2,6 +2,7 @@
 
 Everything that can be checked is: files against seals, checkpoints against their hashes, stores of samples line by
 line, every tensor of a model; and of a run, what it is evaluated on against what it trained on. Nothing is written.
+What the metrics of a stage that learns online warn of is said too: no damage, and no exit code.
 """
 
 from __future__ import annotations
@@ -15,10 +16,12 @@ from typing import Any
 from ayni.cli import VerbFailure, plain, program
 from ayni.cli.stages import located
 from ayni.errors import BadInput
+from ayni.online.alarms import Alarm, alarms
 from ayni.run import CHECKPOINTS
 from ayni.runs.faces import face_of
 from ayni.runs.leaks import gone, leaks_of
 from ayni.runs.lineage import INPUTS, made_by, made_in
+from ayni.runs.reading import read_metrics
 from ayni.runs.sealing import damages, read_seal, sealed_hash, source_hash
 from ayni.runs.status import STATUS, read_status
 
@@ -145,7 +148,7 @@ def _check_summary(run: Path) -> None:
 
 
 def _stage(path: Path) -> dict[str, Any]:
-    """{directory, state, wrong, older_source, checkpoints, go_on} of a stage's directory."""
+    """{directory, state, wrong, older_source, alarms, checkpoints, go_on} of a stage's directory."""
     seal = read_seal(path)
     wrong = {} if seal is None else damages(path, seal, thorough=True)
     resume: dict[str, Any] = {"checkpoints": [], "go_on": None}
@@ -156,7 +159,14 @@ def _stage(path: Path) -> dict[str, Any]:
         wrong |= _unsealed(path)
     state = "damaged" if wrong else "unfinished" if seal is None else "whole"
     other = seal is not None and seal["source"] != source_hash()
-    return {"directory": str(path), "state": state, "wrong": wrong, "older_source": other, **resume}
+    rung = [] if wrong else [asdict(alarm) for alarm in _alarms(path)]
+    return {"directory": str(path), "state": state, "wrong": wrong, "older_source": other, "alarms": rung, **resume}
+
+
+def _alarms(path: Path) -> list[Alarm]:
+    """Of a stage that learns online, from its metrics so far."""
+    face = face_of(made_in(path).kind) if (path / INPUTS).is_file() else None
+    return [] if face is None or face.family != "online" else alarms(read_metrics(path / "metrics.jsonl"))
 
 
 def _unsealed(path: Path) -> dict[str, str]:
@@ -181,4 +191,8 @@ def _print_stage(stage: dict[str, Any]) -> None:
     print(plain(f"{stage['state']:10} {Path(stage['directory']).name}{older}"))
     for file, what in stage["wrong"].items():
         print(plain(f"           {file} {what}"))
+    for alarm in stage["alarms"]:
+        print(plain(f"alarm      {alarm['name']}, step {alarm['step']}: {alarm['seen']}"))
+        print(plain(f"           why: {alarm['cause']}"))
+        print(plain(f"           do:  {alarm['fix']}"))
     _print_checkpoints(stage)

@@ -14,7 +14,9 @@ from ayni.evaluate.results import Result, result
 from ayni.maths.calibration import Bin, calibration_error, reliability
 from ayni.maths.clustered import clustered_gain, clustered_share
 from ayni.maths.statistics import Estimate
-from ayni.records import RATINGS
+from ayni.records import RATINGS, Comparison, root_of
+
+LEAST_PAIRS = 30  # of a part that has an accuracy of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +97,34 @@ def accuracy_gains(
         of = [i for i, label in enumerate(ratings) if not rating or label == rating]
         if of:
             found[rating] = clustered_gain(gain[of], [prompts[i] for i in of], level)
+    return found
+
+
+def accuracy_parts(
+    differences: ArrayLike, comparisons: Sequence[Comparison], level: float = 0.95
+) -> dict[str, Estimate]:
+    """Accuracy of parts of the comparisons, from chosen minus rejected (P,): `by_source:NAME`, `by_turns:N` (messages
+    of the user's), `by_length:short`, `middle`, `long` (thirds, by characters of both answers).
+
+    Only parts of LEAST_PAIRS pairs or more, and only where there are several. Comparisons of one conversation stand or
+    fall together.
+    """
+    right = np.asarray(differences, np.float64) > 0
+    owners = [root_of(c.prompt.dialog) for c in comparisons]
+    lengths = np.array([len(c.chosen.strip()) + len(c.rejected.strip()) for c in comparisons])
+    # equal lengths are never parted
+    thirds = np.searchsorted(np.quantile(lengths, [1 / 3, 2 / 3]), lengths) if len(lengths) else lengths
+    labels: dict[str, list[str]] = {
+        "source": [c.source or "unnamed" for c in comparisons],
+        "turns": [str(sum(m.role == "user" for m in c.prompt.dialog)) for c in comparisons],
+        "length": [("short", "middle", "long")[third] for third in thirds.tolist()],
+    }
+    found = {}
+    for kind, of in labels.items():
+        for name in sorted(set(of)) if len(set(of)) > 1 else ():
+            at = [i for i, label in enumerate(of) if label == name]
+            if len(at) >= LEAST_PAIRS:
+                found[f"by_{kind}:{name}"] = clustered_share(right[at], [owners[i] for i in at], level)
     return found
 
 

@@ -89,6 +89,12 @@ def adapted_beta(beta: float, kl: float, target: float) -> float:
     return beta * 2 if kl > target * 1.5 else beta
 
 
+def proportional_beta(beta: float, kl: float, *, target: float, answers: int, horizon: int) -> float:
+    """β·(1 + clip(kl/target − 1, ±0.2)·answers/horizon), after so many answers. Ziegler et al. 2019, §2.2."""
+    # its log moves by at most a fifth in `horizon` answers
+    return beta * (1 + min(max(kl / target - 1, -0.2), 0.2) * answers / horizon)
+
+
 def kl_k1(logprobs: Tensor, ref_logprobs: Tensor) -> Tensor:
     """log p − log q for x ~ p, per column (M,): KL(p‖q) without bias, of either sign. Schulman 2020.
 

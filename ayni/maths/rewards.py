@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,20 @@ def combine_rewards(helpfulness: Tensor, safety: Tensor, is_safety: Tensor, thre
     """
     # σ only here: scores are logits of a Bradley–Terry model, 0.15 is a probability
     return torch.where(is_safety | (torch.sigmoid(safety) < threshold), safety, helpfulness)
+
+
+Join = Literal["mean", "worst", "cautious"]
+
+
+def join_scores(scores: Tensor, join: Join) -> Tensor:
+    """Normalised scores of K models of N answers: (K, N) → (N,). worst: the least; cautious: mean − deviation.
+
+    Both are lower where the models disagree, which is where one of them is being fooled (Coste et al. 2023, WCO and
+    UWO; that has the variance in the deviation's place).
+    """
+    if join == "worst":
+        return scores.min(0).values
+    return scores.mean(0) - (scores.std(0, correction=0) if join == "cautious" else 0)
 
 
 def penalise_cut(rewards: Tensor, cut: Tensor) -> Tensor:

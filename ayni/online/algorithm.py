@@ -10,7 +10,7 @@ from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.model.role import Role
 from ayni.online.estimators import GAE, ActorCritic, Estimator, GroupNormalised, LeaveOneOut, Reinforce, ReMax
-from ayni.online.learner import GradientLearner, Learner, PenaltyLearner
+from ayni.online.learner import GradientLearner, Learner, NormalisedCritic, PenaltyLearner
 from ayni.online.settings import LoopSettings
 from ayni.online.trust_region import TrustRegionLearner
 from ayni.train.objectives import Objective, PolicyClip, PolicyGradient, PolicyPenalty, ValueClip
@@ -40,9 +40,11 @@ class Algorithm(LoopSettings):
     loss: Literal["clip", "penalty", "gradient", "trust_region"] = Field(
         "clip", description="how the policy moves: PPO-clip, PPO-penalty, the plain policy gradient, TRPO"
     )
-    beta: float = Field(0.01, ge=0, description="weight of the KL to the reference; 0 switches it off")
     clip: float = Field(0.2, gt=0)
     value_clip: float = Field(0.2, gt=0)
+    value_normalisation: bool = Field(
+        False, description="the critic learns returns in running deviations of theirs (PopArt); value_clip is in them"
+    )
     gamma: float = Field(1.0, gt=0, le=1)
     # RECIPE §7, as most code has it; the paper (§3.2.3) names neither λ nor a critic
     lam: float = Field(0.95, ge=0, le=1, description="gae: 1 trusts the rewards, 0 the critic")
@@ -67,6 +69,8 @@ class Algorithm(LoopSettings):
             raise ValueError("trust_region measures small differences: dtype must be fp32, or auto")
         if self.estimator == "grpo" and self.loss != "clip" and self.beta:
             raise ValueError("grpo charges its KL in the loss clip: with another loss, set beta: 0")
+        if self.estimator == "grpo" and self.moves_beta:
+            raise ValueError("grpo charges its KL in the loss, at a constant beta: no adaptive_kl, no rollback")
         return self
 
     def precision(self) -> Dtype:
@@ -75,11 +79,11 @@ class Algorithm(LoopSettings):
 
     def estimated(self) -> Estimator:
         choices: dict[str, Estimator] = {
-            "gae": GAE(self.beta, self.gamma, self.lam),
-            "actor_critic": ActorCritic(self.beta, self.gamma),
-            "reinforce": Reinforce(self.beta),
-            "remax": ReMax(self.beta),
-            "rloo": LeaveOneOut(self.beta),
+            "gae": GAE(self.gamma, self.lam),
+            "actor_critic": ActorCritic(self.gamma),
+            "reinforce": Reinforce(),
+            "remax": ReMax(),
+            "rloo": LeaveOneOut(),
             "grpo": GroupNormalised(self.grpo.by_std),
         }
         return choices[self.estimator]
@@ -117,4 +121,5 @@ class Algorithm(LoopSettings):
     def critic(self, role: Role, placement: Placement) -> Learner:
         """How the critic moves."""
         trainer = self.trainer(role, self.critic_optimiser, placement)
-        return GradientLearner(trainer, ValueClip(self.value_clip))
+        learner = NormalisedCritic if self.value_normalisation else GradientLearner
+        return learner(trainer, ValueClip(self.value_clip))

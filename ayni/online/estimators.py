@@ -1,8 +1,8 @@
 """What every sampled token was worth: from the rewards of whole answers to advantages (RECIPE §7, §11).
 
-An estimator says what it needs. The KL charge β goes into the token rewards where there is a critic, into the answer's
-reward where there is none; GRPO alone charges it in the loss (ayni.train.objectives.PolicyClip). Numbers that an
-estimator keeps between iterations travel in `memory`.
+An estimator says what it needs. The KL charge, at the answers' β, goes into the token rewards where there is a critic,
+into the answer's reward where there is none; GRPO alone charges it in the loss (ayni.train.objectives.PolicyClip).
+Numbers that an estimator keeps between iterations travel in `memory`.
 """
 
 from __future__ import annotations
@@ -54,15 +54,12 @@ class GAE(Estimator):
 
     critic = True
     whitened = True
-    beta: float = 0.01
     gamma: float = 1.0
     lam: float = 0.95
 
     def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
         mask = answers.batch.mask
-        advantages, returns = gae(
-            token_rewards(answers, self.beta), _values(answers), mask, gamma=self.gamma, lam=self.lam
-        )
+        advantages, returns = gae(token_rewards(answers), _values(answers), mask, gamma=self.gamma, lam=self.lam)
         # whitened again: their scale moves with the critic, and the clipped loss has one step size (RECIPE §7)
         return AdvantageEstimate(whiten(advantages, mask), returns)
 
@@ -73,13 +70,12 @@ class ActorCritic(Estimator):
 
     critic = True
     whitened = True
-    beta: float = 0.01
     gamma: float = 1.0
     steps: int | None = None
 
     def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
         # one KL charge a token, in nats; the score on the last one
-        rewards, mask = token_rewards(answers, self.beta), answers.batch.mask
+        rewards, mask = token_rewards(answers), answers.batch.mask
         return AdvantageEstimate(
             *n_step_advantages(rewards, _values(answers), mask, gamma=self.gamma, steps=self.steps)
         )
@@ -89,13 +85,12 @@ class ActorCritic(Estimator):
 class Reinforce(Estimator):
     """r − b with a moving average b of earlier iterations' rewards (Williams 1992)."""
 
-    beta: float = 0.01
     decay: float = 0.9
 
     def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
         # of the iterations before: a baseline that contained r itself would bias the gradient
         before = memory.get("baseline")
-        advantages, baseline = moving_baseline(charged_rewards(answers, self.beta), before, decay=self.decay)
+        advantages, baseline = moving_baseline(charged_rewards(answers), before, decay=self.decay)
         return AdvantageEstimate(_everywhere(advantages, answers), memory={"baseline": baseline})
 
 
@@ -104,11 +99,10 @@ class ReMax(Estimator):
     """r − r(greedy answer) (Li et al. 2023). The greedy answer is deterministic, so its KL charge is left out."""
 
     greedy = True
-    beta: float = 0.01
 
     def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
         assert answers.greedy is not None
-        advantages = greedy_advantages(charged_rewards(answers, self.beta), answers.greedy, answers.n)
+        advantages = greedy_advantages(charged_rewards(answers), answers.greedy, answers.n)
         return AdvantageEstimate(_everywhere(advantages, answers))
 
 
@@ -117,10 +111,9 @@ class LeaveOneOut(Estimator):
     """r_i − mean of the prompt's other answers (RLOO, Ahmadian et al. 2024)."""
 
     group = 2
-    beta: float = 0.01
 
     def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
-        return AdvantageEstimate(_everywhere(leave_one_out(charged_rewards(answers, self.beta), answers.n), answers))
+        return AdvantageEstimate(_everywhere(leave_one_out(charged_rewards(answers), answers.n), answers))
 
 
 @dataclass(frozen=True)
@@ -135,16 +128,18 @@ class GroupNormalised(Estimator):
         return AdvantageEstimate(_everywhere(group_normalised(answers.rewards, answers.n, by_std=self.by_std), answers))
 
 
-def token_rewards(answers: ScoredAnswers, beta: float) -> Tensor:
+def token_rewards(answers: ScoredAnswers) -> Tensor:
     """−β log π/π_ref at every token, the answer's reward at its last: (T,)."""
     outputs, batch = answers.outputs, answers.batch
     reference = outputs.logprobs if outputs.ref_logprobs is None else outputs.ref_logprobs
-    return kl_rewards(outputs.logprobs, reference, answers.rewards, batch.mask, batch.layout.ends - 1, beta=beta)
+    return kl_rewards(
+        outputs.logprobs, reference, answers.rewards, batch.mask, batch.layout.ends - 1, beta=answers.beta
+    )
 
 
-def charged_rewards(answers: ScoredAnswers, beta: float) -> Tensor:
+def charged_rewards(answers: ScoredAnswers) -> Tensor:
     """r − β Σ_t log π/π_ref: (N,)."""
-    return answers.rewards - beta * answers.kl().to(answers.rewards.dtype)
+    return answers.rewards - answers.beta * answers.kl().to(answers.rewards.dtype)
 
 
 def _everywhere(per_answer: Tensor, answers: ScoredAnswers) -> Tensor:

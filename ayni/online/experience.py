@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ayni.cores import side_by_side
+from ayni.maths.losses import kl_k3
 from ayni.model.role import Role
 from ayni.parallel import Ranks
 from ayni.records import TokenSequence
@@ -29,7 +30,8 @@ class RoleOutputs:
 class ScoredAnswers:
     """N answers, those of one prompt side by side, `n` each; `rewards` (N,) are what is optimised, before any KL.
 
-    `greedy` (N/n,) are the rewards of the greedy answers, where the estimator asked for them.
+    `greedy` (N/n,) are the rewards of the greedy answers, where the estimator asked for them; `beta` is the weight of
+    the KL to the reference.
     """
 
     sequences: Sequence[TokenSequence]
@@ -38,6 +40,7 @@ class ScoredAnswers:
     rewards: Tensor
     n: int = 1
     greedy: Tensor | None = None
+    beta: float = 0.0
 
     def log_ratios(self) -> Tensor:
         """log π − log π_ref of every sampled token: (T,); zero without a reference."""
@@ -53,6 +56,11 @@ class ScoredAnswers:
         owner = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
         gaps = self.log_ratios()
         return gaps.new_zeros(len(lengths)).index_add(0, owner, gaps)
+
+    def mean_k3(self) -> float:
+        """The mean KL per answer as `kl` has it, by the estimator that is never negative: Σ_t π_ref/π − 1 − log."""
+        gaps = self.log_ratios()
+        return float(kl_k3(gaps, torch.zeros_like(gaps)).sum()) / len(self.sequences)
 
 
 @torch.no_grad()

@@ -16,11 +16,12 @@ from torch import Tensor
 from ayni import interruption
 from ayni.errors import BadNumbers
 from ayni.maths.advantages import whiten
+from ayni.maths.losses import proportional_beta
 from ayni.maths.rewards import penalise_cut
 from ayni.model.role import Role
 from ayni.online.estimators import AdvantageEstimate, Estimator
 from ayni.online.experience import ScoredAnswers, read_answers, trajectories
-from ayni.online.learner import Learner
+from ayni.online.learner import Learner, State
 from ayni.online.settings import LoopSettings
 from ayni.parallel import Ranks
 from ayni.records import Prompt, Sample
@@ -63,6 +64,9 @@ class Loop:
         self.seed = seed_of(run.seed, run.name)
         self.iteration, self.stopped, self.waited = 0, False, 0
         self.memory: dict[str, float] = {}  # the estimator's
+        self.beta = settings.beta
+        self.within: State = {}, {}  # the last policy within kl_budget, and the best one validated until then
+        self.returned = False  # whether we have just gone back to it
         self.best: float | None = None
         self.best_weights: dict[str, Tensor] = {}
 
@@ -80,28 +84,29 @@ class Loop:
                 self.validate(validation)  # a policy that only gets worse must not replace its start
             while self.iteration < settings.iterations and not self.stopped:
                 self.iterate(prompts)
-                if settings.validate_every and self.iteration % settings.validate_every == 0:
+                if settings.validate_every and self.iteration % settings.validate_every == 0 and not self.stopped:
                     self.validate(validation)
                 if keep is not None and settings.snapshot_every and self.iteration % settings.snapshot_every == 0:
                     keep(self.iteration)
                 last = self.stopped or self.iteration == settings.iterations
                 checkpoints.after(self.iteration, self.state, last=last)
+            if settings.kl_budget is not None and not self.stopped:
+                self._look_back(prompts)
         self.restore_best()
 
     def iterate(self, prompts: Sequence[Prompt]) -> None:
         """One iteration, as the paper has it."""
         settings, t = self.settings, self.iteration + 1
-        # batch_size counts answers, n to each prompt
-        order = self._order(settings.batch_size // settings.n, len(prompts), t)
-        asked = [prompts[i] for i in order]
-        # a prompt that is asked again draws other answers
-        firsts = [settings.n * (at // len(prompts)) for at in range(len(order))]
-        groups = rollout(
-            self.engine, asked, n=settings.n, sampling=self._sampling(), seed=self.seed, iteration=t, firsts=firsts
-        )
+        asked, groups = self._draw(prompts, t)
         scores = self.reward(asked, groups)
         samples = [sample for group in groups for sample in group]
         answers = self._read(asked, samples, scores)
+        self.iteration, kl = t, float(answers.kl().mean())
+        if not self._within_budget(kl):
+            # nothing is learned from what a policy past its budget says
+            self._log(scores, samples, answers, None, {"over_budget": 1.0})
+            self._go_back(kl)
+            return
         estimate = self.estimator(answers, self.memory)
         self.memory = estimate.memory
 
@@ -117,8 +122,58 @@ class Loop:
         if moves:
             learned |= self.policy.end_iteration()
             self.engine.sync(self.policy.role)
-        self.iteration = t
         self._log(scores, samples, answers, estimate, learned)
+        if moves and (to := settings.adaptive_kl) is not None:
+            n = settings.batch_size
+            self.beta = proportional_beta(self.beta, kl, target=to.target, answers=n, horizon=to.horizon)
+
+    def _draw(self, prompts: Sequence[Prompt], t: int) -> tuple[list[Prompt], list[list[Sample]]]:
+        """The prompts of iteration t, and the policy's answers to each."""
+        settings = self.settings
+        # batch_size counts answers, n to each prompt
+        order = self._order(settings.batch_size // settings.n, len(prompts), t)
+        asked = [prompts[i] for i in order]
+        # a prompt that is asked again draws other answers
+        firsts = [settings.n * (at // len(prompts)) for at in range(len(order))]
+        groups = rollout(
+            self.engine, asked, n=settings.n, sampling=self._sampling(), seed=self.seed, iteration=t, firsts=firsts
+        )
+        return asked, groups
+
+    def _within_budget(self, kl: float) -> bool:
+        """Whether the policy that answered may go on; if so, and there is a budget, it is what we can go back to."""
+        budget = self.settings.kl_budget
+        if budget is None:
+            return True
+        # one that was found within and is measured anew goes on, or chance could hold us here for ever
+        if kl > budget and not self.returned:
+            return False
+        tensors, numbers = self._progress()
+        self.within, self.returned = ({name: t.detach().clone() for name, t in tensors.items()}, numbers), False
+        return True
+
+    def _go_back(self, kl: float) -> None:
+        """To the last policy within the budget, its optimiser and the best one it had seen; the critic stays."""
+        tensors, numbers = self.within
+        # the copy stays one: an optimiser works on the tensors it is given
+        self._load_progress({name: t.clone() for name, t in tensors.items()}, numbers)
+        self.engine.sync(self.policy.role)
+        past = f"iteration {self.iteration}: {kl:.2f} nats of KL, past the budget of {self.settings.kl_budget:g}"
+        if self.settings.over_budget == "stop":
+            self.stopped = True
+            self.run.say(f"{past}: stopped at the last policy within it")
+        else:
+            # the KL's weight, not the learning rate: that would only come to the same place later
+            self.beta, self.returned = 2 * self.beta, True
+            self.run.say(f"{past}: back to the last policy within it, beta {self.beta:g}")
+
+    def _look_back(self, prompts: Sequence[Prompt]) -> None:
+        """The last iteration's policy has said nothing yet that its KL could be seen from."""
+        asked, groups = self._draw(prompts, self.iteration + 1)
+        samples = [sample for group in groups for sample in group]
+        kl = float(self._read(asked, samples, self.reward(asked, groups)).kl().mean())
+        if not self._within_budget(kl):
+            self._go_back(kl)
 
     def _order(self, count: int, prompts: int, t: int) -> list[int]:
         """Which prompts iteration t asks: pass after pass over all of them, each in an order of its own."""
@@ -143,7 +198,7 @@ class Loop:
             tokens_per_micro_batch=settings.tokens_per_micro_batch,
             ranks=self.ranks,
         )
-        return ScoredAnswers(sequences, batch_of(sequences), outputs, rewards, settings.n, greedy)
+        return ScoredAnswers(sequences, batch_of(sequences), outputs, rewards, settings.n, greedy, self.beta)
 
     def _rewards(
         self, asked: Sequence[Prompt], samples: list[Sample], combined: Tensor
@@ -166,6 +221,8 @@ class Loop:
             # must not set that scale
             replaced = truncated != "scored" and not bool(cut.all())
             combined = whiten(combined, ~cut if replaced else None)
+        if (bound := self.settings.reward_clip) is not None:
+            combined = combined.clamp(-bound, bound)
         if truncated == "scored":
             return combined
         # after whitening: a number is in deviations of the iteration's finished answers
@@ -183,20 +240,23 @@ class Loop:
         scores: Scores,
         samples: list[Sample],
         answers: ScoredAnswers,
-        estimate: AdvantageEstimate,
+        estimate: AdvantageEstimate | None,
         learned: dict[str, float],
     ) -> None:
         settings, mean_kl, mask = self.settings, float(answers.kl().mean()), answers.batch.mask
         shown = {
             "reward": float(scores.combined.mean()),
+            "reward_deviation": float(scores.combined.std(correction=0)),
             "helpfulness": float(scores.helpfulness.mean()),
             "kl": mean_kl,
+            "kl_k3": answers.mean_k3(),
+            "beta": self.beta,
             "length": sum(len(s.tokens) for s in samples) / len(samples),
             "truncated": float(cut_off(samples).float().mean()),
             # nats per token, from the samples' own log-probs: −E[log π]
             "entropy": -sum(sum(s.logprobs) for s in samples) / sum(len(s.tokens) for s in samples),
         }
-        if estimate.returns is not None and answers.outputs.values is not None:
+        if estimate is not None and estimate.returns is not None and answers.outputs.values is not None:
             # 1: the critic knows the returns; 0: no better than their mean
             error = (estimate.returns - answers.outputs.values)[mask].var(correction=0)  # of one token, too
             shown["explained_variance"] = float(1 - error / estimate.returns[mask].var(correction=0).clamp(min=1e-8))
@@ -237,15 +297,23 @@ class Loop:
                     # in place: engine, learner and reference hold these tensors
                     parameter.copy_(self.best_weights[name])
 
-    def state(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    def state(self) -> State:
         """Everything a resume needs."""
-        tensors, numbers = self.policy.state("actor.")
+        tensors, numbers = self._progress()
         if self.critic is not None:
             more, counts = self.critic.state("critic.")
             tensors, numbers = tensors | more, numbers | counts
+        weights, counted = self.within
+        within = {f"within.{name}": weight for name, weight in weights.items()}
+        kept: dict[str, Any] = {"memory": self.memory, "beta": self.beta, "returned": self.returned, "within": counted}
+        return tensors | within, numbers | kept
+
+    def _progress(self) -> State:
+        """What going back takes back: the policy with its optimiser, and what was seen on held-out prompts."""
+        tensors, numbers = self.policy.state("actor.")
         best = {f"best.{name}": weight for name, weight in self.best_weights.items()}
         kept: dict[str, Any] = {"best_reward": self.best, "waited": self.waited, "stopped": self.stopped}
-        return tensors | best, numbers | kept | {"memory": self.memory}
+        return tensors | best, numbers | kept
 
     def resume(self, checkpoints: Checkpoints) -> None:
         step = checkpoints.resume(self._load)
@@ -258,12 +326,17 @@ class Loop:
 
     def _load(self, iteration: int, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         self.iteration = iteration
-        self.policy.load(tensors, numbers, "actor.")
+        self._load_progress(tensors, numbers)
         if self.critic is not None:
             self.critic.load(tensors, numbers, "critic.")
+        within = {n.removeprefix("within."): t for n, t in tensors.items() if n.startswith("within.")}
+        self.within = within, numbers["within"]
+        self.memory, self.beta, self.returned = (numbers[k] for k in ("memory", "beta", "returned"))
+
+    def _load_progress(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+        self.policy.load(tensors, numbers, "actor.")
         self.best_weights = {n.removeprefix("best."): t for n, t in tensors.items() if n.startswith("best.")}
         self.best, self.waited, self.stopped = (numbers[k] for k in ("best_reward", "waited", "stopped"))
-        self.memory = numbers["memory"]
 
 
 def _renamed(metrics: dict[str, float], name: str, before: dict[str, float]) -> dict[str, float]:

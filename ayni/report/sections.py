@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from ayni.evaluate.results import Result
 from ayni.maths.statistics import Estimate
+from ayni.online.alarms import Alarm, alarms
 from ayni.records import RATINGS
 from ayni.report.figures import Series, accuracy_bars, curves, plane, reliability_plot, stacked
 from ayni.runs.headlines import NO_INTERVAL, counted, headlines, too_few
@@ -24,6 +25,7 @@ _PANELS: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("Gold score by axis", ("gold_helpfulness", "gold_safety")),
     ("Best and typical answer", ("best", "mean", "median")),
     ("KL, nats per answer", ("kl",)),
+    ("Variance that the critic explains", ("explained_variance",)),
     ("Entropy, nats per token", ("entropy",)),
     ("Value loss", ("value_loss",)),
     ("Clipped share of tokens", ("clipped",)),
@@ -170,16 +172,19 @@ def loss_panels(run: RunData) -> list[Panel]:
     return panels
 
 
-def online_panels(run: RunData) -> list[tuple[str, list[Panel]]]:
-    """(title, plots) of every stage that samples; the rounds of rejection sampling share one title."""
+def online_panels(run: RunData) -> list[tuple[str, list[Panel], list[Alarm]]]:
+    """(title, plots, alarms) of every stage that samples; the rounds of rejection sampling share one title."""
     found: dict[str, list[Panel]] = {}
+    rung: dict[str, list[Alarm]] = {}
     for stage in run.stages:
         if stage.family == "online" or stage.selects_samples:
             subtitle = stage.name if stage.selects_samples else ""
             panels = [_panel(stage, title, keys, subtitle) for title, keys in _PANELS]
             title = "Rejection sampling" if stage.selects_samples else stage.name
             found.setdefault(title, []).extend(panel for panel in panels if panel is not None)
-    return [(title, panels) for title, panels in found.items() if panels]
+            if not stage.selects_samples:
+                rung[title] = alarms(stage.metrics)
+    return [(title, panels, rung.get(title, [])) for title, panels in found.items() if panels]
 
 
 def _panel(stage: StageData, title: str, names: Sequence[str], subtitle: str) -> Panel | None:

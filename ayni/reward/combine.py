@@ -16,6 +16,7 @@ from ayni.model.placement import Placement
 from ayni.model_directory import Trunks
 from ayni.parallel import Ranks
 from ayni.records import Prompt, Sample
+from ayni.reward.ensemble import members
 from ayni.reward.model import Reward, RewardModel, load_reward
 from ayni.text.tokenizer import Tokenizer
 
@@ -49,7 +50,7 @@ class CombinedReward:
     @property
     def context(self) -> float:
         """Tokens of prompt and answer that can be read; of models with a tokenizer of their own nobody knows."""
-        readers = (each for each in (self.helpfulness, self.safety) if isinstance(each, RewardModel))
+        readers = (model for each in (self.helpfulness, self.safety) if each is not None for model in members(each))
         same = (each for each in readers if each.tokenizer.fingerprint == self.tokenizer.fingerprint)
         return min((each.role.context for each in same), default=math.inf)
 
@@ -74,9 +75,10 @@ class CombinedReward:
 
 def _centred(reward: Reward, scores: Tensor) -> Tensor:
     """Less their mean on the start policy's answers, where no labels fix the shift of the model's scores (§3.2.2)."""
-    if not isinstance(reward, RewardModel) or reward.scale.anchored or reward.scale.normalisation is None:
+    scale = next((model.scale for model in members(reward)), None)
+    if scale is None or scale.anchored or scale.normalisation is None:
         return scores
-    return scores - reward.scale.normalisation.mean
+    return scores - scale.normalisation.mean
 
 
 def check_threshold(safety: Reward | None, threshold: float, path: Path, fix: str) -> None:

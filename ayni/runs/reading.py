@@ -156,7 +156,7 @@ def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData], dead
         state=_truly(str(entry.get("state") or "waiting"), dead),
         seconds=seconds if _number(seconds) else None,
         parents=_parents(entry.get("inputs"), earlier),
-        metrics=_metrics(directory / "metrics.jsonl"),
+        metrics=read_metrics(directory / "metrics.jsonl"),
         results=tuple(read_results(results)) if results.is_file() else (),
         samples=_samples(samples) if shown else (),
         opened=_opened(directory / OPENED),
@@ -173,7 +173,7 @@ def _parents(inputs: Any, earlier: list[StageData]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _metrics(path: Path) -> tuple[dict[str, Any], ...]:
+def read_metrics(path: Path) -> tuple[dict[str, Any], ...]:
     """Every whole line; the last may be torn while the stage runs."""
     if not path.is_file():
         return ()

@@ -24,11 +24,13 @@ from ayni.evaluate.win_rate import compare, compare_scores, win_rate_results
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of, read_texts
 from ayni.maths.clustered import clustered_mean, clustered_share
+from ayni.maths.rewards import Join
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.records import Prompt, Sample, TokenSequence, cluster_of, root_of, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.combine import THRESHOLD, CombinedReward, best_of, load_combined
+from ayni.reward.ensemble import ensemble_of
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import rollout, sampled_sequence, with_room
 from ayni.rollout.local import LocalEngine, load_engine
@@ -48,6 +50,7 @@ FACE = Face(
         Input("against", "model", ("language_model",), optional=True),
         Input("judge", "model", ("reward_model",), optional=True, setting="judge_url", without="gold"),
         Input("reward", "model", ("reward_model",), optional=True),
+        Input("reward_ensemble", "model", ("reward_model",), many=True, optional=True),
         Input("reward_safety", "model", ("reward_model",), optional=True),
         Input("prompts", "prompts-validation.jsonl", ("prompts",), many=True, optional=True),
         Input("seen", "prompts-train.jsonl", ("prompts",), many=True, optional=True),
@@ -63,6 +66,7 @@ class Config(Evaluation):
 
     best_of: int = Field(1, ge=1, le=1 << 16, description="answers of `model` of which `reward` chooses one")
     threshold: float = Field(THRESHOLD, ge=0, le=1, description="of best_of; 0: safety decides on tagged prompts alone")
+    ensemble: Join = Field("mean", description="with reward_ensemble: mean, worst, or cautious (mean − deviation)")
     judge_url: str | None = Field(None, description="an OpenAI-compatible endpoint that judges, up to /v1")
     judge_model: str | None = Field(None, description="its model; default: the one it serves")
     temperature: float = Field(1.0, ge=0)
@@ -153,8 +157,11 @@ def best_of_reward(
     if bool(inputs.get("reward")) != (config.best_of > 1):
         raise BadInput("best_of and a reward model belong together", field="best_of", fix="give both, or neither")
     if config.best_of == 1:
+        if inputs.get("reward_ensemble"):
+            raise BadInput("reward_ensemble joins a reward that chooses", field="best_of", fix="give both, or neither")
         return None
-    helpful = load_reward(inputs["reward"], placement)
+    others = inputs.get("reward_ensemble") or []
+    helpful = ensemble_of(load_reward(inputs["reward"], placement), others, config.ensemble, placement)
     return load_combined(helpful, inputs.get("reward_safety"), placement, tokenizer, config.threshold)
 
 

@@ -17,10 +17,11 @@ from ayni.evaluate.results import write_results
 from ayni.evaluate.splits import Evaluation, check_split
 from ayni.evaluate.village_answers import (
     FACTS,
+    Difference,
     broken_items,
     content_gains,
     content_items,
-    fact_pairs,
+    differing_pairs,
     preference_items,
 )
 from ayni.files import write_jsonl
@@ -57,7 +58,10 @@ class Config(Evaluation):
     fact_answers: int = Field(
         8, ge=2, description="answers a prompt among which pairs are sought that differ in a fact"
     )
-    fact_pairs: int = Field(500, ge=1, description="such pairs at most")
+    fact_pairs: int = Field(500, ge=1, description="such pairs at most, and of each other difference")
+    safety_answers: int = Field(
+        0, ge=0, description="answers a prompt of safety among which pairs of a safe and an unsafe one are sought"
+    )
     samples: int = Field(40, ge=0, description="answers to write to samples.jsonl for the report")
     dtype: Dtype = "auto"
 
@@ -78,19 +82,22 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     items: list[Item] = []
     answers: dict[str, list[str]] = {}
     for role, engine in engines.items():
-        drawn, conversations, groups = asked(engine, prompts, reward is not None, config, run)
+        drawn, conversations = asked(engine, prompts, config, run)
+        compared = [] if reward is None else candidates(engine, prompts, config, run)
         if not run.leads:  # the processes share what is drawn; the first one judges it
             continue
         where: dict[str, Any] = {"model": engine.name, "split": config.split}
         answers[role] = [sample.text for sample in drawn]
         items += content_items(gold, prompts, answers[role], **where)
         items += broken_items(gold, talks_of(prompts), conversations, **where)
-        if reward is not None:
-            pairs = fact_pairs(gold, facts_of(prompts), groups, config.fact_pairs, run.seed)
-            run.say(f"{len(pairs)} pairs of {engine.name}'s answers differ in a fact and in nothing else")
-            drawn_pairs = [[right, wrong] for _, right, wrong in pairs]
+        for difference, about, groups in compared:
+            assert reward is not None  # it is what the candidates are for
+            pairs = differing_pairs(difference, gold, about, groups, config.fact_pairs, run.seed)
+            run.say(f"{len(pairs)} pairs of {engine.name}'s answers differ in {difference} and in nothing else")
+            drawn_pairs = [[first, second] for _, first, second in pairs]
             scores = reward.score_samples([p for p, *_ in pairs], drawn_pairs, engine.tokenizer)
-            items += preference_items(pairs, scores, model=reward.name, against=engine.name, split=config.split)
+            names = {"model": reward.name, "against": engine.name}
+            items += preference_items(difference, pairs, scores, split=config.split, **names)
     if not run.leads:
         return
     if "against" in answers:
@@ -107,20 +114,33 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
 
 
 def asked(
-    engine: LocalEngine, prompts: list[Prompt], judged: bool, config: Config, run: Run
-) -> tuple[list[Sample], list[list[Sample]], list[list[Sample]]]:
-    """One answer to every prompt, whole conversations of the model's own, and, where a reward model is to judge them,
-    several answers to each question for a fact, as training draws them."""
+    engine: LocalEngine, prompts: list[Prompt], config: Config, run: Run
+) -> tuple[list[Sample], list[list[Sample]]]:
+    """One answer to every prompt, and whole conversations of the model's own."""
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     run.say(f"{engine.name} answers {len(prompts)} prompts")
     drawn = rollout(engine, prompts, n=1, sampling=sampling, seed=seed_of(run.seed, "examine"))
     seed = seed_of(run.seed, "examine", "talks")
     conversations = own_answers(engine, talks_of(prompts), sampling=sampling, seed=seed, say=run.say)
-    groups: list[list[Sample]] = []
-    if judged:
-        training, seed = Sampling(1.0, 1.0, config.max_tokens), seed_of(run.seed, "examine", "facts")
-        groups = rollout(engine, facts_of(prompts), n=config.fact_answers, sampling=training, seed=seed)
-    return [sample for (sample,) in drawn], conversations, groups
+    return [sample for (sample,) in drawn], conversations
+
+
+def candidates(
+    engine: LocalEngine, prompts: list[Prompt], config: Config, run: Run
+) -> list[tuple[Difference, list[Prompt], list[list[Sample]]]]:
+    """What differs, and where to seek pairs that do: prompts, and several answers to each, as training draws them."""
+    training, seed = Sampling(1.0, 1.0, config.max_tokens), seed_of(run.seed, "examine", "facts")
+    about = facts_of(prompts)
+    groups = rollout(engine, about, n=config.fact_answers, sampling=training, seed=seed)
+    found: list[tuple[Difference, list[Prompt], list[list[Sample]]]] = [
+        (difference, about, groups) for difference in ("fact", "style", "length")
+    ]
+    risky = [prompt for prompt in prompts if prompt.task == "safety"]
+    if config.safety_answers and risky:
+        seed = seed_of(run.seed, "examine", "safety")
+        answers = rollout(engine, risky, n=config.safety_answers, sampling=training, seed=seed)
+        found.append(("safety", risky, answers))
+    return found
 
 
 def facts_of(prompts: list[Prompt]) -> list[Prompt]:

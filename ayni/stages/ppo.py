@@ -13,6 +13,7 @@ from pydantic import Field
 from ayni.errors import BadInput
 from ayni.formats.reading import read_prompts_of
 from ayni.introduction import read_introduction
+from ayni.maths.rewards import Join
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model.score_scale import ScoreScale
@@ -21,6 +22,7 @@ from ayni.model_directory import Trunks, load_model, save_model
 from ayni.online.algorithm import Algorithm
 from ayni.online.loop import Loop
 from ayni.reward.combine import THRESHOLD, load_combined
+from ayni.reward.ensemble import ensemble_of
 from ayni.reward.model import RewardModel, load_reward
 from ayni.rollout.engine import with_room
 from ayni.rollout.local import LocalEngine
@@ -37,6 +39,7 @@ FACE = Face(
     inputs=(
         Input("model", "model", ("language_model",)),
         Input("reward_helpfulness", "model", ("reward_model",)),
+        Input("reward_ensemble", "model", ("reward_model",), many=True, optional=True),
         Input("reward_safety", "model", ("reward_model",), optional=True),
         Input("reward_watch", "model", ("reward_model",), optional=True),
         Input("prompts", "prompts-train.jsonl", ("prompts",), many=True),
@@ -57,6 +60,9 @@ class Config(Algorithm):
     threshold: float = Field(
         THRESHOLD, ge=0, le=1, description="below this safety, safety decides; 0: on prompts tagged safety alone"
     )
+    ensemble: Join = Field(
+        "mean", description="with reward_ensemble, of normalised scores: mean, worst, or cautious (mean − deviation)"
+    )
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
@@ -67,7 +73,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     policy, reference = (Role(placement.place(each)) for each in (model, start.requires_grad_(False)))
     engine = LocalEngine(policy, tokenizer, run.name, placement.ranks)
     helpful = load_reward(inputs["reward_helpfulness"], placement, trunks)
-    reward = load_combined(helpful, inputs.get("reward_safety"), placement, tokenizer, config.threshold, trunks)
+    joined = ensemble_of(helpful, inputs.get("reward_ensemble") or [], config.ensemble, placement, trunks)
+    reward = load_combined(joined, inputs.get("reward_safety"), placement, tokenizer, config.threshold, trunks)
     watch = None
     if inputs.get("reward_watch"):
         if not config.validate_every:

@@ -22,11 +22,12 @@ from ayni.evaluate.results import Result, result, write_results
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of
 from ayni.maths.clustered import clustered_mean
-from ayni.maths.rewards import penalise_cut
+from ayni.maths.rewards import Join, penalise_cut
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.records import Demonstration, Message, Prompt, Sample, cluster_of, to_dict
 from ayni.reward.combine import THRESHOLD, CombinedReward, Scores, cut_off, load_combined
+from ayni.reward.ensemble import ensemble_of
 from ayni.reward.function import FunctionReward, load_choice, outside_sources
 from ayni.rollout.engine import chunk_prompts, rollout, with_room
 from ayni.rollout.local import LocalEngine, load_engine
@@ -42,6 +43,7 @@ FACE = Face(
     inputs=(
         Input("model", "model", ("language_model",)),
         Input("reward", "model", ("reward_model", "function"), optional=True, setting="reward_function"),
+        Input("reward_ensemble", "model", ("reward_model",), many=True, optional=True),
         Input("reward_safety", "model", ("reward_model",), optional=True),
         Input("prompts", "prompts-train.jsonl", ("prompts",), many=True),
         Input("earlier", "samples.jsonl", ("samples",), many=True, optional=True),
@@ -65,6 +67,9 @@ class Config(Base):
     threshold: float = Field(
         THRESHOLD, ge=0, le=1, description="below this safety, safety decides; 0: on prompts tagged safety alone"
     )
+    ensemble: Join = Field(
+        "mean", description="with reward_ensemble, of normalised scores: mean, worst, or cautious (mean − deviation)"
+    )
     finished_only: bool = Field(True, description="an answer cut off at max_tokens is never kept")
     reward_function: str | None = Field(
         None, description="of a Python file given as reward; or python:MODULE:FUNCTION, or an http address"
@@ -85,7 +90,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     placement = Placement.of(run, config.dtype)
     engine = load_engine(inputs["model"], placement, run.name)
     helpful = load_choice(inputs.get("reward"), config.reward_function, placement)
-    reward = load_combined(helpful, inputs.get("reward_safety"), placement, engine.tokenizer, config.threshold)
+    joined = ensemble_of(helpful, inputs.get("reward_ensemble") or [], config.ensemble, placement)
+    reward = load_combined(joined, inputs.get("reward_safety"), placement, engine.tokenizer, config.threshold)
     known = {p.id: p for p in read_prompts_of(inputs["prompts"])}
     prompts = with_room(list(known.values()), [engine], run.say, max_tokens=config.max_tokens, read=reward.context)
     if config.limit is not None:

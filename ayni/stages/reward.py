@@ -7,15 +7,17 @@ deviation on answers of the model it started from (RECIPE §7).
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag, model_validator
 
+from ayni.config import Config as Base
 from ayni.errors import BadInput
 from ayni.evaluate.results import Result, result, write_results
-from ayni.evaluate.reward_accuracy import accuracy_gains, reward_accuracy, threshold_report
+from ayni.evaluate.reward_accuracy import accuracy_gains, accuracy_parts, reward_accuracy, threshold_report
 from ayni.evaluate.reward_baselines import baseline_results
 from ayni.formats.reading import read_comparisons
 from ayni.model.placement import Placement
@@ -23,7 +25,7 @@ from ayni.model.role import Role
 from ayni.model.score_head import with_score_head
 from ayni.model.score_scale import Anchor, Normalisation, ScoreScale
 from ayni.model_directory import load_model, save_model
-from ayni.records import Comparison, Prompt, Sample, Task, margin_of, root_of, safe_answers
+from ayni.records import RATINGS, Comparison, Prompt, Rating, Sample, Task, margin_of, root_of, safe_answers
 from ayni.reward.model import RewardModel, load_reward
 from ayni.rollout.engine import rollout, with_room
 from ayni.rollout.local import LocalEngine
@@ -55,6 +57,33 @@ FACE = Face(
 OTHER_SHARE: dict[Task, float] = {"helpfulness": 0.0, "safety": 0.1}
 
 
+class Margins(Base):
+    """By how much the chosen answer's score should lead."""
+
+    significantly_better: float = Field(ge=0)
+    better: float = Field(ge=0)
+    slightly_better: float = Field(ge=0)
+    negligibly_better_or_unsure: float = Field(ge=0)
+
+    @model_validator(mode="after")
+    def _fall(self) -> Margins:
+        given = list(self.table().values())
+        if given != sorted(given, reverse=True):
+            raise ValueError("a weaker preference must not have a larger margin")
+        return self
+
+    def table(self) -> dict[Rating, float]:
+        return {rating: getattr(self, rating) for rating in RATINGS}
+
+
+Named = Literal["none", "small", "large"]
+Margin = Annotated[
+    Annotated[Named, Tag("name")] | Annotated[Margins, Tag("table")],
+    # so that an error is about what was meant
+    Discriminator(lambda given: "name" if isinstance(given, str) else "table"),
+]
+
+
 class Config(Fitting):
     """Paper: 1 epoch (more overfits), 512 pairs, LR 1e-5 (5e-6 for 70B)."""
 
@@ -72,7 +101,10 @@ class Config(Fitting):
         lt=1,
         description="share of pairs taken from the other task; default: 0.1 of safety's (paper), else 0",
     )
-    margin: Literal["none", "small", "large"] = Field("small", description="margin table by rating")
+    margin: Margin = Field("small", description="margin table by rating: none, small, large, or one of your own")
+    weights: dict[str, Annotated[float, Field(gt=0, le=1e6)]] | None = Field(
+        None, description="{SOURCE: weight}: how much the pairs of a source count; those of others count 1"
+    )
     safety_weight: float | None = Field(
         None,
         ge=0,
@@ -102,6 +134,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     train = mixed(comparisons, config, order)
     if not any(c.task == config.task for c in train):
         raise BadInput("every prompt to train on is held out", field="heldout", fix="hold others out, or none")
+    check_weights(config, {c.source for c in train}, inputs["data"][0])
     pairs = [pair_of(c, tokenizer, config) for c in train]
     train = [c for c, p in zip(train, pairs, strict=True) if fits(p, model.shape.context)]
     kept = [p for p in pairs if fits(p, model.shape.context)]
@@ -116,7 +149,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.say(f"safety anchor: {anchor}")
     placement = Placement.of(run, config.dtype)
     before = load_reward(inputs["against"], placement) if inputs.get("against") else None
-    config.fit(model, kept, Ranking(anchor.safety_weight), run)
+    config.fit(model, evenly(kept), Ranking(anchor.safety_weight), run)
     speaker = LocalEngine(Role(placement.place(language_model)), tokenizer, run.name, placement.ranks)
     at_home_prompts = list({c.prompt.dialog: c.prompt for c in [*train, *judged] if c.task == config.task}.values())
     drawn = start_answers(speaker, at_home_prompts, config, run)
@@ -204,7 +237,23 @@ def normalisation_of(
 def pair_of(c: Comparison, tokenizer: Tokenizer, config: Config) -> Pair:
     """A comparison as a pair of sequences, its margin and its safety labels."""
     chosen, rejected = compared_tokens(c, tokenizer)
-    return Pair(chosen, rejected, margin_of(c, config.margin), safe_answers(c))
+    table = config.margin if isinstance(config.margin, str) else config.margin.table()
+    weight = (config.weights or {}).get(c.source, 1.0)
+    return Pair(chosen, rejected, margin_of(c, table), safe_answers(c), weight=weight)
+
+
+def check_weights(config: Config, sources: set[str], path: Path) -> None:
+    """BadInput where a weight is for a source that no pair has: a name misspelt would count 1 in silence."""
+    for name in config.weights or {}:
+        if name not in sources:
+            known = ", ".join(sorted(sources - {""})) or "none has one"
+            raise BadInput(f"no pair has the source {name!r}", path=path, field="weights", fix=f"sources: {known}")
+
+
+def evenly(pairs: list[Pair]) -> list[Pair]:
+    """The same weights beside each other, with mean 1: a step's mean loss stays one of pairs."""
+    mean = sum(p.weight for p in pairs) / len(pairs)
+    return pairs if mean == 1 else [replace(p, weight=p.weight / mean) for p in pairs]
 
 
 def fits(pair: Pair, context: int) -> bool:
@@ -212,11 +261,13 @@ def fits(pair: Pair, context: int) -> bool:
 
 
 def heldout_results(reward: RewardModel, heldout: list[Comparison], task: str) -> list[Result]:
-    """Accuracy overall and by rating, calibration, and how well σ = 0.15 divides safe from unsafe answers."""
+    """Accuracy overall, by rating and by part, calibration, and how well σ = 0.15 divides safe from unsafe answers."""
     chosen, rejected = scores_of(reward, heldout)
     where = {"axis": task, "model": reward.name, "split": "heldout"}
     asked = [root_of(c.prompt.dialog) for c in heldout]
     rows = reward_accuracy(chosen, rejected, [c.rating for c in heldout], asked).results(**where)
+    parts = accuracy_parts(chosen - rejected, heldout)
+    rows += [result(f"accuracy_{name}", part, judge="labels", **where) for name, part in parts.items()]
     labelled = [
         (score, safe, root)
         for c, root, *scores in zip(heldout, asked, chosen, rejected, strict=True)

@@ -38,12 +38,13 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class PairBatch(Batch):
     """Sequences 2i chosen, 2i + 1 rejected. margin (P,); safe (N,) bool, which means something where `labelled` (N,);
-    ref_logprobs (N,) are the reference's summed log-probs (zeros where the objective needs none)."""
+    ref_logprobs (N,) are the reference's summed log-probs (zeros where the objective needs none); weight (P,)."""
 
     margin: Tensor
     safe: Tensor
     labelled: Tensor
     ref_logprobs: Tensor
+    weight: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,7 @@ class Pair:
     margin: float = 0.0
     safe: tuple[bool | None, bool | None] = (None, None)
     ref_logprobs: tuple[float, float] = (0.0, 0.0)
+    weight: float = 1.0
 
     def __len__(self) -> int:
         return len(self.chosen.tokens) + len(self.rejected.tokens)
@@ -147,6 +149,7 @@ def pairs_of(pairs: Sequence[Pair]) -> PairBatch:
         # beside `safe`, where an unlabelled answer is False like an unsafe one
         labelled=torch.tensor([s is not None for p in pairs for s in p.safe]),
         ref_logprobs=torch.tensor([r for p in pairs for r in p.ref_logprobs], dtype=torch.float64),
+        weight=torch.tensor([p.weight for p in pairs], dtype=torch.float64),
     )
 
 

@@ -71,7 +71,8 @@ class NextToken(Objective):
 
 @dataclass(frozen=True)
 class Ranking(Objective):
-    """Ranking loss with margins, plus the safety auxiliary loss where labels exist (paper §3.2.2). Items are pairs."""
+    """Ranking loss with margins, plus the safety auxiliary loss where labels exist (paper §3.2.2). Items are pairs,
+    a pair's loss counts `weight` times."""
 
     safety_weight: float = 0.0
 
@@ -85,15 +86,16 @@ class Ranking(Objective):
         scores = role.scores(batch)
         # as pairs_of lays them out
         chosen, rejected = scores[0::2], scores[1::2]
-        loss = ranking_loss(chosen, rejected, batch.margin.to(scores.dtype)).sum()
+        weight = batch.weight.to(scores.dtype)
+        loss = (weight * ranking_loss(chosen, rejected, batch.margin.to(scores.dtype))).sum()
         pairs = self.count(batch)
         # strictly more: a model that gives both the same score has not told them apart
         metrics = {"accuracy": ((chosen > rejected).sum(), pairs), "lead": ((chosen - rejected).detach().sum(), pairs)}
         if self.safety_weight:
             # ½: both answers of a pair carry a label, and the item is the pair
-            auxiliary = safety_loss(scores[batch.labelled], batch.safe[batch.labelled]).sum()
-            loss = loss + 0.5 * self.safety_weight * auxiliary
-            metrics["safety_loss"] = (auxiliary.detach(), batch.labelled.sum())
+            auxiliary = safety_loss(scores[batch.labelled], batch.safe[batch.labelled])
+            loss = loss + 0.5 * self.safety_weight * (weight.repeat_interleave(2)[batch.labelled] * auxiliary).sum()
+            metrics["safety_loss"] = (auxiliary.detach().sum(), batch.labelled.sum())
         return loss, metrics
 
 
@@ -242,13 +244,19 @@ def policy_metrics(logprobs: Tensor, old: Tensor) -> Metrics:
 
 @dataclass(frozen=True)
 class ValueClip(OnTokens):
-    """The critic's clipped squared error over the same tokens."""
+    """The critic's clipped squared error over the same tokens, in units of `scale`."""
 
     clip: float = 0.2
+    scale: float = 1.0
+
+    def at(self, scale: float) -> ValueClip:
+        """The same in other units."""
+        return replace(self, scale=scale)
 
     def loss(self, role: Role, batch: Experience) -> tuple[Tensor, Metrics]:
         assert batch.values is not None and batch.returns is not None  # noqa: PT018 - a critic made them
         # the old values bound the step as π_old does the policy's; OpenAI's PPO has it, the paper (§3.2.3) not
         values = role.values(batch)
         old, returns = (x[batch.mask].to(values.dtype) for x in (batch.values, batch.returns))
-        return value_clip_loss(values, old, returns, clip=self.clip).sum(), {}
+        parts = (x / self.scale for x in (values, old, returns))
+        return value_clip_loss(*parts, clip=self.clip).sum(), {}

@@ -143,7 +143,9 @@ class Trainer:
             keys = ("step", "exp_avg", "exp_avg_sq")
             moments = {key: tensors.get(f"{prefix}adam.{key}.{name}") for key in keys}
             # no moments: it has not stepped yet, as a policy while its critic warms up
-            if moments["step"] is not None:
+            if moments["step"] is None:
+                self.adam.state.pop(p, None)
+            else:
                 self.adam.state[p] = {key: value.to(p.device) for key, value in moments.items() if value is not None}
         self.step = int(numbers[f"{prefix}step"])
 
