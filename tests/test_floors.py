@@ -13,7 +13,7 @@ import pytest
 HOUSE = Path(__file__).parent.parent / "ayni"
 # What stands on the ground floor, each on those before it.
 GROUND = ["__init__", "errors", "memory", "limits", "files", "config", "records", "stage", "seeds"]
-GROUND += ["interruption", "run", "parallel", "cores"]
+GROUND += ["interruption", "run", "parallel", "cores", "preprompts"]
 # Packages and modules from the ground up; on one floor nobody imports a neighbour, but for the two ladders below.
 FLOORS: list[set[str]] = [
     set(GROUND),
