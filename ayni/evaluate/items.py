@@ -15,7 +15,9 @@ from ayni.evaluate.results import Result, result
 from ayni.maths.clustered import clustered_mean, clustered_share
 from ayni.records import Number, Text
 
-SHARES = ("broken", "refusal_rate", "right_fact")  # whose values are 1 or 0; all others are means
+# whose values are 1 or 0; all others are means
+SHARES = frozenset(("broken", "refusal_rate", "right_fact", "refusal", "false_refusal", "refusal_style"))
+SHARES |= {"violation", "violation_by_vector", "violation_in_talk", "severe_violation", "session_violated"}
 
 
 @dataclass(frozen=True, slots=True)
