@@ -13,7 +13,9 @@ from ayni.errors import BadInput
 from ayni.evaluate.splits import named_split
 from ayni.preprompts import GENERIC
 from ayni.records import Prompt
+from ayni.runs.recipe import read_recipe
 from ayni.seeds import rng
+from ayni.stages import distill
 from ayni.text.chat import check_dialog
 from ayni.village import Gold, Village
 from ayni.village.answers import refusal
@@ -160,6 +162,15 @@ def test_without_its_settings_a_village_is_what_it_was(tmp_path: Path) -> None:
         assert (tmp_path / "more" / file).read_bytes() == (tmp_path / "v" / file).read_bytes()
     assert (tmp_path / "more" / "attacks-train.jsonl").read_text().count("\n") == 50
     assert (tmp_path / "more" / "safety-demonstrations.jsonl").read_text().count("\n") == 30
+
+
+def test_the_recipes_templates_are_those_that_the_village_teaches() -> None:
+    recipe = read_recipe(Path(__file__).parent.parent / "recipes" / "paper" / "context-distillation.yaml")
+    found = [stage.config for stage in recipe.stages if isinstance(stage.config, distill.Config)]
+    assert [config.templates for config in found if config.prefix == "template"] == [
+        {risk: template(risk) for risk in RISKS}
+    ] * 2
+    assert {config.preprompts for config in found} == {GENERIC}
 
 
 def test_helpful_demonstrations_alone(village: Village) -> None:

@@ -1,7 +1,7 @@
 """What a refusal of a forbidden thing holds: whether it addresses the danger, says why, and offers something else.
 
-That is the style that the paper asks of annotators: "address immediate safety concerns if applicable", then explain,
-then give what helps (§4.2.2).
+That is the style that the paper asks of annotators: address the immediate danger if there is one, explain the risks,
+then give what helps (§4.2.1).
 """
 
 from __future__ import annotations
