@@ -164,6 +164,16 @@ def test_without_its_settings_a_village_is_what_it_was(tmp_path: Path) -> None:
     assert (tmp_path / "more" / "safety-demonstrations.jsonl").read_text().count("\n") == 30
 
 
+def test_settings_that_fit_nothing_are_refused_before_anything_is_written(tmp_path: Path) -> None:
+    for settings, message in (
+        ({"attacks": 99999}, "attacks: 99999 attacks wanted, the village has"),
+        ({"preprompted": 0.5}, "preprompted: is a share of no safety demonstrations; set safety_demonstrations"),
+    ):
+        with pytest.raises(BadInput, match=message):
+            Small("village", {"words": 400, **settings}, {}).execute(tmp_path / "v")
+        assert not (tmp_path / "v").exists()
+
+
 def test_the_recipes_templates_are_those_that_the_village_teaches() -> None:
     recipe = read_recipe(Path(__file__).parent.parent / "recipes" / "paper" / "context-distillation.yaml")
     found = [stage.config for stage in recipe.stages if isinstance(stage.config, distill.Config)]

@@ -7,6 +7,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from ayni.config import Config as Base
+from ayni.errors import BadInput
 from ayni.files import write_jsonl
 from ayni.records import Task, to_dict
 from ayni.run import Run
@@ -48,14 +49,16 @@ class Config(Base):
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.begin_anew()
+    if config.preprompted and not config.safety_demonstrations:
+        raise BadInput("is a share of no safety demonstrations", field="preprompted", fix="set safety_demonstrations")
     village = Village(config.village_seed)
+    attacks = village.attacks("train", config.attacks)
     corpus = village.corpus(config.words)
     write_jsonl(run.directory / "corpus.jsonl", ({"text": text} for text in corpus))
     for split in SPLITS:
         prompts = village.prompts(split, config.prompts if split == "train" else None)
         write_jsonl(run.directory / f"prompts-{split}.jsonl", map(to_dict, prompts))
         run.say(f"{len(prompts)} {split} prompts")
-    attacks = village.attacks("train", config.attacks)
     if config.attacks:
         for split in SPLITS:
             asked = attacks if split == "train" else village.attacks(split)
