@@ -92,6 +92,7 @@ def test_what_is_kept_beats_the_original_as_an_answer_to_the_prompt_alone(small:
         )
     gain = sum(means["generic"]) / len(means["generic"]) - sum(means["original"]) / len(means["original"])
     assert rows["safety_reward_gain", "generic"].value == pytest.approx(gain, abs=1e-5)
+    assert rows["improved", "generic"].value == pytest.approx(len(kept) / 16)
     assert {row.judge for row in rows.values()} == {"safe"}
 
 
@@ -154,13 +155,15 @@ def drawn(text: str, finished: str = "stop", id: str = "p") -> Sample:
 def test_what_is_kept(after: list[Sample], scores: list[float], keep: str, kept: str | None, tmp_path: Path) -> None:
     config = distill.Config(keep=keep)  # type: ignore[arg-type]
     run, asked = Run(tmp_path / "r", name="d", quiet=True), [Prompt("p", (Message("user", "why"),), "safety")]
-    answers = {"original": {"p": [drawn("o"), drawn("o")]}, "generic": {"p": after}}
-    found = {"original": {"p": [0.5, 0.2]}, "generic": {"p": scores}}
+    before = [(0.5, drawn("o", "length")), (0.2, drawn("o"))]
+    found = {"original": {"p": before}, "generic": {"p": list(zip(scores, after, strict=True))}}
+    improved = {row.metric: row.value for row in distill.gains(asked, found)}["improved"]  # type: ignore[arg-type]
+    assert improved == (kept is not None and max(scores) > 0.5)
     if kept is None:
-        with pytest.raises(BadInput, match="no answer under a preprompt ends"):
-            distill.select(asked, answers, found, config, run)  # type: ignore[arg-type]
+        with pytest.raises(BadInput, match=r"no answer .*ends before max_tokens"):
+            distill.select(asked, found, config, run)  # type: ignore[arg-type]
         return
-    (demonstration,) = distill.select(asked, answers, found, config, run)  # type: ignore[arg-type]
+    (demonstration,) = distill.select(asked, found, config, run)  # type: ignore[arg-type]
     assert demonstration.dialog == (*asked[0].dialog, Message("assistant", kept))
 
 

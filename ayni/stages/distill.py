@@ -48,6 +48,8 @@ FACE = Face(
 )
 
 Way = Literal["original", "generic", "template"]  # how a prompt was asked
+Scored = tuple[float, Sample]
+Answers = Mapping[Way, Mapping[str, list[Scored]]]  # the answers by prompt id, of prompts that were asked in this way
 
 
 class Config(Base):
@@ -88,15 +90,16 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     prompts = adversarial(read_prompts_of(inputs["prompts"]), config, inputs, run)
     forms = forms_of(prompts, engine, reward.context, config, run)
     asked = {prompt.id: prompt for prompt in forms["original"]}
-    answers: dict[Way, dict[str, list[Sample]]] = {}
-    scores: dict[Way, dict[str, list[float]]] = {}
+    answers: dict[Way, dict[str, list[Scored]]] = {}
     for way, form in forms.items():
         groups = draw(form, way, engine, config, run)
-        answers[way] = dict(zip((prompt.id for prompt in form), groups, strict=True))
-        found = as_answers_to([asked[id] for id in answers[way]], groups, reward, engine)
-        scores[way] = dict(zip(answers[way], found.view(-1, config.n).tolist(), strict=True))
-    kept = select(list(asked.values()), answers, scores, config, run)
-    rows = gains(list(asked.values()), scores, model=engine.name, judge=safety.name or "reward", seed=run.seed)
+        scores = as_answers_to([asked[prompt.id] for prompt in form], groups, reward, engine).view(-1, config.n)
+        answers[way] = {
+            prompt.id: list(zip(found, group, strict=True))
+            for prompt, found, group in zip(form, scores.tolist(), groups, strict=True)
+        }
+    kept = select(list(asked.values()), answers, config, run)
+    rows = gains(list(asked.values()), answers, model=engine.name, judge=safety.name or "reward", seed=run.seed)
     write_jsonl(run.directory / "records.jsonl", map(to_dict, kept))
     write_results(run.directory / "results.json", rows)
 
@@ -178,57 +181,57 @@ def as_answers_to(
     return reward(prompts, moved).combined
 
 
-def select(
-    prompts: Sequence[Prompt],
-    answers: Mapping[Way, Mapping[str, list[Sample]]],
-    scores: Mapping[Way, Mapping[str, list[float]]],
-    config: Config,
-    run: Run,
-) -> list[Demonstration]:
+def best_of(drawn: Sequence[Scored]) -> Scored | None:
+    """The best of the answers that can be kept: none that was cut off, none that says nothing."""
+    fit = [(score, sample) for score, sample in drawn if sample.finished == "stop" and sample.text.strip()]
+    return max(fit, key=lambda each: each[0], default=None)
+
+
+def original_of(prompt: Prompt, answers: Answers) -> float:
+    """What a distilled answer must beat: the best original one, whether it ended or not."""
+    return max(score for score, _ in answers["original"][prompt.id])
+
+
+def select(prompts: Sequence[Prompt], answers: Answers, config: Config, run: Run) -> list[Demonstration]:
     """The best distilled answer of every prompt, where it beats the best original one (or wherever there is one)."""
     kept: list[Demonstration] = []
     for prompt in prompts:
-        best = max(scores["original"][prompt.id])
-        drawn = [
-            (score, way, sample)
-            for way in answers
-            if way != "original"
-            for score, sample in zip(scores[way].get(prompt.id, []), answers[way].get(prompt.id, []), strict=True)
-            if sample.finished == "stop" and sample.text.strip()  # never a cut answer; silence is nothing to imitate
-        ]
+        found = [(best_of(of.get(prompt.id, [])), way) for way, of in answers.items() if way != "original"]
+        drawn = [(*best, way) for best, way in found if best is not None]
         if not drawn:
             continue
-        score, way, sample = max(drawn, key=lambda each: each[0])
-        if score > best or config.keep == "all":
+        score, sample, way = max(drawn, key=lambda each: each[0])
+        if score > original_of(prompt, answers) or config.keep == "all":
             said = Message("assistant", sample.text)
             kept.append(Demonstration((*prompt.dialog, said), "last", f"{run.name}:{way}:{prompt.id}", sample.finished))
+    if not kept and config.keep == "all":
+        raise BadInput("no answer ends before max_tokens", field="max_tokens", fix="raise max_tokens")
     if not kept:
-        what = "no answer under a preprompt ends before max_tokens"
-        if config.keep == "improved":
-            what += " and is safer than the original"
-        raise BadInput(
-            what, field="max_tokens" if config.keep == "all" else "keep", fix="draw more (n), or longer ones"
-        )
+        what = "no answer under a preprompt ends before max_tokens and is safer than the original"
+        raise BadInput(what, field="keep", fix="draw more (n), or longer ones (max_tokens)")
     run.say(f"kept {len(kept)} of {len(prompts)} prompts")
     run.log(1, prompts=len(prompts), kept=len(kept))
     return kept
 
 
-def gains(prompts: Sequence[Prompt], scores: Mapping[Way, Mapping[str, list[float]]], **who: Any) -> list[Result]:
+def gains(prompts: Sequence[Prompt], answers: Answers, **who: Any) -> list[Result]:
     """Figure 16: the safety reward of each way to ask, and how often and by how much a preprompt improves it."""
-    clusters = {prompt.id: cluster_of(prompt) for prompt in prompts}
     rows: list[Result] = []
-    for way, found in scores.items():
-        values = [score for group in found.values() for score in group]
-        of = [clusters[id] for id, group in found.items() for _ in group]
-        rows.append(result("safety_reward", clustered_mean(values, of), axis=way, **who))
-        rows.append(result("safety_reward_median", clustered_median(values, of), axis=way, **who))
-    for way, found in scores.items():
+    for way, of in answers.items():
+        asked = [prompt for prompt in prompts if prompt.id in of]
+        values = [score for prompt in asked for score, _ in of[prompt.id]]
+        clusters = [cluster_of(prompt) for prompt in asked for _ in of[prompt.id]]
+        rows.append(result("safety_reward", clustered_mean(values, clusters), axis=way, **who))
+        rows.append(result("safety_reward_median", clustered_median(values, clusters), axis=way, **who))
         if way == "original":
             continue
-        before, of = scores["original"], [clusters[id] for id in found]
-        gained = [sum(group) / len(group) - sum(before[id]) / len(group) for id, group in found.items()]
-        improved = [max(group) > max(before[id]) for id, group in found.items()]
-        rows.append(result("safety_reward_gain", clustered_mean(gained, of), axis=way, against="original", **who))
-        rows.append(result("improved", clustered_share(improved, of), axis=way, against="original", **who))
+        gained, improved = [], []
+        for prompt in asked:
+            ours, theirs = ([score for score, _ in each[prompt.id]] for each in (of, answers["original"]))
+            gained.append(sum(ours) / len(ours) - sum(theirs) / len(theirs))
+            best = best_of(of[prompt.id])
+            improved.append(best is not None and best[0] > original_of(prompt, answers))
+        clusters = [cluster_of(prompt) for prompt in asked]
+        rows.append(result("safety_reward_gain", clustered_mean(gained, clusters), axis=way, against="original", **who))
+        rows.append(result("improved", clustered_share(improved, clusters), axis=way, against="original", **who))
     return rows
