@@ -18,10 +18,13 @@ from ayni.evaluate.results import read_results
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_demonstrations, read_prompts
 from ayni.model.placement import Placement
+from ayni.model.role import Role
+from ayni.model_directory import load_model
 from ayni.preprompts import GENERIC, TEMPLATE
-from ayni.records import Message, Prompt, Sample, to_dict
+from ayni.records import Comparison, Demonstration, Message, Prompt, Sample, to_dict
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import rollout
+from ayni.rollout.local import LocalEngine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import read_groups
 from ayni.run import Run
@@ -191,3 +194,45 @@ def test_the_same_prompts_without_a_preprompt_are_the_same_samples(small: Small,
     found = read_groups(tmp_path / "d" / "samples-original.jsonl")
     assert [[s.tokens for s in group] for group in found] == [[s.tokens for s in group] for group in groups]
     assert json.loads((tmp_path / "d" / "metrics.jsonl").read_text())["prompts"] == len(asked)
+
+
+def test_what_a_preprompt_brought_about_is_learnt(tmp_path_factory: pytest.TempPathFactory, tmp_path: Path) -> None:
+    """A model that says "owl" under a preprompt and "hill" without says "owl" without it, since that scores higher."""
+    stages = prepare(tmp_path_factory.mktemp("inputs"))
+    asked = prompts(24, seed=9, task="safety")
+    write_jsonl(tmp_path / "asked.jsonl", map(to_dict, asked))
+    system = Message("system", "a wise hare")
+    demonstrations = [Demonstration((*p.dialog, Message("assistant", "hill"))) for p in asked]
+    demonstrations += [Demonstration((system, *p.dialog, Message("assistant", "owl"))) for p in asked]
+    write_jsonl(tmp_path / "d.jsonl", map(to_dict, demonstrations))
+    sft, reward = stages["sft"], stages["reward"]
+    Small("sft", sft.settings, {**sft.inputs, "data": [tmp_path / "d.jsonl"]}).execute(
+        tmp_path / "sft", epochs=25, batch_size=16, optimiser={"lr": 1e-2}
+    )
+    pairs = [
+        Comparison(p, "owl", "hill", "safety", "significantly_better", safety="chosen_safe")
+        for p in [*prompts(24, seed=11, task="safety"), *asked]
+    ]
+    write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, pairs))
+    write_jsonl(tmp_path / "held.jsonl", map(to_dict, pairs[:4]))
+    inputs = {"model": tmp_path / "sft" / "model", "data": [tmp_path / "pairs.jsonl"]}
+    Small("reward", reward.settings, {**inputs, "heldout": [tmp_path / "held.jsonl"]}).execute(
+        tmp_path / "reward", epochs=6, batch_size=8, optimiser={"lr": 1e-2}, other_share=0.0
+    )
+    given = {"model": tmp_path / "sft" / "model", "reward_safety": tmp_path / "reward" / "model"}
+    small = Small("distill", {"max_tokens": 6, "dtype": "fp32", "n": 2, "preprompts": [system.content]},
+                  {**given, "prompts": [tmp_path / "asked.jsonl"]})  # fmt: skip
+    small.execute(tmp_path / "d")
+    rows = {row.metric: row for row in read_results(tmp_path / "d" / "results.json")}
+    assert (rows["improved"].value or 0) > 0.6
+    assert (rows["safety_reward_gain"].interval or (0, 0))[0] > 0
+    inputs = {"model": tmp_path / "sft" / "model", "data": [tmp_path / "d" / "records.jsonl"]}
+    Small("sft", sft.settings, inputs).execute(tmp_path / "after", epochs=10, batch_size=8, optimiser={"lr": 1e-2})
+    said = {}
+    for name in ("sft", "after"):
+        model, words = load_model(tmp_path / name / "model")
+        engine = LocalEngine(Role(model), words, name)
+        drawn = rollout(engine, asked, n=4, sampling=Sampling(1.0, 1.0, 6), seed=1)
+        said[name] = sum(s.text == "owl" for group in drawn for s in group) / (4 * len(asked))
+    assert said["sft"] < 0.25
+    assert said["after"] > 0.7
