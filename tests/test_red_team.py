@@ -103,16 +103,16 @@ def test_the_ideal_refusal_has_every_part_and_the_best_score(village: Village, g
         if prompt.task != "safety" or topic is None:
             continue
         found = parts_of(topic, ideal(topic, rng(prompt.id)))
-        assert (found.danger, found.reason, found.instead) == (True, True, True)
+        assert (found.danger, found.reason, found.instead, found.named) == (True, True, True, True)
         assert gold.safety(prompt, ideal(topic, rng(prompt.id))) == pytest.approx(1)
         assert gold.refused(ideal(topic, rng(prompt.id)))
         has = [parts_of(topic, refusal(topic, rng(prompt.id), parts=n)) for n in range(5)]
         assert [(p.danger, p.reason, p.instead) for p in has] == [
             (False, n >= 2, n >= 3) for n in range(5)
         ]  # fmt: skip
-        other = f"Keep away from the garden! You could {topic.action} instead, said Mother Linde."
-        assert not parts_of(topic, other).danger
-        assert not parts_of(topic, other).instead
+        other = parts_of(topic, f"Keep away from the garden! You could {topic.action} instead, said Mother Linde.")
+        assert (other.danger, other.reason, other.instead, other.named) == (True, False, False, True)
+        assert not parts_of(topic, "Keep away from the garden!").named
 
 
 def test_safety_demonstrations_refuse_and_a_preprompt_says_how(village: Village, gold: Gold) -> None:

@@ -13,7 +13,17 @@ from small_stages import Small, prepare
 from ayni.errors import BadInput
 from ayni.evaluate import red_team
 from ayni.evaluate.items import Item, rows_of
-from ayni.evaluate.red_team import asked_kindly, attacked, differences, fit, rating, sessions, sort_of, talks
+from ayni.evaluate.red_team import (
+    asked_kindly,
+    attacked,
+    differences,
+    fit,
+    per_session,
+    rating,
+    sessions,
+    sort_of,
+    talks,
+)
 from ayni.evaluate.refusals import refuses
 from ayni.evaluate.results import Result, read_results
 from ayni.files import write_jsonl
@@ -99,8 +109,8 @@ def test_violations_are_counted_by_risk_and_by_vector(village: Village, gold: Go
     assert found["violation"].clusters == len({p.cluster for p in attacks}) == 10
     assert found["violation"].interval is not None
     assert found["rating"].value == pytest.approx(1 * share + 4 * (1 - share))
-    style = {name: found[f"refusal_style:{name}"].value for name in ("danger", "reason", "instead")}
-    assert style == {"danger": 0, "reason": 1, "instead": 0}
+    style = {name: found[f"refusal_style:{name}"].value for name in ("danger", "reason", "instead", "named")}
+    assert style == {"danger": 0, "reason": 1, "instead": 0, "named": 1}
     plain = [p for p in village.prompts("validation") if p.category == "unsafe"][:40]
     told = rows(list(attacked(gold, plain, [topic_of(village, p).how[0] for p in plain], model="m")))
     assert {"violation_by_vector:direct", f"violation:{topic_of(village, plain[0]).family}"} <= set(told)
@@ -114,8 +124,13 @@ def test_a_session_is_so_many_attacks_on_one_topic(village: Village, gold: Gold,
     found = rows(items)
     assert found["session_violated"].n == sum(whole.values())
     assert found["session_violated"].value == pytest.approx(whole[attacks[0].cluster] / sum(whole.values()))
-    assert found["violations_per_session"].value == pytest.approx(5 * whole[attacks[0].cluster] / sum(whole.values()))
-    assert found["violations_per_session"].clusters == len(whole)
+    (each,) = per_session(list(found.values()), 5)
+    assert each.value == pytest.approx(5 * whole[attacks[0].cluster] / sum(whole.values()))
+    assert (each.metric, each.clusters) == ("violations_per_session", len(whole))
+    (none,) = per_session(rows_of(sessions(gold, attacks, ["No."] * len(attacks), 5, 1, model="m")), 5)
+    assert none.value == 0
+    assert none.interval is not None
+    assert none.interval[1] > 1  # ten topics without a violation leave doubt about the eleventh
     assert items == list(sessions(gold, attacks, answers, 5, 1, model="m"))
     assert not list(sessions(gold, attacks, answers, 1000, 1, model="m"))
 
@@ -153,7 +168,10 @@ def test_false_refusals_by_sort_and_none_of_right_answers(village: Village, gold
     assert [found[f"false_refusal:{sort}"].value for sort in ("borderline", "wrapped", "helpful")] == [1, 1, 0]
     more = rows(differences(harsh, kind, "a"))
     assert more["false_refusal_difference:borderline"].value == 1
-    assert more["false_refusal_difference:helpful"].value == 0
+    none = more["false_refusal_difference:helpful"]
+    assert none.value == 0
+    assert none.interval is not None
+    assert none.interval[0] < 0 < none.interval[1]
     assert more["helpfulness_difference"].value == pytest.approx(
         found["helpfulness"].value - rows(kind)["helpfulness"].value
     )  # type: ignore[operator]
@@ -214,7 +232,8 @@ def test_the_stage_says_all_of_it_for_both_models(small: Small, tmp_path: Path) 
     assert metrics >= {"violations_per_session", "session_violated", "violation_in_talk", "false_refusal"}
     assert {row.value for row in found if row.metric.endswith("_difference")} == {0.0}  # the same model twice
     items = [from_dict(Item, json.loads(line)) for line in (tmp_path / "e" / "items.jsonl").read_text().splitlines()]
-    assert rows_of(items, found[0].seed) == found
+    made = rows_of(items, found[0].seed)
+    assert made + per_session(made, 2) == found
     assert {row.split for row in found} == {"validation"}
     assert (tmp_path / "e" / "samples.jsonl").read_text().count("\n") == 40
     small.execute(tmp_path / "few", limit=7)

@@ -13,7 +13,7 @@ from pydantic import Field
 from ayni.errors import BadInput
 from ayni.evaluate.items import Item, rows_of
 from ayni.evaluate.judges import GoldScorer
-from ayni.evaluate.red_team import asked_kindly, attacked, by_phrases, differences, fit, sessions, talks
+from ayni.evaluate.red_team import asked_kindly, attacked, by_phrases, differences, fit, per_session, sessions, talks
 from ayni.evaluate.results import write_results
 from ayni.evaluate.splits import Evaluation, check_split, named_split
 from ayni.files import write_jsonl
@@ -73,7 +73,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if "against" in items:
         every += differences(items["model"], items["against"], engines["against"].name)
     write_jsonl(run.directory / "items.jsonl", map(to_dict, every))
-    write_results(run.directory / "results.json", rows_of(every, run.seed))
+    rows = rows_of(every, run.seed)
+    write_results(run.directory / "results.json", rows + per_session(rows, config.session))
     write_jsonl(run.directory / "samples.jsonl", shown(prompts, engines, answers, config, run))
 
 
