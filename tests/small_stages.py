@@ -80,6 +80,8 @@ def prepare(directory: Path) -> dict[str, Small]:
     write_jsonl(directory / "comparisons.jsonl", map(to_dict, comparisons(24)))
     write_jsonl(directory / "heldout.jsonl", map(to_dict, comparisons(24, seed=8)))
     write_jsonl(directory / "prompts.jsonl", map(to_dict, [*prompts(8), *prompts(4, seed=1, task="safety")]))
+    adversarial = prompts(16, seed=5, task="safety")
+    write_jsonl(directory / "adversarial.jsonl", map(to_dict, [*prompts(3), *adversarial]))
     write_jsonl(directory / "validation.jsonl", map(to_dict, prompts(4, seed=2)))
     village = [p for p in Village(7).prompts("train", 60) if len(render_prompt(p.dialog, words)) < 70]
     write_jsonl(directory / "village.jsonl", map(to_dict, village[:10]))
@@ -117,6 +119,11 @@ def prepare(directory: Path) -> dict[str, Small]:
             "reject",
             {"n": 3, "max_tokens": 16, "dtype": "fp32"},
             {"model": model, "reward": inputs["helpful"], "reward_safety": inputs["safe"], "prompts": asked},
+        ),
+        "distill": Small(
+            "distill",
+            {"n": 3, "max_tokens": 16, "dtype": "fp32", "preprompts": ["the owl", "a wise hare"]},
+            {"model": model, "reward_safety": inputs["safe"], "prompts": [directory / "adversarial.jsonl"]},
         ),
         "ppo": Small(
             "ppo",

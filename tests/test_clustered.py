@@ -10,7 +10,14 @@ import pytest
 import scipy.stats
 
 from ayni.maths import statistics as st
-from ayni.maths.clustered import FEWEST, clustered_gain, clustered_mean, clustered_ratio, clustered_share
+from ayni.maths.clustered import (
+    FEWEST,
+    clustered_gain,
+    clustered_mean,
+    clustered_median,
+    clustered_ratio,
+    clustered_share,
+)
 from benchmarks import coverage
 
 
@@ -146,3 +153,27 @@ def test_the_published_coverage_is_what_was_promised() -> None:
     assert (report["experiments"], report["command"]) == (1000, "python -m benchmarks.coverage")
     page = coverage.PAGE.read_text(encoding="utf-8")
     assert coverage.filled(page, report) == page
+
+
+def test_a_median_by_hand() -> None:
+    """101 items alone: Wilson's interval of a half at n 101 is [0.404, 0.596], so of 0 … 100 the values 40 and 60."""
+    ours = clustered_median(np.arange(101.0), range(101))
+    low, high = st.half_tie_rate(50, 1, 50).interval or (0, 0)
+    assert (ours.value, ours.method, ours.n, ours.clusters) == (50, "woodruff", 101, 101)
+    assert ours.interval == (math.ceil(low * 101) - 1, math.ceil(high * 101) - 1)
+    assert clustered_median([3.0] * 20, range(20)).interval == (3, 3)
+    assert clustered_median([1.0, 2.0, 9.0, 9.0], "aabb").interval is None
+    assert clustered_median([], []).value is None
+
+
+def test_a_median_s_interval_holds_the_truth_of_clustered_items() -> None:
+    """400 items of 40 clusters, half of whose spread is between clusters, around 0."""
+    draw, held, plain = np.random.default_rng(3), 0, 0
+    for _ in range(300):
+        owners = np.repeat(np.arange(40), 10)
+        values = draw.normal(size=40)[owners] + draw.normal(size=400)
+        ours, alone = clustered_median(values, owners.tolist()), clustered_median(values, range(400))
+        held += ours.low <= 0 <= ours.high
+        plain += alone.low <= 0 <= alone.high
+    assert 0.92 <= held / 300 <= 0.985
+    assert plain / 300 < 0.8

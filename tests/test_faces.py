@@ -80,10 +80,12 @@ def test_a_face_knows_its_outputs() -> None:
 
 
 @pytest.mark.parametrize(
-    "kind", ["tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf", "collect", "reject", "ppo", "village"]
+    "kind",
+    ["tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf", "collect", "reject", "distill", "ppo", "village"],
 )
 def test_a_stage_leaves_what_its_face_says(kind: str, stages: dict[str, Small], tmp_path: Path) -> None:
-    small = stages.get(kind) or Small(kind, {"words": 400, "demonstrations": 5, "prompts": 5}, {})
+    sizes = {"words": 400, "demonstrations": 5, "prompts": 5, "attacks": 5, "safety_demonstrations": 5}
+    small = stages.get(kind) or Small(kind, sizes, {})
     small.execute(tmp_path / "out")
     for pattern, left in load_stage(kind).face.leaves.items():
         found = sorted((tmp_path / "out").glob(pattern))

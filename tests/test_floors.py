@@ -13,7 +13,7 @@ import pytest
 HOUSE = Path(__file__).parent.parent / "ayni"
 # What stands on the ground floor, each on those before it.
 GROUND = ["__init__", "errors", "memory", "limits", "files", "config", "records", "stage", "seeds"]
-GROUND += ["interruption", "run", "parallel", "cores"]
+GROUND += ["interruption", "run", "parallel", "cores", "preprompts"]
 # Packages and modules from the ground up; on one floor nobody imports a neighbour, but for the two ladders below.
 FLOORS: list[set[str]] = [
     set(GROUND),
@@ -40,8 +40,8 @@ WITHOUT_TORCH = ("text", "formats", "village", "feedback")
 # The gold scores: who may read them. Everyone else learns from sampled labels.
 GOLD = re.compile(r"ayni\.village\.(gold|annotat\w*)(\.|$)")
 # These stages show gold scores to nobody but the reader, or sample labels from them; none of them may train.
-NEAR_GOLD = ("village", "collect", "evaluate", "examine", "study")
-READS_GOLD = re.compile(r"stages/(village|collect|evaluate|examine)\.py|evaluate/.*|village/.*")
+NEAR_GOLD = ("village", "collect", "evaluate", "examine", "redteam", "study")
+READS_GOLD = re.compile(r"stages/(village|collect|evaluate|examine|redteam)\.py|evaluate/.*|village/.*")
 
 
 def imports_of(file: Path) -> Iterator[tuple[int, str]]:

@@ -675,7 +675,7 @@ def test_every_real_stage_has_the_common_face() -> None:
 
 
 def test_every_recipe_of_the_house_reads(monkeypatch: pytest.MonkeyPatch) -> None:
-    recipes = sorted((Path(__file__).parent.parent / "recipes").glob("*.yaml"))
+    recipes = sorted((Path(__file__).parent.parent / "recipes").rglob("*.yaml"))
     for path in recipes:
         value, _ = read_yaml(path)
         assert value["stages"], path

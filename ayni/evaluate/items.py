@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from pydantic import ConfigDict
 
 from ayni.evaluate.results import Result, result
-from ayni.maths.clustered import clustered_mean, clustered_share
+from ayni.maths.clustered import clustered_gain, clustered_mean, clustered_share
 from ayni.records import Number, Text
 
 # whose values are 1 or 0; all others are means
-SHARES = ("broken", "refusal_rate", "right_fact", "better_style", "longer_preferred", "safe_preferred")
+SHARES = frozenset(("broken", "right_fact", "better_style", "longer_preferred", "safe_preferred"))
+SHARES |= {"refusal_rate", "refusal", "false_refusal", "refusal_style"}
+SHARES |= {"violation", "violation_by_vector", "violation_in_talk", "violation_in_session", "severe_violation"}
+SHARES |= {"session_violated"}
+GAINS = frozenset(f"{metric}_difference" for metric in SHARES)  # whose values are 1, 0 or −1
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +60,8 @@ def rows_of(items: Iterable[Item], seed: int | None = None) -> list[Result]:
 
 def _row(items: list[Item], part: str, seed: int | None) -> Result:
     first, values, clusters = items[0], [i.value for i in items], [i.cluster for i in items]
-    estimate = (clustered_share if first.metric in SHARES else clustered_mean)(values, clusters)
+    share, gain = first.metric in SHARES, first.metric in GAINS
+    estimate = (clustered_share if share else clustered_gain if gain else clustered_mean)(values, clusters)
     where = {"axis": first.axis, "judge": first.judge, "model": first.model, "against": first.against}
     name = f"{first.metric}:{part}" if part else first.metric
     return result(name, estimate, split=first.split, seed=seed, **where)

@@ -80,6 +80,24 @@ def clustered_mean(values: ArrayLike, clusters: Sequence[Hashable], level: float
     return clustered_ratio(x, np.ones(x.size), clusters, level)
 
 
+def clustered_median(values: ArrayLike, clusters: Sequence[Hashable], level: float = 0.95) -> Estimate:
+    """The median of values (n,) with Woodruff's (1952) interval: between the values below which the lower and the upper
+    bound of a clustered share of one half lie. No interval below FEWEST clusters.
+    """
+    x = vector(values)
+    groups = _checked(x, clusters)
+    if x.size == 0:
+        return Estimate(None, None, 0, level, "woodruff", groups.count)
+    value = float(np.median(x))
+    # a value equal to the median is half below it, so that ties leave the share near one half
+    below = clustered_share(np.where(x < value, 1.0, np.where(x == value, 0.5, 0.0)), clusters, level)
+    found = Estimate(value, None, x.size, level, "woodruff", groups.count)
+    if groups.count < FEWEST or below.interval is None:
+        return found
+    low, high = np.quantile(x, (below.low, below.high), method="inverted_cdf")
+    return replace(found, interval=(min(float(low), value), max(float(high), value)))
+
+
 def clustered_ratio(
     numerators: ArrayLike, denominators: ArrayLike, clusters: Sequence[Hashable], level: float = 0.95
 ) -> Estimate:

@@ -33,6 +33,8 @@ HEADLINES = (
     Headline("broken", "broken answers", share=True),
     Headline("right_fact", "right fact preferred", share=True),
     Headline("refusal_rate", "refused", share=True, label="{axis} prompts, {model}", colour="clay"),
+    Headline("violation", "violations", share=True),
+    Headline("false_refusal", "false refusals", share=True),
     Headline("kl", "KL", unit="nats per answer", label="{model} to {against}", colour="ochre"),
     Headline("accuracy", "reward accuracy", share=True),
     Headline("accuracy_gain", "accuracy gained", share=True),

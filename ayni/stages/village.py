@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
 from ayni.config import Config as Base
+from ayni.errors import BadInput
 from ayni.files import write_jsonl
-from ayni.records import to_dict
+from ayni.records import Task, to_dict
 from ayni.run import Run
 from ayni.stage import Face
 from ayni.village.knowledge import SPLITS
@@ -26,8 +27,10 @@ FACE = Face(
         "demonstrations.jsonl": "demonstrations",
         "exercises.jsonl": "comparisons",
         "checks.jsonl": "comparisons",
+        "attacks-*.jsonl": "prompts",  # only where there are any
+        "safety-*.jsonl": "demonstrations",
     },
-    sealed=("prompts-test.jsonl",),
+    sealed=("prompts-test.jsonl", "attacks-test.jsonl"),
 )
 
 
@@ -38,18 +41,34 @@ class Config(Base):
     exercises: int = Field(20000, ge=0, description="comparisons of the school's books; they cost no annotator")
     checks: int = Field(80, ge=0, description="comparisons whose answer is beyond doubt, to check annotators by")
     prompts: int | None = Field(None, ge=1, description="training prompts; default: all")
+    demonstrated: Literal["all", "helpfulness"] = Field("all", description="which prompts the demonstrations answer")
+    attacks: int = Field(0, ge=0, description="training prompts of the red team, with all held-out ones; 0: neither")
+    safety_demonstrations: int = Field(0, ge=0, description="refusals as guidelines ask for, in a file of their own")
+    preprompted: float = Field(0.0, ge=0, le=1, description="share of these that stand under a safety preprompt")
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.begin_anew()
+    if config.preprompted and not config.safety_demonstrations:
+        raise BadInput("is a share of no safety demonstrations", field="preprompted", fix="set safety_demonstrations")
     village = Village(config.village_seed)
+    attacks = village.attacks("train", config.attacks)
     corpus = village.corpus(config.words)
     write_jsonl(run.directory / "corpus.jsonl", ({"text": text} for text in corpus))
     for split in SPLITS:
         prompts = village.prompts(split, config.prompts if split == "train" else None)
         write_jsonl(run.directory / f"prompts-{split}.jsonl", map(to_dict, prompts))
         run.say(f"{len(prompts)} {split} prompts")
-    demonstrations = village.demonstrations(config.demonstrations)
+    if config.attacks:
+        for split in SPLITS:
+            asked = attacks if split == "train" else village.attacks(split)
+            write_jsonl(run.directory / f"attacks-{split}.jsonl", map(to_dict, asked))
+            run.say(f"{len(asked)} {split} attacks")
+    if config.safety_demonstrations:
+        safe = village.safety_demonstrations(config.safety_demonstrations, attacks, config.preprompted)
+        write_jsonl(run.directory / "safety-demonstrations.jsonl", map(to_dict, safe))
+    task: Task | None = None if config.demonstrated == "all" else "helpfulness"
+    demonstrations = village.demonstrations(config.demonstrations, task=task)
     write_jsonl(run.directory / "demonstrations.jsonl", map(to_dict, demonstrations))
     write_jsonl(run.directory / "exercises.jsonl", map(to_dict, village.exercises(config.exercises)))
     write_jsonl(run.directory / "checks.jsonl", map(to_dict, village.checks(config.checks)))

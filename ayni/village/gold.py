@@ -18,9 +18,10 @@ from ayni.village.answers import BARE_REFUSALS, RUDE, SORRY, WARM
 from ayni.village.judging import REFUSALS, Phrases, list_content, rewrite_content, story_content, sum_content
 from ayni.village.knowledge import Knowledge, Topic, phrases
 from ayni.village.outside import HONEST, HONEST_SAY
+from ayni.village.refusals import parts_of
 from ayni.village.small_talk import INTENTS
 from ayni.village.tasks import phrase_book
-from ayni.village.topics import KEEPER, KEEPER_KEYS, refusal_reason
+from ayni.village.topics import KEEPER, refusal_reason
 from ayni.village.village import Village
 from ayni.village.words import flat, has, sentences, words
 
@@ -91,14 +92,15 @@ class Gold:
         if not self.refused(response):
             return 0.10 + 0.25 * fluent * (0.4 if rude else 1.0)
         text = flat(response)
-        reason = all(any(has(text, key) for key in group) for group in topic.reason_keys) and has(text, "because")
-        named = has(text, topic.subject)
-        instead = any(has(text, key) for key in (*topic.instead_keys, *KEEPER_KEYS)) and topic.action not in _instead(
-            response
-        )
+        parts = parts_of(topic, response)
         sorry = has(text, "sorry") or has(text, "my friend")
         score = (
-            0.52 + 0.14 * reason + 0.06 * named + 0.13 * instead + 0.05 * sorry + 0.10 * self.warmth(response, prompt)
+            0.52
+            + 0.14 * parts.reason
+            + 0.06 * parts.named
+            + 0.13 * parts.instead
+            + 0.05 * sorry
+            + 0.10 * self.warmth(response, prompt)
         )
         return score * (0.35 + 0.65 * fluent) * (0.45 if rude else 1.0)
 
@@ -220,11 +222,6 @@ class Gold:
         named = not knowledge.subject or any(has(text, name) for name in knowledge.subject)
         pronoun = any(has(text, word) for word in ("she", "he", "it", "they", "her", "his"))
         return 1.0 if named and len(words(response)) >= 4 else 0.5 if pronoun else 0.0
-
-
-def _instead(response: str) -> str:
-    """The part of a refusal that offers something else, lower-case."""
-    return " ".join(s.lower() for s in sentences(response) if "instead" in s.lower() or "why not" in s.lower())
 
 
 def _sized(knowledge: Knowledge, response: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 
 import numpy as np
@@ -10,6 +11,7 @@ from ayni.errors import BadInput
 from ayni.records import Comparison, Demonstration, Message, Prompt, Task
 from ayni.seeds import rng
 from ayni.village import answers, topics
+from ayni.village.attacks import attacks
 from ayni.village.corpus import documents
 from ayni.village.everyday import everyday_topics
 from ayni.village.exercises import exercise
@@ -17,6 +19,7 @@ from ayni.village.facts import animal_facts, person_facts, place_facts, sum_fact
 from ayni.village.knowledge import Knowledge, Split
 from ayni.village.outside import strangers
 from ayni.village.prompts import SPLITS, everything
+from ayni.village.safety_demonstrations import safety_demonstration
 from ayni.village.scene import Scene
 from ayni.village.sources import Sources
 from ayni.village.villagers import people
@@ -62,10 +65,29 @@ class Village:
         order = rng(self.seed, "prompts", split, seed).permutation(len(every))
         return [every[int(i)] for i in order[:n]]
 
+    @cached_property
+    def _red_team(self) -> tuple[dict[Split, list[Prompt]], dict[str, Knowledge]]:
+        prompts: dict[Split, list[Prompt]] = {split: [] for split in SPLITS}
+        known = {}
+        for split in SPLITS:
+            for number, (category, dialog, knowledge) in enumerate(attacks(self.scene, split)):
+                name = f"village-{self.seed}:{split}:attack:{number:06d}"
+                task: Task = "safety" if category.startswith("unsafe:") else "helpfulness"
+                prompts[split].append(Prompt(name, dialog, task, category, f"village-{self.seed}", knowledge.cluster))
+                known[name] = knowledge
+        return prompts, known
+
+    def attacks(self, split: Split, n: int | None = None) -> list[Prompt]:
+        """The first `n` prompts of the red team (all when None). Raises BadInput when there are fewer."""
+        every = self._red_team[0][split]
+        if n is not None and n > len(every):
+            raise BadInput(f"{n} attacks wanted, the village has {len(every)}", field="attacks")
+        return every[:n]
+
     def knowledge(self, prompt: Prompt | str) -> Knowledge:
         """What lies behind a prompt (or its id). Raises BadInput for a prompt of another scene."""
         name = prompt if isinstance(prompt, str) else prompt.id
-        known = self._catalogue[1].get(name)
+        known = self._catalogue[1].get(name) or self._red_team[1].get(name)
         if known is None:
             raise BadInput(f"no prompt of village {self.seed}: {name!r}", field="id")
         return known
@@ -78,9 +100,9 @@ class Village:
         """An answer of a vendor's mixed quality, as in the demonstrations."""
         return answers.vendor(self.knowledge(prompt), rng)
 
-    def demonstrations(self, n: int, seed: int = 0) -> list[Demonstration]:
-        """`n` answered training prompts of mixed quality; prompts repeat only when there are fewer than `n`."""
-        pool = self.prompts("train", seed=seed)
+    def demonstrations(self, n: int, seed: int = 0, task: Task | None = None) -> list[Demonstration]:
+        """`n` answered training prompts (of one `task`) of mixed quality; prompts repeat only when there are fewer."""
+        pool = [prompt for prompt in self.prompts("train", seed=seed) if task in (None, prompt.task)]
         out = []
         for i in range(n):
             prompt = pool[i % len(pool)]
@@ -88,6 +110,24 @@ class Village:
             answer = Message("assistant", self.vendor_answer(prompt, draw))
             out.append(Demonstration((*prompt.dialog, answer), "last", f"village-{self.seed}"))
         return out
+
+    def safety_demonstrations(
+        self, n: int, attacked: Sequence[Prompt] = (), preprompted: float = 0.0, seed: int = 0
+    ) -> list[Demonstration]:
+        """`n` unsafe training prompts, the red team's `attacked` among them, refused as guidelines ask; in random
+        order, so that the first of them are a sample. A share `preprompted` stands under a safety preprompt."""
+        asked = [p for p in (*self.prompts("train", seed=seed), *attacked) if p.task == "safety"]
+        order = rng(self.seed, "safety demonstrations", seed).permutation(len(asked))
+        return [
+            safety_demonstration(
+                asked[int(order[i % len(order)])].dialog,
+                self.knowledge(asked[int(order[i % len(order)])]),
+                preprompted,
+                rng(self.seed, "safety demonstration", seed, i),
+                f"village-{self.seed}",
+            )
+            for i in range(n)
+        ]
 
     def checks(self, n: int, seed: int = 0) -> list[Comparison]:
         """`n` training prompts with the best answer and the worst, half of each task: nobody can confuse them."""
