@@ -15,7 +15,7 @@ from ayni.evaluate.results import Result, result
 from ayni.maths.clustered import clustered_mean, clustered_share
 from ayni.records import Number, Text
 
-SHARES = ("broken", "refusal_rate", "right_fact")  # whose values are 1 or 0; all others are means
+SHARES = ("broken", "kept", "obeyed", "refusal_rate", "right_fact")  # whose values are 1 or 0; all others are means
 
 
 @dataclass(frozen=True, slots=True)

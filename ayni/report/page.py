@@ -54,6 +54,7 @@ def render_page(run: RunData) -> str:
         rewards=sections.reward_panels(run),
         online=sections.online_panels(run),
         win_rates=sections.win_rates(run),
+        persistence=sections.persistence(run),
         hacking=sections.hacking(run),
         dialogues=sections.compared_answers(run),
         table=sections.result_rows(run),

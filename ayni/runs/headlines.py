@@ -32,6 +32,8 @@ HEADLINES = (
     Headline("content_gain", "content gained", share=True),
     Headline("broken", "broken answers", share=True),
     Headline("right_fact", "right fact preferred", share=True),
+    Headline("kept", "instruction kept", share=True, label="{axis}, turns 2 to the last, {model}", colour="teal"),
+    Headline("kept_gain", "more instructions kept", share=True),
     Headline("refusal_rate", "refused", share=True, label="{axis} prompts, {model}", colour="clay"),
     Headline("kl", "KL", unit="nats per answer", label="{model} to {against}", colour="ochre"),
     Headline("accuracy", "reward accuracy", share=True),

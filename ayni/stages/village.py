@@ -26,8 +26,24 @@ FACE = Face(
         "demonstrations.jsonl": "demonstrations",
         "exercises.jsonl": "comparisons",
         "checks.jsonl": "comparisons",
+        "obeying.jsonl": "demonstrations",
+        "talks-train.jsonl": "prompts",
+        "talks-validation.jsonl": "prompts",
+        "talks-test.jsonl": "prompts",
+        "constraints-train.jsonl": "constraints",
+        "constraints-validation.jsonl": "constraints",
+        "constraints-test.jsonl": "constraints",
     },
-    sealed=("prompts-test.jsonl",),
+    sealed=("prompts-test.jsonl", "talks-test.jsonl", "constraints-test.jsonl"),
+    by_setting={
+        "obeying.jsonl": "obeying",
+        "talks-train.jsonl": "obeying",
+        "talks-validation.jsonl": "obeying",
+        "talks-test.jsonl": "obeying",
+        "constraints-train.jsonl": "obeying",
+        "constraints-validation.jsonl": "obeying",
+        "constraints-test.jsonl": "obeying",
+    },
 )
 
 
@@ -38,6 +54,11 @@ class Config(Base):
     exercises: int = Field(20000, ge=0, description="comparisons of the school's books; they cost no annotator")
     checks: int = Field(80, ge=0, description="comparisons whose answer is beyond doubt, to check annotators by")
     prompts: int | None = Field(None, ge=1, description="training prompts; default: all")
+    obeying: int = Field(
+        0,
+        ge=0,
+        description="demonstrations that obey a constraint; with them come constraints and talks of twenty turns",
+    )
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
@@ -53,5 +74,10 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     write_jsonl(run.directory / "demonstrations.jsonl", map(to_dict, demonstrations))
     write_jsonl(run.directory / "exercises.jsonl", map(to_dict, village.exercises(config.exercises)))
     write_jsonl(run.directory / "checks.jsonl", map(to_dict, village.checks(config.checks)))
+    if config.obeying:
+        write_jsonl(run.directory / "obeying.jsonl", map(to_dict, village.obeying(config.obeying)))
+        for split in SPLITS:
+            write_jsonl(run.directory / f"talks-{split}.jsonl", map(to_dict, village.talks(split)))
+            write_jsonl(run.directory / f"constraints-{split}.jsonl", map(to_dict, village.constraints(split)))
     run.say(f"{len(corpus)} documents, {len(demonstrations)} demonstrations")
     run.log(0, documents=len(corpus), demonstrations=len(demonstrations))
