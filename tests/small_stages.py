@@ -81,6 +81,7 @@ def prepare(directory: Path) -> dict[str, Small]:
     words, inputs = tokenizer(), {name: directory / name for name in ("tokenizer", "policy", "helpful", "safe")}
     words.save(directory / "tokenizer")
     save_model(directory / "policy", policy_model(0), words)
+    save_model(directory / "helpful", reward_model(1), words)
     save_model(directory / "safe", reward_model(2), words, extra=ANCHORED.noted())
     save_model(directory / "base", language_model(4), words)
     draw = np.random.default_rng(0)
@@ -95,7 +96,7 @@ def prepare(directory: Path) -> dict[str, Small]:
     village = [p for p in Village(7).prompts("train", 60) if len(render_prompt(p.dialog, words)) < 70]
     write_jsonl(directory / "village.jsonl", map(to_dict, village[:10]))
     save_model(directory / "talker", policy_model(0, context=400), words)
-    save_model(directory / "helpful", reward_model(1, context=400), words)
+    save_model(directory / "listener", reward_model(1, context=400), words)
     write_jsonl(directory / "talks.jsonl", map(to_dict, talks(6)))
     write_jsonl(directory / "constraints.jsonl", map(to_dict, CONSTRAINTS))
     texts, asked = [directory / "corpus.jsonl"], [directory / "prompts.jsonl"]
@@ -138,7 +139,7 @@ def prepare(directory: Path) -> dict[str, Small]:
             {"n": 2, "cuts": 2, "max_tokens": 12, "dtype": "fp32"},
             {
                 "model": directory / "talker",
-                "reward": inputs["helpful"],
+                "reward": directory / "listener",
                 "prompts": [directory / "talks.jsonl"],
                 "constraints": [directory / "constraints.jsonl"],
             },

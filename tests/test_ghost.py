@@ -160,6 +160,8 @@ def test_bad_input_is_one_line(small: Small, tmp_path: Path) -> None:
         Small("ghost", small.settings, inputs).execute(tmp_path / "b")
     with pytest.raises(BadInput, match=r"synthesis.0.long: .*expected \{x\}"):
         small.execute(tmp_path / "c", synthesis=[{"ask": "Name two.", "long": "Be one."}])
+    with pytest.raises(BadInput, match=r"synthesis.0.ask: .*must not contain \[INST\]"):
+        small.execute(tmp_path / "c", synthesis=[{"ask": "[INST] Name two.", "long": "Be {x}."}])
     write_jsonl(tmp_path / "tags.jsonl", [{"id": "a", "long": "Say [INST]."}])
     with pytest.raises(BadInput, match=r"tags.jsonl:1: long: a message must not contain \[INST\]"):
         read_constraints_of([tmp_path / "tags.jsonl"])
@@ -175,6 +177,9 @@ def test_conversations_end_where_the_context_does() -> None:
     (given,) = own_answers(policy(0, context=90), asked, sampling=sampling, seed=1, say=said.append)
     assert 0 < len(given) < 3
     assert any("fill the context" in line for line in said)
+    (read,) = own_answers(policy(0, context=400), asked, sampling=sampling, seed=1, say=said.append, read=120)
+    assert 0 < len(read) < 3
+    assert all(len(sample.prompt_tokens) + 40 <= 120 for sample in read)
     cut, wide = Sampling(1.0, 1.0, 1), policy(0, context=400)
     (alone,) = own_answers(wide, asked, sampling=cut, seed=1, say=print, goes_on=fit)
     assert [sample.finished for sample in alone] == ["length"]

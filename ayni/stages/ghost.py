@@ -7,6 +7,7 @@ Whether a constraint is kept no stage that trains may look at: what was sampled 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -31,7 +32,7 @@ from ayni.rollout.store import draw_all
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
-from ayni.text.chat import check_dialog
+from ayni.text.chat import TAGS
 from ayni.text.listed import listed
 
 VERSION = 1
@@ -62,6 +63,13 @@ class Synthesis(Base):
         if form and "{x}" not in form:
             raise ValueError("expected {x} where the name stands")
         return form
+
+    @field_validator("ask", "long", "short")
+    @classmethod
+    def _can_be_said(cls, text: str) -> str:
+        if any(tag in text for tag in TAGS):
+            raise ValueError(f"a message must not contain {', '.join(TAGS)}")
+        return text
 
     def constraint(self, id: str, name: str) -> Constraint:
         return Constraint(id, self.long.replace("{x}", name), self.short.replace("{x}", name), self.kind)
@@ -105,7 +113,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     plain = {prompt.id: prompt for prompt in prompts}
     told = {id: told_in(known, config, rng(run.seed, run.name, "told", id)) for id in plain}
     asked = [told_always(prompt, told[prompt.id]) for prompt in prompts]
-    asked = with_room(asked, [engine], run.say, max_tokens=config.max_tokens, read=reward.context if reward else np.inf)
+    longest = reward.context if reward else math.inf
+    asked = with_room(asked, [engine], run.say, max_tokens=config.max_tokens, read=longest)
     groups = conversations(engine, asked, reward, config, run)
     records = [
         record
@@ -133,8 +142,6 @@ def synthesised(engine: LocalEngine, config: Config, run: Run) -> list[Constrain
         names = dict.fromkeys(name for sample in lists if fit(sample) for name in listed(sample.text))
         run.say(f"{kind.ask!r}: the model named {len(names)}" + (f": {', '.join(names)}" if names else ""))
         found += [kind.constraint(f"{run.name}:{number}:{name}", name) for name in names]
-    for constraint in found:
-        check_dialog((Message("user", constraint.long),))
     return found
 
 
@@ -177,6 +184,7 @@ def conversations(
             seed=seed_of(run.seed, run.name, part[0].id),
             say=run.say,
             n=config.n,
+            read=reward.context if reward else math.inf,
             choose=choose,
             goes_on=fit,
         )

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from ayni.errors import BadInput
-from ayni.evaluate.items import Item, rows_of
+from ayni.evaluate.items import rows_of
 from ayni.evaluate.judges import GoldScorer
 from ayni.evaluate.persistence import (
     Conversation,
@@ -74,37 +74,37 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         for role in ("model", "against")
         if inputs.get(role)
     }
-    gold = GoldScorer(prompts).gold
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
+    seed, talks = seed_of(run.seed, "persistence"), [conversation.prompt for conversation in asked]
     answers: dict[str, list[list[Sample]]] = {}
-    items: dict[str, list[Item]] = {}
     for role, engine in engines.items():
         run.say(f"{engine.name} holds {len(asked)} conversations")
-        seed, talks = seed_of(run.seed, "persistence"), [conversation.prompt for conversation in asked]
         answers[role] = own_answers(engine, talks, sampling=sampling, seed=seed, say=run.say)
-        where: dict[str, Any] = {"model": engine.name, "split": config.split}
-        items[role] = kept_items(gold, asked, answers[role], **where)
-        items[role] += content_items(gold, asked, answers[role], **where)
     if not run.leads:  # the processes share what is drawn; the first one judges it
         return
-    every = [item for role in engines for item in items[role]]
+    gold = GoldScorer(prompts).gold
+    kept = {
+        role: kept_items(gold, asked, answers[role], model=engines[role].name, split=config.split) for role in engines
+    }
+    every = [item for role in engines for item in kept[role]]
     if "against" in engines:
-        every += kept_gains(items["model"], items["against"], engines["against"].name)
+        every += kept_gains(kept["model"], kept["against"], engines["against"].name)
+    for role in engines:
+        every += content_items(gold, asked, answers[role], model=engines[role].name, split=config.split)
     models = {engine.name: (engine.role.model, engine.tokenizer) for engine in engines.values()}
-    watched = (
-        range(len(asked))[:: max(1, len(asked) // config.attention)][: config.attention] if config.attention else ()
-    )
+    watched = evenly(len(asked), config.attention)
     of_model = [answers["model"][i] for i in watched]
     every += attention_items(models, [asked[i] for i in watched], of_model, split=config.split)
     write_jsonl(run.directory / "items.jsonl", map(to_dict, every))
     write_results(run.directory / "results.json", rows_of(every, run.seed))
-    shown = [
-        side_by_side(conversation, {engines[role].name: answers[role][i] for role in engines})
-        for i, conversation in enumerate(asked)
-    ]
-    write_jsonl(
-        run.directory / "samples.jsonl", shown[:: max(1, len(shown) // config.samples)] if config.samples else []
-    )
+    shown = evenly(len(asked), config.samples)
+    rows = (side_by_side(asked[i], {engines[role].name: answers[role][i] for role in engines}) for i in shown)
+    write_jsonl(run.directory / "samples.jsonl", rows)
+
+
+def evenly(count: int, wanted: int) -> list[int]:
+    """At most `wanted` of `count` places, evenly spread."""
+    return [i * count // wanted for i in range(wanted)] if wanted < count else list(range(count))
 
 
 def side_by_side(asked: Conversation, answers: dict[str, list[Sample]]) -> dict[str, Any]:
