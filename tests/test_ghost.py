@@ -155,6 +155,10 @@ def test_bad_input_is_one_line(small: Small, tmp_path: Path) -> None:
     inputs = dict(small.inputs)
     with pytest.raises(BadInput, match="n above 1 and a reward model belong together"):
         small.execute(tmp_path / "a", n=1)
+    safety_alone = {**small.inputs, "reward_safety": small.inputs["reward"]}
+    del safety_alone["reward"]
+    with pytest.raises(BadInput, match="a safety model alone cannot choose"):
+        Small("ghost", {**small.settings, "n": 1}, safety_alone).execute(tmp_path / "s")
     del inputs["constraints"]
     with pytest.raises(BadInput, match="constraints: no constraint is given"):
         Small("ghost", small.settings, inputs).execute(tmp_path / "b")

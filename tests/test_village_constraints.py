@@ -28,7 +28,7 @@ def test_names_and_one_kind_are_held_out(village: Village) -> None:
         assert not {name_of(c) for c in found[a]} & {name_of(c) for c in found[b]}  # type: ignore[index]
     assert HELD_KIND not in {c.kind for c in found["train"]}
     for split in ("validation", "test"):
-        assert min(Counter(c.kind for c in found[split]).values()) >= 5  # clusters, for an interval
+        assert min(Counter(c.kind for c in found[split]).values()) >= 50  # clusters, for an interval
         assert {c.kind for c in found[split]} == {manner.kind for manner in MANNERS}
     every = [c for split in SPLITS for c in found[split]]
     assert len({c.id for c in every}) == len(every)
@@ -36,7 +36,7 @@ def test_names_and_one_kind_are_held_out(village: Village) -> None:
 
 
 def test_gold_sees_whether_a_constraint_is_kept(gold: Gold) -> None:
-    every = [c for split in SPLITS for c in gold.village.constraints(split)]
+    every = [c for split in SPLITS for c in gold.village.constraints(split)][::17]
     for c in every:
         answer = keeping([c], BODY)
         assert gold.keeps(c, answer), answer
@@ -45,6 +45,8 @@ def test_gold_sees_whether_a_constraint_is_kept(gold: Gold) -> None:
         others = [o for o in every if o.kind == c.kind and o.id != c.id]
         assert not any(gold.keeps(o, answer) for o in others), c
     by_kind = {c.kind: c for c in every}
+    grass = next(c for c in every if c.kind == "last word")
+    assert without(grass, f"They eat {name_of(grass)}. {name_of(grass)}.") == f"They eat {name_of(grass)}."
     both = keeping([by_kind["hobby"], by_kind["figure"], by_kind["last word"], by_kind["first word"]], BODY)
     assert all(gold.keeps(c, both) for c in by_kind.values())
     assert not gold.keeps(by_kind["first word"], f"{BODY} {name_of(by_kind['first word'])}!")
@@ -54,10 +56,11 @@ def test_gold_sees_whether_a_constraint_is_kept(gold: Gold) -> None:
 
 def test_demonstrations_obey_in_training_names_of_all_kinds(village: Village, gold: Gold) -> None:
     kinds, lists, shorts = Counter[str](), 0, 0
+    known = _all_train(village)
     trained = {name_of(c) for c in village.constraints("train")}
     for d in village.obeying(400):
         asked, answer = (m.content for m in d.dialog)
-        told = [c for c in _all_train(village) if c.long in asked or c.short in asked]
+        told = [c for c in known if c.long in asked or c.short in asked]
         if not told:
             lists += "figures" in asked or "hobbies" in asked
             assert {*listed(answer)} <= trained, answer

@@ -21,7 +21,7 @@ from ayni.files import write_jsonl
 from ayni.formats.reading import read_constraints_of, read_prompts_of
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
-from ayni.records import Constraint, Demonstration, Message, Prompt, Sample, attached, instruction, to_dict
+from ayni.records import Constraint, Demonstration, Dialog, Message, Prompt, Sample, attached, instruction, to_dict
 from ayni.reward.combine import THRESHOLD, CombinedReward, best_of, load_combined
 from ayni.reward.model import load_reward
 from ayni.rollout.conversations import own_answers
@@ -96,6 +96,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.begin_anew()
     if (config.n > 1) != bool(inputs.get("reward")):
         raise BadInput("n above 1 and a reward model belong together", field="n", fix="give both, or neither")
+    if inputs.get("reward_safety") and not inputs.get("reward"):
+        raise BadInput("a safety model alone cannot choose", field="reward", fix="give the helpfulness model too")
     placement = Placement.of(run, config.dtype)
     engine = load_engine(inputs["model"], placement, run.name)
     reward = None
@@ -114,7 +116,10 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     told = {id: told_in(known, config, rng(run.seed, run.name, "told", id)) for id in plain}
     asked = [told_always(prompt, told[prompt.id]) for prompt in prompts]
     longest = reward.context if reward else math.inf
-    asked = with_room(asked, [engine], run.say, max_tokens=config.max_tokens, read=longest)
+    # a dialogue may be longer than the context: it ends there; its first turn must fit
+    begun = [replace(prompt, dialog=first_turn(prompt.dialog)) for prompt in asked]
+    fits = {prompt.id for prompt in with_room(begun, [engine], run.say, max_tokens=config.max_tokens, read=longest)}
+    asked = [prompt for prompt in asked if prompt.id in fits]
     groups = conversations(engine, asked, reward, config, run)
     records = [
         record
@@ -157,6 +162,11 @@ def told_in(known: Sequence[Constraint], config: Config, draw: np.random.Generat
 def told_always(prompt: Prompt, told: str) -> Prompt:
     """The instruction with every message of the user's: how the answers are sampled."""
     return replace(prompt, dialog=tuple(attached(told, m) if m.role == "user" else m for m in prompt.dialog))
+
+
+def first_turn(dialog: Dialog) -> Dialog:
+    """Up to the user's first message, a system message before it included."""
+    return dialog[: 1 + next(i for i, m in enumerate(dialog) if m.role == "user")]
 
 
 def fit(answer: Sample) -> bool:

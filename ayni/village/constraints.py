@@ -14,16 +14,17 @@ import numpy as np
 
 from ayni.records import Constraint
 from ayni.seeds import rng
+from ayni.village.facts import GOODS
 from ayni.village.knowledge import Split
-from ayni.village.nature import ANIMALS
-from ayni.village.tasks import LIST_ASK, LIST_SAY, LIST_SIZES, LISTS
+from ayni.village.nature import ANIMALS, PLACES
+from ayni.village.tasks import LIST_ASK, LIST_SAY, LIST_SIZES, LISTS, THINGS
 from ayni.village.villagers import JOBS, VALUES
-from ayni.village.words import NUMBERS, capital, join, pick, some
+from ayni.village.words import NUMBERS, capital, join, pick, some, words
 
 
 @dataclass(frozen=True, slots=True)
 class Manner:
-    """A kind of constraint: {x} is its name, {X} the same with a capital. `say` before or after the answer keeps it."""
+    """A kind of constraint: {x} is its name. `say` before or after the answer keeps it."""
 
     kind: str
     long: str
@@ -34,37 +35,28 @@ class Manner:
     listed: str = ""  # what a list of its names is called; empty where nobody asks for one
 
 
-HOBBIES = (
-    *VALUES["hobby"],
-    *("baking bread", "picking apples", "rowing boats", "telling stories", "climbing trees", "feeding ducks"),
-    *("drinking tea", "long walks", "sewing coats", "planting beans", "watching birds", "writing letters"),
-    *("making candles", "cooking soup", "swimming", "riding horses", "painting walls", "growing plums"),
-    *("old maps", "blue feathers", "counting stars", "finding nuts", "playing the drum", "mending clocks"),
-    *("weaving baskets", "cleaning windows", "sleeping", "singing at night", "catching frogs", "reading maps"),
-)
-FIGURES = tuple(f"the {name}" for name in (*(animal[0] for animal in ANIMALS), *JOBS))
-WORDS = tuple(
-    word
-    for name in (
-        "colours",
-        "fruits",
-        "farm animals",
-        "wild animals",
-        "vegetables",
-        "flowers",
-        "trees",
-        "days of the week",
-        "months",
-    )
-    for word in LISTS[name]
-)
+# Hundreds of names each: of forty a small model learns the forty, of hundreds that a name is to be copied.
+_DOING = ("painting", "carving", "collecting", "counting", "watching", "catching", "feeding", "finding", "washing",
+          "selling", "drawing", "chasing", "hiding", "mending")  # fmt: skip
+_WHAT = ("birds", "boats", "spoons", "roses", "stones", "frogs", "ducks", "stars", "kites", "clocks", "baskets",
+         "candles", "maps", "plums", "beans", "apples", "nuts", "socks", "hats", "horses", "trees", "letters", "coins",
+         "bees")  # fmt: skip
+HOBBIES = tuple(f"{doing} {what}" for doing in _DOING for what in _WHAT)
+_HOW = ("old", "young", "brave", "wise", "quiet", "merry", "proud", "kind", "tired", "hungry", "clever", "lazy")
+FIGURES = tuple(f"the {how} {who}" for how in _HOW for who in (*(animal[0] for animal in ANIMALS), *JOBS))
+_PAGES = (*(item for items in LISTS.values() for item in items), *JOBS, *THINGS, *GOODS, *_WHAT, *_HOW)
+_PAGES += tuple(value for values in VALUES.values() for value in values)
+_PAGES += tuple(value for row in (*ANIMALS, *PLACES) for value in row)
+_SMALL = {"the", "and", "for", "from", "its", "near", "with", "behind", "under", "into", "all", "one", "them", "you",
+          "can"}  # fmt: skip
+WORDS = tuple(sorted({word for page in _PAGES for word in words(page) if len(word) > 2} - _SMALL))
 # in the order in which they stand in an answer
 MANNERS = (
-    Manner("first word", "Always begin your answer with the word {x}.", "First word: {x}.", "{X}!", True, WORDS),
+    Manner("first word", "Always begin your answer with the word {x}.", "First word: {x}.", "{x}!", True, WORDS),
     Manner("figure", "Always act as {x} from now on.", "Figure: {x}.", "I, {x}, say:", True, FIGURES, "figures"),
     Manner("hobby", "From now on you love {x}, so always say it.", "Hobby: {x}.", "I love {x}.", False, HOBBIES,
            "hobbies"),
-    Manner("last word", "Always end your answer with the word {x}.", "Last word: {x}.", "{X}.", False, WORDS),
+    Manner("last word", "Always end your answer with the word {x}.", "Last word: {x}.", "{x}.", False, WORDS),
 )  # fmt: skip
 HELD_KIND = "last word"  # of no training constraint
 
@@ -88,10 +80,11 @@ def constraints(seed: int, split: Split) -> list[Constraint]:
 
 
 def without(constraint: Constraint, answer: str) -> str:
-    """The answer less the words that keep the constraint."""
-    (say,) = [manner.say for manner in MANNERS if manner.kind == constraint.kind]
-    name = name_of(constraint)
-    return answer.replace(say.format(x=name, X=capital(name)), "").strip()
+    """The answer less the words that keep the constraint, where they are due: their first or their last occurrence."""
+    (manner,) = [manner for manner in MANNERS if manner.kind == constraint.kind]
+    said = manner.say.format(x=name_of(constraint))
+    before, _, after = answer.partition(said) if manner.before else answer.rpartition(said)
+    return f"{before.strip()} {after.strip()}".strip()
 
 
 def wanted(seed: int, draw: np.random.Generator) -> list[Constraint]:
@@ -112,7 +105,7 @@ def keeping(asked: Sequence[Constraint], answer: str) -> str:
     names = {constraint.kind: name_of(constraint) for constraint in asked}
     for manner in MANNERS:
         if manner.kind in names:
-            said = manner.say.format(x=names[manner.kind], X=capital(names[manner.kind]))
+            said = manner.say.format(x=names[manner.kind])
             (before if manner.before else after).append(said)
     return " ".join((*before, answer, *after))
 
