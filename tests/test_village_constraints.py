@@ -55,10 +55,15 @@ def test_gold_sees_whether_a_constraint_is_kept(gold: Gold) -> None:
 
 
 def test_demonstrations_obey_in_training_names_of_all_kinds(village: Village, gold: Gold) -> None:
-    kinds, lists, shorts = Counter[str](), 0, 0
+    kinds, lists, shorts, talks = Counter[str](), 0, 0, 0
     known = _all_train(village)
     trained = {name_of(c) for c in village.constraints("train")}
     for d in village.obeying(400):
+        if len(d.dialog) == 2 * TURNS:
+            talks += 1
+            assert d.train == "all"
+            assert not any(c.long in m.content or c.short in m.content for m in d.dialog for c in known)
+            continue
         asked, answer = (m.content for m in d.dialog)
         told = [c for c in known if c.long in asked or c.short in asked]
         if not told:
@@ -72,6 +77,7 @@ def test_demonstrations_obey_in_training_names_of_all_kinds(village: Village, go
         kinds.update(c.kind for c in told)
     assert set(kinds) == {manner.kind for manner in MANNERS}
     assert 20 < lists < 70
+    assert 3 < talks < 30
     assert 130 < shorts < 230
     assert {len(wanted(7, rng(i))) for i in range(20)} == {1, 2}
 

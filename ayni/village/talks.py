@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from ayni.records import Dialog, Message
 from ayni.seeds import rng
 from ayni.village.knowledge import Split
@@ -14,17 +16,16 @@ SIZES = (400, 48, 96)
 SHORT = 7  # words of a question: twenty turns are to fit a context of 1,024 tokens
 
 
+def talk(scene: Scene, split: Split, draw: np.random.Generator) -> Dialog:
+    """TURNS questions about different facts of the split, each with its answer."""
+    own = [fact for fact in scene.facts if fact.split == split]
+    asked = [(fact, [question for question in fact.ask if len(words(question)) <= SHORT]) for fact in own]
+    messages = []
+    for fact, questions in some(draw, [each for each in asked if each[1]], TURNS):
+        messages += [Message("user", pick(draw, questions)), Message("assistant", pick(draw, fact.say))]
+    return tuple(messages)
+
+
 def talks(scene: Scene, split: Split, n: int) -> list[Dialog]:
-    """`n` conversations of TURNS questions about different facts of the split, each but the last with its answer."""
-    asked = [
-        (fact, tuple(q for q in fact.ask if len(words(q)) <= SHORT)) for fact in scene.facts if fact.split == split
-    ]
-    known = [(fact, questions) for fact, questions in asked if questions]
-    found = []
-    for number in range(n):
-        draw = rng(scene.seed, "talk", split, number)
-        messages = []
-        for fact, questions in some(draw, known, TURNS):
-            messages += [Message("user", pick(draw, questions)), Message("assistant", pick(draw, fact.say))]
-        found.append(tuple(messages[:-1]))
-    return found
+    """`n` of them as prompts: the last question is not answered."""
+    return [talk(scene, split, rng(scene.seed, "talk", split, number))[:-1] for number in range(n)]

@@ -105,13 +105,18 @@ class Village:
         return constraints.constraints(self.seed, split)
 
     def obeying(self, n: int, seed: int = 0) -> list[Demonstration]:
-        """`n` training questions that come with one or two constraints, and right answers that keep them; a tenth are
-        lists of figures or hobbies."""
+        """`n` training questions that come with one or two constraints, and right answers that keep them. A tenth are
+        lists of figures or hobbies; three in a hundred are talks without any constraint, for who has heard one question
+        and answer at a time is lost in the twentieth."""
         pool = [p for p in self.prompts("train", seed=seed) if p.category in OBEYING]
         found = []
         for i in range(n):
             draw = rng(self.seed, "obeying", seed, i)
-            if draw.random() < 0.1:
+            kind = draw.random()
+            if kind < 0.03:
+                found.append(Demonstration(talks.talk(self.scene, "train", draw), "all", f"village-{self.seed}"))
+                continue
+            if kind < 0.13:
                 question, answer = constraints.listing(self.seed, draw)
                 asked = Message("user", question)
             else:
