@@ -6,7 +6,7 @@ Text becomes records here and nowhere else. Unknown keys are errors; records are
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast
@@ -96,6 +96,31 @@ class Demonstration:
     train: Literal["all", "last"] = "all"
     source: Text = ""
     finished: Finished | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Constraint:
+    """An instruction that is to hold for a whole conversation (paper §3.3): `long` in full, `short` in a few words.
+
+    Empty `short`: there is none. Of one `kind` a conversation has at most one.
+    """
+
+    __pydantic_config__ = _CLOSED
+    id: Text
+    long: Text
+    short: Text = ""
+    kind: Text = ""
+    source: Text = ""
+
+
+def instruction(constraints: Iterable[Constraint], *, short: bool) -> str:
+    """The constraints as one text: in full, or in the short form of those that have one."""
+    return " ".join((short and constraint.short) or constraint.long for constraint in constraints)
+
+
+def attached(instruction: str, message: Message) -> Message:
+    """The message with the instruction before it."""
+    return Message(message.role, f"{instruction} {message.content}")
 
 
 def comparable(a: str, b: str) -> bool:

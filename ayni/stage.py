@@ -7,7 +7,7 @@ with it): see ayni.runs.faces.
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePath
 from typing import Literal
@@ -23,6 +23,7 @@ Kind = Literal[
     "comparisons",
     "judgements",
     "prompts",
+    "constraints",
     "texts",
     "samples",
     "answers",
@@ -38,6 +39,7 @@ KIND_WORDS: dict[Kind, str] = {
     "comparisons": "comparisons",
     "judgements": "judgements",
     "prompts": "prompts",
+    "constraints": "constraints",
     "texts": "texts",
     "samples": "samples",
     "answers": "answers side by side",  # of several models, with their scores: what the report shows
@@ -68,13 +70,20 @@ class Input:
 class Face:
     """`leaves`: the kind of each output by its path inside the stage's directory (`*` stands for any name).
 
-    `sealed`: those that only a final evaluation may open.
+    `sealed`: those that only a final evaluation may open. `by_setting`: those that are left only where this setting is
+    neither 0 nor false.
     """
 
     family: Family
     inputs: tuple[Input, ...]
     leaves: Mapping[str, Kind]
     sealed: tuple[str, ...] = ()
+    by_setting: Mapping[str, str] = field(default_factory=dict)
+
+    def under(self, config: object) -> Face:
+        """The face of the stage with these settings, which leaves what they ask for and no more."""
+        off = {path for path, setting in self.by_setting.items() if not getattr(config, setting)}
+        return replace(self, leaves={path: kind for path, kind in self.leaves.items() if path not in off})
 
     def left_at(self, path: PurePath) -> Kind | None:
         """The kind of the output there; None where the stage leaves none."""

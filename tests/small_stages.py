@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from ayni.config import parse_config
 from ayni.files import write_jsonl
 from ayni.model.score_scale import Anchor, ScoreScale
 from ayni.model_directory import save_model
-from ayni.records import RATINGS, Comparison, Demonstration, Message, to_dict
+from ayni.records import RATINGS, Comparison, Constraint, Demonstration, Message, Prompt, to_dict
 from ayni.rollout import engine
 from ayni.runs.execution import execute
 from ayni.runs.faces import load_stage
@@ -64,6 +64,18 @@ def comparisons(count: int, seed: int = 0) -> list[Comparison]:
     return found
 
 
+CONSTRAINTS = [
+    Constraint(f"{kind}-{name}", f"Be a {name}.", f"{name}!", kind) for kind in ("a", "b") for name in ("owl", "hare")
+]
+
+
+def talks(count: int) -> list[Prompt]:
+    """Conversations of three turns; what the assistant says in them is never heard."""
+    asked = zip(prompts(count, seed=5), prompts(count, seed=6), prompts(count, seed=7), strict=True)
+    said = Message("assistant", "NOBODY SAID THIS")
+    return [replace(a, dialog=(*a.dialog, said, *b.dialog, said, *c.dialog)) for a, b, c in asked]
+
+
 def prepare(directory: Path) -> dict[str, Small]:
     """Writes the inputs into `directory`; stage name → how to run it."""
     words, inputs = tokenizer(), {name: directory / name for name in ("tokenizer", "policy", "helpful", "safe")}
@@ -85,6 +97,10 @@ def prepare(directory: Path) -> dict[str, Small]:
     write_jsonl(directory / "validation.jsonl", map(to_dict, prompts(4, seed=2)))
     village = [p for p in Village(7).prompts("train", 60) if len(render_prompt(p.dialog, words)) < 70]
     write_jsonl(directory / "village.jsonl", map(to_dict, village[:10]))
+    save_model(directory / "talker", policy_model(0, context=400), words)
+    save_model(directory / "listener", reward_model(1, context=400), words)
+    write_jsonl(directory / "talks.jsonl", map(to_dict, talks(6)))
+    write_jsonl(directory / "constraints.jsonl", map(to_dict, CONSTRAINTS))
     texts, asked = [directory / "corpus.jsonl"], [directory / "prompts.jsonl"]
     pairs, model = [directory / "comparisons.jsonl"], inputs["policy"]
     shape = {"dim": 16, "layers": 2, "heads": 2, "kv_heads": 1, "hidden": 24, "context": 96, "row_tokens": 64}
@@ -124,6 +140,16 @@ def prepare(directory: Path) -> dict[str, Small]:
             "distill",
             {"n": 3, "max_tokens": 16, "dtype": "fp32", "preprompts": ["the owl", "a wise hare"]},
             {"model": model, "reward_safety": inputs["safe"], "prompts": [directory / "adversarial.jsonl"]},
+        ),
+        "ghost": Small(
+            "ghost",
+            {"n": 2, "cuts": 2, "max_tokens": 12, "dtype": "fp32"},
+            {
+                "model": directory / "talker",
+                "reward": directory / "listener",
+                "prompts": [directory / "talks.jsonl"],
+                "constraints": [directory / "constraints.jsonl"],
+            },
         ),
         "ppo": Small(
             "ppo",

@@ -81,10 +81,24 @@ def test_a_face_knows_its_outputs() -> None:
 
 @pytest.mark.parametrize(
     "kind",
-    ["tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf", "collect", "reject", "distill", "ppo", "village"],
+    [
+        "tokenizer",
+        "pretrain",
+        "sft",
+        "reward",
+        "dpo",
+        "kto",
+        "rrhf",
+        "collect",
+        "reject",
+        "distill",
+        "ghost",
+        "ppo",
+        "village",
+    ],
 )
 def test_a_stage_leaves_what_its_face_says(kind: str, stages: dict[str, Small], tmp_path: Path) -> None:
-    sizes = {"words": 400, "demonstrations": 5, "prompts": 5, "attacks": 5, "safety_demonstrations": 5}
+    sizes = {"words": 400, "demonstrations": 5, "prompts": 5, "attacks": 5, "safety_demonstrations": 5, "obeying": 5}
     small = stages.get(kind) or Small(kind, sizes, {})
     small.execute(tmp_path / "out")
     for pattern, left in load_stage(kind).face.leaves.items():
@@ -92,6 +106,19 @@ def test_a_stage_leaves_what_its_face_says(kind: str, stages: dict[str, Small], 
         assert found, pattern
         kinds = kinds_at(found[0]) or ()
         assert {"critic": "reward_model"}.get(left, left) in kinds, pattern
+
+
+def test_a_setting_asks_for_what_is_left_by_it() -> None:
+    stage = load_stage("village")
+    for config, some in ((stage.config(), False), (stage.config(obeying=1), True)):
+        face = stage.face.under(config)
+        assert (face.left_at(Path("obeying.jsonl")) is not None) is some
+        assert face.left_at(Path("demonstrations.jsonl")) == "demonstrations"
+        assert ("constraints-test.jsonl" in face.leaves) is some
+    for kind in stage_kinds():
+        stage = load_stage(kind)
+        assert {*stage.face.by_setting} <= {*stage.face.leaves}
+        assert {*stage.face.by_setting.values()} <= {*stage.config.model_fields}
 
 
 # What lies at a path

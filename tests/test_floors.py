@@ -40,7 +40,7 @@ WITHOUT_TORCH = ("text", "formats", "village", "feedback")
 # The gold scores: who may read them. Everyone else learns from sampled labels.
 GOLD = re.compile(r"ayni\.village\.(gold|annotat\w*)(\.|$)")
 # These stages show gold scores to nobody but the reader, or sample labels from them; none of them may train.
-NEAR_GOLD = ("village", "collect", "evaluate", "examine", "redteam", "study")
+NEAR_GOLD = ("village", "collect", "evaluate", "examine", "redteam", "persistence", "study")
 READS_GOLD = re.compile(r"stages/(village|collect|evaluate|examine|redteam)\.py|evaluate/.*|village/.*")
 
 

@@ -34,6 +34,7 @@ SEEDS: dict[str, dict[str, Any]] = {
     "judgement": {"prompt": PROMPT, "response": "b", "label": "up"},
     "comparison": {"prompt": PROMPT, "chosen": "b", "rejected": "c", "rating": "better", "margin": 1},
     "prompt": PROMPT,
+    "constraint": {"id": "c", "long": "a", "short": "b", "kind": "k"},
     "demonstration": {"dialog": [*PROMPT["dialog"], {"role": "assistant", "content": "b"}], "train": "last"},
     "messages": {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
     "pairs": {"prompt": "a", "chosen": "b", "rejected": "c", "safety": "both_safe"},

@@ -338,3 +338,34 @@ def test_untangled_orders_cross_less() -> None:
     at = {node.name: node.x for node in layered(parents).nodes}
     assert (at["a"] - at["b"]) * (at["d"] - at["c"]) > 0
     assert (at["d"] - at["c"]) * (at["e"] - at["f"]) > 0
+
+
+def test_what_is_kept_by_turn_is_drawn_for_both_models(tmp_path: Path) -> None:
+    def row(metric: str, model: str, value: float, axis: str) -> Result:
+        interval = (max(0, value - 0.1), min(1, value + 0.1))
+        return Result(
+            metric, axis, "gold", model, split="validation", n=40, clusters=20, value=value, interval=interval
+        )
+
+    run = make_run(tmp_path)
+    turns = [2 * i for i in range(1, 11)]
+    rows = [
+        row(f"{metric}:turn {turn}", model, first - fall * turn, axis)
+        for axis in ("seen kinds", "unseen kind")
+        for metric in ("kept", "constraint_attention")
+        for model, first, fall in (("gatt", 0.95, 0.01), ("<sft>", 0.6, 0.03))
+        for turn in reversed(turns)
+    ]
+    rows += [row("kept", "gatt", 0.9, "seen kinds"), row("kept", "<sft>", 0.25, "seen kinds")]
+    write_results(run / "results.json", rows)
+    text, _ = read(build_report(run))
+    section = text.split('<section id="persistence">')[1].split("</section>")[0]
+    assert section.count("<figure>") == 4
+    assert "seen kinds · validation · gatt 90% · &lt;sft&gt; 25%" in section
+    assert section.count('<span class="key blue">gatt</span>') == 4
+    assert "Attention to the instruction" in section
+    first = section.split("<svg")[1]
+    shown = [int(t) for t in re.findall(r">\s*(\d+)\s*</text>", first)]
+    assert shown == turns
+    assert '<a href="#persistence">' in text
+    assert '<section id="persistence">' not in read(build_report(make_run(tmp_path / "without")))[0]

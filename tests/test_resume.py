@@ -21,7 +21,20 @@ from ayni.stages import collect
 from ayni.train import checkpoint
 from ayni.village.village import Village
 
-STAGES = ("tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf", "collect", "reject", "distill", "ppo")
+STAGES = (
+    "tokenizer",
+    "pretrain",
+    "sft",
+    "reward",
+    "dpo",
+    "kto",
+    "rrhf",
+    "collect",
+    "reject",
+    "distill",
+    "ghost",
+    "ppo",
+)
 MARKED = (files, execution, checkpoint, store)  # the modules that call failpoint
 KILLS = int(os.environ.get("AYNI_KILLS", "6"))  # of one run, evenly spread
 

@@ -44,8 +44,10 @@ def language_model(
     return model.to(dtype)
 
 
-def reward_model(seed: int = 0, *, vocab: int = VOCAB, dtype: torch.dtype = torch.float32) -> Transformer:
-    return with_score_head(language_model(seed, vocab=vocab, dtype=dtype), seed)
+def reward_model(
+    seed: int = 0, *, vocab: int = VOCAB, context: int = 96, dtype: torch.dtype = torch.float32
+) -> Transformer:
+    return with_score_head(language_model(seed, vocab=vocab, context=context, dtype=dtype), seed)
 
 
 def policy_model(seed: int = 0, *, context: int = 96, dtype: torch.dtype = torch.float32) -> Transformer:

@@ -16,7 +16,7 @@ from ayni.maths.clustered import clustered_gain, clustered_mean, clustered_share
 from ayni.records import Number, Text
 
 # whose values are 1 or 0; all others are means
-SHARES = frozenset(("broken", "right_fact", "better_style", "longer_preferred", "safe_preferred"))
+SHARES = frozenset(("broken", "kept", "obeyed", "right_fact", "better_style", "longer_preferred", "safe_preferred"))
 SHARES |= {"refusal_rate", "refusal", "false_refusal", "refusal_style"}
 SHARES |= {"violation", "violation_by_vector", "violation_in_talk", "violation_in_session", "severe_violation"}
 SHARES |= {"session_violated"}

@@ -1,4 +1,4 @@
-"""Which split a village's prompt is of, and who may ask it: the test split is opened by final evaluations alone."""
+"""Which split a village's prompt or constraint is of, and who may ask it: only final evaluations open the test."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pydantic import Field
 
 from ayni.config import Config
 from ayni.errors import BadInput
-from ayni.records import Prompt
+from ayni.records import Constraint, Prompt
 
 
 class Evaluation(Config):
@@ -23,13 +23,13 @@ class Evaluation(Config):
         return "test" if self.final else "validation"
 
 
-def named_split(prompt: Prompt) -> str | None:
-    """The split that a village's prompt belongs to; None of others, which do not say."""
+def named_split(prompt: Prompt | Constraint) -> str | None:
+    """The split that a village's prompt or constraint belongs to; None of others, which do not say."""
     village, _, rest = prompt.id.partition(":")
     return rest.partition(":")[0] if village == prompt.source and village.startswith("village-") else None
 
 
-def check_split(prompts: Sequence[Prompt], *, final: bool, path: Path) -> None:
+def check_split(prompts: Sequence[Prompt | Constraint], *, final: bool, path: Path) -> None:
     """BadInput where a prompt is of the test split and the evaluation is not final, or the other way round."""
     for prompt in prompts:
         split = named_split(prompt)

@@ -39,6 +39,7 @@ FORMATS: tuple[Format, ...] = (
     own.JUDGEMENT,
     own.COMPARISON,
     own.PROMPT,
+    own.CONSTRAINT,
     own.DEMONSTRATION,
     # one answer and what somebody made of it
     ratings.EDITS,

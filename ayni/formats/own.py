@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from ayni.errors import BadInput
 from ayni.formats.building import check_answers
 from ayni.formats.fields import check_answer, check_text, checked
 from ayni.formats.format import Format, with_prompts
 from ayni.formats.pairing import LABELS, liked
 from ayni.formats.rows import Row
-from ayni.records import Comparison, Demonstration, Dialog, Judgement, Prompt, from_dict
+from ayni.records import Comparison, Constraint, Demonstration, Dialog, Judgement, Message, Prompt, from_dict
+from ayni.text.chat import check_dialog
 
 
 def own_comparisons(row: Row) -> Iterator[Comparison]:
@@ -28,6 +30,18 @@ def own_demonstrations(row: Row) -> Iterator[Demonstration]:
     record = from_dict(Demonstration, row.value, path=row.path, line=row.line)
     _check_texts(row, record.dialog, "dialog")
     checked(row, record.dialog, "dialog", last="assistant")
+    yield record
+
+
+def own_constraints(row: Row) -> Iterator[Constraint]:
+    record = from_dict(Constraint, row.value, path=row.path, line=row.line)
+    check_text(row, record.id, "id")
+    for field in ("long", "short"):
+        text = check_text(row, getattr(record, field), field, blank=field == "short")
+        try:
+            check_dialog((Message("user", text),))
+        except BadInput as error:
+            raise row.error(error.what, field) from None
     yield record
 
 
@@ -70,6 +84,7 @@ def _is_judgement(row: Row) -> bool:
 
 JUDGEMENT = Format("judgement", _is_judgement, with_prompts("judgements", own_judgements))
 COMPARISON = Format("comparison", _is_comparison, with_prompts("comparisons", own_comparisons))
+CONSTRAINT = Format("constraint", lambda row: row.has("id", "long"), {"constraints": own_constraints})
 PROMPT = Format(
     "prompt", lambda row: row.has("dialog") and row.has_any("id", "task", "category"), {"prompts": own_prompts}
 )

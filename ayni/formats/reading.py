@@ -24,7 +24,7 @@ from ayni.formats.format import Format
 from ayni.formats.known import format_of
 from ayni.formats.pairing import PAIRING, Pairing, pairs_of_judgements
 from ayni.formats.rows import DOCUMENT_SUFFIXES, ROW_SUFFIXES, Row, Skip, files_of, peek, rows, suffix_of
-from ayni.records import Comparison, Demonstration, Prompt, Task
+from ayni.records import Comparison, Constraint, Demonstration, Prompt, Task
 from ayni.stage import Kind
 
 TEXT_SUFFIXES = (*DOCUMENT_SUFFIXES, ".jsonl")
@@ -110,7 +110,7 @@ def scan(path: Path, kind: Kind | None = None, *, strict: bool = True, pairing: 
             _read_as_pairs(stream, found, scanned, errors, pairing)
         scanned.errors.extend(errors or [])
     assert scanned is not None  # files_of never returns an empty list
-    if scanned.kind == "prompts":
+    if scanned.kind in ("prompts", "constraints"):
         _check_ids(scanned)
     if not scanned.records and not scanned.errors:
         raise _holds_none(scanned.kind, scanned.skipped, path)
@@ -176,13 +176,14 @@ def _read_as_pairs(
 
 
 def _check_ids(scanned: ScannedRecords) -> None:
-    """Prompts are known by their ids (random numbers depend on them), so no two may share one."""
+    """Prompts and constraints are known by their ids (random numbers depend on them): no two may share one."""
     first: dict[str, tuple[Path, int]] = {}
+    one = scanned.kind.removesuffix("s")
     for prompt, (file, line) in zip(scanned.records, scanned.lines, strict=True):
         if prompt.id in first:
             other, at = first[prompt.id]
             raise BadInput(
-                f"{prompt.id!r} is the id of another prompt too ({other.name}:{at})", path=file, line=line, field="id"
+                f"{prompt.id!r} is the id of another {one} too ({other.name}:{at})", path=file, line=line, field="id"
             )
         first[prompt.id] = (file, line)
 
@@ -212,6 +213,16 @@ def read_prompts(path: Path, *, task: Task | None = None) -> list[Prompt]:
     """Every prompt, with an id that stays the same while the file does. `task` is set on all of them when given."""
     records: list[Prompt] = scan(path, "prompts").records
     return records if task is None else [replace(record, task=task) for record in records]
+
+
+def read_constraints_of(paths: Iterable[Path]) -> list[Constraint]:
+    """The constraints of several files in order, each id once; BadInput with path, line and field."""
+    found: dict[str, Constraint] = {}
+    for path in map(Path, paths):
+        for constraint in scan(path, "constraints").records:
+            if found.setdefault(constraint.id, constraint) != constraint:
+                raise BadInput(f"{constraint.id!r} is the id of another constraint too", path=path, field="id")
+    return list(found.values())
 
 
 def read_prompts_of(paths: Iterable[Path]) -> list[Prompt]:

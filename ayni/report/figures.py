@@ -160,6 +160,42 @@ def plane(points: Sequence[tuple[str, Estimate, Estimate]], labels: tuple[str, s
         return _svg(figure)
 
 
+@dataclass(frozen=True)
+class Turns:
+    """One model's line over the turns of a conversation: a share (or a weight) of each, with its interval."""
+
+    label: str
+    colour: str
+    points: Sequence[tuple[int, Estimate]]
+
+
+def by_turn(lines: Sequence[Turns], *, y_label: str, whole: bool) -> Markup:
+    """Values in [0, 1] over turns with interval bars, lines side by side so that no bar hides another; with `whole` the
+    axis goes to 100%."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDE, 2.9), layout="constrained")
+        axes = figure.subplots()
+        for place, line in enumerate(lines):
+            shift = 0.16 * (place - (len(lines) - 1) / 2)
+            x = [turn + shift for turn, _ in line.points]
+            colour = _STAND_IN[line.colour]
+            for at, (_, part) in zip(x, line.points, strict=True):
+                if part.interval is not None:
+                    axes.vlines(at, *part.interval, color=colour, linewidth=1.4, alpha=0.7)
+            axes.plot(x, [part.value or 0 for _, part in line.points], "o-", color=colour, linewidth=1.6, markersize=4)
+        axes.set_xticks(sorted({turn for line in lines for turn, _ in line.points}))
+        axes.set_xlabel("turn")
+        axes.set_ylabel(y_label)
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        if whole:
+            axes.set_ylim(-0.03, 1.03)
+            axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
+        else:
+            axes.set_ylim(bottom=0)
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+        return _svg(figure)
+
+
 def running_mean(values: Sequence[float], width: int) -> list[float]:
     """The mean over a window of `width` around each value, narrower at the ends; (n,) → (n,)."""
     sums = np.concatenate([[0.0], np.cumsum(np.asarray(values, np.float64))])

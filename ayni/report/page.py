@@ -56,6 +56,7 @@ def render_page(run: RunData) -> str:
         win_rates=sections.win_rates(run),
         versions=sections.versions(run),
         claims=sections.claims(run),
+        persistence=sections.persistence(run),
         hacking=sections.hacking(run),
         dialogues=sections.compared_answers(run),
         table=sections.result_rows(run),

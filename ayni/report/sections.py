@@ -11,7 +11,7 @@ from ayni.evaluate.results import Result
 from ayni.maths.statistics import Estimate
 from ayni.online.alarms import Alarm, alarms
 from ayni.records import RATINGS
-from ayni.report.figures import Series, accuracy_bars, curves, plane, reliability_plot, stacked
+from ayni.report.figures import Series, Turns, accuracy_bars, by_turn, curves, plane, reliability_plot, stacked
 from ayni.runs.headlines import NO_INTERVAL, counted, headlines, too_few
 from ayni.runs.reading import RunData, SampleRow, StageData
 
@@ -311,6 +311,42 @@ def versions(run: RunData) -> list[Panel]:
         subtitle = _join(f"{judge} judge" if judge else "", split or "", "95% intervals", "ties left out")
         panels.append(Panel(title, subtitle, (), "", plane(points, ("more helpful", "safer"))))
     return panels
+
+
+# metric, title, what the axis says, whether it goes to 100%
+_BY_TURN = (
+    ("kept", "Kept", "answers that keep it", True),
+    ("talk_content", "Right answers", "right content", True),
+    ("constraint_attention", "Attention to the instruction", "largest weight", False),
+)
+
+
+def persistence(run: RunData) -> list[Panel]:
+    """What an instruction of the first turn is worth in later ones: a panel a metric and axis, a line a model."""
+    panels = []
+    for metric, title, y_label, whole in _BY_TURN:
+        rows = [row for row in run.results if row.metric.startswith(f"{metric}:turn ")]
+        for axis, split in dict.fromkeys((row.axis, row.split) for row in rows):
+            of_axis = [row for row in rows if (row.axis, row.split) == (axis, split)]
+            names = dict.fromkeys(row.model or "" for row in of_axis)
+            lines = [
+                Turns(name, colour, sorted(((_turn(r), _estimate(r)) for r in of_axis if r.model == name), key=_first))
+                for name, colour in zip(names, _MORE * len(names), strict=False)
+            ]
+            every = [row for row in run.results if (row.metric, row.axis, row.split) == (metric, axis, split)]
+            means = " · ".join(f"{row.model} {percent(row.value)}" for row in every if row.value is not None)
+            keys = tuple((line.label, line.colour) for line in lines)
+            drawn = by_turn(lines, y_label=y_label, whole=whole)
+            panels.append(Panel(title, _join(axis or "", split or "", means), keys, "", drawn))
+    return panels
+
+
+def _turn(row: Result) -> int:
+    return int(row.metric.rpartition(" ")[2])
+
+
+def _first(point: tuple[int, Estimate]) -> int:
+    return point[0]
 
 
 def hacking(run: RunData) -> list[Panel]:

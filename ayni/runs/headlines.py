@@ -32,6 +32,8 @@ HEADLINES = (
     Headline("content_gain", "content gained", share=True),
     Headline("broken", "broken answers", share=True),
     Headline("right_fact", "right fact preferred", share=True),
+    Headline("kept", "instruction kept", share=True, label="{axis}, turns 2 to the last, {model}", colour="teal"),
+    Headline("kept_gain", "more instructions kept", share=True),
     Headline("refusal_rate", "refused", share=True, label="{axis} prompts, {model}", colour="clay"),
     Headline("violation", "violations", share=True),
     Headline("false_refusal", "false refusals", share=True),

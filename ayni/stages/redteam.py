@@ -20,13 +20,12 @@ from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
-from ayni.model_directory import name_of
 from ayni.records import Prompt, to_dict
 from ayni.rollout.conversations import own_answers
 from ayni.rollout.engine import rollout, with_room
 from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
-from ayni.run import Run
+from ayni.run import Run, name_of
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 from ayni.village.gold import Gold

@@ -27,10 +27,32 @@ FACE = Face(
         "demonstrations.jsonl": "demonstrations",
         "exercises.jsonl": "comparisons",
         "checks.jsonl": "comparisons",
-        "attacks-*.jsonl": "prompts",  # only where there are any
-        "safety-*.jsonl": "demonstrations",
+        "attacks-train.jsonl": "prompts",
+        "attacks-validation.jsonl": "prompts",
+        "attacks-test.jsonl": "prompts",
+        "safety-demonstrations.jsonl": "demonstrations",
+        "obeying.jsonl": "demonstrations",
+        "talks-train.jsonl": "prompts",
+        "talks-validation.jsonl": "prompts",
+        "talks-test.jsonl": "prompts",
+        "constraints-train.jsonl": "constraints",
+        "constraints-validation.jsonl": "constraints",
+        "constraints-test.jsonl": "constraints",
     },
-    sealed=("prompts-test.jsonl", "attacks-test.jsonl"),
+    sealed=("prompts-test.jsonl", "attacks-test.jsonl", "talks-test.jsonl", "constraints-test.jsonl"),
+    by_setting={
+        "attacks-train.jsonl": "attacks",
+        "attacks-validation.jsonl": "attacks",
+        "attacks-test.jsonl": "attacks",
+        "safety-demonstrations.jsonl": "safety_demonstrations",
+        "obeying.jsonl": "obeying",
+        "talks-train.jsonl": "obeying",
+        "talks-validation.jsonl": "obeying",
+        "talks-test.jsonl": "obeying",
+        "constraints-train.jsonl": "obeying",
+        "constraints-validation.jsonl": "obeying",
+        "constraints-test.jsonl": "obeying",
+    },
 )
 
 
@@ -45,6 +67,11 @@ class Config(Base):
     attacks: int = Field(0, ge=0, description="training prompts of the red team, with all held-out ones; 0: neither")
     safety_demonstrations: int = Field(0, ge=0, description="refusals as guidelines ask for, in a file of their own")
     preprompted: float = Field(0.0, ge=0, le=1, description="share of these that stand under a safety preprompt")
+    obeying: int = Field(
+        0,
+        ge=0,
+        description="demonstrations that obey a constraint; with them come constraints and talks of twenty turns",
+    )
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
@@ -72,5 +99,10 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     write_jsonl(run.directory / "demonstrations.jsonl", map(to_dict, demonstrations))
     write_jsonl(run.directory / "exercises.jsonl", map(to_dict, village.exercises(config.exercises)))
     write_jsonl(run.directory / "checks.jsonl", map(to_dict, village.checks(config.checks)))
+    if config.obeying:
+        write_jsonl(run.directory / "obeying.jsonl", map(to_dict, village.obeying(config.obeying)))
+        for split in SPLITS:
+            write_jsonl(run.directory / f"talks-{split}.jsonl", map(to_dict, village.talks(split)))
+            write_jsonl(run.directory / f"constraints-{split}.jsonl", map(to_dict, village.constraints(split)))
     run.say(f"{len(corpus)} documents, {len(demonstrations)} demonstrations")
     run.log(0, documents=len(corpus), demonstrations=len(demonstrations))

@@ -116,6 +116,19 @@ def render_prompt(dialog: Dialog, tokenizer: Tokenizer) -> list[int]:
     return tokens + _open_turn(user, tokenizer)
 
 
+def span_of(text: str, dialog: Dialog, tokenizer: Tokenizer) -> tuple[int, int]:
+    """(first, last + 1) token of `text` in the first turn of the rendered dialogue; ValueError where it is not there.
+
+    `text` begins and ends at spaces or at an end of the message, as an instruction before a question does.
+    """
+    user, _ = _turns(dialog)[0]
+    before, found, _ = f"[INST] {user}".partition(text)
+    if not found:
+        raise ValueError(f"{text!r} is not in the first turn")
+    begin, end = (1 + len(tokenizer.encode(part)) for part in (before.rstrip(" "), before + text))
+    return begin, end
+
+
 def answer_tokens(dialog: Dialog, answer: str, tokenizer: Tokenizer, finished: Finished | None = None) -> TokenSequence:
     """The dialogue with `answer` as its last turn, only the answer supervised; `render_prompt(dialog)` begins it."""
     return render((*dialog, Message("assistant", answer)), tokenizer, train="last", finished=finished)

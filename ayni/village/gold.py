@@ -13,8 +13,9 @@ from itertools import pairwise
 from typing import Literal
 
 from ayni.errors import BadInput
-from ayni.records import Prompt, Task
+from ayni.records import Constraint, Prompt, Task
 from ayni.village.answers import BARE_REFUSALS, RUDE, SORRY, WARM
+from ayni.village.constraints import name_of
 from ayni.village.judging import REFUSALS, Phrases, list_content, rewrite_content, story_content, sum_content
 from ayni.village.knowledge import Knowledge, Topic, phrases
 from ayni.village.outside import HONEST, HONEST_SAY
@@ -121,6 +122,17 @@ class Gold:
 
     def rude(self, response: str) -> bool:
         return self._rude.count(flat(response)) > 0
+
+    def keeps(self, constraint: Constraint, response: str) -> bool:
+        """Whether the answer does what the constraint asks, in the words that show it (ayni.village.constraints)."""
+        if constraint.source != f"village-{self.village.seed}":
+            raise BadInput(f"no constraint of village {self.village.seed}: {constraint.id!r}", field="constraints")
+        text, (name,) = flat(response), phrases(name_of(constraint))
+        if constraint.kind == "first word":
+            return text.startswith(f" {name} ")
+        if constraint.kind == "last word":
+            return text.endswith(f" {name} ")
+        return has(text, f"i {name} say" if constraint.kind == "figure" else f"i love {name}")
 
     def compare(self, prompt: Prompt, a: str, b: str, axis: Task) -> Literal[1, 0, -1]:
         """1 when `a` is better, -1 when `b` is, 0 when they are as good as equal."""

@@ -8,9 +8,9 @@ from functools import cached_property
 import numpy as np
 
 from ayni.errors import BadInput
-from ayni.records import Comparison, Demonstration, Message, Prompt, Task
+from ayni.records import Comparison, Constraint, Demonstration, Message, Prompt, Task, attached, instruction
 from ayni.seeds import rng
-from ayni.village import answers, topics
+from ayni.village import answers, constraints, talks, topics
 from ayni.village.attacks import attacks
 from ayni.village.corpus import documents
 from ayni.village.everyday import everyday_topics
@@ -23,6 +23,9 @@ from ayni.village.safety_demonstrations import safety_demonstration
 from ayni.village.scene import Scene
 from ayni.village.sources import Sources
 from ayni.village.villagers import people
+from ayni.village.words import pick
+
+OBEYING = ("person", "animal", "place", "sum", "list", "outside")  # categories of one turn, answered in a sentence
 
 
 class Village:
@@ -128,6 +131,41 @@ class Village:
             )
             for i in range(n)
         ]
+
+    def talks(self, split: Split) -> list[Prompt]:
+        """Conversations of twenty short turns about the split's facts."""
+        found = talks.talks(self.scene, split, talks.SIZES[SPLITS.index(split)])
+        source = f"village-{self.seed}"
+        return [
+            Prompt(f"{source}:{split}:talk:{i:06d}", d, category="talk", source=source) for i, d in enumerate(found)
+        ]
+
+    def constraints(self, split: Split) -> list[Constraint]:
+        """What may be asked to hold for a conversation; of the training split, all but the kind that is held out."""
+        return constraints.constraints(self.seed, split)
+
+    def obeying(self, n: int, seed: int = 0) -> list[Demonstration]:
+        """`n` training questions that come with one or two constraints, and right answers that keep them. A tenth are
+        lists of figures or hobbies; three in a hundred are talks without any constraint, for who has heard one question
+        and answer at a time is lost in the twentieth."""
+        pool = [p for p in self.prompts("train", seed=seed) if p.category in OBEYING]
+        found = []
+        for i in range(n):
+            draw = rng(self.seed, "obeying", seed, i)
+            kind = draw.random()
+            if kind < 0.03:
+                found.append(Demonstration(talks.talk(self.scene, "train", draw), "all", f"village-{self.seed}"))
+                continue
+            if kind < 0.13:
+                question, answer = constraints.listing(self.seed, draw)
+                asked = Message("user", question)
+            else:
+                prompt = pool[i % len(pool)]
+                wanted = constraints.wanted(self.seed, draw)
+                asked = attached(instruction(wanted, short=bool(draw.random() < 0.5)), prompt.dialog[-1])
+                answer = constraints.keeping(wanted, pick(draw, self.knowledge(prompt).right))
+            found.append(Demonstration((asked, Message("assistant", answer)), "last", f"village-{self.seed}"))
+        return found
 
     def checks(self, n: int, seed: int = 0) -> list[Comparison]:
         """`n` training prompts with the best answer and the worst, half of each task: nobody can confuse them."""
