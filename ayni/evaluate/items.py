@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pydantic import ConfigDict
 
 from ayni.evaluate.results import Result, result
-from ayni.maths.clustered import clustered_mean, clustered_share
+from ayni.maths.clustered import clustered_gain, clustered_mean, clustered_share
 from ayni.records import Number, Text
 
-SHARES = ("broken", "kept", "obeyed", "refusal_rate", "right_fact")  # whose values are 1 or 0; all others are means
+SHARES = ("broken", "kept", "obeyed", "refusal_rate", "right_fact")  # whose values are 1 or 0
+GAINS = ("kept_gain",)  # whose values are 1, 0 or −1; all others are means
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +56,10 @@ def rows_of(items: Iterable[Item], seed: int | None = None) -> list[Result]:
 
 def _row(items: list[Item], part: str, seed: int | None) -> Result:
     first, values, clusters = items[0], [i.value for i in items], [i.cluster for i in items]
-    estimate = (clustered_share if first.metric in SHARES else clustered_mean)(values, clusters)
+    estimated = (
+        clustered_share if first.metric in SHARES else clustered_gain if first.metric in GAINS else clustered_mean
+    )
+    estimate = estimated(values, clusters)
     where = {"axis": first.axis, "judge": first.judge, "model": first.model, "against": first.against}
     name = f"{first.metric}:{part}" if part else first.metric
     return result(name, estimate, split=first.split, seed=seed, **where)
