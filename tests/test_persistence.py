@@ -81,6 +81,9 @@ def test_kept_is_counted_by_turn_and_compared_turn_by_turn(gold: Gold, asked: li
         assert rows["kept_gain:turn 20", axis, "a"].value == 1
         assert rows["kept_gain:turn 20", axis, "a"].n == 15
         assert rows["kept_gain:turn 2", axis, "a"].value == 0
+        low, high = rows["kept_gain:turn 2", axis, "a"].interval or (0, 0)
+        assert low < -0.02  # thirty times no difference is not certainty
+        assert high > 0.02
         row = rows["kept:turn 20", axis, "a"]
         assert row.clusters == len({c.constraint.id for c in asked if c.axis == axis})
         assert row.interval is not None

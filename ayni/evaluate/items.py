@@ -20,7 +20,7 @@ SHARES = frozenset(("broken", "kept", "obeyed", "right_fact", "better_style", "l
 SHARES |= {"refusal_rate", "refusal", "false_refusal", "refusal_style"}
 SHARES |= {"violation", "violation_by_vector", "violation_in_talk", "violation_in_session", "severe_violation"}
 SHARES |= {"session_violated"}
-GAINS = frozenset(f"{metric}_difference" for metric in SHARES)  # whose values are 1, 0 or −1
+GAINS = frozenset(("kept_gain", *(f"{metric}_difference" for metric in SHARES)))  # whose values are 1, 0 or −1
 
 
 @dataclass(frozen=True, slots=True)
