@@ -500,7 +500,7 @@ def same(a: dict[str, Any], b: dict[str, Any]) -> bool:
 @pytest.mark.parametrize("loss", ["clip", "penalty"])
 def test_past_its_budget_the_policy_goes_back_to_the_bits_it_had_within(loss: str, tmp_path: Path) -> None:
     loop = loop_of(tmp_path, over_budget="rollback", loss=loss, **RUNAWAY)
-    within, beta, returned, backs = snapshot(loop), 0.001, False, 0
+    within, kl, beta, lr, returned, backs = snapshot(loop), 0.0, 0.001, 2e-3, False, set()
     for _ in range(16):
         start = snapshot(loop)
         loop.iterate(PROMPTS)
@@ -512,13 +512,15 @@ def test_past_its_budget_the_policy_goes_back_to_the_bits_it_had_within(loss: st
             assert "policy_loss" not in line
             assert "value_loss" not in line
             assert same(snapshot(loop), within)
-            beta, returned, backs = 2 * beta, True, backs + 1
+            # from less than half the budget it was one step that went too far, else the weight of the KL
+            beta, lr, returned = (beta, lr / 2, True) if kl < 0.5 else (2 * beta, lr, True)
+            backs.add("step" if kl < 0.5 else "beta")
         else:
             assert line["kl"] <= 1.0 or returned
-            within, returned = start, False
+            within, kl, returned = start, line["kl"], False
+            assert line["policy_lr"] == lr
             assert not same(snapshot(loop), start)
-    assert backs >= 2
-    assert loop.beta == 0.001 * 2**backs
+    assert backs == {"step", "beta"}
 
 
 def test_a_budget_that_stops_leaves_the_last_policy_within_it(tmp_path: Path) -> None:

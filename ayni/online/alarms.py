@@ -187,7 +187,7 @@ def _budget(m: _Metrics) -> Alarm | None:
         past[0][0],
         f"{len(past)} of {len(m['kl'])} iterations were past kl_budget and taught nothing",
         "a step goes further than the weight of the KL pulls back",
-        "raise beta or lower optimiser.lr from the start; with rollback beta ends where the budget holds",
+        "raise beta or lower optimiser.lr from the start, to where rollback brought them",
     )
 
 

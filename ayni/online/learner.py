@@ -30,6 +30,10 @@ class Learner(Protocol):
     @property
     def role(self) -> Role: ...
 
+    def pace(self, factor: float) -> None:
+        """From now on steps are so many times as long as the settings say."""
+        ...
+
     def learn(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         """One step on a mini-batch of all ranks; what to log. Raises BadNumbers."""
         ...
@@ -52,6 +56,9 @@ class GradientLearner:
     @property
     def role(self) -> Role:
         return self.trainer.role
+
+    def pace(self, factor: float) -> None:
+        self.trainer.pace = factor
 
     def learn(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         return self.trainer.update(trajectories, self.objective)

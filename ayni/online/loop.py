@@ -36,6 +36,7 @@ from ayni.train.trainer import steps_per_epoch
 
 RewardFunction = Callable[[Sequence[Prompt], list[list[Sample]]], Scores]
 GREEDY = 0.0  # temperature
+_KEPT = "memory", "beta", "returned", "within_kl", "pace"  # numbers of the loop's that a resume needs
 
 
 class Loop:
@@ -66,7 +67,9 @@ class Loop:
         self.memory: dict[str, float] = {}  # the estimator's
         self.beta = settings.beta
         self.within: State = {}, {}  # the last policy within kl_budget, and the best one validated until then
+        self.within_kl = 0.0
         self.returned = False  # whether we have just gone back to it
+        self.pace = 1.0  # of the policy's steps
         self.best: float | None = None
         self.best_weights: dict[str, Tensor] = {}
 
@@ -150,6 +153,7 @@ class Loop:
             return False
         tensors, numbers = self._progress()
         self.within, self.returned = ({name: t.detach().clone() for name, t in tensors.items()}, numbers), False
+        self.within_kl = kl
         return True
 
     def _go_back(self, kl: float) -> None:
@@ -158,14 +162,23 @@ class Loop:
         # the copy stays one: an optimiser works on the tensors it is given
         self._load_progress({name: t.clone() for name, t in tensors.items()}, numbers)
         self.engine.sync(self.policy.role)
-        past = f"iteration {self.iteration}: {kl:.2f} nats of KL, past the budget of {self.settings.kl_budget:g}"
+        budget = self.settings.kl_budget
+        assert budget is not None  # nothing else sends us back
+        past = f"iteration {self.iteration}: {kl:.2f} nats of KL, past the budget of {budget:g}"
         if self.settings.over_budget == "stop":
             self.stopped = True
             self.run.say(f"{past}: stopped at the last policy within it")
+            return
+        self.returned = True
+        if self.within_kl < 0.5 * budget:
+            # one iteration went half the budget or more: no β holds a step back that begins where it charges little
+            self.pace /= 2
+            self.policy.pace(self.pace)
         else:
-            # the KL's weight, not the learning rate: that would only come to the same place later
-            self.beta, self.returned = 2 * self.beta, True
-            self.run.say(f"{past}: back to the last policy within it, beta {self.beta:g}")
+            # many went there: a smaller step would only come to the same place later
+            self.beta *= 2
+        now = f"beta {self.beta:g}, learning rate × {self.pace:g}"
+        self.run.say(f"{past}: back to the last policy within it, {now}")
 
     def _look_back(self, prompts: Sequence[Prompt]) -> None:
         """The last iteration's policy has said nothing yet that its KL could be seen from."""
@@ -305,8 +318,8 @@ class Loop:
             tensors, numbers = tensors | more, numbers | counts
         weights, counted = self.within
         within = {f"within.{name}": weight for name, weight in weights.items()}
-        kept: dict[str, Any] = {"memory": self.memory, "beta": self.beta, "returned": self.returned, "within": counted}
-        return tensors | within, numbers | kept
+        kept: dict[str, Any] = {name: getattr(self, name) for name in _KEPT}
+        return tensors | within, numbers | kept | {"within": counted}
 
     def _progress(self) -> State:
         """What going back takes back: the policy with its optimiser, and what was seen on held-out prompts."""
@@ -331,7 +344,9 @@ class Loop:
             self.critic.load(tensors, numbers, "critic.")
         within = {n.removeprefix("within."): t for n, t in tensors.items() if n.startswith("within.")}
         self.within = within, numbers["within"]
-        self.memory, self.beta, self.returned = (numbers[k] for k in ("memory", "beta", "returned"))
+        for name in _KEPT:
+            setattr(self, name, numbers[name])
+        self.policy.pace(self.pace)
 
     def _load_progress(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         self.policy.load(tensors, numbers, "actor.")

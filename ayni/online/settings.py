@@ -39,7 +39,8 @@ class LoopSettings(Config):
     kl_limit: float | None = Field(None, gt=0, description="alarm (exit 4) when the mean KL per answer passes it")
     kl_budget: float | None = Field(None, gt=0, description="mean KL per answer, nats, that no policy kept goes past")
     over_budget: Literal["stop", "rollback"] = Field(
-        "stop", description="at the last policy within kl_budget; or go back to it and on with twice the beta"
+        "stop",
+        description="at the last policy within kl_budget; or back to it, and on with twice the beta or half the lr",
     )
     tokens_per_micro_batch: int = Field(8192, ge=1)
     snapshot_every: int = Field(

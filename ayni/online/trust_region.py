@@ -54,9 +54,14 @@ class TrustRegionLearner:
         tokens_per_micro_batch: int,
     ) -> None:
         self.role, self.ranks, self.temperature = role, ranks, temperature
-        self.max_kl, self.damping, self.iterations = max_kl, damping, iterations
+        self.bound, self.damping, self.iterations = max_kl, damping, iterations
+        self.max_kl = max_kl
         self.tokens_per_micro_batch = tokens_per_micro_batch
         self.parameters = list(role.trainable().values())
+
+    def pace(self, factor: float) -> None:
+        # a step's length goes with the root of its KL
+        self.max_kl = factor**2 * self.bound
 
     def learn(self, trajectories: Sequence[Trajectory]) -> dict[str, float]:
         surrogate = PolicyPenalty(0.0, self.temperature)  # −A ρ

@@ -77,6 +77,7 @@ class Trainer:
     ) -> None:
         self.role, self.optimiser, self.steps, self.step = role, optimiser, steps, 0
         self.ranks, self.tokens_per_micro_batch = ranks or Ranks(), tokens_per_micro_batch
+        self.pace = 1.0  # times what the schedule says; whoever changes it keeps it
         self.parameters = role.trainable()
         # a norm's weight belongs near 1: decay would pull it to 0 and switch its channel off
         matrices = [p for p in self.parameters.values() if p.ndim > 1]
@@ -119,7 +120,7 @@ class Trainer:
             raise BadNumbers(f"step {self.step + 1}: the gradient's norm is {norm}; lower the learning rate")
         self.step += 1
         # from the step alone, so that a resumed run needs no scheduler's state
-        lr = self.optimiser.lr_at(self.step, self.steps)
+        lr = self.pace * self.optimiser.lr_at(self.step, self.steps)
         for group in self.adam.param_groups:
             group["lr"] = lr
         self.adam.step()
