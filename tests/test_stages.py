@@ -250,6 +250,8 @@ def test_held_out_comparisons_that_do_not_fit_are_left_out(stages: dict[str, Sma
     small.execute(tmp_path / "rm", epochs=0.5)
     rows = json.loads((tmp_path / "rm" / "results.json").read_text())["results"]
     assert next(r["n"] for r in rows if r["metric"] == "accuracy") == 2
+    # the other task's: the same model, on the other axis
+    assert next((r["axis"], r["n"]) for r in rows if r["metric"] == "accuracy_elsewhere") == ("helpfulness", 4)
     write_jsonl(tmp_path / "long.jsonl", [to_dict(replace(pairs[0], chosen=LONG))])
     with pytest.raises(BadInput, match="no pair fits the context of 96 tokens"):
         given(stages["reward"], data=[tmp_path / "long.jsonl"]).execute(tmp_path / "none")

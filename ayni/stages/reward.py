@@ -160,6 +160,10 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     card = {"stage": f"reward ({config.task})"}
     save_model(run.directory / "model", model, tokenizer, card=card, extra=scale.noted())
     rows = heldout_results(reward, judged, config.task)
+    if away := [
+        c for c in heldout if c.task != config.task and fits(pair_of(c, tokenizer, config), reward.role.context)
+    ]:
+        rows.append(elsewhere(reward, away))
     if before is not None:
         rows += gains(reward, before, judged, config.task, run.seed)
     if judged:
@@ -278,6 +282,13 @@ def heldout_results(reward: RewardModel, heldout: list[Comparison], task: str) -
         of, safe, owners = zip(*labelled, strict=True)
         rows += threshold_report(of, safe, owners).results(**where)
     return rows
+
+
+def elsewhere(reward: RewardModel, away: list[Comparison]) -> Result:
+    """Row `accuracy_elsewhere`, on the other task's axis: at home each model should be the better (paper Table 7)."""
+    asked = [root_of(c.prompt.dialog) for c in away]
+    found = reward_accuracy(*scores_of(reward, away), [c.rating for c in away], asked).accuracy
+    return result("accuracy_elsewhere", found, axis=away[0].task, judge="labels", model=reward.name, split="heldout")
 
 
 def gains(reward: RewardModel, before: RewardModel, heldout: list[Comparison], task: str, seed: int) -> list[Result]:
