@@ -113,6 +113,7 @@ def test_inspect_sees(what: str, copy: Path, capsys: pytest.CaptureFixture[str])
     assert code == 2
     assert said.startswith(str(copy))
     assert said.endswith("; take a copy of the store back\n")
+    visit(copy, what)
 
 
 def test_inspect_sees_guards_that_are_gone(new_address: Callable[[], str]) -> None:

@@ -5,11 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, get_args
 
 from sqlalchemy import Double, Table
 
 from ayni.errors import AyniError, BadInput
+from ayni.feedback.entries import ACCOUNT_ROLES, EntryKind, Side
+from ayni.records import RATINGS, Task
+
+# What columns of these names hold, and nothing else.
+WORDS: dict[str, tuple[str, ...]] = {
+    "kind": get_args(EntryKind),
+    "preferred": get_args(Side),
+    "rating": RATINGS,
+    "task": get_args(Task),
+    "role": ACCOUNT_ROLES,
+}
 
 
 class Damaged(AyniError):
@@ -39,5 +50,7 @@ def sound(table: Table, values: Mapping[str, Any]) -> None:
         kinds = (float, int) if isinstance(column.type, Double) else (column.type.python_type,)
         if not isinstance(value, kinds):
             raise ValueError(f"{name} is {type(value).__name__}")
+        if value not in WORDS.get(name, (value,)):
+            raise ValueError(f"{name} is {value!r}")
         if name.endswith("_at"):
             datetime.fromisoformat(str(value))
