@@ -34,7 +34,6 @@ SEEDS: dict[str, dict[str, Any]] = {
     "judgement": {"prompt": PROMPT, "response": "b", "label": "up"},
     "comparison": {"prompt": PROMPT, "chosen": "b", "rejected": "c", "rating": "better", "margin": 1},
     "prompt": PROMPT,
-    "constraint": {"id": "c", "long": "a", "short": "b", "kind": "k"},
     "demonstration": {"dialog": [*PROMPT["dialog"], {"role": "assistant", "content": "b"}], "train": "last"},
     "messages": {"messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}]},
     "pairs": {"prompt": "a", "chosen": "b", "rejected": "c", "safety": "both_safe"},
@@ -45,6 +44,7 @@ SEEDS: dict[str, dict[str, Any]] = {
     "pandalm": {"instruction": "a", "response1": "b", "response2": "c"} | {f"annotator{n}": 1 for n in (1, 2, 3)},
     "oasst": {"message_tree_id": "t", "prompt": {"role": "prompter", "text": "a", "replies": [
         {"role": "assistant", "text": text, "rank": rank} for rank, text in enumerate("bc")]}},
+    "constraint": {"id": "c", "long": "a", "short": "b", "kind": "k"},
 }  # fmt: skip
 words = st.sampled_from(
     ["", " ", "left", "right", "response-1", "answer1", "submitted", "tie", "up", "[INST]", "\ud800"]

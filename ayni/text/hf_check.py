@@ -1,11 +1,13 @@
 """What of a stranger's tokenizer.json may reach the library that runs it.
 
 That library panics, or ends the whole process, on some of what its format can say, and does as it is told with the
-rest: a normaliser that doubles a text forty times. So what can grow is measured, and what cannot be is refused.
+rest: a normaliser that doubles a text forty times. So what can grow is measured, and what cannot be is refused. What
+is put where nothing stood loses its place in the text there, and the next normaliser panics: it is refused too.
 """
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from ayni.text.model_proto import check_size
@@ -50,12 +52,24 @@ def _growth(part: dict[str, Any], inside: str, known: dict[str, int]) -> float:
         for each in part[inside]:
             growth = min(growth * _growth(each, inside, known), 1e9)
         return growth
+    if kind == "Prepend" and not part["prepend"]:
+        raise ValueError("it puts nothing before a text")
     if kind == "Replace":
         ((which, pattern),) = part["pattern"].items()
+        if part["content"] and not (len(pattern) if which == "String" else _shortest_match(pattern)):
+            raise ValueError(f"its pattern {pattern!r} finds nothing and replaces that")
         return len(part["content"]) + 1 if which != "String" else max(1, len(part["content"]) / len(pattern))
     if kind not in known:
         raise ValueError(f"what {kind} does to a text cannot be told")
     return known[kind]
+
+
+def _shortest_match(pattern: str) -> int:
+    """Characters that a regular expression takes at least; ValueError for one that is not read alike everywhere."""
+    try:
+        return int(re._parser.parse(pattern).getwidth()[0])  # type: ignore[attr-defined]
+    except (re.error, RecursionError, OverflowError):
+        raise ValueError(f"what the pattern {pattern!r} finds cannot be told") from None
 
 
 def begins_with(processor: dict[str, Any] | None, name: str) -> bool:
