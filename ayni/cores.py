@@ -11,13 +11,14 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import TypeVar
 
 import torch
 
 T = TypeVar("T")
 R = TypeVar("R")
+SLICE = 0.2  # seconds
 
 
 def cores(device: torch.device | str) -> int:
@@ -61,7 +62,7 @@ def side_by_side(work: Callable[[T], R], parts: Sequence[T], *, alone: bool = Fa
         for place, part in enumerate(parts):
             _pool(threads).submit(one, place, part)
         for _ in parts:
-            ended.get()
+            _wait(ended)
     except BaseException:  # a signal, at any line: those at work hear of it too, at their next line of Python
         _pool.cache_clear()
         gone.set()  # and who begins now, before that
@@ -71,6 +72,16 @@ def side_by_side(work: Callable[[T], R], parts: Sequence[T], *, alone: bool = Fa
     if failures:
         raise failures[min(failures)]
     return [results[place] for place in range(len(parts))]
+
+
+def _wait(ended: SimpleQueue[int]) -> None:
+    """Until one has ended. In slices: a signal between Python's last look and the wait itself wakes nobody."""
+    while True:
+        try:
+            ended.get(timeout=SLICE)
+        except Empty:
+            continue
+        return
 
 
 class _Stopped(BaseException):

@@ -164,8 +164,8 @@ def torment(formats: dict[str, Format], count: int) -> list[dict[str, str]]:
     with tempfile.TemporaryDirectory() as place:
         last = Path(os.environ.get("AYNI_LAST_MUTANT", os.devnull))  # what was read when the process ended
         for name, format in formats.items():
-            folder = Path(place) / name.replace(" ", "-")
-            folder.mkdir()
+            folder = Path(place) / "deep" / "inside" / name.replace(" ", "-")  # what names ../.. finds nothing large
+            folder.mkdir(parents=True)
             (folder / format.file).write_bytes(format.data)
             format.read(folder / format.file)  # sound, or all that follows proves little
             wrong = 0
