@@ -22,6 +22,11 @@ from ayni.runs.faces import load_stage
 from ayni.text.chat import render_prompt
 from ayni.village.village import Village
 
+# every one that trains or samples
+STAGES = (
+    *("tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf"),
+    *("collect", "reject", "distill", "ghost", "ppo"),
+)
 ANCHORED = ScoreScale(Anchor(1.0, safe=9, unsafe=4))
 OPTIMISER = {"lr": 5e-3, "warmup": 0.03}
 FIT = {"optimiser": OPTIMISER, "tokens_per_micro_batch": 120, "checkpoint_every": 2, "dtype": "fp32"}

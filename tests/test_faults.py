@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import test_pipeline
 from faults import FAULTS, faulty, limited
-from small_stages import Small, contents, prepare
+from small_stages import STAGES, Small, contents, prepare
 
 from ayni.cli import failure
 from ayni.errors import NoRoom
@@ -25,7 +25,6 @@ from ayni.seeds import rng
 from ayni.stages import collect
 from ayni.village.village import Village
 
-STAGES = ("tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf", "collect", "reject", "ppo")
 TRIES = int(os.environ.get("AYNI_FAULTS", "2"))  # operations of a stage that fail, for each fault
 CODES = {"ENOSPC": 3, "EDQUOT": 3, "EIO": 2, "EACCES": 2}
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from small_stages import Small, contents, prepare
+from small_stages import STAGES, Small, contents, prepare
 
 import ayni
 from ayni import files
@@ -21,20 +21,6 @@ from ayni.stages import collect
 from ayni.train import checkpoint
 from ayni.village.village import Village
 
-STAGES = (
-    "tokenizer",
-    "pretrain",
-    "sft",
-    "reward",
-    "dpo",
-    "kto",
-    "rrhf",
-    "collect",
-    "reject",
-    "distill",
-    "ghost",
-    "ppo",
-)
 MARKED = (files, execution, checkpoint, store)  # the modules that call failpoint
 KILLS = int(os.environ.get("AYNI_KILLS", "6"))  # of one run, evenly spread
 

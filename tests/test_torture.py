@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from small_stages import Small, contents, prepare
+from small_stages import STAGES, Small, contents, prepare
 
 from ayni.runs.sealing import read_seal
 from ayni.seeds import rng
 
-STAGES = ("tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf", "collect", "reject", "ppo")
 KILLS = int(os.environ.get("AYNI_KILLS", "2"))
 
 
