@@ -20,9 +20,9 @@ from ayni.files import write_json, write_jsonl
 from ayni.maths.statistics import proportion
 from ayni.records import RATINGS
 from ayni.report import build_report
+from ayni.report.comparisons import versions
 from ayni.report.figures import running_mean
 from ayni.report.pipeline_graph import BOX, layered, rail, reduced
-from ayni.report.sections import versions
 from ayni.runs.reading import read_run
 
 STAGES: list[tuple[str, str, float, list[str]]] = [

@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from ayni.errors import BadInput
 from ayni.files import write_text
-from ayni.report import sections
+from ayni.report import comparisons, sections
 from ayni.report.pipeline_graph import BOX, Parents, Picture, layered, rail
 from ayni.runs.reading import RunData, read_run
 
@@ -53,10 +53,10 @@ def render_page(run: RunData) -> str:
         losses=sections.loss_panels(run),
         rewards=sections.reward_panels(run),
         online=sections.online_panels(run),
-        win_rates=sections.win_rates(run),
-        versions=sections.versions(run),
-        claims=sections.claims(run),
-        persistence=sections.persistence(run),
+        win_rates=comparisons.win_rates(run),
+        versions=comparisons.versions(run),
+        claims=comparisons.claims(run),
+        persistence=comparisons.persistence(run),
         hacking=sections.hacking(run),
         dialogues=sections.compared_answers(run),
         table=sections.result_rows(run),

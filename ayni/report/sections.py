@@ -11,7 +11,7 @@ from ayni.evaluate.results import Result
 from ayni.maths.statistics import Estimate
 from ayni.online.alarms import Alarm, alarms
 from ayni.records import RATINGS
-from ayni.report.figures import Series, Turns, accuracy_bars, by_turn, curves, plane, reliability_plot, stacked
+from ayni.report.figures import Series, accuracy_bars, curves, reliability_plot, stacked
 from ayni.runs.headlines import NO_INTERVAL, counted, headlines, too_few
 from ayni.runs.reading import RunData, SampleRow, StageData
 
@@ -40,7 +40,7 @@ _LINE_COLOUR = {
     "score": "ochre",
     "median": "muted",
 }
-_MORE = "blue", "clay", "teal", "ochre", "plum"
+MORE = "blue", "clay", "teal", "ochre", "plum"
 
 
 @dataclass(frozen=True)
@@ -63,30 +63,6 @@ class Panel:
     keys: tuple[tuple[str, str], ...]
     last: str
     svg: Markup
-
-
-@dataclass(frozen=True)
-class Rate:
-    """One row of the forest plot; numbers are per cent, `bounds` None where too little was drawn for an interval."""
-
-    label: str
-    against: str
-    judge: str
-    value: float
-    bounds: tuple[float, float] | None
-    half: float | None
-    counts: str
-
-
-@dataclass(frozen=True)
-class ClaimRow:
-    """One claim of the recipe: what it says, where the paper says it, and what became of it."""
-
-    says: str
-    paper: str
-    verdict: str
-    number: str
-    asked: str
 
 
 @dataclass(frozen=True)
@@ -134,7 +110,7 @@ def cards(run: RunData) -> list[Card]:
         title, colour = shown.name, shown.colour
         if row.metric == "win_rate" and axis:
             title, colour = axis, AXIS_COLOUR.get(axis, shown.colour)
-        detail = _join(shown.unit, span(row, "share" if shown.share else "number"), _in_clusters(row), _judged(row))
+        detail = joined(shown.unit, span(row, "share" if shown.share else "number"), _in_clusters(row), judged_by(row))
         found.append(Card(title[:1].upper() + title[1:], label.strip(" ,"), number, detail, colour))
     return list(dict.fromkeys(found))
 
@@ -166,7 +142,11 @@ def loss_panels(run: RunData) -> list[Panel]:
         keys = tuple((line.label, line.colour) for line in lines) if len(lines) > 1 else ()
         panels.append(
             Panel(
-                stage.name, _join(stage.kind, f"{len(x):,} steps logged"), keys, f"{lines[-1].y[-1]:.3f}", curves(lines)
+                stage.name,
+                joined(stage.kind, f"{len(x):,} steps logged"),
+                keys,
+                f"{lines[-1].y[-1]:.3f}",
+                curves(lines),
             )
         )
     return panels
@@ -218,18 +198,18 @@ def reward_panels(run: RunData) -> list[Panel]:
         overall = next(row for row in rows if row.metric == "accuracy")
         last = percent(overall.value) if overall.value is not None else ""
         name = " ".join(part for part in (model, split, judge) if part)
-        bars = [(_rating(row.metric), _estimate(row)) for row in rows if row.metric.startswith("accuracy:")]
+        bars = [(_rating(row.metric), estimate_of(row)) for row in rows if row.metric.startswith("accuracy:")]
         bars.sort(key=lambda bar: list(_RATING_LABEL.values()).index(bar[0]) if bar[0] in _RATING_LABEL.values() else 9)
         gain = next((_gain(row) for row in rows if row.metric == "accuracy_gain"), "")
-        subtitle = _join("accuracy by clearness of the preference", name, gain)
-        drawn = accuracy_bars([*bars, ("all", _estimate(overall))], colour)
+        subtitle = joined("accuracy by clearness of the preference", name, gain)
+        drawn = accuracy_bars([*bars, ("all", estimate_of(overall))], colour)
         panels.append(Panel(title, subtitle, (), last, drawn))
         points = [_point(row) for row in rows if row.metric.startswith("calibration:")]
         if points:
             error = next((row.value for row in rows if row.metric == "calibration_error"), None)
             note = f"calibration error {error:.3f}" if error is not None else ""
             panels.append(
-                Panel(title, _join("is its confidence earned?", note), (), "", reliability_plot(points, colour))
+                Panel(title, joined("is its confidence earned?", note), (), "", reliability_plot(points, colour))
             )
     return panels
 
@@ -243,110 +223,12 @@ def _gain(row: Result) -> str:
 
 
 def _point(row: Result) -> tuple[float, Estimate]:
-    return float(row.metric.split(":", 1)[1]), _estimate(row)
+    return float(row.metric.split(":", 1)[1]), estimate_of(row)
 
 
 def _rating(metric: str) -> str:
     name = metric.split(":", 1)[1]
     return _RATING_LABEL.get(name, name.replace("_", " ")) if name in RATINGS else name.replace("_", "\n")
-
-
-def win_rates(run: RunData) -> list[tuple[str, str, list[Rate]]]:
-    """(axis, colour, rows) for every axis that has a win rate."""
-    axes: dict[str, list[Rate]] = {}
-    for row in run.results:
-        if row.metric != "win_rate" or row.value is None:
-            continue
-        same = (row.axis, row.judge, row.model, row.against, row.split)
-        half = next(
-            (
-                r.value
-                for r in run.results
-                if r.metric == "win_rate_half" and (r.axis, r.judge, r.model, r.against, r.split) == same
-            ),
-            None,
-        )
-        judge = _join(_judged(row), row.split or "")
-        rate = Rate(
-            row.model or "",
-            row.against or "",
-            judge,
-            100 * row.value,
-            None if row.interval is None else (100 * row.interval[0], 100 * row.interval[1]),
-            None if half is None else 100 * half,
-            counted(row) if row.interval is not None else _join(counted(row), NO_INTERVAL),
-        )
-        axes.setdefault(row.axis or "overall", []).append(rate)
-    return [(axis, AXIS_COLOUR.get(axis, "plum"), rates) for axis, rates in axes.items()]
-
-
-def claims(run: RunData) -> list[ClaimRow]:
-    """What the recipe said before it ran."""
-    rows = []
-    for each in run.claims():
-        claim = each.claim
-        side, bound = ("above", claim.above) if claim.above is not None else ("below", claim.below)
-        spread = "" if each.interval is None else f"[{each.interval[0]:.3g}, {each.interval[1]:.3g}]"
-        number = _join("" if each.value is None else f"{each.value:.3g} {spread}".strip(), each.why)
-        rows.append(ClaimRow(claim.says, claim.paper, each.verdict, number, f"{side} {bound:g}"))
-    return rows
-
-
-def versions(run: RunData) -> list[Panel]:
-    """Figure 11: all models that were compared with the same one by the same judge, on both axes, in the order in which
-    they were made; from two of them on."""
-    order = [stage.name for stage in run.stages]
-    found: dict[tuple[str | None, ...], dict[str, dict[str, Result]]] = {}
-    for row in run.results:
-        if row.metric == "win_rate" and row.axis in AXIS_COLOUR and row.model and row.value is not None:
-            found.setdefault((row.against, row.judge, row.split), {}).setdefault(row.model, {})[row.axis] = row
-    panels = []
-    for (against, judge, split), models in found.items():
-        both = [(name, rows) for name, rows in models.items() if rows.keys() == AXIS_COLOUR.keys()]
-        both.sort(key=lambda named: order.index(named[0]) if named[0] in order else len(order))
-        if len(both) < 2:
-            continue
-        points = [(name, _estimate(rows["helpfulness"]), _estimate(rows["safety"])) for name, rows in both]
-        title = f"Every version against {against}"
-        subtitle = _join(f"{judge} judge" if judge else "", split or "", "95% intervals", "ties left out")
-        panels.append(Panel(title, subtitle, (), "", plane(points, ("more helpful", "safer"))))
-    return panels
-
-
-# metric, title, what the axis says, whether it goes to 100%
-_BY_TURN = (
-    ("kept", "Kept", "answers that keep it", True),
-    ("talk_content", "Right answers", "right content", True),
-    ("constraint_attention", "Attention to the instruction", "largest weight", False),
-)
-
-
-def persistence(run: RunData) -> list[Panel]:
-    """What an instruction of the first turn is worth in later ones: a panel a metric and axis, a line a model."""
-    panels = []
-    for metric, title, y_label, whole in _BY_TURN:
-        rows = [row for row in run.results if row.metric.startswith(f"{metric}:turn ")]
-        for axis, split in dict.fromkeys((row.axis, row.split) for row in rows):
-            of_axis = [row for row in rows if (row.axis, row.split) == (axis, split)]
-            names = dict.fromkeys(row.model or "" for row in of_axis)
-            lines = [
-                Turns(name, colour, sorted(((_turn(r), _estimate(r)) for r in of_axis if r.model == name), key=_first))
-                for name, colour in zip(names, _MORE * len(names), strict=False)
-            ]
-            every = [row for row in run.results if (row.metric, row.axis, row.split) == (metric, axis, split)]
-            means = " · ".join(f"{row.model} {percent(row.value)}" for row in every if row.value is not None)
-            keys = tuple((line.label, line.colour) for line in lines)
-            drawn = by_turn(lines, y_label=y_label, whole=whole)
-            panels.append(Panel(title, _join(axis or "", split or "", means), keys, "", drawn))
-    return panels
-
-
-def _turn(row: Result) -> int:
-    return int(row.metric.rpartition(" ")[2])
-
-
-def _first(point: tuple[int, Estimate]) -> int:
-    return point[0]
 
 
 def hacking(run: RunData) -> list[Panel]:
@@ -410,7 +292,7 @@ def result_rows(run: RunData) -> list[Result]:
     return [row for row in run.results if not row.metric.startswith("calibration:")]
 
 
-def _estimate(row: Result) -> Estimate:
+def estimate_of(row: Result) -> Estimate:
     return Estimate(row.value, row.interval, row.n or 0, row.level or 0.95, row.method or "", row.clusters)
 
 
@@ -419,9 +301,9 @@ def _in_clusters(row: Result) -> str:
     return counted(row) if row.clusters is not None and row.clusters < (row.n or 0) else ""
 
 
-def _judged(row: Result) -> str:
+def judged_by(row: Result) -> str:
     return f"{row.judge} judge" if row.judge else ""
 
 
-def _join(*parts: str) -> str:
+def joined(*parts: str) -> str:
     return " · ".join(part for part in parts if part)

@@ -1,0 +1,136 @@
+"""One model beside another: win rates, versions in one plane, what the recipe claimed, instructions kept by turn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ayni.evaluate.results import Result
+from ayni.maths.statistics import Estimate
+from ayni.report.figures import Turns, by_turn, plane
+from ayni.report.sections import AXIS_COLOUR, MORE, Panel, estimate_of, joined, judged_by, percent
+from ayni.runs.headlines import NO_INTERVAL, counted
+from ayni.runs.reading import RunData
+
+
+@dataclass(frozen=True)
+class Rate:
+    """One row of the forest plot; numbers are per cent, `bounds` None where too little was drawn for an interval."""
+
+    label: str
+    against: str
+    judge: str
+    value: float
+    bounds: tuple[float, float] | None
+    half: float | None
+    counts: str
+
+
+@dataclass(frozen=True)
+class ClaimRow:
+    """One claim of the recipe: what it says, where the paper says it, and what became of it."""
+
+    says: str
+    paper: str
+    verdict: str
+    number: str
+    asked: str
+
+
+def win_rates(run: RunData) -> list[tuple[str, str, list[Rate]]]:
+    """(axis, colour, rows) for every axis that has a win rate."""
+    axes: dict[str, list[Rate]] = {}
+    for row in run.results:
+        if row.metric != "win_rate" or row.value is None:
+            continue
+        same = (row.axis, row.judge, row.model, row.against, row.split)
+        half = next(
+            (
+                r.value
+                for r in run.results
+                if r.metric == "win_rate_half" and (r.axis, r.judge, r.model, r.against, r.split) == same
+            ),
+            None,
+        )
+        judge = joined(judged_by(row), row.split or "")
+        rate = Rate(
+            row.model or "",
+            row.against or "",
+            judge,
+            100 * row.value,
+            None if row.interval is None else (100 * row.interval[0], 100 * row.interval[1]),
+            None if half is None else 100 * half,
+            counted(row) if row.interval is not None else joined(counted(row), NO_INTERVAL),
+        )
+        axes.setdefault(row.axis or "overall", []).append(rate)
+    return [(axis, AXIS_COLOUR.get(axis, "plum"), rates) for axis, rates in axes.items()]
+
+
+def claims(run: RunData) -> list[ClaimRow]:
+    """What the recipe said before it ran."""
+    rows = []
+    for each in run.claims():
+        claim = each.claim
+        side, bound = ("above", claim.above) if claim.above is not None else ("below", claim.below)
+        spread = "" if each.interval is None else f"[{each.interval[0]:.3g}, {each.interval[1]:.3g}]"
+        number = joined("" if each.value is None else f"{each.value:.3g} {spread}".strip(), each.why)
+        rows.append(ClaimRow(claim.says, claim.paper, each.verdict, number, f"{side} {bound:g}"))
+    return rows
+
+
+def versions(run: RunData) -> list[Panel]:
+    """Figure 11: all models that were compared with the same one by the same judge, on both axes, in the order in which
+    they were made; from two of them on."""
+    order = [stage.name for stage in run.stages]
+    found: dict[tuple[str | None, ...], dict[str, dict[str, Result]]] = {}
+    for row in run.results:
+        if row.metric == "win_rate" and row.axis in AXIS_COLOUR and row.model and row.value is not None:
+            found.setdefault((row.against, row.judge, row.split), {}).setdefault(row.model, {})[row.axis] = row
+    panels = []
+    for (against, judge, split), models in found.items():
+        both = [(name, rows) for name, rows in models.items() if rows.keys() == AXIS_COLOUR.keys()]
+        both.sort(key=lambda named: order.index(named[0]) if named[0] in order else len(order))
+        if len(both) < 2:
+            continue
+        points = [(name, estimate_of(rows["helpfulness"]), estimate_of(rows["safety"])) for name, rows in both]
+        title = f"Every version against {against}"
+        subtitle = joined(f"{judge} judge" if judge else "", split or "", "95% intervals", "ties left out")
+        panels.append(Panel(title, subtitle, (), "", plane(points, ("more helpful", "safer"))))
+    return panels
+
+
+# metric, title, what the axis says, whether it goes to 100%
+_BY_TURN = (
+    ("kept", "Kept", "answers that keep it", True),
+    ("talk_content", "Right answers", "right content", True),
+    ("constraint_attention", "Attention to the instruction", "largest weight", False),
+)
+
+
+def persistence(run: RunData) -> list[Panel]:
+    """What an instruction of the first turn is worth in later ones: a panel a metric and axis, a line a model."""
+    panels = []
+    for metric, title, y_label, whole in _BY_TURN:
+        rows = [row for row in run.results if row.metric.startswith(f"{metric}:turn ")]
+        for axis, split in dict.fromkeys((row.axis, row.split) for row in rows):
+            of_axis = [row for row in rows if (row.axis, row.split) == (axis, split)]
+            names = dict.fromkeys(row.model or "" for row in of_axis)
+            lines = [
+                Turns(
+                    name, colour, sorted(((_turn(r), estimate_of(r)) for r in of_axis if r.model == name), key=_first)
+                )
+                for name, colour in zip(names, MORE * len(names), strict=False)
+            ]
+            every = [row for row in run.results if (row.metric, row.axis, row.split) == (metric, axis, split)]
+            means = " · ".join(f"{row.model} {percent(row.value)}" for row in every if row.value is not None)
+            keys = tuple((line.label, line.colour) for line in lines)
+            drawn = by_turn(lines, y_label=y_label, whole=whole)
+            panels.append(Panel(title, joined(axis or "", split or "", means), keys, "", drawn))
+    return panels
+
+
+def _turn(row: Result) -> int:
+    return int(row.metric.rpartition(" ")[2])
+
+
+def _first(point: tuple[int, Estimate]) -> int:
+    return point[0]
