@@ -93,6 +93,10 @@ DAMAGE = {
     "text that is no UTF-8": "UPDATE items SET answer_a = CAST(x'68ff' AS TEXT) WHERE id = 'i2'",
     "text for a number": "UPDATE judgements SET seconds = 'long' WHERE id = 3",
     "a history": "UPDATE judgements SET replaces = 1 WHERE id = 3",
+    # Two indexes in each other's place: a dialogue is there, its turns are not.
+    "indexes": "PRAGMA writable_schema = 1; UPDATE sqlite_master SET rootpage ="
+    " (SELECT sum(rootpage) FROM sqlite_master WHERE name GLOB '*_items_[23]') - rootpage"
+    " WHERE name GLOB '*_items_[23]'",
     "a table": "DROP TABLE standing",
     "a column": "ALTER TABLE batches DROP COLUMN guidelines",
 }

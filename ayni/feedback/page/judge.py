@@ -12,6 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from ayni.errors import BadInput
+from ayni.feedback.damage import Damaged
 from ayni.feedback.entries import Entry, EntryKind, Item, Judged, PreferenceBatch, shown_swapped
 from ayni.feedback.page.degrees import CHOICES, LETTERS, Letter, number_of, side_of
 from ayni.feedback.page.forms import seconds_since, submission, text
@@ -164,7 +165,12 @@ def undo(call: Call) -> Response:
 
 def _built_upon(call: Call, item: Item) -> bool:
     """Whether a later turn of its dialogue goes on from what was chosen here."""
-    return item.dialogue_id is not None and call.context.store.dialogue(item.dialogue_id).turns[-1].id != item.id
+    if item.dialogue_id is None:
+        return False
+    turns = [turn.id for turn in call.context.store.dialogue(item.dialogue_id).turns]
+    if item.id not in turns:
+        raise Damaged(f"dialogue {item.dialogue_id} is damaged (its turn {item.id} is not found in it)")
+    return turns[-1] != item.id
 
 
 def open_batch(call: Call, name: str) -> PreferenceBatch:
