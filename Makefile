@@ -50,10 +50,11 @@ check: .venv/installed-dev
 	@$(BIN)/mypy
 
 # Kills every stage 20 times at random places (make test: twice), and at every operation on the disk, which also loses
-# its power there, is full or refuses; and compares what is left in the end with an uninterrupted run. Then reads every
-# format broken in 10,000 ways (make test: 60), each of which is sound or one line of error.
+# its power there, is full or refuses; and compares what is left in the end with an uninterrupted run. A small campaign
+# is killed 30 times. Then reads every format broken in 10,000 ways (make test: 60), each of which is sound or one line of error.
 torture: .venv/installed-dev
 	@AYNI_KILLS=20 AYNI_FAULTS=20 $(BIN)/pytest tests/test_torture.py tests/test_faults.py -n auto --timeout=0
+	@AYNI_KILLS=30 $(BIN)/pytest tests/test_campaign.py -n 0 --timeout=0
 	@AYNI_MUTATIONS=10000 $(BIN)/pytest -n auto --dist load tests/test_mutations.py tests/test_formats_fuzz.py \
 		tests/test_mutated_weights.py tests/test_feedback_damage.py tests/test_feedback_page_fuzz.py --timeout=0
 

@@ -1,10 +1,16 @@
-"""recipes/campaign.yaml at a size of seconds: both rounds run, are reused, and any of its models says who made it."""
+"""recipes/campaign.yaml at a size of seconds: both rounds run, are reused, and any of its models says who made it;
+killed at a random moment (`make torture`: at 30) it ends at the same bytes."""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
+from small_stages import contents
 
 from ayni.evaluate.results import read_results
 from ayni.files import read_json
@@ -12,7 +18,9 @@ from ayni.rollout.store import read_groups
 from ayni.runs.lineage import lineage
 from ayni.runs.pipeline import run_recipe
 from ayni.runs.status import stage_directories
+from ayni.seeds import rng
 
+KILLS = int(os.environ.get("AYNI_KILLS", "1"))
 CAMPAIGN = Path(__file__).parent.parent / "recipes" / "campaign.yaml"
 SMALL = f"""\
 extends: {CAMPAIGN}
@@ -86,3 +94,32 @@ def test_every_version_is_compared_with_sft(campaign: Path) -> None:
     tried = {row.metric for row in rows if row.model == "v1" and row.metric.startswith("best_of")}
     assert tried == {"best_of_2:0.8", "best_of_2:1", "best_of_2:1.2"}
     assert read_json(campaign / "status.json")["status"] == "done"
+
+
+def ran(directory: Path, seconds: float | None = None) -> bool:
+    """Runs the campaign to its end, or kills it after so many seconds; whether it came to its end."""
+    # the same threads as the whole one had: bits are promised for a number of them
+    environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
+    command = [sys.executable, "-m", "ayni", "run", "small.yaml", "--out", directory.name, "--quiet"]
+    process = subprocess.Popen(command, cwd=directory.parent, env=environment)
+    try:
+        assert process.wait(seconds) == 0
+    except subprocess.TimeoutExpired:
+        process.kill()  # SIGKILL: no handler, no `finally`, no flush
+        process.wait()
+        return False
+    return True
+
+
+def test_killed_anywhere_ends_the_same(campaign: Path) -> None:
+    """Weights, samples and the numbers of the report."""
+    draw, kills, number = rng("campaign", KILLS), 0, 0
+    while kills < KILLS:
+        if ran(campaign.parent / f"killed-{number}", float(draw.uniform(2, 20))):
+            number += 1  # it came to its end before the kill, and the next one starts over
+        else:
+            kills += 1
+    ran(campaign.parent / f"killed-{number}")
+    for killed in campaign.parent.glob("killed-*"):
+        assert contents(killed / "stages") == contents(campaign / "stages")
+        assert read_results(killed / "results.json") == read_results(campaign / "results.json")

@@ -1,6 +1,7 @@
-"""native.c as a library: compiled once for this machine where there is a C compiler, kept in the user's cache.
+"""native.c and step.c as a library: compiled once for this machine where there is a C compiler, and kept.
 
-Without one torch's operations do the same work in more passes (ayni.model.kernels); `AYNI_NATIVE=0` asks for that.
+Without one torch's operations do the same work in more passes (ayni.model.kernels, ayni.rollout.decoder);
+`AYNI_NATIVE=0` asks for that. It lies in the user's cache.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-SOURCE = Path(__file__).with_name("native.c")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "step.c"))
+HEADER = Path(__file__).with_name("numbers.h")
 FLAGS = ("-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 MACHINE = ("-march=native", "-mprefer-vector-width=512")
 DEFINES = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
@@ -28,6 +30,11 @@ SIGNATURES = {
     "swiglu": "lllppp",
     "swiglu_backward": "lppppp",
     "rotate": "llllppfp",
+    "panel_lanes": "",
+    "panel_pair": "",
+    "panel_pays": "",
+    "decode": "pllpppppp",
+    "draw": "llpppppp",
 }
 _TYPES = {"l": ctypes.c_long, "f": ctypes.c_float, "p": ctypes.c_void_p}
 
@@ -49,13 +56,14 @@ def passes(dtype: torch.dtype) -> ctypes.CDLL | None:
         return None
     for name, letters in SIGNATURES.items():
         function = getattr(loaded, name)
-        function.argtypes, function.restype = [_TYPES[letter] for letter in letters], None
+        function.argtypes, function.restype = [_TYPES[letter] for letter in letters], None if letters else ctypes.c_long
     return loaded
 
 
 def _compiled(compiler: str, dtype: torch.dtype) -> Path | None:
     # whatever may change what comes out is in the name: a home may be shared between machines
-    makings = (SOURCE.read_text(encoding="utf-8"), compiler, *FLAGS, *MACHINE, *DEFINES[dtype], _processor())
+    texts = [path.read_text(encoding="utf-8") for path in (*SOURCES, HEADER)]
+    makings = (*texts, compiler, *FLAGS, *MACHINE, *DEFINES[dtype], _processor())
     name = f"native-{hashlib.sha256(repr(makings).encode()).hexdigest()[:24]}.so"
     try:
         directory = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ayni"
@@ -65,7 +73,7 @@ def _compiled(compiler: str, dtype: torch.dtype) -> Path | None:
         with tempfile.TemporaryDirectory(dir=directory) as place:
             made = Path(place) / name
             for machine in (MACHINE, ()):
-                command = [compiler, *FLAGS, *machine, *DEFINES[dtype], str(SOURCE), "-o", str(made), "-lm"]
+                command = [compiler, *FLAGS, *machine, *DEFINES[dtype], *map(str, SOURCES), "-o", str(made), "-lm"]
                 if subprocess.run(command, capture_output=True, check=False).returncode == 0:
                     # several processes may do so at once; each leaves the same
                     made.replace(directory / name)

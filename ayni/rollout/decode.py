@@ -47,15 +47,27 @@ class DecodeState:
 def decode_step(model: Decoder, state: DecodeState, eos: int) -> DecodeState:
     """One token more in every active slot, without a host round trip."""
     positions = state.positions.masked_fill(~state.active, 0)
-    hidden = hidden_states(model, state.current, Slots(state.keys, state.values, positions, state.columns), model.dtype)
     uniform = uniforms(state.seeds, state.steps)
-    tokens, logprobs = choose(model.logits(hidden), uniform, state.temperatures, state.top_p, state.ways)
+    logits = next_logits(model, replace(state, positions=positions))
+    tokens, logprobs = choose(logits, uniform, state.temperatures, state.top_p, state.ways)
     place = torch.where(state.active, state.steps, state.tokens.shape[1] - 1).unsqueeze(1)
     state.tokens.scatter_(1, place, tokens.unsqueeze(1))
     state.logprobs.scatter_(1, place, logprobs.unsqueeze(1))
     steps = state.steps + 1
     active = state.active & (tokens != eos) & (steps < state.limits)
     return replace(state, positions=positions + 1, current=tokens, steps=steps, active=active)
+
+
+def next_logits(model: Decoder, state: DecodeState) -> Tensor:
+    """Of the token after the current one, in every slot: (S, V). Those of idle slots mean nothing."""
+    if not model.native.possible:
+        slots = Slots(state.keys, state.values, state.positions, state.columns)
+        return model.logits(hidden_states(model, state.current, slots, model.dtype))
+    busy = state.active.nonzero().squeeze(1)  # a host round trip costs nothing on a CPU
+    logits = model.step(state.current[busy], state.keys, state.values, busy, state.positions[busy])
+    if len(busy) == len(state.active):
+        return logits
+    return logits.new_zeros(len(state.active), logits.shape[1]).index_copy(0, busy, logits)
 
 
 class Slots:

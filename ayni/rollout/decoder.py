@@ -6,7 +6,7 @@ all of it is in the compute dtype. Its answers are the model's to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ayni.model.kernels import add_norm, rotate, swiglu
 from ayni.model.transformer import AttentionContext, Block, Linear, RMSNorm, Transformer
+from ayni.rollout.step import Step
 
 FEW_ROWS = 16  # what weights are packed for: a step of a few slots waits for them most
 Product = Callable[[Tensor], Tensor]  # x ↦ x·weightᵀ
@@ -43,15 +44,20 @@ class Decoder:
         table = model.tok_embeddings.weight
         self.embeddings = table.detach().to(self.dtype, copy=table.requires_grad)
         self.stream = torch.promote_types(self.dtype, torch.float32)  # residuals are added in it
-        self.head = product(_gained(model.head, model.norm).to(self.dtype))
         self.gain = torch.ones(
             self.shape.dim, dtype=self.stream, device=self.device
         )  # the true one is in what reads it
         everywhere = torch.arange(self.shape.context, device=self.device)
         self.rotations = model.rotary(everywhere, self.stream)
+        self.native = Step(self.shape, self.rotations, self.dtype if self.device.type == "cpu" else None)
         for i, block in enumerate(model.layers):
             assert isinstance(block, Block)
-            self.layers[i : i + 1] = [_laid_out(block, self.dtype)]
+            weights = [weight.to(self.dtype) for weight in _read_together(block)]
+            self.layers[i : i + 1] = [_Block(*(product(weight) for weight in weights))]
+            self.native.keep(weights)
+        head = _gained(model.head, model.norm).to(self.dtype)
+        self.head = product(head)
+        self.native.keep([head])
 
     @property
     def bytes(self) -> int:
@@ -70,6 +76,12 @@ class Decoder:
             branch = layer.down(swiglu(*layer.up(x).chunk(2, -1)))
         return self._added(stream, branch)[1]
 
+    def step(
+        self, tokens: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], slots: Tensor, at: Tensor
+    ) -> Tensor:
+        """One core's step: a token (R,) of each of some slots (R,), at its position (R,) → logits (R, V)."""
+        return self.native(self.embeddings[tokens].to(self.stream), keys, values, slots, at)
+
     def logits(self, hidden: Tensor) -> Tensor:
         """(T, D) → (T, V)."""
         return self.head(hidden)
@@ -86,14 +98,15 @@ class Decoder:
         return context.attend(layer, q, k, v).flatten(1)
 
 
-def _laid_out(block: Block, dtype: torch.dtype) -> _Block:
+def _read_together(block: Block) -> list[Tensor]:
+    """The weights of _Block's products, (out, in)."""
     attention, feed_forward = block.attention, block.feed_forward
-    return _Block(
-        product(_gained(_stacked(attention.wq, attention.wk, attention.wv), block.attention_norm).to(dtype)),
-        product(attention.wo.matrix().to(dtype)),
-        product(_gained(_stacked(feed_forward.w1, feed_forward.w3), block.ffn_norm).to(dtype)),
-        product(feed_forward.w2.matrix().to(dtype)),
-    )
+    return [
+        _gained(_stacked(attention.wq, attention.wk, attention.wv), block.attention_norm),
+        attention.wo.matrix(),
+        _gained(_stacked(feed_forward.w1, feed_forward.w3), block.ffn_norm),
+        feed_forward.w2.matrix(),
+    ]
 
 
 def _stacked(*projections: Linear) -> Tensor:

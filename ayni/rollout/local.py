@@ -20,6 +20,7 @@ from ayni.run import name_of
 from ayni.text.tokenizer import Tokenizer
 
 ROWS = 32  # samples that keep a core busy by themselves
+NATIVE_ROWS = 8  # where a step is one call
 SMALL = 1 << 26  # bytes of weights: one core reads them before several have been woken for each product
 
 
@@ -61,7 +62,8 @@ class LocalEngine:
 
     def _chunk(self, requests: Sequence[Request]) -> list[list[Drawn]]:
         threads = cores(self.role.device)
-        parts = min(threads, sum(len(request.seeds) for request in requests) // ROWS)
+        rows = ROWS if self.decoder.native.library is None else NATIVE_ROWS
+        parts = min(threads, sum(len(request.seeds) for request in requests) // rows)
         alone = parts == threads or self.decoder.bytes <= SMALL
         asked = _divided(requests, max(1, parts) if alone else 1)
         slots = SLOTS // len(asked)

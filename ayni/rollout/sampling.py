@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from ayni.model.heads import at_least_fp32
+from ayni.rollout.step import can_draw, draw
 
 Way = Literal["greedy", "whole", "nucleus"]  # the likeliest token; drawn from all; drawn from the likeliest few
 
@@ -65,22 +66,38 @@ def choose(
     temperature and before top-p; of temperature 1 when greedy.
     """
     logits = at_least_fp32(logits)
-    greedy = temperatures == 0
-    if ways != {"greedy"}:
-        logits = logits / temperatures.masked_fill(greedy, 1).to(logits.dtype).unsqueeze(-1)
-    probabilities = torch.softmax(logits, -1)
-    found: list[tuple[Tensor, Tensor]] = []  # (whose they are, tokens), both (B,)
+    given = (logits, uniform, temperatures)
+    if ways == {"nucleus"}:
+        return _by_nucleus(*given, top_p)
+    found = draw(*given) if can_draw(logits) else _from_all(*given, ways)
+    if "nucleus" not in ways:
+        return found
+    rows, nucleus = (temperatures != 0) & (top_p < 1), _by_nucleus(*given, top_p)
+    return torch.where(rows, nucleus[0], found[0]), torch.where(rows, nucleus[1], found[1])
+
+
+def _from_all(logits: Tensor, uniform: Tensor, temperatures: Tensor, ways: Set[Way]) -> tuple[Tensor, Tensor]:
+    """Drawn from all, or the likeliest."""
+    probabilities = _probabilities(logits, temperatures)
+    tokens = logits.argmax(-1) if "greedy" in ways else torch.zeros_like(temperatures, dtype=torch.long)
     if "whole" in ways:
-        found.append((top_p >= 1, _invert(probabilities, uniform)))
-    if "nucleus" in ways:
-        found.append((top_p < 1, _nucleus(probabilities, uniform, top_p)))
-    if "greedy" in ways:
-        found.append((greedy, logits.argmax(-1)))
-    tokens = found[0][1]
-    for rows, others in found[1:]:
-        tokens = torch.where(rows, others, tokens)
+        tokens = torch.where(temperatures == 0, tokens, _invert(probabilities, uniform))
+    return tokens, _logs(probabilities, tokens)
+
+
+def _by_nucleus(logits: Tensor, uniform: Tensor, temperatures: Tensor, top_p: Tensor) -> tuple[Tensor, Tensor]:
+    probabilities = _probabilities(logits, temperatures)
+    tokens = _nucleus(probabilities, uniform, top_p)
+    return tokens, _logs(probabilities, tokens)
+
+
+def _probabilities(logits: Tensor, temperatures: Tensor) -> Tensor:
+    return torch.softmax(logits / temperatures.masked_fill(temperatures == 0, 1).to(logits.dtype).unsqueeze(-1), -1)
+
+
+def _logs(probabilities: Tensor, tokens: Tensor) -> Tensor:
     # what is drawn is never so unlikely that its probability is 0
-    return tokens, probabilities.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).log()
+    return probabilities.gather(-1, tokens.unsqueeze(-1)).squeeze(-1).log()
 
 
 def _nucleus(probabilities: Tensor, uniform: Tensor, top_p: Tensor) -> Tensor:
