@@ -54,11 +54,14 @@ def picture(rows: Sequence[Sequence[tuple[str, float | None]]], title: str) -> s
         for piece, value in row:
             text, number = visible(piece), "" if value is None else f"{value:z.2f}"
             shown = text.rstrip("\n")
-            width = max(cell_len(shown) * _CHARACTER, len(number) * _DIGIT) + 8
+            # context runs on like text, boxes stand apart
+            width, gap = cell_len(shown) * _CHARACTER, 0.0
+            if value is not None:
+                width, gap = max(width, len(number) * _DIGIT) + 8, 2.0
             if x > _EDGE and x + width > _WIDEST - _EDGE:
                 x, y = _EDGE, y + _LINE
             drawn.append(_token(shown, number, None if value is None else _shade(value, low, high), x, y, width))
-            wide, x = max(wide, x + width + _EDGE), x + width + 2
+            wide, x = max(wide, x + width + _EDGE), x + width + gap
             if text.endswith("\n"):
                 x, y = _EDGE, y + _LINE
         x, y = _EDGE, y + _LINE
