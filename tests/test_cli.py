@@ -14,15 +14,18 @@ import types
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import test_pipeline
 import torch
+from rich.console import Console
 
 from ayni import cli
 from ayni.cli import chat as chat_module
 from ayni.cli.environment import prepare
 from ayni.cli.generate import _print_continuation, _rows
+from ayni.cli.inspect import _paint_values
 from ayni.cli.lines import write_lines
 from ayni.cli.recipe import table
 from ayni.errors import BadInput
@@ -33,7 +36,7 @@ from ayni.model.score_head import with_score_head
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
 from ayni.model_directory import save_model
-from ayni.records import Message
+from ayni.records import Message, TokenSequence
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import Request
 from ayni.rollout.sampling import Sampling
@@ -189,6 +192,38 @@ def test_inspect_values_every_prefix(capsys: pytest.CaptureFixture[str], tokeniz
     assert f"of the whole {expected[-1]:.3f}\n" in out
     assert f"{expected[-1]:10.3f}  </s>\n" in out  # no terminal, no colours: the numbers
     assert ok(capsys, "inspect", "pairs.jsonl", "--critic", "rm", "--show", 1, "--max-tokens", 9).count("of the whole")
+
+
+def test_inspect_draws_what_it_paints(
+    capsys: pytest.CaptureFixture[str], tokenizer: Tokenizer, directory: Path
+) -> None:
+    argv = ("inspect", "pairs.jsonl", "--critic", "rm", "--show", 1, "--svg", "values.svg", "--json")
+    found = json.loads(ok(capsys, *argv))
+    assert found["svg"] == "values.svg"
+    drawn = ElementTree.parse(directory / "values.svg").getroot()
+    numbers = [t.text for t in drawn.iterfind("{*}text") if t.get("class") == "n"]
+    expected = []
+    for shown, answer in zip(found["prefixes"], ("the river", "no"), strict=True):
+        # from the prompt's last token on: what is expected before the answer's first one
+        asked = render((Message("user", "who sings"), Message("assistant", answer)), tokenizer).mask.index(True)
+        expected += [f"{value:z.2f}" for value in shown["values"][asked - 1 :]]
+    assert numbers == expected
+    (directory / "values.svg").unlink()
+
+
+@pytest.mark.parametrize("how", [{"no_color": True}, {"color_system": None}], ids=["NO_COLOR", "a terminal without"])
+def test_without_colours_a_terminal_lists_the_values(tokenizer: Tokenizer, how: dict[str, Any]) -> None:
+    answer = tokenizer.encode("the river")[:2]
+    sequence = TokenSequence([tokenizer.bos, *answer], [False, True, True])
+    said = {}
+    for name, options in (("with", {"color_system": "truecolor"}), ("without", how)):
+        console = Console(file=io.StringIO(), force_terminal=True, highlight=False, **options)
+        _paint_values(sequence, [0.0, -0.5, 1.5], tokenizer, console)
+        said[name] = console.file.getvalue()
+    assert "    -0.500  " in said["without"]
+    assert "    -0.500  " not in said["with"]
+    assert "\x1b[38;2;0;0;0;48;2;100;165;235m" in said["with"]
+    assert "48;" not in said["without"]
 
 
 def test_doctor_reads_the_machine(capsys: pytest.CaptureFixture[str]) -> None:
@@ -371,6 +406,11 @@ BAD = {
     "report of nothing": (["report", "m"], "m: not a run"),
     "best of without reward": (["chat", "m", "--best-of", "4"], "--best-of N and --reward RM go together"),
     "a language model as critic": (["inspect", "pairs.jsonl", "--critic", "m"], "m: is a language model, but a reward"),
+    "a picture without a critic": (["inspect", "pairs.jsonl", "--svg", "v.svg"], "svg: a picture shows what a critic"),
+    "a picture over data": (
+        ["inspect", "pairs.jsonl", "--critic", "rm", "--svg", "pairs.jsonl"],
+        "pairs.jsonl: svg: is written as an SVG; give it a name that ends in .svg",
+    ),
     "inspect nothing": (["inspect", "nope.jsonl"], "nope.jsonl: no such file"),
 }
 

@@ -43,10 +43,15 @@ def name_of(page: Path) -> str:
     return page.relative_to(ROOT).as_posix()
 
 
+def fenced(page: Path) -> list[tuple[str, str, str]]:
+    """(kind, the comment before it, the code) of every fenced block."""
+    found = _FENCE.finditer(page.read_text(encoding="utf-8"))
+    return [(match["kind"], match["note"] or "", match["body"]) for match in found]
+
+
 def blocks(page: Path, kind: str) -> list[tuple[str, str]]:
     """(the comment before it, the code) of every fenced block of this kind."""
-    found = _FENCE.finditer(page.read_text(encoding="utf-8"))
-    return [(match["note"] or "", match["body"]) for match in found if match["kind"] == kind]
+    return [(note, body) for found, note, body in fenced(page) if found == kind]
 
 
 def prose(page: Path) -> str:

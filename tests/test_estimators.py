@@ -418,6 +418,21 @@ def test_one_step_and_all_steps_are_the_ends_of_gae(steps: int | None, lam: floa
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("lam", [0.0, 0.3, 0.95])
+def test_gae_is_the_weighted_average_of_all_numbers_of_steps(lam: float) -> None:
+    """Schulman et al. 2016, eq. 14 to 16: (1 − λ)(Â⁽¹⁾ + λ Â⁽²⁾ + λ² Â⁽³⁾ …), of answers whose Â⁽ᵏ⁾ stays as it is
+    from their end on."""
+    drawn = draw(TOY, 20, 2, seed=7)
+    rewards, values = drawn.token_rewards, drawn.at(ANYTHING)
+    average, rest = torch.zeros_like(rewards), 1.0
+    for steps in range(1, 400):
+        weight = (1 - lam) * lam ** (steps - 1)
+        average += weight * n_step_advantages(rewards, values, drawn.mask, gamma=0.9, steps=steps)[0]
+        rest -= weight
+    assert rest < 1e-8
+    torch.testing.assert_close(gae(rewards, values, drawn.mask, gamma=0.9, lam=lam)[0], average, rtol=1e-7, atol=1e-7)
+
+
 def test_nothing_masked_is_nothing_gained() -> None:
     nothing = torch.zeros(3, dtype=torch.bool)
     for steps in (1, None):

@@ -1,14 +1,16 @@
-"""`inspect_data` counts what is there and collects every error; `paint` colours by mask."""
+"""`inspect_data` counts what is there and collects every error; `paint` and `picture` colour by mask or by value."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from ayni.errors import BadInput
 from ayni.files import write_jsonl
-from ayni.formats.inspect import inspect_data, paint
+from ayni.formats.inspect import inspect_data
+from ayni.formats.painting import paint, picture
 from ayni.records import Message, TokenSequence
 from ayni.text.chat import render
 from ayni.text.tokenizer import Tokenizer, train_tokenizer
@@ -105,6 +107,55 @@ def test_paint(small: Tokenizer) -> None:
 
 def test_paint_values(small: Tokenizer) -> None:
     sequence = TokenSequence([small.bos, 260, 261], [False, True, True])
-    assert styles(paint(sequence, small, [0.0, -1.0, 1.0]))[1:] == ["rgb(220,0,60)", "rgb(0,180,60)"]
+    assert styles(paint(sequence, small, [0.0, -1.0, 1.0]))[1:] == [
+        "rgb(0,0,0) on rgb(240,150,60)",
+        "rgb(0,0,0) on rgb(100,165,235)",
+    ]
+    assert styles(paint(sequence, small, [2.0, 2.0, 2.0]))[1:] == ["rgb(0,0,0) on rgb(242,242,242)"] * 2
     with pytest.raises(ValueError, match="2 values for 3 tokens"):
         paint(sequence, small, [0.0, 1.0])
+
+
+SVG = "{http://www.w3.org/2000/svg}"
+
+
+def test_picture() -> None:
+    rows = [[("<s>", None), ("▁首都", 0.5), ("南", -1.0), ("京", 2.0)], [("no", 0.5)]]
+    found = ElementTree.fromstring(picture(rows, "a < b"))
+    assert found.findtext(f"{SVG}title") == "a < b"
+    assert found.findtext(f"{SVG}desc", "").endswith(" 首都 0.50 南 -1.00 京 2.00; no 0.50")
+    boxes = [box.get("fill") for box in found.findall(f"{SVG}rect") if box.get("class") is None]
+    assert boxes == ["rgb(242,242,242)", "rgb(240,150,60)", "rgb(100,165,235)", "rgb(242,242,242)"]
+    assert [t.text for t in found.findall(f"{SVG}text[@class='c']")] == ["<s>"]
+    assert [t.text for t in found.findall(f"{SVG}text[@class='t']")] == [" 首都", "南", "京", "no"]
+    assert [t.text for t in found.findall(f"{SVG}text[@class='n']")] == ["0.50", "-1.00", "2.00", "0.50"]
+    heights = [float(box.get("y", 0)) for box in found.findall(f"{SVG}rect") if box.get("class") is None]
+    assert heights[0] == heights[1] == heights[2] < heights[3]
+
+
+def test_picture_keeps_within_its_width_and_breaks_where_the_text_does() -> None:
+    words, breaks = [("▁word", i / 100) for i in range(100)], [("a", 0.0), ("<0x0A>", 0.0), ("b", 0.0)]
+    found = ElementTree.fromstring(picture([words, breaks], ""))
+    _, _, width, height = map(float, found.get("viewBox", "").split())
+    boxes = [box for box in found.findall(f"{SVG}rect") if box.get("class") is None]
+    places = [(float(b.get("x", 0)), float(b.get("y", 0)), float(b.get("width", 0))) for b in boxes]
+    assert len(set(places)) == 103
+    assert all(x + w <= width and y + 52 < height for x, y, w in places)
+    *_, before, end, after = places
+    assert before[1] == end[1] < after[1]
+
+
+def test_no_piece_is_markup_in_a_picture() -> None:
+    hostile = ["</text><script>alert(1)</script>", "\x00\x1b\ufffe\ud800\u202e", "&amp;", '"', "]]>", "{low}", "<0x0A>"]
+    rows = [[(piece, float(i)) for i, piece in enumerate(hostile)], [(piece, None) for piece in hostile]]
+    drawn = picture(rows, hostile[0])
+    found = ElementTree.fromstring(drawn.encode())
+    kinds = ("svg", "title", "desc", "style", "rect", "text")
+    assert {element.tag for element in found.iter()} == {f"{SVG}{kind}" for kind in kinds}
+    assert found.findtext(f"{SVG}text[@class='t']") == found.findtext(f"{SVG}title") == hostile[0]
+    assert not {c for c in drawn if not c.isprintable()} - {"\n"}
+    assert "http" not in drawn.replace("http://www.w3.org/2000/svg", "")
+
+
+def test_a_picture_of_nothing_is_one() -> None:
+    assert ElementTree.fromstring(picture([], "")).tag == f"{SVG}svg"

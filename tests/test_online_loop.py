@@ -647,6 +647,7 @@ def test_a_normalised_critic_learns_alike_at_any_scale_of_returns() -> None:
         ({"estimator": "rloo"}, "rloo compares the answers of a prompt: n must be at least 2"),
         ({"estimator": "grpo", "n": 1}, "n must be at least 2"),
         ({"loss": "trust_region", "dtype": "bf16"}, "dtype must be fp32, or auto"),
+        ({"loss": "penalty", "mini_batch": 512}, "lower mini_batch or raise epochs"),
         ({"batch_size": 10, "n": 4}, "batch_size 10 is not a multiple of n 4"),
         ({"truncated": "never"}, "truncated"),
         ({"beta": 0, "adaptive_kl": {}}, "adaptive_kl multiplies beta, which must be above 0"),

@@ -32,7 +32,7 @@ def metrics(directory: Path) -> list[dict[str, Any]]:
 FAMILY: dict[str, dict[str, Any]] = {
     "ppo": {},
     "lora": {"lora": LORA},
-    "penalty": {"loss": "penalty"},
+    "penalty": {"loss": "penalty", "epochs": 2},
     "a2c": {"estimator": "actor_critic", "loss": "gradient"},
     "reinforce": {"estimator": "reinforce", "loss": "gradient"},
     "remax": {"estimator": "remax", "loss": "gradient"},

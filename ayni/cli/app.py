@@ -196,6 +196,7 @@ def _inspect(
     model: Annotated[Path | None, typer.Option(help="A tokenizer or model: counts tokens and paints them.")] = None,
     critic: Annotated[Path | None, typer.Option(help="A critic: paints its value of every prefix.")] = None,
     max_tokens: Annotated[int | None, typer.Option(min=1, help="Where training would cut a row.")] = None,
+    svg: Annotated[Path | None, typer.Option(help="With --critic: the painted tokens as a picture, FILE.svg.")] = None,
     show: Annotated[int, typer.Option(min=0, help="Records to paint.")] = 2,
     strict: Annotated[bool, typer.Option("--strict", help="End with 2 when any row is wrong.")] = False,
     as_json: Json = False,
@@ -212,10 +213,10 @@ def _inspect(
             raise BadInput("--strict is about the rows of data files, and this is a preference store", path=data)
         from ayni.cli.inspect_store import inspect_store
 
-        return inspect_store(data, model, critic, as_json)
+        return inspect_store(data, model, critic or svg, as_json)
     from ayni.cli.inspect import inspect
 
-    return inspect(Path(data), model, critic, max_tokens, show, as_json, strict)
+    return inspect(Path(data), model, critic, max_tokens, show, as_json, strict, svg)
 
 
 def _report(

@@ -1,12 +1,9 @@
-"""What is in a data file, and how it looks to the model: counts, lengths, errors, painted tokens."""
+"""What is in a data file: counts, lengths, errors."""
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
-
-from rich.text import Text
 
 from ayni.errors import BadInput
 from ayni.formats.reading import scan
@@ -14,7 +11,6 @@ from ayni.records import Comparison, Constraint, Demonstration, Judgement, Messa
 from ayni.text.chat import answer_tokens, compared_tokens, render, render_prompt, render_text
 from ayni.text.tokenizer import Tokenizer
 
-_BYTE = re.compile(r"<0x([0-9A-F]{2})>")
 Record = Demonstration | Comparison | Judgement | Prompt | Constraint | str
 
 
@@ -88,34 +84,3 @@ def inspect_data(path: Path, tokenizer: Tokenizer | None = None, max_tokens: int
         **audit,
         "skipped": dict(scanned.skipped),
     }
-
-
-def paint(sequence: TokenSequence, tokenizer: Tokenizer, values: list[float] | None = None) -> Text:
-    """The tokens as coloured text: supervised green, context dim, special ids in reverse.
-
-    With `values` (n,), one number a token, colour shows the value instead: red for the lowest, green for the highest.
-    Control characters are shown as escapes, so no text can drive the terminal.
-    """
-    if values is not None and len(values) != len(sequence.tokens):
-        raise ValueError(f"{len(values)} values for {len(sequence.tokens)} tokens")
-    text = Text()
-    low, high = (min(values), max(values)) if values else (0.0, 0.0)
-    for index, (token, supervised) in enumerate(zip(sequence.tokens, sequence.mask, strict=True)):
-        if values is not None:
-            share = (values[index] - low) / (high - low) if high > low else 0.5
-            style = f"rgb({round(220 * (1 - share))},{round(180 * share)},60)"
-        else:
-            style = "green" if supervised else "dim"
-        if token in tokenizer.special:
-            style += " reverse"
-        text.append(_visible(tokenizer.piece(token)), style=style)
-    return text
-
-
-def _visible(piece: str) -> str:
-    """A piece as it may be printed: ▁ is a space, line breaks are marked and kept, other controls are escaped."""
-    if piece == "<0x0A>":
-        return "⏎\n"
-    byte = _BYTE.fullmatch(piece)
-    shown = chr(int(byte[1], 16)) if byte and int(byte[1], 16) < 0x80 else piece.replace("▁", " ")
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in shown)

@@ -71,6 +71,9 @@ class Algorithm(LoopSettings):
             raise ValueError("grpo charges its KL in the loss clip: with another loss, set beta: 0")
         if self.estimator == "grpo" and self.moves_beta:
             raise ValueError("grpo charges its KL in the loss, at a constant beta: no adaptive_kl, no rollback")
+        if self.loss == "penalty" and self.epochs * steps_per_epoch(self.batch_size, self.mini_batch) == 1:
+            # its KL is that before the last step: of the only step it is 0, and the weight would fall for ever
+            raise ValueError("penalty moves its weight by the KL of earlier steps: lower mini_batch or raise epochs")
         return self
 
     def precision(self) -> Dtype:
