@@ -45,7 +45,7 @@ def run(
         build_report(Path(summary["run"]))
     if not as_json and dry_run:
         for stage in summary["stages"]:
-            print(f"{stage['state']:8} {stage['name']:24} {(stage['hash'] or '(after what it reads)')[:8]}")
+            print(f"{stage['state']:8} {stage['name']:24} {(stage['hash'] or '')[:8] or '(after what it reads)'}")
     elif not as_json:
         for line in table(summary["results"]):
             print(line)
