@@ -1,21 +1,27 @@
 """Where sequences lie in a flat batch, and attention over them.
 
 Sequences stand end to end in one axis of T columns: no pad id, no attention mask. Answers to one prompt may share its
-columns: everything but attention then reads the prompt once. Only attention needs rows; it gets them per length
-bucket, right-padded inside the bucket, and the pad rows are dropped on the way out. A GPU's variable-length kernel
-takes the flat axis as it is.
+columns: everything but attention then reads the prompt once. Attention in C, and a GPU's variable-length kernel, take
+the flat axis as it is. Other kernels need rows; they get them per length bucket, right-padded inside the bucket, and
+the pad rows are dropped on the way out.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from ayni.model.attention import causal_attention, takes_variable_length, variable_length_attention
+from ayni.model.attention import (
+    causal_attention,
+    native_attention,
+    takes_native,
+    takes_variable_length,
+    variable_length_attention,
+)
 
 SHORT = 256
 STRIDE = 32  # rows of a bucket are a multiple of this long: few shapes, for the sake of ayni.model.rounding
@@ -50,12 +56,16 @@ class Places:
 @dataclass(frozen=True, slots=True)
 class Layout:
     """offsets (N+1,): between which columns a sequence's own lie · positions (T,) · ends (N,) = offsets[1:] − 1 ·
-    lengths, in tokens. For attention sequences stand `padded` in the buckets, or `whole`, end to end between `bounds`
-    (N+1,): None where nothing is shared, and they are whole as they lie."""
+    lengths, in tokens · the `shared` (N,) columns from `first` (N,) on that a sequence begins with.
+
+    Attention in C takes that; other kernels want sequences `padded` in the buckets, or `whole`, end to end between
+    `bounds` (N+1,): None where nothing is shared, and they are whole as they lie."""
 
     offsets: Tensor
     positions: Tensor
     ends: Tensor
+    first: Tensor
+    shared: Tensor
     bounds: Tensor
     padded: Places
     whole: Places | None
@@ -92,6 +102,8 @@ class Layout:
             buckets.append(Bucket(start, len(rows), length))
             start += len(rows) * length
         again = _again(begins, offsets)
+        # of the last sequence before it that shares none
+        leaders = torch.where(begin > 0, 0, torch.arange(len(lengths))).cummax(0).values
 
         def places(starts: Tensor, size: int) -> Places:
             own_places = torch.repeat_interleave(starts, own) + positions
@@ -105,14 +117,15 @@ class Layout:
         whole = places(bounds[:-1], sum(lengths)) if again else None
         padded = places(padded_start, start)
         spans = tuple(int(n) for n in lengths)
-        return cls(offsets, positions, offsets[1:] - 1, bounds, padded, whole, tuple(buckets), spans).to(device)
+        first = offsets[leaders]
+        return cls(offsets, positions, offsets[1:] - 1, first, begin, bounds, padded, whole, tuple(buckets), spans).to(
+            device
+        )
 
     def to(self, device: torch.device | str) -> Layout:
-        offsets, positions, ends, bounds = (
-            t.to(device) for t in (self.offsets, self.positions, self.ends, self.bounds)
-        )
-        whole = None if self.whole is None else self.whole.to(device)
-        return Layout(offsets, positions, ends, bounds, self.padded.to(device), whole, self.buckets, self.lengths)
+        names = ("offsets", "positions", "ends", "first", "shared", "bounds", "padded")
+        moved: dict[str, Any] = {name: getattr(self, name).to(device) for name in names}
+        return replace(self, whole=None if self.whole is None else self.whole.to(device), **moved)
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Causal attention inside every sequence: q (T, H, d), k and v (T, KV, d) → (T, H, d)."""
@@ -120,6 +133,8 @@ class Layout:
         if takes_variable_length(q):
             q, k, v = (_placed(x, self.whole) for x in (q, k, v))
             return _taken(variable_length_attention(q, k, v, self.bounds, max(self.lengths)), self.whole)
+        if takes_native(q):
+            return native_attention(q, k, v, self.first, self.shared, self.offsets)
         # packed pretraining, rows of equal lengths already: no copy in, no copy out
         flat = len(self.buckets) == 1 and self.padded.size == len(q)
         places = None if flat else self.padded

@@ -1,4 +1,4 @@
-"""native.c and step.c as a library: compiled once for this machine where there is a C compiler, and kept.
+"""native.c, attention.c and step.c as a library: compiled once for this machine where there is a C compiler, and kept.
 
 Without one torch's operations do the same work in more passes (ayni.model.kernels, ayni.rollout.decoder);
 `AYNI_NATIVE=0` asks for that. It lies in the user's cache.
@@ -18,21 +18,23 @@ from pathlib import Path
 
 import torch
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "step.c"))
-HEADER = Path(__file__).with_name("numbers.h")
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "attention.c", "step.c"))
+HEADERS = tuple(Path(__file__).with_name(name) for name in ("numbers.h", "vectors.h"))
 FLAGS = ("-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 MACHINE = ("-march=native", "-mprefer-vector-width=512")
 DEFINES = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
-# l long, f float, p pointer
+# l long, f float, p pointer; i: it returns a long
 SIGNATURES = {
     "add_norm": "llpppfppp",
     "add_norm_backward": "llpppppppp",
     "swiglu": "lllppp",
     "swiglu_backward": "lppppp",
     "rotate": "llllppfp",
-    "panel_lanes": "",
-    "panel_pair": "",
-    "panel_pays": "",
+    "attention": "plllpppppi",
+    "attention_backward": "plllpppppppppi",
+    "panel_lanes": "i",
+    "panel_pair": "i",
+    "panel_pays": "i",
     "decode": "pllpppppp",
     "draw": "llpppppp",
 }
@@ -56,13 +58,14 @@ def passes(dtype: torch.dtype) -> ctypes.CDLL | None:
         return None
     for name, letters in SIGNATURES.items():
         function = getattr(loaded, name)
-        function.argtypes, function.restype = [_TYPES[letter] for letter in letters], None if letters else ctypes.c_long
+        function.argtypes = [_TYPES[letter] for letter in letters.rstrip("i")]
+        function.restype = ctypes.c_long if letters.endswith("i") else None
     return loaded
 
 
 def _compiled(compiler: str, dtype: torch.dtype) -> Path | None:
     # whatever may change what comes out is in the name: a home may be shared between machines
-    texts = [path.read_text(encoding="utf-8") for path in (*SOURCES, HEADER)]
+    texts = [path.read_text(encoding="utf-8") for path in (*SOURCES, *HEADERS)]
     makings = (*texts, compiler, *FLAGS, *MACHINE, *DEFINES[dtype], _processor())
     name = f"native-{hashlib.sha256(repr(makings).encode()).hexdigest()[:24]}.so"
     try:

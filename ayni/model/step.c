@@ -3,19 +3,10 @@
  * values and weights are numbers (float or bf16), all else is float. A row's sums have one order, whatever rows it is
  * computed with. */
 
-#include "numbers.h"
+#include "vectors.h"
 
-#if defined(__AVX512F__)
-#define LANES 16
-#define ROWS 16 /* whose sums stay in registers */
-#else
-#define LANES 8
-#define ROWS 8
-#endif
 #define AHEAD 4096 /* bytes: weights come from far, and are wanted at the pace of a core's multiplications */
 #define BLOCK 256 /* of floats added up before they are added to a double */
-
-typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
 
 #define PARTS (128 / LANES) /* of the largest head */
 #define EACH(...) __VA_ARGS__
@@ -24,17 +15,6 @@ typedef float lanes __attribute__((vector_size(4 * LANES), aligned(4), may_alias
 #else
 typedef int32_t places __attribute__((vector_size(4 * LANES)));
 #define PICK(a, b, ...) __builtin_shuffle(a, b, (places){__VA_ARGS__})
-#endif
-
-#ifdef BF16
-typedef uint16_t halves __attribute__((vector_size(2 * LANES), aligned(2), may_alias));
-typedef uint32_t words __attribute__((vector_size(4 * LANES)));
-
-static inline lanes load(const number *x) {
-    return (lanes)(__builtin_convertvector(*(const halves *)x, words) << 16);
-}
-#else
-static inline lanes load(const number *x) { return *(const lanes *)x; }
 #endif
 
 /* What a product multiplies: one value of x and LANES weights, or, where the processor adds products of bf16 pairs into
