@@ -111,6 +111,11 @@ def ran(directory: Path, seconds: float | None = None) -> bool:
     return True
 
 
+def left(run: Path) -> dict[str, str]:
+    """Every file of its stages but those that say where the inputs lie."""
+    return {name: digest for name, digest in contents(run / "stages").items() if not name.endswith("inputs.json")}
+
+
 def test_killed_anywhere_ends_the_same(campaign: Path) -> None:
     """Weights, samples and the numbers of the report."""
     draw, kills, number = rng("campaign", KILLS), 0, 0
@@ -121,5 +126,5 @@ def test_killed_anywhere_ends_the_same(campaign: Path) -> None:
             kills += 1
     ran(campaign.parent / f"killed-{number}")
     for killed in campaign.parent.glob("killed-*"):
-        assert contents(killed / "stages") == contents(campaign / "stages")
+        assert left(killed) == left(campaign)
         assert read_results(killed / "results.json") == read_results(campaign / "results.json")
