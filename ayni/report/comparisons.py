@@ -14,7 +14,10 @@ from ayni.runs.reading import RunData
 
 @dataclass(frozen=True)
 class Rate:
-    """One row of the forest plot; numbers are per cent, `bounds` None where too little was drawn for an interval."""
+    """One row of the forest plot; numbers are per cent, `bounds` None where too little was drawn for an interval.
+
+    `equal_length` says what it would be if answers were equally long, where their lengths are known.
+    """
 
     label: str
     against: str
@@ -23,6 +26,7 @@ class Rate:
     bounds: tuple[float, float] | None
     half: float | None
     counts: str
+    equal_length: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,8 @@ def win_rates(run: RunData) -> list[tuple[str, str, list[Rate]]]:
         if row.metric != "win_rate" or row.value is None:
             continue
         same = (row.axis, row.judge, row.model, row.against, row.split)
-        half = next(
-            (
-                r.value
-                for r in run.results
-                if r.metric == "win_rate_half" and (r.axis, r.judge, r.model, r.against, r.split) == same
-            ),
-            None,
-        )
+        alike = {r.metric: r for r in reversed(run.results) if (r.axis, r.judge, r.model, r.against, r.split) == same}
+        half, controlled = alike.get("win_rate_half"), alike.get("win_rate_length_controlled")
         judge = joined(judged_by(row), row.split or "")
         rate = Rate(
             row.model or "",
@@ -58,11 +56,19 @@ def win_rates(run: RunData) -> list[tuple[str, str, list[Rate]]]:
             judge,
             100 * row.value,
             None if row.interval is None else (100 * row.interval[0], 100 * row.interval[1]),
-            None if half is None else 100 * half,
+            None if half is None or half.value is None else 100 * half.value,
             counted(row) if row.interval is not None else joined(counted(row), NO_INTERVAL),
+            "" if controlled is None else _at_equal_length(controlled),
         )
         axes.setdefault(row.axis or "overall", []).append(rate)
     return [(axis, AXIS_COLOUR.get(axis, "plum"), rates) for axis, rates in axes.items()]
+
+
+def _at_equal_length(row: Result) -> str:
+    if row.value is None:
+        return ""
+    bounds = "" if row.interval is None else f" [{100 * row.interval[0]:.0f}, {100 * row.interval[1]:.0f}]"
+    return f"{percent(row.value)}{bounds} at equal length"
 
 
 def claims(run: RunData) -> list[ClaimRow]:

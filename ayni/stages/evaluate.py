@@ -42,7 +42,7 @@ from ayni.text.dedup import without
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.reference import logprob_sums
 
-VERSION = 5  # items.jsonl and outcomes.jsonl: every prompt's part in the numbers
+VERSION = 6  # win rates at equal length
 FACE = Face(
     "evaluates",
     inputs=(
@@ -243,7 +243,8 @@ def judged(
             scorer.ask_all(prompts, ours, theirs, progress=lambda done, total: run.progress(done, total, "verdict"))
             outcomes = compare(prompts, ours, theirs, scorer)
         else:
-            outcomes = compare_scores(prompts, scores["model"], scores["against"], tie=scorer.tie)
+            longer = [len(a.text) - len(b.text) for a, b in zip(answers["model"], answers["against"], strict=True)]
+            outcomes = compare_scores(prompts, scores["model"], scores["against"], tie=scorer.tie, longer=longer)
         who: dict[str, Any] = {"model": engines["model"].name, "against": engines["against"].name, "judge": scorer.name}
         rows += win_rate_results(outcomes, split=config.split, seed=run.seed, **who)
         write_jsonl(run.directory / "outcomes.jsonl", (to_dict(outcome) | who for outcome in outcomes))
