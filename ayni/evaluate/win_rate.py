@@ -93,7 +93,8 @@ def compare_scores(
 ) -> list[Outcome]:
     """The same from a judge that scores each answer alone: |a − b| ≤ `tie` is a tie. `longer` as in Outcome."""
     outcomes = []
-    for prompt, a, b, more in zip(prompts, scores_a, scores_b, longer or [None] * len(prompts), strict=True):
+    known: Sequence[int | None] = [None] * len(prompts) if longer is None else longer
+    for prompt, a, b, more in zip(prompts, scores_a, scores_b, known, strict=True):
         score = 0.5 if abs(a - b) <= tie else float(a > b)
         outcomes.append(
             Outcome(prompt.id, cluster_of(prompt), axis or prompt.task, prompt.category, score, longer=more)

@@ -9,7 +9,7 @@ Wilson's interval, of as many independent items as would spread so far (Korn and
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -115,6 +115,34 @@ def clustered_ratio(
         return found
     half = t_quantile(level, round(effective) - 1) * _variance(top, bottom, groups) ** 0.5
     return replace(found, interval=(value - half, value + half))
+
+
+def clustered_statistic(
+    statistic: Callable[[NDArray[np.int64]], float | None],
+    clusters: Sequence[Hashable],
+    level: float = 0.95,
+    *,
+    most: float = np.inf,
+    method: str = "jackknife",
+) -> Estimate:
+    """Any statistic of the items with these indices, ± t standard errors, at `most` what it can be.
+
+    No interval below FEWEST clusters, where it has no value without one of them, or where none of them moves it.
+    """
+    groups = Clusters.of(clusters)
+    every = np.arange(len(clusters))
+    value = statistic(every) if every.size else None
+    found = Estimate(value, None, every.size, level, method, groups.count)
+    effective = _effective(groups.sums(np.ones(every.size))) if every.size else 0.0
+    if value is None or groups.count < FEWEST or effective < 2:
+        return found
+    left_out = [statistic(every[groups.owners != cluster]) for cluster in range(groups.count)]
+    known = np.array([each for each in left_out if each is not None])
+    error = float((groups.count - 1) / groups.count * ((known - value) ** 2).sum()) ** 0.5
+    if known.size < groups.count or error < 1e-12:
+        return found
+    half = t_quantile(level, round(effective) - 1) * error
+    return replace(found, interval=(value - half, min(value + half, most)))
 
 
 def length_controlled_share(

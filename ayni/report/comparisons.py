@@ -64,6 +64,42 @@ def win_rates(run: RunData) -> list[tuple[str, str, list[Rate]]]:
     return [(axis, AXIS_COLOUR.get(axis, "plum"), rates) for axis, rates in axes.items()]
 
 
+@dataclass(frozen=True)
+class Agreed:
+    """How far two judges agree on the same answers of two models; both numbers as read, with their intervals."""
+
+    axis: str
+    models: str
+    judges: str
+    share: str
+    ac2: str
+    counts: str
+
+
+def agreements(run: RunData) -> list[Agreed]:
+    """Every two judges of one contest, people among themselves too."""
+    rows = []
+    for row in run.results:
+        if not row.metric.startswith("agreement:"):
+            continue
+        other = row.metric.removeprefix("agreement:")
+        same = (row.axis, row.judge, row.model, row.against, row.split)
+        alike = (r for r in run.results if (r.axis, r.judge, r.model, r.against, r.split) == same)
+        beyond = next((r for r in alike if r.metric == f"ac2:{other}"), None)
+        judges = f"{row.judge} among themselves" if other == row.judge else f"{row.judge} and {other}"
+        models = f"{row.model} against {row.against}"
+        spread = "" if row.interval is None else f" [{percent(row.interval[0])}, {percent(row.interval[1])}]"
+        share = "" if row.value is None else percent(row.value) + spread
+        rows.append(Agreed(row.axis or "", models, judges, share, _number(beyond), counted(row)))
+    return list(dict.fromkeys(rows))
+
+
+def _number(row: Result | None) -> str:
+    if row is None or row.value is None:
+        return ""
+    return f"{row.value:.2f}" + ("" if row.interval is None else f" [{row.interval[0]:.2f}, {row.interval[1]:.2f}]")
+
+
 def _at_equal_length(row: Result) -> str:
     if row.value is None:
         return ""
