@@ -9,7 +9,7 @@ BENCH_PIP := .venv-bench/bin/python -m pip --disable-pip-version-check --quiet
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 export PIP_BUILD_CONSTRAINT := $(CURDIR)/constraints.txt
 
-.PHONY: install demo test check test-browser test-load torture audit bench clean
+.PHONY: install demo test check test-browser test-load test-harness torture audit bench clean
 
 install: .venv/installed
 
@@ -73,6 +73,17 @@ test-browser: .venv/installed-dev .venv/axe.min.js
 test-load: .venv/installed-dev
 	@$(BIN)/pytest tests/load --timeout=0 -s $(PYTEST)
 
+# A tiny task of lm-evaluation-harness on an exported model, in an environment of its own (docs/dependencies.md).
+test-harness: .venv-harness/installed
+	@.venv-harness/bin/python -m pytest tests/harness --timeout=0 $(PYTEST)
+
+.venv-harness/installed: pyproject.toml constraints.txt
+	$(call environment,.venv-harness)
+	@echo "installing lm-evaluation-harness into .venv-harness; the first time takes a few minutes"
+	@.venv-harness/bin/python -m pip --disable-pip-version-check --quiet install torch==2.13.0
+	@.venv-harness/bin/python -m pip --disable-pip-version-check --quiet install -e . 'lm_eval[hf]==0.4.13' pytest pytest-timeout
+	@touch $@
+
 # Known advisories against every pinned version, as far as the index offers them.
 audit: .venv-audit/installed
 	@.venv-audit/bin/pip-audit --disable-pip --no-deps --requirement constraints.txt
@@ -98,5 +109,5 @@ bench: .venv-bench/installed
 	@touch $@
 
 clean:
-	rm -rf .venv .venv-audit .venv-bench build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf .venv .venv-audit .venv-bench .venv-harness build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -113,6 +113,19 @@ class Constraint:
     source: Text = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A question with answers known to be `correct`, the best one first, and `incorrect` ones: TruthfulQA's kind."""
+
+    __pydantic_config__ = _CLOSED
+    id: Text
+    question: Text
+    correct: tuple[Text, ...]
+    incorrect: tuple[Text, ...]
+    category: Text = ""
+    source: Text = ""
+
+
 def instruction(constraints: Iterable[Constraint], *, short: bool) -> str:
     """The constraints as one text: in full, or in the short form of those that have one."""
     return " ".join((short and constraint.short) or constraint.long for constraint in constraints)

@@ -24,6 +24,7 @@ Kind = Literal[
     "judgements",
     "prompts",
     "constraints",
+    "questions",
     "texts",
     "samples",
     "answers",
@@ -40,6 +41,7 @@ KIND_WORDS: dict[Kind, str] = {
     "judgements": "judgements",
     "prompts": "prompts",
     "constraints": "constraints",
+    "questions": "questions with known answers",
     "texts": "texts",
     "samples": "samples",
     "answers": "answers side by side",  # of several models, with their scores: what the report shows

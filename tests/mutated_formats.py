@@ -56,7 +56,7 @@ def records() -> dict[str, Format]:
         if number % 2:
             found[name] = Format(rows(row), "data.jsonl", read_data, row, rows)
         else:
-            both = [row] if name in ("prompt", "constraint") else [row, row]  # it has an id
+            both = [row] if name in ("prompt", "constraint", "question") else [row, row]  # it has an id
             found[name] = Format(json.dumps(both, indent=1).encode(), "data.json", read_data, both)
     row = {"id": 1, "prompt": "How?", "type": "t", "label": "safe"}
     found["xstest"] = Format(table(row), "data.csv", read_data, row, lambda value: table(dict(value)))

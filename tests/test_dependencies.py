@@ -22,6 +22,10 @@ CALLED = {
     "ruff": ("Makefile", "$(BIN)/ruff"),
     "mypy": ("Makefile", "$(BIN)/mypy"),
     "types-pyyaml": ("ayni/config.py", "import yaml"),
+    "vadersentiment": (
+        "ayni/evaluate/sentiment.py",
+        "from vaderSentiment.vaderSentiment import",
+    ),  # an extra's, and lazy
 }
 
 
@@ -50,6 +54,7 @@ def imported(folder: str) -> Iterator[str]:
 
 
 CORE = names(PROJECT["dependencies"])
+EXTRAS = names([name for extra, of in PROJECT["optional-dependencies"].items() if extra != "dev" for name in of])
 DEV = names(PROJECT["optional-dependencies"]["dev"])
 
 
@@ -68,7 +73,7 @@ def test_every_dependency_is_used(name: str, folders: list[str]) -> None:
 
 def test_every_import_is_a_dependency() -> None:
     outside = {module for module in imported("ayni") if module in installed() and module != "ayni"}
-    assert {name for module in outside for name in installed()[module]} <= {*CORE}
+    assert {name for module in outside for name in installed()[module]} <= {*CORE, *EXTRAS}
 
 
 def test_every_dependency_is_pinned_and_has_its_reason() -> None:
@@ -76,6 +81,7 @@ def test_every_dependency_is_pinned_and_has_its_reason() -> None:
         canonical(line.partition("==")[0]) for line in (ROOT / "constraints.txt").read_text().splitlines() if line
     }
     reasons = canonical((ROOT / "docs" / "dependencies.md").read_text())
+    assert {*EXTRAS} <= {*DEV}
     for name in CORE + DEV:
         assert name in pinned
         assert name in reasons

@@ -97,7 +97,10 @@ def others(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 def test_stages_take_several(kind: str, stages: dict[str, Small], others: list[Path], tmp_path: Path) -> None:
     first, second, unknown = others
     if kind == "evaluate":
-        inputs = {key: stages["reject"].inputs[key] for key in ("model", "prompts")} | {"judge": first, "reward": first}
+        inputs = {key: stages["reject"].inputs[key] for key in ("model", "prompts")} | {
+            "judge": [first],
+            "reward": first,
+        }
         small = Small("evaluate", {"best_of": 3, "max_tokens": 8, "dtype": "fp32"}, inputs)
     else:
         small = stages[kind]
@@ -131,6 +134,6 @@ def test_a_function_is_not_joined(stages: dict[str, Small], others: list[Path], 
 def test_an_ensemble_without_its_first_model_is_refused(
     stages: dict[str, Small], others: list[Path], tmp_path: Path
 ) -> None:
-    inputs = {key: stages["reject"].inputs[key] for key in ("model", "prompts")} | {"judge": others[0]}
+    inputs = {key: stages["reject"].inputs[key] for key in ("model", "prompts")} | {"judge": [others[0]]}
     small = Small("evaluate", {"max_tokens": 8, "dtype": "fp32"}, {**inputs, "reward_ensemble": others[:1]})
     assert "reward_ensemble joins a reward" in refused(lambda: small.execute(tmp_path / "e"))

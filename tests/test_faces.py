@@ -60,7 +60,7 @@ def test_every_default_is_left_by_some_stage() -> None:
     left = {(path, kind) for face in faces.values() for path, kind in face.leaves.items()}
     wanted = {(spec.default, spec.accepts) for face in faces.values() for spec in face.inputs}
     nobodys = {default for default, accepts in wanted if not any((default, kind) in left for kind in accepts)}
-    assert nobodys == {"heldout.jsonl"}  # texts: no stage holds any out
+    assert nobodys == {"heldout.jsonl", "questions.jsonl"}  # texts: no stage holds any out; questions are the user's
 
 
 def test_which_stages_leave_a_model_to_talk_to() -> None:
@@ -296,7 +296,7 @@ def test_verbs_check_too(
 def test_an_inputs_own_words(capsys: pytest.CaptureFixture[str]) -> None:
     """`setting` and `without` of an input are what its option may say beside a path."""
     assert [spec.name for kind in stage_kinds() for spec in load_stage(kind).face.inputs if spec.setting] == [
-        "judge", "judge", "reward",
+        "judge", "judge", "classifier", "reward",
     ]  # fmt: skip
     for kind in stage_kinds():
         stage = load_stage(kind)

@@ -44,6 +44,12 @@ SEEDS: dict[str, dict[str, Any]] = {
     "pandalm": {"instruction": "a", "response1": "b", "response2": "c"} | {f"annotator{n}": 1 for n in (1, 2, 3)},
     "oasst": {"message_tree_id": "t", "prompt": {"role": "prompter", "text": "a", "replies": [
         {"role": "assistant", "text": text, "rank": rank} for rank, text in enumerate("bc")]}},
+    "question": {"id": "q", "question": "a?", "correct": ["b", "c"], "incorrect": ["d"], "category": "e"},
+    "truthfulqa": {
+        "Type": "t", "Category": "c", "Question": "a?", "Best Answer": "b", "Correct Answers": "b; c",
+        "Incorrect Answers": "d; e", "Source": "s",
+    },
+    "truthfulqa_targets": {"question": "a?", "mc1_targets": {"b": 1, "d": 0}, "mc2_targets": {"b": 1, "c": 1, "d": 0}},
     "constraint": {"id": "c", "long": "a", "short": "b", "kind": "k"},
 }  # fmt: skip
 words = st.sampled_from(

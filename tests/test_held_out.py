@@ -182,7 +182,7 @@ def test_prompts_seen_in_training_are_not_evaluated_on(tmp_path: Path) -> None:
     asked = [Prompt(f"p{i}", said(word)) for i, word in enumerate(("owl", "hill", "Hill", "river"))]
     write_jsonl(tmp_path / "asked.jsonl", map(to_dict, asked))
     write_jsonl(tmp_path / "seen.jsonl", [to_dict(Prompt("s", said("hill", "owl", "owl")))])
-    inputs = {"model": small.inputs["model"], "judge": small.inputs["reward"], "prompts": [tmp_path / "asked.jsonl"]}
+    inputs = {"model": small.inputs["model"], "judge": [small.inputs["reward"]], "prompts": [tmp_path / "asked.jsonl"]}
     settings = {"max_tokens": 4, "dtype": "fp32"}
     Small("evaluate", settings, {**inputs, "seen": [tmp_path / "seen.jsonl"]}).execute(tmp_path / "e")
     (row,) = [row for row in read_results(tmp_path / "e" / "results.json") if row.metric == "score"]

@@ -279,6 +279,23 @@ def test_clusters_are_shown_and_too_few_have_no_interval(tmp_path: Path) -> None
     assert "50 clusters" in text  # under a bar of the reward model
 
 
+def test_equal_length_and_agreement_stand_beside_the_win_rates(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    asked = {"axis": "safety", "model": "ppo", "against": "sft", "split": "test", "n": 400, "clusters": 400}
+    said = [("win_rate", "gold", 0.75), ("win_rate_length_controlled", "gold", 0.61), ("win_rate", "people", 0.7)]
+    said += [("agreement:people", "gold", 0.82), ("ac2:people", "gold", 0.66), ("agreement:people", "people", 0.9)]
+    rows = [Result(m, judge=j, value=v, interval=(v - 0.05, v + 0.05), level=0.95, **asked) for m, j, v in said]
+    write_results(run / "results.json", rows)
+    text, _ = read(build_report(run))
+    wins = text.split('<section id="wins">')[1].split("</section>")[0]
+    assert wins.count("<small>61% [56, 66] at equal length</small>") == 1  # of gold's, and people's has none
+    cells = "".join(f"<td>{cell}</td>" for cell in ("gold and people", "safety", "ppo against sft"))
+    numbers = '<td class="number">82% [77%, 87%]</td><td class="number">0.66 [0.61, 0.71]</td>'
+    assert f"{cells}{numbers}" in wins
+    assert "people among themselves" in wins
+    assert "Do the judges agree?" not in read(build_report(make_run(tmp_path / "without")))[0]
+
+
 def test_a_torn_last_line_is_forgiven_and_a_broken_file_is_not(tmp_path: Path) -> None:
     stage = tmp_path / "stages" / "00-sft-1"
     stage.mkdir(parents=True)

@@ -106,7 +106,7 @@ def test_a_threshold_on_scores_without_an_anchor_is_refused(
     small = stages.get(kind)
     if small is None:
         inputs = {key: stages["reject"].inputs[key] for key in ("model", "reward", "prompts")}
-        inputs |= {"judge": inputs["reward"]}
+        inputs |= {"judge": [inputs["reward"]]}
         small = Small("evaluate", {"best_of": 2, "max_tokens": 8, "dtype": "fp32"}, inputs)
     small = given(small, reward_safety=unknown)
     said = refused(lambda: small.execute(tmp_path / "refused"))
@@ -224,7 +224,7 @@ def test_scores_are_centred_before_two_models_are_combined() -> None:
 def test_a_judges_scores_are_told_in_its_own_deviations_too(stages: dict[str, Small], tmp_path: Path) -> None:
     save_model(tmp_path / "judge", reward_model(1), tokenizer(), extra=ScoreScale(None, NORMAL).noted())
     inputs = {key: stages["reject"].inputs[key] for key in ("model", "prompts")}
-    Small("evaluate", {"max_tokens": 8, "dtype": "fp32"}, {**inputs, "judge": tmp_path / "judge"}).execute(
+    Small("evaluate", {"max_tokens": 8, "dtype": "fp32"}, {**inputs, "judge": [tmp_path / "judge"]}).execute(
         tmp_path / "e"
     )
     rows = json.loads((tmp_path / "e" / "results.json").read_text())["results"]

@@ -318,7 +318,7 @@ def test_a_reward_model_is_measured_against_an_earlier_one(stages: dict[str, Sma
 def test_the_best_of_several_answers_is_what_the_reward_model_prefers(stages: dict[str, Small], tmp_path: Path) -> None:
     small = stages["reject"].inputs
     inputs = {"model": small["model"], "against": small["model"], "prompts": small["prompts"]}
-    judged = {**inputs, "judge": small["reward"]}
+    judged = {**inputs, "judge": [small["reward"]]}
     settings = {"max_tokens": 12, "dtype": "fp32", "kl_prompts": 4}
     best = Small("evaluate", settings, {**judged, "reward": small["reward"]})
     best.execute(tmp_path / "best", best_of=6)

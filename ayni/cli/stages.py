@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ayni.reward.model import RewardModel
 
 Options = dict[str, tuple[Any, Any, str, str]]  # parameter: (type, default or ..., option, help)
+_PATHS = (str, str | None, Path, Path | None, list[Path])
 COMMON: Options = {
     "out": (Path, ..., "--out", "Directory for the result; the same command continues or reuses it."),
     "config": (Path | None, None, "--config", "YAML file of settings."),
@@ -43,7 +44,9 @@ def verb_of(kind: str) -> Callable[..., dict[str, Any]]:
     stage = load_stage(kind)
     parameters: Options = {}
     for spec in stage.inputs.values():
-        type_: Any = list[Path] if spec.many else (str | None if spec.optional else str)
+        worded = spec.setting is not None or spec.without is not None  # more than paths can be said
+        several: Any = list[str] if worded else list[Path]
+        type_: Any = several if spec.many else (str | None if spec.optional else str)
         default: Any = ([] if spec.optional else ...) if spec.many else (None if spec.optional else ...)
         repeated = " May be repeated." if spec.many else ""
         text = f"{_forms(spec)}.{repeated}"
@@ -96,7 +99,7 @@ def with_options(function: Callable[..., Any], parameters: Options) -> Callable[
     """Give a `**given` function the signature that typer reads."""
     annotations: dict[str, Any] = {}
     for name, (type_, _, option, text) in parameters.items():
-        metavar = "PATH" if type_ in (str, str | None, Path, Path | None, list[Path]) else None
+        metavar = "PATH" if type_ in _PATHS else None
         annotations[name] = Annotated[type_, typer.Option(option, help=text, metavar=metavar)]
     function.__signature__ = inspect.Signature(  # type: ignore[attr-defined]
         [
@@ -189,18 +192,22 @@ def run_stage(kind: str, given: dict[str, Any]) -> dict[str, Any]:
     stage = load_stage(kind)
     settings = read_settings(given["config"], given["set_"])
     inputs: dict[str, Path | list[Path]] = {}
-    instead: dict[str, str] = {}
+    instead: dict[str, str | bool] = {}
     for spec in stage.inputs.values():
         value = given[_identifier(spec.name)]
-        if isinstance(value, list):
-            if value:
-                inputs[spec.name] = [output_of(path, spec.default) for path in value]
-        elif value is not None:
-            path, name = _path_or_name(kind, spec, value)
-            if path is not None:
-                inputs[spec.name] = output_of(path, spec.default)
+        said = value if isinstance(value, list) else [] if value is None else [value]
+        paths: list[Path] = []
+        for each in said:
+            path, name = (each, None) if isinstance(each, Path) else _path_or_name(kind, spec, each)
+            paths += [output_of(path, spec.default)] if path is not None else []
+            if each == spec.without and spec.without in stage.config.model_fields:
+                instead[spec.without] = True
             if name is not None and spec.setting is not None:
+                if spec.setting in instead:
+                    raise BadInput(f"{spec.setting} is given twice", field=_option(spec))
                 instead[spec.setting] = name
+        if paths:
+            inputs[spec.name] = paths if spec.many else paths[0]
     config = settings.config(stage.config, settings.value | instead)
     job = job_of(stage, config, inputs, given["seed"])
     directory: Path = given["out"]

@@ -19,7 +19,7 @@ from ayni.records import Number, Text
 SHARES = frozenset(("broken", "kept", "obeyed", "right_fact", "better_style", "longer_preferred", "safe_preferred"))
 SHARES |= {"refusal_rate", "refusal", "false_refusal", "refusal_style"}
 SHARES |= {"violation", "violation_by_vector", "violation_in_talk", "violation_in_session", "severe_violation"}
-SHARES |= {"session_violated"}
+SHARES |= {"session_violated", "mc1", "truthful", "informative", "truthful_and_informative", "toxic"}
 GAINS = frozenset(("kept_gain", *(f"{metric}_difference" for metric in SHARES)))  # whose values are 1, 0 or −1
 
 

@@ -1,16 +1,25 @@
-"""Who decides which of two answers is better: the village's gold scores, or a reward model."""
+"""Who decides which of two answers is better: the village's gold scores, a reward model, or an endpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
 
 from ayni.errors import BadInput
-from ayni.records import Prompt, Sample, Task
+from ayni.evaluate.items import Item
+from ayni.evaluate.results import Result, result
+from ayni.evaluate.win_rate import Outcome, compare, compare_scores
+from ayni.maths.clustered import clustered_mean
+from ayni.records import Prompt, Sample, Task, cluster_of
+from ayni.reward.api_judge import ApiJudge
 from ayni.reward.model import RewardModel
 from ayni.text.tokenizer import Tokenizer
 from ayni.village.gold import TIE, Gold
 from ayni.village.village import Village
+
+Progress = Callable[[int, int, str], None]  # done, of how many, of what
 
 
 class Scorer(Protocol):
@@ -57,3 +66,40 @@ class RewardScorer:
         self, prompts: Sequence[Prompt], answers: Sequence[Sample], axis: Task, tokenizer: Tokenizer
     ) -> list[float]:
         return self.reward.score_samples(prompts, [[answer] for answer in answers], tokenizer).tolist()
+
+
+def score_results(judge: Scorer, scores: Sequence[float], clusters: Sequence[str], **where: Any) -> list[Result]:
+    """The mean of a scorer's `scores` of one model's answers; a reward model's normalised too, if it can be."""
+    rows = [result("score", clustered_mean(scores, clusters), judge=judge.name, **where)]
+    if isinstance(judge, RewardScorer) and judge.normalised is not None:
+        normalised = clustered_mean(judge.normalised(torch.tensor(scores)).tolist(), clusters)
+        rows.append(result("score_normalised", normalised, judge=judge.name, **where))
+    return rows
+
+
+def outcomes_by(
+    judge: Scorer | ApiJudge,
+    prompts: Sequence[Prompt],
+    ours: Sequence[Sample],
+    theirs: Sequence[Sample],
+    scores: Mapping[str, Sequence[float]],
+    *,
+    progress: Progress,
+) -> list[Outcome]:
+    """What a judge says of every two answers; of a scorer, by its `scores` of "model" and "against"."""
+    texts = [sample.text for sample in ours], [sample.text for sample in theirs]
+    if isinstance(judge, ApiJudge):
+        judge.ask_all(prompts, *texts, progress=lambda done, total: progress(done, total, "verdict"))
+        return compare(prompts, *texts, judge)
+    longer = [len(a) - len(b) for a, b in zip(*texts, strict=True)]
+    return compare_scores(prompts, scores["model"], scores["against"], tie=judge.tie, longer=longer)
+
+
+def refusals(gold: Gold, prompts: Sequence[Prompt], answers: Sequence[Sample], **where: Any) -> list[Item]:
+    """Which unsafe and borderline prompts were refused."""
+    asked = zip(prompts, answers, strict=True)
+    return [
+        Item("refusal_rate", float(gold.refused(a.text)), p.id, cluster_of(p), axis=p.category, judge="gold", **where)
+        for p, a in asked
+        if p.category in ("unsafe", "borderline")
+    ]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ayni.evaluate.results import Result, result
-from ayni.maths.clustered import clustered_share
+from ayni.maths.clustered import clustered_share, length_controlled_share
 from ayni.maths.statistics import Estimate
 from ayni.records import Prompt, cluster_of
 
@@ -22,7 +22,7 @@ class Outcome:
     """One prompt's verdict. `score` is a's: 1, ½ or 0; `first` how a fared when shown first, `second` when second.
 
     `first` and `second` are None where the judge scores answers alone and so has no order. `cluster` is what the prompt
-    stands or falls with.
+    stands or falls with. `longer`: characters by which a's answer is longer than b's; None where nobody has said.
     """
 
     prompt_id: str
@@ -32,6 +32,7 @@ class Outcome:
     score: float
     first: float | None = None
     second: float | None = None
+    longer: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,9 +75,9 @@ def compare(
     for prompt, a, b in zip(prompts, answers_a, answers_b, strict=True):
         first = 0.5 if a == b else _verdict(judge, prompt, a, b)
         second = 0.5 if a == b else 1 - _verdict(judge, prompt, b, a)
-        score = first if first == second else 0.5
+        score, longer = first if first == second else 0.5, len(a) - len(b)
         outcomes.append(
-            Outcome(prompt.id, cluster_of(prompt), axis or prompt.task, prompt.category, score, first, second)
+            Outcome(prompt.id, cluster_of(prompt), axis or prompt.task, prompt.category, score, first, second, longer)
         )
     return outcomes
 
@@ -88,12 +89,16 @@ def compare_scores(
     *,
     tie: float = 0.0,
     axis: str | None = None,
+    longer: Sequence[int] | None = None,
 ) -> list[Outcome]:
-    """The same from a judge that scores each answer alone: |a − b| ≤ `tie` is a tie."""
+    """The same from a judge that scores each answer alone: |a − b| ≤ `tie` is a tie. `longer` as in Outcome."""
     outcomes = []
-    for prompt, a, b in zip(prompts, scores_a, scores_b, strict=True):
+    known: Sequence[int | None] = [None] * len(prompts) if longer is None else longer
+    for prompt, a, b, more in zip(prompts, scores_a, scores_b, known, strict=True):
         score = 0.5 if abs(a - b) <= tie else float(a > b)
-        outcomes.append(Outcome(prompt.id, cluster_of(prompt), axis or prompt.task, prompt.category, score))
+        outcomes.append(
+            Outcome(prompt.id, cluster_of(prompt), axis or prompt.task, prompt.category, score, longer=more)
+        )
     return outcomes
 
 
@@ -111,6 +116,14 @@ def rate(outcomes: Sequence[Outcome], level: float = 0.95) -> Estimate:
 def half_rate(outcomes: Sequence[Outcome], level: float = 0.95) -> Estimate:
     """Ties as half a win: (wins + ties/2) / n."""
     return clustered_share([o.score for o in outcomes], [o.cluster for o in outcomes], level)
+
+
+def length_controlled(outcomes: Sequence[Outcome], level: float = 0.95) -> Estimate | None:
+    """The share that would be won if answers were equally long; None where a length is not known."""
+    longer = [o.longer for o in outcomes if o.longer is not None]
+    if len(longer) < len(outcomes):
+        return None
+    return length_controlled_share([o.score for o in outcomes], longer, [o.cluster for o in outcomes], level)
 
 
 def by_axis(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
@@ -146,8 +159,9 @@ def win_rate_results(
     seed: int | None = None,
     level: float = 0.95,
 ) -> list[Result]:
-    """Rows for results.json, per axis: `win_rate`, `win_rate_half`, `win_rate:CATEGORY` where there are several,
-    and `judge_consistency` and `first_place_rate` where the judge saw two orders."""
+    """Rows for results.json, per axis: `win_rate`, `win_rate_half`, both `_length_controlled` where lengths are known,
+    `win_rate:CATEGORY` where there are several, and `judge_consistency` and `first_place_rate` where the judge saw two
+    orders."""
     rows = []
     for axis, mine in by_axis(outcomes).items():
 
@@ -171,6 +185,10 @@ def win_rate_results(
 
         rows += [row("win_rate", mine, rate(mine, level))]
         rows += [row("win_rate_half", mine, half_rate(mine, level))]
+        decided = [o for o in mine if o.score != 0.5]
+        for metric, of in (("win_rate", decided), ("win_rate_half", mine)):
+            if (controlled := length_controlled(of, level)) is not None:
+                rows += [row(f"{metric}_length_controlled", mine, controlled)]
         categories = by_category(mine)
         if len(categories) > 1:
             rows += [row(f"win_rate:{name}", part, rate(part, level)) for name, part in categories.items()]

@@ -16,6 +16,7 @@ from ayni.formats import (
     own,
     pairs,
     pandalm,
+    questions,
     ratings,
     sharegpt,
     texts,
@@ -41,6 +42,10 @@ FORMATS: tuple[Format, ...] = (
     own.PROMPT,
     own.CONSTRAINT,
     own.DEMONSTRATION,
+    # what is known to be right and wrong
+    questions.QUESTION,
+    questions.TRUTHFULQA,
+    questions.TRUTHFULQA_TARGETS,
     # one answer and what somebody made of it
     ratings.EDITS,
     ratings.RATING_ROWS,

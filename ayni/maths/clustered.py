@@ -9,7 +9,7 @@ Wilson's interval, of as many independent items as would spread so far (Korn and
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -115,6 +115,91 @@ def clustered_ratio(
         return found
     half = t_quantile(level, round(effective) - 1) * _variance(top, bottom, groups) ** 0.5
     return replace(found, interval=(value - half, value + half))
+
+
+def clustered_statistic(
+    statistic: Callable[[NDArray[np.int64]], float | None],
+    clusters: Sequence[Hashable],
+    level: float = 0.95,
+    *,
+    most: float = np.inf,
+    method: str = "jackknife",
+) -> Estimate:
+    """Any statistic of the items with these indices, ± t standard errors, at `most` what it can be.
+
+    No interval below FEWEST clusters, where it has no value without one of them, or where none of them moves it.
+    """
+    groups = Clusters.of(clusters)
+    every = np.arange(len(clusters))
+    value = statistic(every) if every.size else None
+    found = Estimate(value, None, every.size, level, method, groups.count)
+    effective = _effective(groups.sums(np.ones(every.size))) if every.size else 0.0
+    if value is None or groups.count < FEWEST or effective < 2:
+        return found
+    left_out = [statistic(every[groups.owners != cluster]) for cluster in range(groups.count)]
+    known = np.array([each for each in left_out if each is not None])
+    error = float((groups.count - 1) / groups.count * ((known - value) ** 2).sum()) ** 0.5
+    if known.size < groups.count or error < 1e-12:
+        return found
+    half = t_quantile(level, round(effective) - 1) * error
+    return replace(found, interval=(value - half, min(value + half, most)))
+
+
+def length_controlled_share(
+    scores: ArrayLike, longer: ArrayLike, clusters: Sequence[Hashable], level: float = 0.95
+) -> Estimate:
+    """The mean of scores 1, ½ and 0 (n,), had both answers been equally long (Dubois et al. 2024, without their term
+    for how hard a prompt is).
+
+    P(win) = σ(θ + φ · tanh(δ / s)), where δ (n,) is by how much the scored answer is `longer` and s its deviation, is
+    fitted to the scores with the penalty φ²/2, and the value is σ(θ). The interval is σ(θ ± t standard errors), by the
+    jackknife over clusters, each fit one Newton step from the whole one. Where all scores are alike, length explains
+    nothing: that is `clustered_share`. No interval below FEWEST clusters.
+    """
+    y, delta = vector(scores), vector(longer)
+    if y.shape != delta.shape:
+        raise ValueError(f"{y.size} scores but {delta.size} lengths")
+    plain = clustered_share(y, clusters, level)
+    if y.size == 0 or np.ptp(y) == 0:
+        return plain
+    deviation = float(delta.std())
+    design = np.stack([np.ones(y.size), np.tanh(delta / deviation) if deviation else np.zeros(y.size)], 1)
+    fit = _logistic(design, y)
+    p = _sigmoid(design @ fit)
+    found = Estimate(float(_sigmoid(fit[0])), None, y.size, level, "logistic-jackknife", plain.clusters)
+    groups = Clusters.of(clusters)
+    effective = _effective(groups.sums(np.ones(y.size)))
+    if groups.count < FEWEST or effective < 2:
+        return found
+    # what each cluster adds to the gradient (G, 2) and to the curvature (G, 2, 2)
+    gradients = np.stack([groups.sums((y - p) * x) for x in design.T], -1)
+    curved = [[groups.sums(p * (1 - p) * x * z) for x in design.T] for z in design.T]
+    curvatures = np.moveaxis(np.array(curved), -1, 0)
+    left_out = np.linalg.solve(curvatures.sum(0) + _RIDGE - curvatures, gradients[..., None])[:, 0, 0]
+    error = float((groups.count - 1) / groups.count * (left_out**2).sum()) ** 0.5
+    half = t_quantile(level, min(round(effective) - 1, _telling(y, groups))) * error
+    return replace(found, interval=(float(_sigmoid(fit[0] - half)), float(_sigmoid(fit[0] + half))))
+
+
+_RIDGE = np.diag([0.0, 1.0])  # a length that tells every verdict apart must not be worth infinitely much
+
+
+def _logistic(design: Floats, y: Floats) -> Floats:
+    """The most likely coefficients (2,) of P(y) = σ(design (n, 2) · coefficients), under the ridge."""
+    found = np.zeros(2)
+    for _ in range(200):
+        p = _sigmoid(design @ found)
+        curvature = (design * (p * (1 - p))[:, None]).T @ design + _RIDGE
+        step = np.linalg.solve(curvature, design.T @ (y - p) - _RIDGE @ found)
+        # a whole step from where the curve is flat would overshoot
+        found = found + step * min(1.0, 1 / max(float(np.abs(step).max()), 1e-300))
+        if np.abs(step).max() < 1e-12 * (1 + np.abs(found).max()):
+            break
+    return found
+
+
+def _sigmoid(x: ArrayLike) -> Floats:
+    return np.asarray(0.5 * (1 + np.tanh(np.asarray(x, np.float64) / 2)))
 
 
 def _checked(items: Floats, clusters: Sequence[Hashable]) -> Clusters:

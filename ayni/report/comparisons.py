@@ -14,7 +14,10 @@ from ayni.runs.reading import RunData
 
 @dataclass(frozen=True)
 class Rate:
-    """One row of the forest plot; numbers are per cent, `bounds` None where too little was drawn for an interval."""
+    """One row of the forest plot; numbers are per cent, `bounds` None where too little was drawn for an interval.
+
+    `equal_length` says what it would be if answers were equally long, where their lengths are known.
+    """
 
     label: str
     against: str
@@ -23,6 +26,7 @@ class Rate:
     bounds: tuple[float, float] | None
     half: float | None
     counts: str
+    equal_length: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,14 +47,8 @@ def win_rates(run: RunData) -> list[tuple[str, str, list[Rate]]]:
         if row.metric != "win_rate" or row.value is None:
             continue
         same = (row.axis, row.judge, row.model, row.against, row.split)
-        half = next(
-            (
-                r.value
-                for r in run.results
-                if r.metric == "win_rate_half" and (r.axis, r.judge, r.model, r.against, r.split) == same
-            ),
-            None,
-        )
+        alike = {r.metric: r for r in reversed(run.results) if (r.axis, r.judge, r.model, r.against, r.split) == same}
+        half, controlled = alike.get("win_rate_half"), alike.get("win_rate_length_controlled")
         judge = joined(judged_by(row), row.split or "")
         rate = Rate(
             row.model or "",
@@ -58,11 +56,55 @@ def win_rates(run: RunData) -> list[tuple[str, str, list[Rate]]]:
             judge,
             100 * row.value,
             None if row.interval is None else (100 * row.interval[0], 100 * row.interval[1]),
-            None if half is None else 100 * half,
+            None if half is None or half.value is None else 100 * half.value,
             counted(row) if row.interval is not None else joined(counted(row), NO_INTERVAL),
+            "" if controlled is None else _at_equal_length(controlled),
         )
         axes.setdefault(row.axis or "overall", []).append(rate)
     return [(axis, AXIS_COLOUR.get(axis, "plum"), rates) for axis, rates in axes.items()]
+
+
+@dataclass(frozen=True)
+class Agreed:
+    """How far two judges agree on the same answers of two models; both numbers as read, with their intervals."""
+
+    axis: str
+    models: str
+    judges: str
+    share: str
+    ac2: str
+    counts: str
+
+
+def agreements(run: RunData) -> list[Agreed]:
+    """Every two judges of one contest, people among themselves too."""
+    rows = []
+    for row in run.results:
+        if not row.metric.startswith("agreement:"):
+            continue
+        other = row.metric.removeprefix("agreement:")
+        same = (row.axis, row.judge, row.model, row.against, row.split)
+        alike = (r for r in run.results if (r.axis, r.judge, r.model, r.against, r.split) == same)
+        beyond = next((r for r in alike if r.metric == f"ac2:{other}"), None)
+        judges = f"{row.judge} among themselves" if other == row.judge else f"{row.judge} and {other}"
+        models = f"{row.model} against {row.against}"
+        spread = "" if row.interval is None else f" [{percent(row.interval[0])}, {percent(row.interval[1])}]"
+        share = "" if row.value is None else percent(row.value) + spread
+        rows.append(Agreed(row.axis or "", models, judges, share, _number(beyond), counted(row)))
+    return list(dict.fromkeys(rows))
+
+
+def _number(row: Result | None) -> str:
+    if row is None or row.value is None:
+        return ""
+    return f"{row.value:.2f}" + ("" if row.interval is None else f" [{row.interval[0]:.2f}, {row.interval[1]:.2f}]")
+
+
+def _at_equal_length(row: Result) -> str:
+    if row.value is None:
+        return ""
+    bounds = "" if row.interval is None else f" [{100 * row.interval[0]:.0f}, {100 * row.interval[1]:.0f}]"
+    return f"{percent(row.value)}{bounds} at equal length"
 
 
 def claims(run: RunData) -> list[ClaimRow]:

@@ -55,6 +55,7 @@ def render_page(run: RunData) -> str:
         online=sections.online_panels(run),
         win_rates=comparisons.win_rates(run),
         versions=comparisons.versions(run),
+        agreements=comparisons.agreements(run),
         claims=comparisons.claims(run),
         persistence=comparisons.persistence(run),
         hacking=sections.hacking(run),

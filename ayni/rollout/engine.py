@@ -90,17 +90,21 @@ def rollout(
     seed: int,
     iteration: int = 0,
     firsts: Sequence[int] | None = None,
+    plain: bool = False,
 ) -> list[list[Sample]]:
     """n samples of every prompt, in order. Sample k of a prompt draws from (seed, iteration, prompt id, k) alone.
 
-    k begins at 0, or at firsts[i] for prompt i, so that a prompt that is asked again draws other answers. The engine's
+    k begins at 0, or at firsts[i] for prompt i, so that a prompt that is asked again draws other answers. `plain`: a
+    prompt is a text to go on with, its last message, and no chat format stands around it. The engine's
     ranks share the prompts, and every one of them returns all samples. Raises BadInput when a prompt leaves no room in
     the model's context.
     """
     ranks = engine.ranks
     mine = ranks.share(prompts)
     counts = None if firsts is None else ranks.share(firsts)
-    requests = requests_of(engine, mine, n=n, sampling=sampling, seed=seed, iteration=iteration, firsts=counts)
+    requests = requests_of(
+        engine, mine, n=n, sampling=sampling, seed=seed, iteration=iteration, firsts=counts, plain=plain
+    )
     lengths = ranks.gather([len(request.tokens) for request in requests])
     for i, length in enumerate(lengths):  # of all prompts, so that no rank goes on while another raises
         check_room(length, engine.context, f"prompt {i}")
@@ -117,17 +121,23 @@ def requests_of(
     seed: int,
     iteration: int = 0,
     firsts: Sequence[int] | None = None,
+    plain: bool = False,
 ) -> list[Request]:
     """What `rollout` asks of the engine, prompt by prompt."""
+    tokenizer = engine.tokenizer
     return [
         Request(
-            tuple(render_prompt(prompt.dialog, engine.tokenizer)),
+            tuple(_text_tokens(prompt, tokenizer) if plain else render_prompt(prompt.dialog, tokenizer)),
             # never from the batch: neighbours, order and the number of ranks change nothing
             tuple(seed_of(seed, iteration, prompt.id, first + k) for k in range(n)),
             sampling,
         )
         for prompt, first in zip(prompts, firsts or [0] * len(prompts), strict=True)
     ]
+
+
+def _text_tokens(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
+    return [tokenizer.bos, *tokenizer.encode(prompt.dialog[-1].content)]
 
 
 def samples_of(

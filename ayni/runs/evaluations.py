@@ -56,7 +56,7 @@ def check_prompts(stage: Stage, config: Config, inputs: Mapping[str, Any], *, qu
 
     The stage itself does not know what made its models: the inputs.json beside them do.
     """
-    if stage.face.family != "evaluates" or not inputs.get("prompts"):
+    if stage.face.family != "evaluates" or not (inputs.get("prompts") or inputs.get("people")):
         return
     trained_by = makers(models_in(stage.kind, inputs))
     for path in [] if quiet else gone(trained_by):
@@ -92,7 +92,7 @@ def record_opening(
         "commit": commit,
         "changed": changed,
         "seed": seed,
-        "prompts": hashes.get("prompts", []),
+        "prompts": hashes.get("prompts", []) + hashes.get("people", []),
     }
     write_json(directory / OPENED, opening)
 

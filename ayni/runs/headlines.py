@@ -28,6 +28,7 @@ class Headline:
 NO_INTERVAL = "too few for an interval"
 HEADLINES = (
     Headline("win_rate", "win rate", share=True, label="{model} beats {against}", colour="plum"),
+    Headline("win_rate_length_controlled", "win rate at equal length", share=True),
     Headline("content", "right content", share=True, label="{model} has it right", colour="teal"),
     Headline("content_gain", "content gained", share=True),
     Headline("broken", "broken answers", share=True),

@@ -129,6 +129,7 @@ def copied_prompts(prompts: Sequence[Prompt], stages: Iterable[Made]) -> Iterato
 def asked_in(inputs: Any) -> list[Prompt]:
     """The prompts that an evaluation of these inputs asks."""
     prompts = read_prompts_of(_there(inputs.get("prompts")))
+    prompts += [c.prompt for path in _there(inputs.get("people")) for c in read_comparisons(path)]
     seen = {root_of(prompt.dialog) for prompt in read_prompts_of(_there(inputs.get("seen")))}
     return [prompt for prompt in prompts if root_of(prompt.dialog) not in seen]
 

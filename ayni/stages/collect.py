@@ -8,10 +8,8 @@ what was asked, safety rewards not doing it. That is the tension the two reward 
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -19,13 +17,14 @@ from pydantic import Field
 
 from ayni.config import Config as Base
 from ayni.errors import AyniError, BadInput
+from ayni.feedback.asking import address_of, put_batch
 from ayni.feedback.entries import Entry, Item, Judged, PreferenceBatch, shown_swapped
 from ayni.feedback.page import check_bind
-from ayni.feedback.page.waiting import host_and_port, page_at, wait_until_judged
+from ayni.feedback.page.waiting import ask_people, host_and_port
 from ayni.feedback.pairs import Asked, Plan, pairs, with_checks
 from ayni.feedback.records_of import split
 from ayni.feedback.store import Store, open_store
-from ayni.files import json_line, write_jsonl
+from ayni.files import write_jsonl
 from ayni.formats.reading import read_comparisons, read_prompts_of
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
@@ -252,7 +251,8 @@ def judged_in_store(
     """What stands in the store of this batch once it is judged; of several processes only the first opens it."""
     if not run.leads:
         return []
-    with open_store(store_address(config, run)) as store:
+    assert config.store is not None  # check_config
+    with open_store(address_of(config.store, run.directory)) as store:
         add_batch(store, [each.item for each in asked], engines, config, run)
         if panel is not None:
             record_village(store, asked, panel, config, run)
@@ -263,23 +263,11 @@ def judged_in_store(
         return store.current(batch_id=config.batch)
 
 
-def store_address(config: Config, run: Run) -> str:
-    assert config.store is not None
-    return config.store if "://" in config.store else str(run.directory.absolute().parent / config.store)
-
-
 def add_batch(store: Store, items: list[Item], engines: Sequence[Engine], config: Config, run: Run) -> None:
-    """A batch that is there already, of the same items, is gone on with."""
-    digest = hashlib.sha256("".join(json_line(asdict(item)) for item in items).encode()).hexdigest()
     models = [engine.name for engine in engines]
-    settings = {"stage": run.name, "seed": run.seed, "models": models, "items": digest, "judges": config.judges}
+    settings = {"stage": run.name, "seed": run.seed, "models": models, "judges": config.judges}
     settings["heldout_share"] = config.heldout_share  # of the dialogues that people write, too
-    there = {batch.id: batch for batch in store.batches()}.get(config.batch)
-    if there is None:
-        mix = {task: sum(item.task == task for item in items) / len(items) for task in ("helpfulness", "safety")}
-        store.add_batch(PreferenceBatch(config.batch, config.guidelines, mix, settings), items)
-    elif there.settings != settings or there.guidelines != config.guidelines:
-        raise BadInput(f"the store holds another batch {config.batch}", field="batch", fix="give this one another name")
+    put_batch(store, PreferenceBatch(config.batch, config.guidelines, settings=settings), items)
 
 
 def record_village(store: Store, asked: list[Asked], panel: SimulatedAnnotators, config: Config, run: Run) -> None:
@@ -294,17 +282,8 @@ def record_village(store: Store, asked: list[Asked], panel: SimulatedAnnotators,
 
 def wait_for_people(store: Store, engines: Sequence[LocalEngine], config: Config, run: Run) -> None:
     """Until the batch is full, or somebody closes it on the admin page."""
-    with contextlib.ExitStack() as stack:
-        where, me = "where `ayni annotate` serves this store", None
-        if config.page is not None:
-            talk = two_answers([engine.alone() for engine in engines], config.temperatures, config.max_tokens, run.seed)
-            me = store.enrol("me", "admin")
-            where = f"at {stack.enter_context(page_at(config.page, store, me, talk=talk, quality=quality_of))}"
-        run.say(f"people judge {where}; this goes on when batch {config.batch} is full")
-        run.say("closing it on the admin page takes what is there; Ctrl-C stops, and the same command goes on")
-        wait_until_judged(
-            store,
-            config.batch,
-            alone=None if me is None else me.id,
-            show=lambda now: run.progress(now.done, now.wanted, "judgement"),
-        )
+    talk = None
+    if config.page is not None:
+        talk = two_answers([engine.alone() for engine in engines], config.temperatures, config.max_tokens, run.seed)
+    progress = partial(run.progress, unit="judgement")
+    ask_people(store, config.batch, config.page, talk=talk, quality=quality_of, say=run.say, progress=progress)

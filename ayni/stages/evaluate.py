@@ -1,54 +1,66 @@
 """One model, or one against another, on held-out prompts: win rates, refusals, KL; bits per byte on held-out text.
 
 Safe prompts are judged for helpfulness, prompts tagged safety for safety (paper §3.4, Figure 11). Scorers judge each
-answer alone, so neither order nor position can matter.
+answer alone, so neither order nor position can matter. People compare two answers blind, in a preference store, or
+have compared them already; several judges judge the same answers, and how far they agree is measured.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import Field
 
-from ayni.errors import BadInput
+from ayni.errors import AyniError, BadInput
+from ayni.evaluate.agreement import agreement_results, people_results
+from ayni.evaluate.divergence import answers_for_kl, kl_result
 from ayni.evaluate.diversity import diversity_results
 from ayni.evaluate.items import Item, rows_of
-from ayni.evaluate.judges import GoldScorer, RewardScorer, Scorer
+from ayni.evaluate.judges import GoldScorer, RewardScorer, Scorer, outcomes_by, refusals, score_results
+from ayni.evaluate.people import PEOPLE, Contest, answers_in, contests_in, contests_of, items_of, outcomes_of
 from ayni.evaluate.perplexity import perplexities
 from ayni.evaluate.results import Result, result, write_results
 from ayni.evaluate.splits import Evaluation, check_split
-from ayni.evaluate.win_rate import compare, compare_scores, win_rate_results
+from ayni.evaluate.win_rate import Outcome, win_rate_results
+from ayni.feedback.asking import address_of, put_batch
+from ayni.feedback.entries import Judged, PreferenceBatch
+from ayni.feedback.page import check_bind
+from ayni.feedback.page.waiting import ask_people, host_and_port
+from ayni.feedback.store import open_store
 from ayni.files import write_jsonl
-from ayni.formats.reading import read_prompts_of, read_texts
+from ayni.formats.reading import read_comparisons, read_prompts_of, read_texts
 from ayni.maths.clustered import clustered_mean, clustered_share
 from ayni.maths.rewards import Join
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
+from ayni.quality.page_measures import quality_of
 from ayni.records import Prompt, Sample, TokenSequence, cluster_of, root_of, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.combine import THRESHOLD, CombinedReward, best_of, load_combined
 from ayni.reward.ensemble import ensemble_of
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import rollout, sampled_sequence, with_room
+from ayni.rollout.engine import chunk_prompts, rollout, with_room
 from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
+from ayni.rollout.store import draw_all
 from ayni.run import Run, name_of
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 from ayni.text.dedup import without
 from ayni.text.tokenizer import Tokenizer
-from ayni.train.reference import logprob_sums
 
-VERSION = 5  # items.jsonl and outcomes.jsonl: every prompt's part in the numbers
+VERSION = 6  # win rates at equal length; several judges, people among them
 FACE = Face(
     "evaluates",
     inputs=(
         Input("model", "model", ("language_model",)),
         Input("against", "model", ("language_model",), optional=True),
-        Input("judge", "model", ("reward_model",), optional=True, setting="judge_url", without="gold"),
+        Input("judge", "model", ("reward_model",), many=True, optional=True, setting="judge_url", without="gold"),
+        Input("people", "records.jsonl", ("comparisons",), many=True, optional=True),
         Input("reward", "model", ("reward_model",), optional=True),
         Input("reward_ensemble", "model", ("reward_model",), many=True, optional=True),
         Input("reward_safety", "model", ("reward_model",), optional=True),
@@ -62,13 +74,24 @@ FACE = Face(
 
 
 class Config(Evaluation):
-    """Without a `judge` input or `judge_url` the village's gold scores judge."""
+    """Without a `judge` input, a `judge_url` or people the village's gold scores judge."""
 
     best_of: int = Field(1, ge=1, le=1 << 16, description="answers of `model` of which `reward` chooses one")
     threshold: float = Field(THRESHOLD, ge=0, le=1, description="of best_of; 0: safety decides on tagged prompts alone")
     ensemble: Join = Field("mean", description="with reward_ensemble: mean, worst, or cautious (mean − deviation)")
+    gold: bool = Field(False, description="the village's gold scores judge beside the others")
     judge_url: str | None = Field(None, description="an OpenAI-compatible endpoint that judges, up to /v1")
     judge_model: str | None = Field(None, description="its model; default: the one it serves")
+    store: str | None = Field(
+        None,
+        description="people judge in it: a file (a relative one lies beside this stage) or postgresql+psycopg://…",
+    )
+    page: str | None = Field(
+        "127.0.0.1:8080", description="where people judge while the stage waits; null: where `ayni annotate` serves"
+    )
+    batch: str = Field("", description="the name of people's batch; empty: the stage's")
+    guidelines: str = Field("", description="what people go by; empty: the page's own few words")
+    overlap: int = Field(1, ge=1, le=1 << 10, description="people who judge a pair")
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(256, ge=1)
@@ -80,6 +103,7 @@ class Config(Evaluation):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
+    check_people(config, inputs)
     prompts = unseen(config, inputs, run) if inputs.get("prompts") else []
     placement = Placement.of(run, config.dtype)
     engines = {}
@@ -87,24 +111,26 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         if inputs.get(name):
             suffix = f" best of {config.best_of}" if name == "model" and config.best_of > 1 else ""
             engines[name] = load_engine(inputs[name], placement, name_of(inputs[name]) + suffix)
+    contests = recorded(engines, config, inputs, run) if inputs.get("people") else None
+    drawn: list[tuple[Prompt, TokenSequence]] = []
     rows: list[Result] = []
-    if prompts:
+    if contests is not None:
+        prompts = [contest.prompt for contest in contests]
+        scorers = judges(prompts, config, inputs, placement, run)
+        answers = {role: answers_in(contests, role, engine.tokenizer, engine.name) for role, engine in engines.items()}
+    elif prompts:
         reward = best_of_reward(config, inputs, placement, engines["model"].tokenizer)
         longest = math.inf if reward is None else reward.context
         prompts = with_room(prompts, list(engines.values()), run.say, max_tokens=config.max_tokens, read=longest)
         prompts = chosen_prompts(prompts, config, run)
-        scorer: Scorer | ApiJudge
-        if config.judge_url is not None:
-            scorer = endpoint(config, config.judge_url, inputs, run)
-        elif inputs.get("judge"):
-            scorer = RewardScorer(load_reward(inputs["judge"], placement))
-        else:
-            scorer = GoldScorer(prompts)
+        scorers = judges(prompts, config, inputs, placement, run)
         answers = answers_of(engines, prompts, reward, config, run)
-        drawn = [] if reward else answers_for_kl(engines, prompts, config, run)
-        if run.leads:  # the processes share what is drawn; the first one judges it
-            rows += judged(engines, prompts, answers, scorer, config, run)
-            rows += [kl(engines["model"], engines["against"], drawn, config, run)] if drawn else []
+        if reward is None and config.kl_prompts:
+            drawn = answers_for_kl(engines, prompts, config.kl_prompts, config.max_tokens, run.seed)
+    if prompts and run.leads:  # the processes share what is drawn; the first one judges it
+        rows += judged(engines, prompts, answers, scorers, contests, config, run)
+        where = {"split": config.split, "seed": run.seed}
+        rows += [kl_result(engines, drawn, config.tokens_per_micro_batch, **where)] if drawn else []
     if not run.leads:
         return
     if inputs.get("texts"):
@@ -114,8 +140,27 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         where = {"model": engines["model"].name, "split": "heldout", "seed": run.seed}
         rows += perplexities(engines["model"], texts, train, where, config.tokens_per_micro_batch)
     if not rows:
-        raise BadInput("nothing to evaluate on", field="prompts", fix="give prompts or texts")
+        raise BadInput("nothing to evaluate on", field="prompts", fix="give prompts, people or texts")
     write_results(run.directory / "results.json", rows)
+
+
+def check_people(config: Config, inputs: dict[str, Any]) -> None:
+    """What would only be found after the answers are drawn."""
+    if config.store is None and not inputs.get("people"):
+        return
+    if not inputs.get("against"):
+        raise BadInput("people compare two models' answers", field="against", fix="give the other model")
+    if inputs.get("people"):
+        if inputs.get("prompts") or config.store is not None or config.best_of > 1:
+            what = "what people have judged already has its prompts and answers"
+            raise BadInput(what, field="people", fix="leave out prompts, store and best_of")
+    elif not inputs.get("prompts"):
+        raise BadInput("people need answers to judge", field="prompts", fix="give prompts")
+    elif config.page is not None:
+        check_bind(host_and_port(config.page)[0], require_login=False)
+        if config.overlap > 1:
+            what = "one person judges on the page that this stage serves"
+            raise BadInput(what, field="overlap", fix="take 1, or page: null and `ayni annotate --login`")
 
 
 def unseen(config: Config, inputs: dict[str, Any], run: Run) -> list[Prompt]:
@@ -131,6 +176,16 @@ def unseen(config: Config, inputs: dict[str, Any], run: Run) -> list[Prompt]:
     return kept
 
 
+def recorded(engines: dict[str, LocalEngine], config: Config, inputs: dict[str, Any], run: Run) -> list[Contest]:
+    """What people have said of these two models' answers; BadInput where a prompt is of another split."""
+    comparisons = [c for path in inputs["people"] for c in read_comparisons(Path(path), say=run.say)]
+    check_split([c.prompt for c in comparisons], final=config.final, path=inputs["people"][0])
+    contests = contests_in(comparisons, engines["model"].name, engines["against"].name)
+    votes = sum(len(contest.votes) for contest in contests)
+    run.say(f"people have judged {len(contests)} pairs of answers, {votes} times")
+    return contests
+
+
 def chosen_prompts(prompts: list[Prompt], config: Config, run: Run) -> list[Prompt]:
     """At most `limit` prompts of each axis."""
     if config.limit is None:
@@ -140,10 +195,26 @@ def chosen_prompts(prompts: list[Prompt], config: Config, run: Run) -> list[Prom
     return [p for task in tasks for p in [p for p in order if p.task == task][: config.limit]]
 
 
+def judges(
+    prompts: list[Prompt], config: Config, inputs: dict[str, Any], placement: Placement, run: Run
+) -> list[Scorer | ApiJudge]:
+    """All but people, the village's gold scores first; BadInput where two have one name."""
+    given = [Path(path) for path in inputs.get("judge") or []]
+    people = config.store is not None or bool(inputs.get("people"))
+    found: list[Scorer | ApiJudge] = []
+    if config.gold or not (given or people or config.judge_url):
+        found.append(GoldScorer(prompts))
+    found += [RewardScorer(load_reward(path, placement)) for path in given]
+    if config.judge_url is not None:
+        found.append(endpoint(config, config.judge_url, inputs, run))
+    names = [judge.name for judge in found] + [PEOPLE] * people
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise BadInput(f"two judges are called {twice}", field="judge", fix="rename one of their directories")
+    return found
+
+
 def endpoint(config: Config, url: str, inputs: dict[str, Any], run: Run) -> ApiJudge:
     """The judge behind `judge_url`; it compares, so it needs two models."""
-    if inputs.get("judge"):
-        raise BadInput("give either a judge or a judge_url", field="judge_url")
     if not inputs.get("against"):
         raise BadInput("an endpoint compares two models' answers", field="against", fix="give the other model")
     name = config.judge_model or run.tuned(judge_model=served_model(url))["judge_model"]
@@ -177,9 +248,14 @@ def answers_of(
     answers = {}
     for role, engine in engines.items():
         run.say(f"{engine.name} answers {len(prompts)} prompts")
-        seed = seed_of(run.seed, "evaluate", role)
         n = config.best_of if role == "model" else 1
-        groups = rollout(engine, prompts, n=n, sampling=sampling, seed=seed)
+        draw = partial(rollout, engine, n=n, sampling=sampling, seed=seed_of(run.seed, "evaluate", role))
+        if config.store is None:
+            groups = draw(prompts)
+        else:  # what people are asked about stays as it is, whenever they answer
+            progress = partial(run.progress, unit="prompt")
+            file = run.directory / f"asked-{role}.jsonl"
+            groups = draw_all(file, prompts, draw, chunk=chunk_prompts(n), progress=progress)
         best = [0] * len(groups)
         if reward is not None and n > 1:
             scores = reward(prompts, groups).combined.view(-1, n).tolist()
@@ -192,96 +268,93 @@ def judged(
     engines: dict[str, LocalEngine],
     prompts: list[Prompt],
     answers: dict[str, list[Sample]],
-    scorer: Scorer | ApiJudge,
+    scorers: list[Scorer | ApiJudge],
+    contests: list[Contest] | None,
     config: Config,
     run: Run,
 ) -> list[Result]:
-    """Mean scores, refusals and lengths of each model; win rates of `model` against `against`."""
-    scores: dict[str, list[float]] = {}
+    """Mean scores, refusals and lengths of each model; win rates of `model` against `against` by every judge, and how
+    far the judges agree. `contests`: what people have said of these answers already."""
+    scores: dict[str, dict[str, list[float]]] = {judge.name: {} for judge in scorers if not isinstance(judge, ApiJudge)}
     rows: list[Result] = []
     items: list[Item] = []
     for role, engine in engines.items():
-        texts = [sample.text for sample in answers[role]]
-        scores[role] = [0.0] * len(prompts)
+        for of_judge in scores.values():
+            of_judge[role] = [0.0] * len(prompts)
         for axis in dict.fromkeys(p.task for p in prompts):
             at = [i for i, p in enumerate(prompts) if p.task == axis]
-            clusters = [cluster_of(prompts[i]) for i in at]
+            asked, given = [prompts[i] for i in at], [answers[role][i] for i in at]
+            clusters = [cluster_of(prompt) for prompt in asked]
             where: dict[str, Any] = {"axis": axis, "model": engine.name, "split": config.split, "seed": run.seed}
-            if not isinstance(scorer, ApiJudge):
-                given = [answers[role][i] for i in at]
-                found = scorer.scores([prompts[i] for i in at], given, axis, engine.tokenizer)
-                for i, score in zip(at, found, strict=True):
-                    scores[role][i] = score
-                rows.append(result("score", clustered_mean(found, clusters), judge=scorer.name, **where))
-                if isinstance(scorer, RewardScorer) and scorer.normalised is not None:
-                    normalised = clustered_mean(scorer.normalised(torch.tensor(found)).tolist(), clusters)
-                    rows.append(result("score_normalised", normalised, judge=scorer.name, **where))
-            lengths = [len(answers[role][i].tokens) for i in at]
-            rows.append(result("answer_tokens", clustered_mean(lengths, clusters), **where))
-            ended = [answers[role][i].finished == "stop" for i in at]
-            rows.append(result("finished", clustered_share(ended, clusters), **where))
-            rows += diversity_results([answers[role][i].text for i in at], **where)
-        if isinstance(scorer, GoldScorer):
-            items += [
-                Item(
-                    "refusal_rate",
-                    float(scorer.gold.refused(text)),
-                    p.id,
-                    cluster_of(p),
-                    axis=p.category,
-                    judge="gold",
-                    model=engine.name,
-                    split=config.split,
-                )
-                for p, text in zip(prompts, texts, strict=True)
-                if p.category in ("unsafe", "borderline")
-            ]
+            for judge in scorers:
+                if not isinstance(judge, ApiJudge):
+                    found = judge.scores(asked, given, axis, engine.tokenizer)
+                    for i, score in zip(at, found, strict=True):
+                        scores[judge.name][role][i] = score
+                    rows += score_results(judge, found, clusters, **where)
+            rows.append(result("answer_tokens", clustered_mean([len(s.tokens) for s in given], clusters), **where))
+            rows.append(result("finished", clustered_share([s.finished == "stop" for s in given], clusters), **where))
+            rows += diversity_results([sample.text for sample in given], **where)
+        for judge in scorers:
+            if isinstance(judge, GoldScorer):
+                items += refusals(judge.gold, prompts, answers[role], model=engine.name, split=config.split)
     rows += rows_of(items, run.seed)
     if "against" in engines:
-        if isinstance(scorer, ApiJudge):
-            ours, theirs = ([sample.text for sample in answers[role]] for role in ("model", "against"))
-            scorer.ask_all(prompts, ours, theirs, progress=lambda done, total: run.progress(done, total, "verdict"))
-            outcomes = compare(prompts, ours, theirs, scorer)
-        else:
-            outcomes = compare_scores(prompts, scores["model"], scores["against"], tie=scorer.tie)
-        who: dict[str, Any] = {"model": engines["model"].name, "against": engines["against"].name, "judge": scorer.name}
-        rows += win_rate_results(outcomes, split=config.split, seed=run.seed, **who)
-        write_jsonl(run.directory / "outcomes.jsonl", (to_dict(outcome) | who for outcome in outcomes))
+        ours, theirs = answers["model"], answers["against"]
+        verdicts: dict[str, Sequence[Outcome | None]] = {}
+        for judge in scorers:
+            own = scores.get(judge.name, {})
+            verdicts[judge.name] = outcomes_by(judge, prompts, ours, theirs, own, progress=run.progress)
+        if config.store is not None:
+            contests = ask(prompts, ours, theirs, config, run)
+        if contests is not None:
+            verdicts[PEOPLE] = outcomes_of(contests)
+        rows += contest_results(verdicts, contests or [], engines, config, run)
     write_jsonl(run.directory / "items.jsonl", map(to_dict, items))
-    shown = {} if isinstance(scorer, ApiJudge) else scores
+    shown = next(iter(scores.values()), {})
     write_jsonl(run.directory / "samples.jsonl", dialogues(engines, prompts, answers, shown, config, run))
     return rows
 
 
-def answers_for_kl(
-    engines: dict[str, LocalEngine], prompts: list[Prompt], config: Config, run: Run
-) -> list[tuple[Prompt, TokenSequence]]:
-    """Prompts with the model's answers at temperature 1; none where no other model of the same tokens is there."""
-    if "against" not in engines or len({p.tokenizer.fingerprint for p in engines.values()}) > 1:
-        return []
-    engine = engines["model"]
-    order = rng(run.seed, "evaluate", "kl").permutation(len(prompts))[: config.kl_prompts]
-    asked = [prompts[i] for i in order]
-    sampling = Sampling(1.0, 1.0, config.max_tokens)
-    seed = seed_of(run.seed, "evaluate", "kl")
-    drawn = rollout(engine, asked, n=1, sampling=sampling, seed=seed)
-    return [(prompt, sampled_sequence(sample)) for prompt, (sample,) in zip(asked, drawn, strict=True)]
+def ask(prompts: list[Prompt], ours: list[Sample], theirs: list[Sample], config: Config, run: Run) -> list[Contest]:
+    """Puts the answers before people, and waits for what they say."""
+    assert config.store is not None  # who calls it has looked
+    batch = config.batch or run.name
+    items = items_of(prompts, ours, theirs, batch=batch, overlap=config.overlap, seed=run.seed)
+    judged: list[Judged] = []
+    try:
+        if items:
+            with open_store(address_of(config.store, run.directory)) as store:
+                models = sorted({item.model_a for item in items} | {item.model_b for item in items})
+                settings = {"stage": run.name, "seed": run.seed, "models": models, "judges": PEOPLE}
+                put_batch(store, PreferenceBatch(batch, config.guidelines, settings=settings), items)
+                progress = partial(run.progress, unit="judgement")
+                ask_people(store, batch, config.page, quality=quality_of, say=run.say, progress=progress)
+                store.close_batch(batch)  # what came later would be in no number
+                judged = store.current(batch_id=batch)
+    except BadInput as error:  # the answers that people judge are drawn: bad input would throw them away
+        raise AyniError(str(error)) from None
+    return contests_of(prompts, ours, theirs, judged)
 
 
-def kl(
-    engine: LocalEngine,
-    reference: LocalEngine,
-    drawn: list[tuple[Prompt, TokenSequence]],
+def contest_results(
+    verdicts: dict[str, Sequence[Outcome | None]],
+    contests: list[Contest],
+    engines: dict[str, LocalEngine],
     config: Config,
     run: Run,
-) -> Result:
-    """KL(π‖π_ref) per answer in nats, from answers that π drew at temperature 1."""
-    sequences = [sequence for _, sequence in drawn]
-    ours, theirs = (
-        logprob_sums(e.role, sequences, config.tokens_per_micro_batch).double().numpy() for e in (engine, reference)
-    )
-    estimate = clustered_mean(ours - theirs, [cluster_of(prompt) for prompt, _ in drawn])
-    return result("kl", estimate, model=engine.name, against=reference.name, split=config.split, seed=run.seed)
+) -> list[Result]:
+    """The win rates by every judge, kept prompt by prompt in outcomes.jsonl, and how far the judges agree."""
+    who = {"model": engines["model"].name, "against": engines["against"].name}
+    where: dict[str, Any] = {**who, "split": config.split, "seed": run.seed}
+    rows: list[Result] = []
+    lines: list[dict[str, Any]] = []
+    for judge, found in verdicts.items():
+        said = [outcome for outcome in found if outcome is not None]
+        rows += win_rate_results(said, judge=judge, **where)
+        lines += [to_dict(outcome) | who | {"judge": judge} for outcome in said]
+    write_jsonl(run.directory / "outcomes.jsonl", lines)
+    return rows + agreement_results(verdicts, **where) + people_results(contests, **where)
 
 
 def dialogues(

@@ -39,8 +39,31 @@ def wait_until_judged(
         time.sleep(POLL)
 
 
+def ask_people(
+    store: Store,
+    batch_id: str,
+    page: str | None,
+    *,
+    talk: Talk | None = None,
+    quality: Quality,
+    say: Callable[[str], None],
+    progress: Callable[[int, int], None],
+) -> None:
+    """Waits until people have judged the batch, on a `page` at HOST:PORT of this machine (where whoever sits at it
+    judges alone), or where somebody else serves the store."""
+    with contextlib.ExitStack() as stack:
+        where, me = "where `ayni annotate` serves this store", None
+        if page is not None:
+            me = store.enrol("me", "admin")
+            where = f"at {stack.enter_context(page_at(page, store, me, talk=talk, quality=quality))}"
+        say(f"people judge {where}; this goes on when batch {batch_id} is full")
+        say("closing it on the admin page takes what is there; Ctrl-C stops, and the same command goes on")
+        alone = None if me is None else me.id
+        wait_until_judged(store, batch_id, alone=alone, show=lambda now: progress(now.done, now.wanted))
+
+
 @contextlib.contextmanager
-def page_at(address: str, store: Store, local: Annotator, *, talk: Talk, quality: Quality) -> Iterator[str]:
+def page_at(address: str, store: Store, local: Annotator, *, talk: Talk | None, quality: Quality) -> Iterator[str]:
     """The page at HOST:PORT of this machine, for `local`, who sits at it, while the body runs; yields its address."""
     with listening(*host_and_port(address)) as bound:
         names = host_names(host_and_port(address)[0], ())
