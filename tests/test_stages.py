@@ -22,6 +22,7 @@ from ayni.evaluate.results import read_results
 from ayni.files import Killed, write_jsonl
 from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts
 from ayni.introduction import Introduction, read_introduction
+from ayni.maths.best_of import best_of_bound
 from ayni.model.adapters import Lora, adapter_of
 from ayni.model.role import Role
 from ayni.model_directory import load_model
@@ -328,9 +329,39 @@ def test_the_best_of_several_answers_is_what_the_reward_model_prefers(stages: di
     scores = {r["model"]: r["value"] for r in rows if (r["metric"], r["axis"]) == ("score", "helpfulness")}
     assert scores["policy best of 6"] > scores["policy"]
     assert not [r for r in rows if r["metric"] == "kl"]
+    (kl,) = [r for r in rows if r["metric"] == "best_of_kl"]
+    assert 0 < kl["interval"][0] <= kl["value"] <= best_of_bound(6)
+    drawn = {r["axis"]: r["value"] for r in rows if r["metric"] == "tokens_drawn"}
+    assert all(6 <= value <= 6 * 12 for value in drawn.values())
     for wrong, settings in ((judged, {"best_of": 2}), ({**judged, "reward": small["reward"]}, {})):
         with pytest.raises(BadInput, match="best_of and a reward model belong together"):
             Small("evaluate", best.settings, wrong).execute(tmp_path / "none", **settings)
+
+
+@pytest.mark.parametrize("how", ["beam", "tree"])
+@pytest.mark.parametrize("critic", [False, True])
+def test_what_a_search_finds_is_judged_with_what_it_cost(
+    how: str, critic: bool, stages: dict[str, Small], tmp_path: Path
+) -> None:
+    small = stages["reject"].inputs
+    inputs = {"model": small["model"], "against": small["model"], "prompts": small["prompts"]}
+    inputs |= {"judge": small["reward"], "reward": small["reward"]} | (
+        {"critic": small["reward_safety"]} if critic else {}
+    )
+    settings = {"max_tokens": 12, "dtype": "fp32", "search": {"how": how, "step": 4, "budget": 900, "expand": 3}}
+    Small("evaluate", settings, inputs).execute(tmp_path / "found")
+    rows = read_results(tmp_path / "found" / "results.json")
+    name = {"beam": "policy beam 2×3", "tree": "policy tree 3 ways, 900 tokens"}[how]
+    assert {row.model for row in rows} == {name, "policy"}
+    ours = {row.metric: row for row in rows if (row.model, row.axis) == (name, "helpfulness")}
+    theirs = {row.metric: row for row in rows if (row.model, row.axis) == ("policy", "helpfulness")}
+    assert ours["chosen_reward"].value == pytest.approx(ours["score"].value, abs=1e-4)  # the same model judges
+    assert (ours["score"].value or 0) > (theirs["score"].value or 0)
+    for metric in ("chosen_reward", "tokens_drawn", "tokens_spent"):
+        assert ours[metric].interval is not None
+        assert metric not in theirs
+    assert (ours["tokens_spent"].value or 0) > (ours["tokens_drawn"].value or 0) > (ours["answer_tokens"].value or 0)
+    assert not {"kl", "best_of_kl"} & {row.metric for row in rows}
 
 
 def test_pairs_carry_the_ratings_margin_and_the_safety_labels() -> None:

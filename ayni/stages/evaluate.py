@@ -14,6 +14,7 @@ import torch
 from pydantic import Field
 
 from ayni.errors import BadInput
+from ayni.evaluate.choices import choice_results
 from ayni.evaluate.diversity import diversity_results
 from ayni.evaluate.items import Item, rows_of
 from ayni.evaluate.judges import GoldScorer, RewardScorer, Scorer
@@ -29,12 +30,14 @@ from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.records import Prompt, Sample, TokenSequence, cluster_of, root_of, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
-from ayni.reward.combine import THRESHOLD, CombinedReward, best_of, load_combined
+from ayni.reward.choosing import Chooser, Chosen, chooser_of, chosen_how
+from ayni.reward.combine import THRESHOLD, load_combined
 from ayni.reward.ensemble import ensemble_of
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import rollout, sampled_sequence, with_room
 from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
+from ayni.rollout.search import Search
 from ayni.run import Run, name_of
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
@@ -42,7 +45,7 @@ from ayni.text.dedup import without
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.reference import logprob_sums
 
-VERSION = 5  # items.jsonl and outcomes.jsonl: every prompt's part in the numbers
+VERSION = 6  # where answers are chosen: what that cost, and how far it goes
 FACE = Face(
     "evaluates",
     inputs=(
@@ -52,6 +55,7 @@ FACE = Face(
         Input("reward", "model", ("reward_model",), optional=True),
         Input("reward_ensemble", "model", ("reward_model",), many=True, optional=True),
         Input("reward_safety", "model", ("reward_model",), optional=True),
+        Input("critic", "critic", ("critic", "reward_model"), optional=True),
         Input("prompts", "prompts-validation.jsonl", ("prompts",), many=True, optional=True),
         Input("seen", "prompts-train.jsonl", ("prompts",), many=True, optional=True),
         Input("texts", "heldout.jsonl", ("texts",), many=True, optional=True),
@@ -65,6 +69,7 @@ class Config(Evaluation):
     """Without a `judge` input or `judge_url` the village's gold scores judge."""
 
     best_of: int = Field(1, ge=1, le=1 << 16, description="answers of `model` of which `reward` chooses one")
+    search: Search | None = Field(None, description="or how to look for an answer, step by step")
     threshold: float = Field(THRESHOLD, ge=0, le=1, description="of best_of; 0: safety decides on tagged prompts alone")
     ensemble: Join = Field("mean", description="with reward_ensemble: mean, worst, or cautious (mean − deviation)")
     judge_url: str | None = Field(None, description="an OpenAI-compatible endpoint that judges, up to /v1")
@@ -85,12 +90,12 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     engines = {}
     for name in ("model", "against"):
         if inputs.get(name):
-            suffix = f" best of {config.best_of}" if name == "model" and config.best_of > 1 else ""
-            engines[name] = load_engine(inputs[name], placement, name_of(inputs[name]) + suffix)
+            how = chosen_how(config.best_of, config.search) if name == "model" else ""
+            engines[name] = load_engine(inputs[name], placement, f"{name_of(inputs[name])} {how}".rstrip())
     rows: list[Result] = []
     if prompts:
-        reward = best_of_reward(config, inputs, placement, engines["model"].tokenizer)
-        longest = math.inf if reward is None else reward.context
+        chooser = chooser_for(config, inputs, placement, engines["model"].tokenizer)
+        longest = math.inf if chooser is None else chooser.context
         prompts = with_room(prompts, list(engines.values()), run.say, max_tokens=config.max_tokens, read=longest)
         prompts = chosen_prompts(prompts, config, run)
         scorer: Scorer | ApiJudge
@@ -100,9 +105,12 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             scorer = RewardScorer(load_reward(inputs["judge"], placement))
         else:
             scorer = GoldScorer(prompts)
-        answers = answers_of(engines, prompts, reward, config, run)
-        drawn = [] if reward else answers_for_kl(engines, prompts, config, run)
+        answers, chosen = answers_of(engines, prompts, chooser, config, run)
+        drawn = [] if chooser else answers_for_kl(engines, prompts, config, run)
         if run.leads:  # the processes share what is drawn; the first one judges it
+            if chooser is not None:
+                where = {"model": engines["model"].name, "split": config.split, "seed": run.seed}
+                rows += choice_results(prompts, chosen, chooser, sampling_of(config), where)
             rows += judged(engines, prompts, answers, scorer, config, run)
             rows += [kl(engines["model"], engines["against"], drawn, config, run)] if drawn else []
     if not run.leads:
@@ -150,42 +158,44 @@ def endpoint(config: Config, url: str, inputs: dict[str, Any], run: Run) -> ApiJ
     return ApiJudge(url, name, run.directory / "verdicts.jsonl")
 
 
-def best_of_reward(
-    config: Config, inputs: dict[str, Any], placement: Placement, tokenizer: Tokenizer
-) -> CombinedReward | None:
-    """What chooses among `best_of` answers; None where there is one."""
-    if bool(inputs.get("reward")) != (config.best_of > 1):
-        raise BadInput("best_of and a reward model belong together", field="best_of", fix="give both, or neither")
-    if config.best_of == 1:
-        if inputs.get("reward_ensemble"):
-            raise BadInput("reward_ensemble joins a reward that chooses", field="best_of", fix="give both, or neither")
-        return None
-    others = inputs.get("reward_ensemble") or []
-    helpful = ensemble_of(load_reward(inputs["reward"], placement), others, config.ensemble, placement)
-    return load_combined(helpful, inputs.get("reward_safety"), placement, tokenizer, config.threshold)
+def chooser_for(config: Config, inputs: dict[str, Any], placement: Placement, tokenizer: Tokenizer) -> Chooser | None:
+    """What chooses among answers of `model`; None where there is one."""
+    reward = critic = None
+    if inputs.get("reward"):
+        others = inputs.get("reward_ensemble") or []
+        helpful = ensemble_of(load_reward(inputs["reward"], placement), others, config.ensemble, placement)
+        reward = load_combined(helpful, inputs.get("reward_safety"), placement, tokenizer, config.threshold)
+    elif inputs.get("reward_ensemble"):
+        raise BadInput("reward_ensemble joins a reward that chooses", field="reward", fix="give both, or neither")
+    if inputs.get("critic"):
+        critic = load_reward(inputs["critic"], placement)
+    return chooser_of(reward, config.best_of, config.search, critic, tokenizer)
+
+
+def sampling_of(config: Config) -> Sampling:
+    return Sampling(config.temperature, config.top_p, config.max_tokens)
 
 
 def answers_of(
     engines: dict[str, LocalEngine],
     prompts: list[Prompt],
-    reward: CombinedReward | None,
+    chooser: Chooser | None,
     config: Config,
     run: Run,
-) -> dict[str, list[Sample]]:
-    """Each model's answer to every prompt: of `model`, the best of several where a `reward` chooses."""
-    sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
-    answers = {}
+) -> tuple[dict[str, list[Sample]], list[Chosen]]:
+    """Each model's answer to every prompt, and how `model`'s was chosen where a chooser does."""
+    answers: dict[str, list[Sample]] = {}
+    chosen: list[Chosen] = []
     for role, engine in engines.items():
         run.say(f"{engine.name} answers {len(prompts)} prompts")
         seed = seed_of(run.seed, "evaluate", role)
-        n = config.best_of if role == "model" else 1
-        groups = rollout(engine, prompts, n=n, sampling=sampling, seed=seed)
-        best = [0] * len(groups)
-        if reward is not None and n > 1:
-            scores = reward(prompts, groups).combined.view(-1, n).tolist()
-            best = [best_of(row, group) for row, group in zip(scores, groups, strict=True)]
-        answers[role] = [group[i] for group, i in zip(groups, best, strict=True)]
-    return answers
+        if role == "model" and chooser is not None:
+            chosen = chooser(engine, prompts, sampling=sampling_of(config), seed=seed)
+            answers[role] = [each.sample for each in chosen]
+        else:
+            groups = rollout(engine, prompts, n=1, sampling=sampling_of(config), seed=seed)
+            answers[role] = [sample for (sample,) in groups]
+    return answers, chosen
 
 
 def judged(
