@@ -21,7 +21,6 @@ from ayni.train.batch import Group, Pair, Trajectory
 from ayni.train.kto import KTO, Thumb
 from ayni.train.objectives import (
     DPO,
-    RRHF,
     NextToken,
     Objective,
     PolicyClip,
@@ -30,6 +29,7 @@ from ayni.train.objectives import (
     Ranking,
     ValueClip,
 )
+from ayni.train.rrhf import PRO, RRHF
 
 VOCAB = 40
 
@@ -94,6 +94,20 @@ def rrhf(model: Transformer, example: Group) -> Tensor:
         for j, q in enumerate(means):
             if example.rewards[i] < example.rewards[j] and p > q:
                 total = total + (p - q)
+    return total
+
+
+def best_mean(model: Transformer, example: Group) -> Tensor:
+    """What RRHF's imitation term adds."""
+    return -torch.stack(logprobs(model, example.sequences[int(np.argmax(example.rewards))])).mean()
+
+
+def pro(model: Transformer, example: Group) -> Tensor:
+    means = [torch.stack(logprobs(model, s)).mean() for s in example.sequences]
+    ordered = [means[i] for i in np.argsort(-np.array(example.rewards))]
+    total = -0.3 * ordered[0]
+    for k, p in enumerate(ordered):
+        total = total - torch.log(torch.exp(p) / torch.stack([torch.exp(q) for q in ordered[k:]]).sum())
     return total
 
 
@@ -188,6 +202,8 @@ CASES = {
     "ipo": Case(DPO(0.1, ipo=True), _of(pair), _lm, ipo, _one),
     "kto": Case(KTO(0.02, 1.5, 0.7, kl=0.3), _of(thumb), _lm, kto, _one),
     "rrhf": Case(RRHF(), _of(group), _lm, rrhf, _one),
+    "rrhf-weighted": Case(RRHF(0.0, 2.0), _of(group), _lm, lambda m, g: 2 * (rrhf(m, g) - best_mean(m, g)), _one),
+    "pro": Case(PRO(imitation=0.3), _of(group), _lm, pro, _one),
     "policy-clip": Case(PolicyClip(0.2, 0.7), _of(trajectory), _lm, policy_clip, _tokens),
     "grpo": Case(PolicyClip(0.2, 0.7, kl=0.3, by_answer=True), _of(trajectory), _lm, group_relative, _one),
     "policy-penalty": Case(PolicyPenalty(0.5, 0.7), _of(trajectory), _lm, policy_penalty, _tokens),

@@ -26,6 +26,7 @@ from ayni.village.village import Village
 STAGES = (
     *("tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf"),
     *("collect", "reject", "distill", "ghost", "ppo"),
+    *("pro", "raft"),  # rrhf and reject in their other forms
 )
 ANCHORED = ScoreScale(Anchor(1.0, safe=9, unsafe=4))
 OPTIMISER = {"lr": 5e-3, "warmup": 0.03}
@@ -130,6 +131,16 @@ def prepare(directory: Path) -> dict[str, Small]:
             "rrhf",
             {**FIT, "n": 3, "max_tokens": 8, "batch_size": 6, "epochs": 3},
             {"model": model, "reward": inputs["helpful"], "reward_safety": inputs["safe"], "prompts": asked},
+        ),
+        "pro": Small(
+            "rrhf",
+            {**FIT, "loss": "pro", "candidates": "diverse_beams", "n": 3, "max_tokens": 8, "batch_size": 8},
+            {"model": model, "reward": inputs["helpful"], "data": pairs},
+        ),
+        "raft": Small(
+            "reject",
+            {"n": 3, "max_tokens": 16, "dtype": "fp32", "beta": 0.1, "keep": "quantile"},
+            {"model": model, "reward": inputs["helpful"], "reference": directory / "base", "prompts": asked},
         ),
         "collect": Small(
             "collect",

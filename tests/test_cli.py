@@ -6,6 +6,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -405,6 +406,25 @@ BAD = {
     "doctor of nothing": (["doctor", "nope"], "nope: neither a run nor a stage"),
     "report of nothing": (["report", "m"], "m: not a run"),
     "best of without reward": (["chat", "m", "--best-of", "4"], "--best-of N and --reward RM go together"),
+    "generate best of without reward": (["generate", "m", "--text", "x", "--best-of", "4"], "--best-of N and --reward"),
+    "a search that asks nobody": (["chat", "m", "--search", "beam"], "--search asks a --reward RM or a --critic"),
+    "a search for the best of several": (
+        ["chat", "m", "--search", "beam", "--best-of", "2", "--reward", "rm"],
+        "an answer is the best of N (--best-of) or what a --search finds",
+    ),
+    "a critic of nothing": (
+        ["chat", "m", "--critic", "rm", "--best-of", "2", "--reward", "rm"],
+        "a --critic guides a --search",
+    ),
+    "a search no one knows": (["chat", "m", "--search", "deep", "--reward", "rm"], "--search"),
+    "several of the best": (
+        ["generate", "m", "--prompts", "prompts.jsonl", "--n", "2", "--best-of", "2", "--reward", "rm"],
+        "--n: one answer is chosen for every prompt",
+    ),
+    "the best continuation": (
+        ["generate", "m", "--text", "x", "--best-of", "2", "--reward", "rm"],
+        "an answer is chosen to a dialogue, not to a text",
+    ),
     "a language model as critic": (["inspect", "pairs.jsonl", "--critic", "m"], "m: is a language model, but a reward"),
     "a picture without a critic": (["inspect", "pairs.jsonl", "--svg", "v.svg"], "svg: a picture shows what a critic"),
     "a picture over data": (
@@ -612,6 +632,35 @@ def test_chat_best_of(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Mo
     assert "(best of 3: " in err
 
 
+def test_chat_searches(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    for options in (["--search", "beam", "--width", "1"], ["--search", "tree", "--budget", "300", "--critic", "rm"]):
+        out, err = talk(capsys, monkeypatch, "who sings\n", "--reward", "rm", *options)
+        assert out.strip()
+        assert re.search(r"\((beam 1×2|tree 2 ways, 300 tokens): -?\d+\.\d\d; .* \d+ tokens\)", err), err
+
+
+def test_generate_gives_the_best_of_several(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    """The samples that `--n` would give, and of each prompt the one that the reward model likes best."""
+    lines = [{"messages": [{"role": "user", "content": text}]} for text in ("who sings", "the mill")]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    shared = ["generate", "m", "--prompts", tmp_path / "p.jsonl", "--temperature", 2, "--max-tokens", 6, "--json"]
+    _, out, _ = call(capsys, *shared, "--n", 4)
+    drawn = json.loads(out)["rows"]
+    code, out, _ = call(capsys, *shared, "--best-of", 4, "--reward", "rm")
+    assert code == 0
+    for row in json.loads(out)["rows"]:
+        group = [each for each in drawn if each["index"] == row["index"]]
+        texts = [each["text"] for each in group]
+        ended = [k for k, each in enumerate(group) if each["finish_reason"] == "stop"] or range(4)
+        assert row["text"] == texts[max(ended, key=lambda k, row=row: row["rewards"][k])]
+        assert row["reward"] == row["rewards"][texts.index(row["text"])]
+        assert row["tokens_drawn"] == sum(len(each["tokens"]) for each in group)
+        assert row["tokens_spent"] == 5 * len(row["prompt_tokens"]) + 2 * row["tokens_drawn"]
+    code, out, _ = call(capsys, *shared, "--search", "tree", "--budget", 400, "--reward", "rm")
+    assert code == 0
+    assert [row["index"] for row in json.loads(out)["rows"]] == [0, 1]
+
+
 def conversation(pieces: list[str], monkeypatch: pytest.MonkeyPatch, directory: Path, seen: list[object]) -> object:
     def stream(engine: object, dialog: object, **_: object) -> Iterator[str]:
         seen.append(dialog)
@@ -622,7 +671,7 @@ def conversation(pieces: list[str], monkeypatch: pytest.MonkeyPatch, directory: 
 
     monkeypatch.setattr(chat_module, "stream", stream)
     engine = chat_module.language_engine(directory / "m")
-    return chat_module.Conversation(engine, chat_module.Sampling(max_tokens=4), 0, "", 1, None)
+    return chat_module.Conversation(engine, chat_module.Sampling(max_tokens=4), 0, "", None)
 
 
 def test_chat_keeps_turns_undoes_and_sets_the_system(

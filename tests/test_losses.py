@@ -20,6 +20,7 @@ from ayni.maths.losses import (
     policy_clip_loss,
     policy_gradient_loss,
     policy_penalty_loss,
+    pro_loss,
     proportional_beta,
     ranking_loss,
     rrhf_loss,
@@ -124,6 +125,33 @@ def test_ipo_is_a_square_around_half_over_beta() -> None:
     assert_close(ipo_loss(pi_c, pi_r, ref_c, ref_r, beta=0.4), (h - 1.25) ** 2)
 
 
+# Four pairs as TRL has them: summed log-probs of chosen and rejected, policy then reference, and the answers' lengths.
+PAIRS = f64(-10, -42.5, -7.25, -30), f64(-12, -40, -9, -55.5), f64(-13, -41, -7.25, -33), f64(-11, -44, -8, -50)
+LENGTHS = f64(5, 17, 3, 11), f64(6, 20, 4, 19)
+
+
+@pytest.mark.parametrize(
+    ("beta", "smoothing", "losses"),
+    [
+        (0.1, 0.0, [0.5130152524, 1.005492481463, 0.644396660074, 0.355865068442]),
+        (0.1, 0.1, [0.5530152524, 0.950492481463, 0.654396660074, 0.440865068442]),
+        (0.5, 0.2, [0.526928011043, 2.261967589003, 0.57407698418, 0.864163456932]),
+    ],
+)
+def test_dpo_and_its_conservative_form_equal_trl(beta: float, smoothing: float, losses: list[float]) -> None:
+    """TRL's `sigmoid` with `label_smoothing`, which is Mitchell's conservative DPO: its lines in plain Python."""
+    found = dpo_loss(*PAIRS, beta=beta, smoothing=smoothing)
+    np.testing.assert_allclose(found.numpy(), losses, rtol=1e-10)
+
+
+def test_ipo_equals_trl_on_its_means_and_the_paper_on_sums() -> None:
+    chosen, rejected = LENGTHS
+    means = (PAIRS[0] / chosen, PAIRS[1] / rejected, PAIRS[2] / chosen, PAIRS[3] / rejected)
+    theirs = [17.921111111111, 27.965432525952, 22.5625, 19.694060346604]
+    np.testing.assert_allclose(ipo_loss(*means, beta=0.1).numpy(), theirs, rtol=1e-10)
+    assert_close(ipo_loss(*PAIRS, beta=0.1), [1.0, 110.25, 16.0, 12.25])
+
+
 def test_rrhf_by_hand() -> None:
     # best first: p = −1, −2, −4 in the right order costs nothing
     assert_close(rrhf_loss(torch.tensor([[-1.0, -2, -4]]), torch.tensor([[3.0, 2, 1]])), [0])
@@ -140,6 +168,32 @@ def test_rrhf_is_equation_2_as_a_loop() -> None:
         for row, rewards in zip(p, r, strict=True)
     ]
     assert_close(rrhf_loss(p, r), expected)
+
+
+def test_pro_by_hand() -> None:
+    # two answers: the logistic loss of the lead, as ranking_loss has it
+    p = torch.tensor([[-1.0, -1 - math.log(3)]], dtype=torch.float64)
+    assert_close(pro_loss(p, f64(2, 1).view(1, 2)), [math.log(4 / 3)])
+    assert_close(pro_loss(p, f64(1, 2).view(1, 2)), [math.log(4)])
+    # three, in the right order and in the wrong one: −Σ_k log(e^{p_k} / Σ_{i≥k} e^{p_i}) in plain Python
+    p = f64(-1, -2, -4).view(1, 3)
+    np.testing.assert_allclose(pro_loss(p, f64(3, 2, 1).view(1, 3)).numpy(), [0.47594022781115897], rtol=1e-14)
+    np.testing.assert_allclose(pro_loss(p, f64(1, 2, 3).view(1, 3)).numpy(), [4.662273904286409], rtol=1e-14)
+    # equal rewards rank nothing: neither of the two stands against the other
+    assert_close(pro_loss(p, f64(1, 1, 1).view(1, 3)), [0])
+    tied = math.log(1 + math.exp(-3)) + math.log(1 + math.exp(-2))
+    assert_close(pro_loss(p, f64(5, 5, 0).view(1, 3)), [tied])
+
+
+def test_pro_is_the_papers_loop_over_sorted_answers() -> None:
+    p, r = random(60, 1).view(12, 5), random(60, 2).view(12, 5)
+    expected = []
+    for ps, rs in zip(p.numpy(), r.numpy(), strict=True):
+        ordered = ps[np.argsort(-rs)]
+        expected.append(-sum(ordered[k] - np.log(np.exp(ordered[k:]).sum()) for k in range(4)))
+    assert_close(pro_loss(p, r), expected)
+    # of answers that are far apart, nothing overflows
+    assert torch.isfinite(pro_loss(1e4 * p.float(), r)).all()
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,10 @@ from torch import Tensor
 
 from ayni.model.role import Role
 from ayni.model.transformer import Transformer
-from ayni.train.batch import Pair, Trajectory
-from ayni.train.objectives import DPO, RRHF, NextToken, Objective, PolicyClip, Ranking, ValueClip
+from ayni.records import TokenSequence
+from ayni.train.batch import Group, Pair, Trajectory
+from ayni.train.objectives import DPO, NextToken, Objective, PolicyClip, Ranking, ValueClip
+from ayni.train.rrhf import PRO, RRHF
 from ayni.train.trainer import Optimiser, Trainer
 
 
@@ -188,3 +190,38 @@ def test_value_clip_moves_values_to_returns() -> None:
     before = error()
     learn(model, ValueClip(10.0), examples)
     assert error() < before / 2
+
+
+def test_pro_ranks_its_candidates() -> None:
+    history = learn(language_model(1, vocab=VOCAB), PRO(imitation=0.05), examples_of(group))
+    assert history[0]["agreement"] < 0.7
+    assert history[-1]["agreement"] == 1
+    assert history[-1]["loss"] < history[0]["loss"] - 2
+
+
+@pytest.mark.parametrize("length", [1, 5, None])
+def test_rejection_sampling_is_rrhf_without_its_ranking(length: int | None) -> None:
+    """The gradient of SFT on the best answers; where these differ in length, of each answer's mean."""
+    draw = np.random.default_rng(2)
+
+    def candidate() -> TokenSequence:
+        after = length or int(draw.integers(1, 7))
+        return TokenSequence(draw.integers(3, VOCAB, 3 + after).tolist(), [False] * 3 + [True] * after)
+
+    groups = [Group(tuple(candidate() for _ in range(3)), tuple(draw.normal(0, 1, 3).tolist())) for _ in range(6)]
+    best = [g.sequences[int(np.argmax(g.rewards))] for g in groups]
+    parts = [best] if length else [[s] for s in best]
+
+    def gradient(*steps: tuple[Objective, list[Any]]) -> dict[str, Tensor]:
+        """Of the mean over the steps, each divided by its items as the trainer does."""
+        model = language_model(3, vocab=VOCAB, dtype=torch.float64)
+        for objective, examples in steps:
+            batch = objective.batch(examples)
+            (objective.loss(Role(model), batch)[0] / objective.count(batch) / len(steps)).backward()
+        return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+
+    ours, theirs = gradient((RRHF(ranking=0.0), groups)), gradient(*((NextToken(), part) for part in parts))
+    assert ours.keys() == theirs.keys()
+    for name, expected in theirs.items():
+        torch.testing.assert_close(ours[name], expected, rtol=1e-9, atol=1e-12, msg=name)
+        assert expected.abs().max() > 0

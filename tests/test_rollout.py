@@ -278,6 +278,8 @@ def test_two_processes_share_a_rollout_and_both_have_all_of_it(tmp_path: Path) -
     assert found == [shares[i % 2][i // 2] for i in range(7)]  # each its own share, bit for bit
     alone = rollout(policy(), asked, n=2, sampling=sampling, seed=3)
     assert tokens_of(found) == tokens_of(alone)
+    for rank in (0, 1):
+        assert json.loads((tmp_path / f"{rank}-found.json").read_text()) == two_ranks.found(policy())
 
 
 # The store

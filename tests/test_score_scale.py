@@ -15,6 +15,7 @@ from small_stages import ANCHORED, Small, comparisons, prepare
 from tiny import policy, prompts, reward_model, tokenizer
 
 from ayni.cli.chat import chat
+from ayni.cli.choosing import Choice
 from ayni.cli.inspect import inspect
 from ayni.conversion import export_model, import_model
 from ayni.files import write_jsonl
@@ -122,9 +123,8 @@ def test_chat_refuses_a_threshold_without_an_anchor(tmp_path: Path) -> None:
     for name, extra in (("helpful", {}), ("unknown", {})):
         save_model(tmp_path / name, reward_model(1), tokenizer(), extra=extra)
     save_model(tmp_path / "model", policy().role.model, tokenizer())
-    said = refused(
-        lambda: chat(tmp_path / "model", "", 2, tmp_path / "helpful", tmp_path / "unknown", 0.15, 1.0, 1.0, 8, 0)
-    )
+    choice = Choice(2, tmp_path / "helpful", tmp_path / "unknown")
+    said = refused(lambda: chat(tmp_path / "model", "", choice, 1.0, 1.0, 8, 0))
     assert "not anchored to safety labels, so σ < 0.15 means nothing" in said
 
 

@@ -22,22 +22,24 @@ from ayni.evaluate.results import read_results
 from ayni.files import Killed, write_jsonl
 from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts
 from ayni.introduction import Introduction, read_introduction
+from ayni.maths.best_of import best_of_bound
 from ayni.model.adapters import Lora, adapter_of
 from ayni.model.role import Role
 from ayni.model_directory import load_model
 from ayni.records import MARGINS, Comparison, Demonstration, Message, Prompt, Sample, to_dict
 from ayni.reward.combine import Scores
 from ayni.reward.model import load_reward
+from ayni.rollout.engine import sampled_sequence
 from ayni.rollout.store import read_groups
 from ayni.run import Run
 from ayni.runs.execution import execute
 from ayni.runs.faces import load_stage
-from ayni.stages import pretrain, reject, reward
+from ayni.stages import pretrain, reject, reward, rrhf, sft
 from ayni.stages.kto import mismatched
 from ayni.text.chat import answer_tokens, render_prompt
 from ayni.text.token_file import PackedRows, TokenFile, write_token_file
 from ayni.text.tokenizer import load_tokenizer
-from ayni.train.batch import Pair, batch_of
+from ayni.train.batch import Group, Pair, batch_of
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Optimiser
 
@@ -327,9 +329,39 @@ def test_the_best_of_several_answers_is_what_the_reward_model_prefers(stages: di
     scores = {r["model"]: r["value"] for r in rows if (r["metric"], r["axis"]) == ("score", "helpfulness")}
     assert scores["policy best of 6"] > scores["policy"]
     assert not [r for r in rows if r["metric"] == "kl"]
+    (kl,) = [r for r in rows if r["metric"] == "best_of_kl"]
+    assert 0 < kl["interval"][0] <= kl["value"] <= best_of_bound(6)
+    drawn = {r["axis"]: r["value"] for r in rows if r["metric"] == "tokens_drawn"}
+    assert all(6 <= value <= 6 * 12 for value in drawn.values())
     for wrong, settings in ((judged, {"best_of": 2}), ({**judged, "reward": small["reward"]}, {})):
         with pytest.raises(BadInput, match="best_of and a reward model belong together"):
             Small("evaluate", best.settings, wrong).execute(tmp_path / "none", **settings)
+
+
+@pytest.mark.parametrize("how", ["beam", "tree"])
+@pytest.mark.parametrize("critic", [False, True])
+def test_what_a_search_finds_is_judged_with_what_it_cost(
+    how: str, critic: bool, stages: dict[str, Small], tmp_path: Path
+) -> None:
+    small = stages["reject"].inputs
+    inputs = {"model": small["model"], "against": small["model"], "prompts": small["prompts"]}
+    inputs |= {"judge": small["reward"], "reward": small["reward"]} | (
+        {"critic": small["reward_safety"]} if critic else {}
+    )
+    settings = {"max_tokens": 12, "dtype": "fp32", "search": {"how": how, "step": 4, "budget": 900, "expand": 3}}
+    Small("evaluate", settings, inputs).execute(tmp_path / "found")
+    rows = read_results(tmp_path / "found" / "results.json")
+    name = {"beam": "policy beam 2×3", "tree": "policy tree 3 ways, 900 tokens"}[how]
+    assert {row.model for row in rows} == {name, "policy"}
+    ours = {row.metric: row for row in rows if (row.model, row.axis) == (name, "helpfulness")}
+    theirs = {row.metric: row for row in rows if (row.model, row.axis) == ("policy", "helpfulness")}
+    assert ours["chosen_reward"].value == pytest.approx(ours["score"].value, abs=1e-4)  # the same model judges
+    assert (ours["score"].value or 0) > (theirs["score"].value or 0)
+    for metric in ("chosen_reward", "tokens_drawn", "tokens_spent"):
+        assert ours[metric].interval is not None
+        assert metric not in theirs
+    assert (ours["tokens_spent"].value or 0) > (ours["tokens_drawn"].value or 0) > (ours["answer_tokens"].value or 0)
+    assert not {"kl", "best_of_kl"} & {row.metric for row in rows}
 
 
 def test_pairs_carry_the_ratings_margin_and_the_safety_labels() -> None:
@@ -422,6 +454,76 @@ def test_rrhf_agrees_with_the_reward_more_and_more(stages: dict[str, Small], tmp
     assert history[-1]["agreement"] > history[0]["agreement"]
     assert history[-1]["loss"] < history[0]["loss"] - 1
     assert [len(group) for group in read_groups(tmp_path / "rrhf" / "samples.jsonl")] == [3] * 12
+
+
+def groups_fitted(stage: Small, directory: Path, monkeypatch: pytest.MonkeyPatch, **changed: Any) -> list[Group]:
+    """What an rrhf stage ranks."""
+    seen: list[Group] = []
+    monkeypatch.setattr(rrhf.Config, "fit", lambda self, model, items, objective, run: seen.extend(items))
+    stage.execute(directory, **changed)
+    return seen
+
+
+def test_the_data_s_own_answers_are_candidates_like_the_sampled_ones(
+    stages: dict[str, Small], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Chosen and rejected stand last in each group, and are scored by the reward model, not by who chose."""
+    rows = comparisons(10)
+    more = replace(rows[3], chosen="hill", rejected="rain")  # the same prompt again
+    long = replace(rows[0], prompt=prompts(1, seed=9)[0], chosen=LONG)
+    write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, [*rows, more, long]))
+    small = given(stages["pro"], data=[tmp_path / "pairs.jsonl"])
+    groups = groups_fitted(small, tmp_path / "pro", monkeypatch)
+    drawn = {group[0].prompt_id: group for group in read_groups(tmp_path / "pro" / "samples.jsonl")}
+    assert len(groups) == len(drawn) == 10
+    judge = load_reward(small.inputs["reward"])  # type: ignore[arg-type]
+    for group in groups:
+        asked = group.sequences[-1].tokens
+        (c,) = [c for c in rows if answer_tokens(c.prompt.dialog, c.rejected, tokenizer()).tokens == asked]
+        assert group.sequences[-2] == answer_tokens(c.prompt.dialog, c.chosen, tokenizer())
+        assert [s.tokens for s in group.sequences[:3]] == [[*s.prompt_tokens, *s.tokens] for s in drawn[c.prompt.id]]
+        own = judge.score_answers([c.prompt] * 2, [c.chosen, c.rejected]).tolist()
+        assert list(group.rewards[-2:]) == pytest.approx(own, abs=1e-5)
+
+
+def test_rrhf_takes_prompts_or_comparisons(stages: dict[str, Small], tmp_path: Path) -> None:
+    asked = stages["rrhf"].inputs["prompts"]
+    for wrong in (given(stages["pro"], prompts=asked), given(stages["pro"], data=None)):
+        with pytest.raises(BadInput, match="prompts: candidates are for prompts, or for those of comparisons"):
+            wrong.execute(tmp_path / "none")
+    with pytest.raises(BadInput, match="n: a single candidate has no rank"):
+        stages["rrhf"].execute(tmp_path / "none", n=1)
+    assert not (tmp_path / "none").exists()
+    clash = [replace(c, prompt=replace(c.prompt, id="p")) for c in comparisons(2)]
+    write_jsonl(tmp_path / "clash.jsonl", map(to_dict, clash))
+    with pytest.raises(BadInput, match=r"clash.jsonl: id: 'p' is the id of another prompt too"):
+        given(stages["pro"], data=[tmp_path / "clash.jsonl"]).execute(tmp_path / "none")
+
+
+def test_pro_agrees_with_the_reward_more_and_more(stages: dict[str, Small], tmp_path: Path) -> None:
+    stages["pro"].execute(tmp_path / "pro", epochs=10, optimiser={"lr": 1e-2})
+    history = metrics(tmp_path / "pro")
+    assert history[-1]["agreement"] > history[0]["agreement"]
+    assert history[-1]["loss"] < history[0]["loss"] - 1
+    samples = [sample for group in read_groups(tmp_path / "pro" / "samples.jsonl") for sample in group]
+    assert {sample.temperature for sample in samples} == {0}
+
+
+def test_fine_tuning_on_the_chosen_answers(
+    stages: dict[str, Small], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What DPO starts from: each chosen answer once, of the guideline that DPO learns from."""
+    rows = comparisons(6)
+    twice = replace(rows[1], rejected="rain falls")
+    other = replace(rows[1], task="safety", chosen=rows[1].rejected, rejected=rows[1].chosen)
+    write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, [*rows, twice, other]))
+    seen: list[Any] = []
+    monkeypatch.setattr(sft.Config, "fit", lambda self, model, items, objective, run: seen.extend(items))
+    small = given(stages["sft"], data=None, chosen=[tmp_path / "pairs.jsonl"])
+    small.execute(tmp_path / "sft")
+    assert seen == [answer_tokens(c.prompt.dialog, c.chosen, tokenizer()) for c in rows if c.task == "helpfulness"]
+    with pytest.raises(BadInput, match="data: nothing to learn from; give data, or comparisons as chosen"):
+        given(stages["sft"], data=None).execute(tmp_path / "none")
 
 
 # Making records
@@ -540,6 +642,76 @@ def test_the_random_control_draws_the_same_samples_and_keeps_others(stages: dict
     assert groups == same
     assert best.keys() == chance.keys()
     assert any(best[id] != chance[id] for id in best)
+
+
+def sample_rows(asked: list[Prompt], texts: list[list[str]]) -> list[list[Sample]]:
+    return [
+        [Sample(p.id, "helpfulness", (1,), (2,), (-1.0,), text, "length" if "…" in text else "stop") for text in said]
+        for p, said in zip(asked, texts, strict=True)
+    ]
+
+
+def test_raft_ranks_by_the_reward_less_what_it_has_moved(tmp_path: Path) -> None:
+    """r − β log(π/π_0) by hand, and the best of all answers, whosever they are."""
+    asked = prompts(3)
+    groups = sample_rows(asked, [["a", "b"], ["c", "d…", "e"], ["f"]])
+    reward, moved = torch.tensor([2.0, 1, 5, 9, 4, 3]), torch.tensor([4.0, -2, 8, 0, 0, -4])
+    judges: Any = lambda *given: Scores(reward, None, reward)  # noqa: E731
+    drawn = {p.id for p in asked}
+
+    def kept(**settings: Any) -> list[str]:
+        run, config = Run(tmp_path, name="reject", quiet=True), reject.Config(n=1, **settings)
+        found = reject.select(asked, groups, judges, config, run, drawn, moved if config.beta else None)
+        return [d.dialog[-1].content for d in found]
+
+    assert kept() == ["a", "c", "f"]
+    # 0, 2 · 1, (9), 4 · 5
+    assert kept(beta=0.5) == ["b", "e", "f"]
+    assert metrics(tmp_path)[-1]["log_ratio"] == pytest.approx((-2 + 0 - 4) / 3)  # the last of each: n is 1
+    # a third of six, cut ones out; in the order of the prompts
+    assert kept(keep="quantile", quantile=1 / 3) == ["c", "e"]
+    assert kept(keep="quantile", quantile=1 / 3, beta=0.5) == ["e", "f"]
+    assert kept(keep="quantile", quantile=0.01) == ["c"]
+    assert kept(keep="quantile", quantile=1.0) == ["a", "b", "c", "e", "f"]
+
+
+def test_raft_measures_how_far_the_model_is_from_its_reference(stages: dict[str, Small], tmp_path: Path) -> None:
+    small = stages["raft"]
+    small.execute(tmp_path / "raft", keep="best", n=4)
+    kept, groups = best_of(small, tmp_path / "raft")
+    policy_, reference = (Role(load_model(small.inputs[name])[0]) for name in ("model", "reference"))  # type: ignore[arg-type]
+    judge = load_reward(small.inputs["reward"])  # type: ignore[arg-type]
+    asked = {p.id: p for p in read_prompts(small.inputs["prompts"][0])}  # type: ignore[index]
+    moved = []
+    for group in groups:
+        rows = judge.score_samples([asked[group[0].prompt_id]], [group], tokenizer()).tolist()
+        for k, sample in enumerate(group):
+            batch = batch_of([sampled_sequence(sample)])
+            ours, theirs = (float(role.logprobs(batch).detach().sum()) for role in (policy_, reference))
+            moved.append(ours - theirs)
+            rows[k] -= 0.1 * moved[-1]
+        said = [s.finished == "stop" and bool(s.text.strip()) for s in group]
+        finished = [(score, s.text) for score, s, whole in zip(rows, group, said, strict=True) if whole]
+        assert kept.get(group[0].prompt_id) == (max(finished)[1] if finished else None)
+    assert metrics(tmp_path / "raft")[-1]["log_ratio"] == pytest.approx(sum(moved) / len(moved), abs=1e-3)
+    for wrong in (given(small, reference=None), given(stages["reject"], reference=small.inputs["reference"])):
+        with pytest.raises(BadInput, match="beta: beta and a reference belong together"):
+            wrong.execute(tmp_path / "none")
+
+
+def test_the_second_round_of_raft_has_moved_from_the_first(stages: dict[str, Small], tmp_path: Path) -> None:
+    """Each draws from the model of the round before; the reference stays where it began."""
+    start, history = stages["raft"].inputs["model"], []
+    model: Any = start
+    for n in (1, 2):
+        draws = given(stages["raft"], model=model, reference=start)
+        draws.execute(tmp_path / f"samples{n}", n=8, quantile=0.3, max_tokens=12)
+        history.append(metrics(tmp_path / f"samples{n}")[-1])
+        tunes = given(stages["sft"], model=model, data=[tmp_path / f"samples{n}" / "records.jsonl"])
+        tunes.execute(tmp_path / f"raft{n}", epochs=4, optimiser={"lr": 3e-3})
+        model = tmp_path / f"raft{n}" / "model"
+    assert history[0]["log_ratio"] == 0  # the first round's model is the reference
+    assert history[1]["log_ratio"] > 0.1
 
 
 def test_earlier_rounds_join_the_pool_and_are_judged_anew(stages: dict[str, Small], tmp_path: Path) -> None:

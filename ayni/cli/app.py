@@ -21,6 +21,19 @@ Set = Annotated[list[str], typer.Option("--set", help="One setting, KEY=VALUE; m
 Temperature = Annotated[float, typer.Option(min=0, help="0 is greedy.")]
 TopP = Annotated[float, typer.Option(min=0, max=1, help="Keep the likeliest tokens with this mass.")]
 MaxTokens = Annotated[int, typer.Option(min=1, help="The longest answer.")]
+BestOf = Annotated[int, typer.Option(min=1, help="Answers to choose from (with --reward).")]
+ChosenBy = Annotated[str | None, typer.Option(help="Who chooses: a reward model, FILE.py:FUNCTION or an http address.")]
+SafetyBy = Annotated[
+    str | None, typer.Option(help="A safety reward model beside it: it decides where an answer is unsafe.")
+]
+Threshold = Annotated[float, typer.Option(min=0, max=1, help="Safety below which an answer is unsafe.")]
+SearchBy = Annotated[
+    Literal["beam", "tree"] | None, typer.Option(help="Look for an answer step by step (with --reward or --critic).")
+]
+GuidedBy = Annotated[Path | None, typer.Option(help="PPO's critic, which values partial answers in a search.")]
+Width = Annotated[int, typer.Option(min=1, max=1024, help="Of a beam: partial answers that are kept.")]
+Expand = Annotated[int, typer.Option(min=1, max=1024, help="Of a search: continuations of each.")]
+Budget = Annotated[int, typer.Option(min=1, help="Of a tree: tokens an answer may cost, read and drawn.")]
 Output = Annotated[Path | None, typer.Option(help="File for the lines; stdout without it.")]
 Value = dict[str, Any] | VerbFailure | None
 
@@ -105,14 +118,15 @@ def _run(
 def _chat(
     model: Annotated[Path, typer.Argument(help="A model directory, or the stage or run that made it.")],
     system: Annotated[str, typer.Option(help="The system message.")] = "",
-    best_of: Annotated[int, typer.Option(min=1, help="Answers to choose from (with --reward).")] = 1,
-    reward: Annotated[
-        str | None, typer.Option(help="Who chooses: a reward model, FILE.py:FUNCTION or an http address.")
-    ] = None,
-    reward_safety: Annotated[
-        str | None, typer.Option(help="A safety reward model beside it: it decides where an answer is unsafe.")
-    ] = None,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Safety below which an answer is unsafe.")] = 0.15,
+    best_of: BestOf = 1,
+    reward: ChosenBy = None,
+    reward_safety: SafetyBy = None,
+    threshold: Threshold = 0.15,
+    search: SearchBy = None,
+    critic: GuidedBy = None,
+    width: Width = 2,
+    expand: Expand = 2,
+    budget: Budget = 1000,
     temperature: Temperature = 0.6,
     top_p: TopP = 0.9,
     max_tokens: MaxTokens = 256,
@@ -120,8 +134,10 @@ def _chat(
 ) -> None:
     """Talk to a model. Ctrl-C stops an answer, Ctrl-D ends; /help lists the commands."""
     from ayni.cli.chat import chat
+    from ayni.cli.choosing import Choice
 
-    chat(model, system, best_of, reward, reward_safety, threshold, temperature, top_p, max_tokens, seed)
+    choice = Choice(best_of, reward, reward_safety, threshold, search, critic, width, expand, budget)
+    chat(model, system, choice, temperature, top_p, max_tokens, seed)
 
 
 def _annotate(
@@ -157,12 +173,23 @@ def _generate(
     top_p: TopP = 0.9,
     max_tokens: MaxTokens = 256,
     seed: int = 0,
+    best_of: BestOf = 1,
+    reward: ChosenBy = None,
+    reward_safety: SafetyBy = None,
+    threshold: Threshold = 0.15,
+    search: SearchBy = None,
+    critic: GuidedBy = None,
+    width: Width = 2,
+    expand: Expand = 2,
+    budget: Budget = 1000,
     as_json: Json = False,
 ) -> Value:
     """Sample answers or continuations, with their log-probabilities."""
+    from ayni.cli.choosing import Choice
     from ayni.cli.generate import generate
 
-    return generate(model, prompts, text, output, n, temperature, top_p, max_tokens, seed, as_json)
+    choice = Choice(best_of, reward, reward_safety, threshold, search, critic, width, expand, budget)
+    return generate(model, prompts, text, output, n, temperature, top_p, max_tokens, seed, choice, as_json)
 
 
 def _score(

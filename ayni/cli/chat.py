@@ -11,13 +11,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from ayni.cli import say
+from ayni.cli.choosing import Choice
 from ayni.cli.generate import language_engine
-from ayni.cli.stages import language_model_of, reward_at
+from ayni.cli.stages import language_model_of
 from ayni.errors import AyniError, BadInput
 from ayni.introduction import read_introduction
 from ayni.records import Dialog, Message, Prompt
-from ayni.reward.combine import CombinedReward, best_of, check_threshold
-from ayni.rollout.engine import Engine, rollout, stream
+from ayni.reward.choosing import Chooser
+from ayni.rollout.engine import Engine, stream
 from ayni.rollout.sampling import Sampling
 from ayni.seeds import seed_of
 from ayni.text.chat import render_prompt
@@ -28,28 +29,16 @@ HELP = "/system TEXT sets the system message, /undo takes a turn back, /clear st
 def chat(
     model: Path,
     system: str,
-    best_of: int,
-    reward: str | Path | None,
-    reward_safety: str | Path | None,
-    threshold: float,
+    choice: Choice,
     temperature: float,
     top_p: float,
     max_tokens: int,
     seed: int,
 ) -> None:
-    if (best_of > 1) != (reward is not None):
-        raise BadInput("--best-of N and --reward RM go together")
-    if reward_safety is not None and reward is None:
-        raise BadInput("--reward-safety RM stands beside --reward RM")
+    choice.check()
     engine = language_engine(model)
-    chooser = None
-    if reward is not None:
-        safety = None
-        if reward_safety is not None:
-            safety = reward_at(reward_safety)
-            check_threshold(safety, threshold, Path(reward_safety), "train it on comparisons with safety labels")
-        chooser = CombinedReward(reward_at(reward), safety, engine.tokenizer, threshold)
-    talk = Conversation(engine, Sampling(temperature, top_p, max_tokens), seed, system, best_of, chooser)
+    chooser = choice.chooser(engine)
+    talk = Conversation(engine, Sampling(temperature, top_p, max_tokens), seed, system, chooser)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # Ctrl-C stops an answer, not the talk
     try:
         if sys.stdin.isatty():
@@ -96,12 +85,10 @@ class Conversation:
         sampling: Sampling,
         seed: int,
         system: str,
-        best_of: int,
-        reward: CombinedReward | None,
+        chooser: Chooser | None,
     ) -> None:
         self.engine, self.sampling, self.seed = engine, sampling, seed
-        self.best_of, self.reward = best_of, reward
-        self.system = system
+        self.system, self.chooser = system, chooser
         self.turns: list[Message] = []
         self.count = 0  # answers so far: each has random numbers of its own
 
@@ -131,7 +118,7 @@ class Conversation:
         answer = ""
         try:
             dialog = self.fitting()
-            for piece in self.chosen(dialog) if self.reward is not None else self.streamed(dialog):
+            for piece in self.chosen(dialog, self.chooser) if self.chooser is not None else self.streamed(dialog):
                 answer += piece
                 sys.stdout.write(_harmless(piece))
                 sys.stdout.flush()
@@ -164,15 +151,13 @@ class Conversation:
         seed = seed_of(self.seed, "chat", self.count)
         return stream(self.engine, dialog, sampling=self.sampling, seed=seed)
 
-    def chosen(self, dialog: Dialog) -> Iterator[str]:
+    def chosen(self, dialog: Dialog, chooser: Chooser) -> Iterator[str]:
         """The best of several whole answers by the reward, or by safety where an answer is unsafe."""
         prompt = Prompt(f"chat-{self.count}", dialog)
-        (samples,) = rollout(self.engine, [prompt], n=self.best_of, sampling=self.sampling, seed=self.seed)
-        assert self.reward is not None
-        scores = self.reward([prompt], [samples]).combined.tolist()
-        best = best_of(scores, samples)
-        say(f"(best of {len(scores)}: {scores[best]:.2f}; the others {min(scores):.2f} and up)")
-        yield samples[best].text
+        ((sample, score, scores, spent),) = chooser(self.engine, [prompt], sampling=self.sampling, seed=self.seed)
+        rest = f"the others {min(scores):.2f} and up" if len(scores) > 1 else "no other"
+        say(f"({chooser.name}: {score:.2f}; {rest}; {spent.total} tokens)")
+        yield sample.text
 
 
 def _harmless(text: str) -> str:

@@ -8,12 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ayni.cli import show
+from ayni.cli.choosing import Choice
 from ayni.cli.lines import at_line, read_lines, write_lines
 from ayni.cli.stages import language_model_of, located
 from ayni.errors import BadInput
 from ayni.model.role import Role
 from ayni.model_directory import load_model
-from ayni.records import Dialog
+from ayni.records import Dialog, Prompt
+from ayni.reward.choosing import Chosen
 from ayni.rollout.engine import Engine, Request
 from ayni.rollout.local import LocalEngine
 from ayni.rollout.sampling import Sampling
@@ -33,17 +35,27 @@ def generate(
     top_p: float,
     max_tokens: int,
     seed: int,
+    choice: Choice,
     as_json: bool,
 ) -> dict[str, Any] | None:
-    """Rows {index, sample, prompt_tokens, tokens, logprobs, text, finish_reason, seed}, prompt by prompt."""
+    """Rows {index, sample, prompt_tokens, tokens, logprobs, text, finish_reason, seed}, prompt by prompt.
+
+    Of a chosen answer also {reward, rewards, tokens_drawn, tokens_spent}: its own and all that it was chosen from.
+    """
+    choice.check()
     if (prompts is None) == (text is None):
         raise BadInput("give either --prompts FILE or --text TEXT")
     items: list[tuple[int, str | Dialog]] = [(1, text)] if text is not None else read_lines(located(prompts or Path()))
     engine = language_engine(model)
+    chooser = choice.chooser(engine)
+    if chooser is not None and n > 1:
+        raise BadInput("one answer is chosen for every prompt", field="--n", fix="leave it out")
     sampling = Sampling(temperature, top_p, max_tokens)
     requests = []
     for index, (line, item) in enumerate(items):
         try:
+            if chooser is not None and isinstance(item, str):
+                raise BadInput("an answer is chosen to a dialogue, not to a text", fix='give {"messages"} lines')
             tokens = _prompt_tokens(item, engine.tokenizer)
             _check_room(tokens, engine.context)
         except BadInput as error:
@@ -52,6 +64,10 @@ def generate(
     if text is not None and n == 1 and output is None and not as_json:
         _print_continuation(engine, requests[0])
         return None
+    if chooser is not None:
+        asked = [Prompt(str(i), item) for i, (_, item) in enumerate(items) if not isinstance(item, str)]
+        found = chooser(engine, asked, sampling=sampling, seed=seed)
+        return write_lines((_chosen_row(i, each, seed) for i, each in enumerate(found)), output, as_json)
     return write_lines(_rows(engine, [item for _, item in items], requests, seed), output, as_json)
 
 
@@ -94,6 +110,24 @@ def _rows(engine: Engine, items: list[str | Dialog], requests: list[Request], se
                 "finish_reason": "stop" if ids[-1] == engine.tokenizer.eos else "length",
                 "seed": seed,
             }
+
+
+def _chosen_row(index: int, chosen: Chosen, seed: int) -> dict[str, Any]:
+    sample = chosen.sample
+    return {
+        "index": index,
+        "sample": 0,
+        "prompt_tokens": list(sample.prompt_tokens),
+        "tokens": list(sample.tokens),
+        "logprobs": list(sample.logprobs),
+        "text": sample.text,
+        "finish_reason": sample.finished,
+        "seed": seed,
+        "reward": chosen.score,
+        "rewards": chosen.scores,
+        "tokens_drawn": chosen.spent.drawn,
+        "tokens_spent": chosen.spent.total,
+    }
 
 
 def _decoder_after(prompt: Sequence[int], tokenizer: Tokenizer) -> StreamDecoder:

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -48,6 +50,18 @@ def rrhf_loss(mean_logprobs: Tensor, rewards: Tensor) -> Tensor:
     # [i, j]: p_i − p_j, charged where the worse answer i is the likelier
     gap = mean_logprobs.unsqueeze(2) - mean_logprobs.unsqueeze(1)
     return torch.where(worse, gap.clamp(min=0), gap.new_zeros(())).sum((1, 2))
+
+
+def pro_loss(mean_logprobs: Tensor, rewards: Tensor) -> Tensor:
+    """−Σ_k log(e^{p_k} / (e^{p_k} + Σ_{r_i < r_k} e^{p_i})) of each group: both (G, K) → (G,). Song et al. 2023, §3.1.
+
+    p as in `rrhf_loss`. The paper ranks without ties; here an answer stands against itself and those of less reward.
+    """
+    stands = rewards.unsqueeze(1) < rewards.unsqueeze(2)
+    stands |= torch.eye(rewards.shape[1], dtype=torch.bool, device=rewards.device)
+    # [k, i]: the answers i among which k is the best
+    field = torch.where(stands, mean_logprobs.unsqueeze(1), -math.inf)
+    return (field.logsumexp(2) - mean_logprobs).sum(1)
 
 
 def policy_clip_loss(logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, *, clip: float) -> Tensor:

@@ -54,6 +54,11 @@ class CombinedReward:
         same = (each for each in readers if each.tokenizer.fingerprint == self.tokenizer.fingerprint)
         return min((each.role.context for each in same), default=math.inf)
 
+    @property
+    def readers(self) -> int:
+        """How many models read an answer to score it; functions of the user's do not count."""
+        return sum(len(members(each)) for each in (self.helpfulness, self.safety) if each is not None)
+
     def __call__(self, prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]]) -> Scores:
         helpfulness = self._scores(self.helpfulness, prompts, groups)
         if self.safety is None:

@@ -44,8 +44,8 @@ class DecodeState:
     ways: frozenset[Way] = frozenset()  # of the samples on their way
 
 
-def decode_step(model: Decoder, state: DecodeState, eos: int) -> DecodeState:
-    """One token more in every active slot, without a host round trip."""
+def decode_step(model: Decoder, state: DecodeState, eos: int, stops: Tensor | None = None) -> DecodeState:
+    """One token more in every active slot, without a host round trip; EOS ends a sample, and each of `stops` (E,)."""
     positions = state.positions.masked_fill(~state.active, 0)
     uniform = uniforms(state.seeds, state.steps)
     logits = next_logits(model, replace(state, positions=positions))
@@ -55,6 +55,8 @@ def decode_step(model: Decoder, state: DecodeState, eos: int) -> DecodeState:
     state.logprobs.scatter_(1, place, logprobs.unsqueeze(1))
     steps = state.steps + 1
     active = state.active & (tokens != eos) & (steps < state.limits)
+    if stops is not None:
+        active = active & ~torch.isin(tokens, stops)
     return replace(state, positions=positions + 1, current=tokens, steps=steps, active=active)
 
 

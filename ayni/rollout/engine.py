@@ -14,10 +14,10 @@ from typing import NamedTuple, Protocol
 from ayni.errors import BadInput
 from ayni.model.role import Role
 from ayni.parallel import Ranks
-from ayni.records import Dialog, Prompt, Sample, TokenSequence
+from ayni.records import Dialog, Finished, Prompt, Sample, TokenSequence
 from ayni.rollout.sampling import Sampling
 from ayni.seeds import seed_of
-from ayni.text.chat import TAGS, answer_text, render_prompt
+from ayni.text.chat import TAGS, answer_text, answer_tokens, render_prompt
 from ayni.text.tokenizer import Tokenizer
 
 CHUNK_SAMPLES = 2048  # samples per chunk: chunks are the unit in which results reproduce, bit for bit
@@ -30,11 +30,15 @@ def chunk_prompts(n: int) -> int:
 
 @dataclass(frozen=True)
 class Request:
-    """One answer per seed (0 ≤ seed < 2⁶³) of one tokenised prompt."""
+    """One answer per seed (0 ≤ seed < 2⁶³) of one tokenised prompt.
+
+    An answer ends after one of the tokens `stops`, too, as after EOS; all requests of one call have the same.
+    """
 
     tokens: tuple[int, ...]
     seeds: tuple[int, ...]
     sampling: Sampling
+    stops: tuple[int, ...] = ()
 
 
 class Drawn(NamedTuple):
@@ -144,6 +148,17 @@ def samples_of(
     engine: Engine, prompts: Sequence[Prompt], requests: Sequence[Request], iteration: int = 0
 ) -> list[list[Sample]]:
     """The engine's answers to these requests as samples of their prompts: of this process alone."""
+    return as_samples(engine, prompts, requests, engine.generate(requests), iteration)
+
+
+def as_samples(
+    engine: Engine,
+    prompts: Sequence[Prompt],
+    requests: Sequence[Request],
+    answers: Sequence[Sequence[Drawn]],
+    iteration: int = 0,
+) -> list[list[Sample]]:
+    """What was drawn for these requests, seed by seed, as samples of their prompts."""
     eos = engine.tokenizer.eos
     return [
         [
@@ -162,8 +177,17 @@ def samples_of(
             )
             for seed, (tokens, logprobs) in zip(request.seeds, drawn, strict=True)
         ]
-        for prompt, request, drawn in zip(prompts, requests, engine.generate(requests), strict=True)
+        for prompt, request, drawn in zip(prompts, requests, answers, strict=True)
     ]
+
+
+def quoted_sample(prompt: Prompt, answer: str, finished: Finished | None, tokenizer: Tokenizer) -> Sample:
+    """An answer that somebody else wrote, as a sample of its prompt: nobody drew it, so it has no log-probs."""
+    sequence = answer_tokens(prompt.dialog, answer, tokenizer, finished)
+    begin = sequence.mask.index(True)
+    asked, said = tuple(sequence.tokens[:begin]), tuple(sequence.tokens[begin:])
+    text = answer_text(said, tokenizer)
+    return Sample(prompt.id, prompt.task, asked, said, (), text, finished or "stop")
 
 
 def check_room(length: int, context: int, name: str) -> None:

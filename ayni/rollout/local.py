@@ -72,7 +72,8 @@ class LocalEngine:
         return [[drawn for part in answered for drawn in part[i]] for i in range(len(requests))]
 
     def _drawn(self, requests: Sequence[Request], slots: int) -> list[list[Drawn]]:
-        scheduler = Scheduler(self.decoder, self.tokenizer.eos, self.context, slots)
+        (stops,) = {request.stops for request in requests}
+        scheduler = Scheduler(self.decoder, self.tokenizer.eos, self.context, slots, stops)
         ids = scheduler.submit(requests)
         drawn: dict[tuple[int, int], Drawn] = {}
         while not scheduler.idle:

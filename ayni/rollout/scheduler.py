@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -50,10 +50,15 @@ class _Running:
 
 
 class Scheduler:
-    """Answers requests with one model, in at most `slots` slots; prompt and answer have `context` tokens together."""
+    """Answers requests with one model, in at most `slots` slots; prompt and answer have `context` tokens together.
 
-    def __init__(self, model: Decoder, eos: int, context: int, slots: int = SLOTS) -> None:
+    An answer ends with EOS, or with one of the tokens `stops`.
+    """
+
+    def __init__(self, model: Decoder, eos: int, context: int, slots: int = SLOTS, stops: Collection[int] = ()) -> None:
         self.model, self.eos, self.context, self.slots = model, eos, context, slots
+        self.ends = {eos, *stops}
+        self._stops = torch.tensor(sorted(stops), device=model.device) if stops else None
         self._ids = itertools.count()
         self._arrived: list[tuple[int, Request]] = []
         self._waiting: deque[_Waiting] = deque()
@@ -112,7 +117,7 @@ class Scheduler:
         needed = max(owner.length + owner.count for _, owner in busy)
         # a stride at a time: few shapes, as in training (ayni.model.rounding)
         columns = min(-(-needed // STRIDE) * STRIDE, self._state.keys[0].shape[2])
-        self._state = decode_step(self.model, replace(self._state, columns=columns), self.eos)
+        self._state = decode_step(self.model, replace(self._state, columns=columns), self.eos, self._stops)
         going_on = self._state.active.tolist()
         for _, owner in busy:
             owner.count += 1
@@ -145,7 +150,7 @@ class Scheduler:
             left = []
             for slot in free[: len(self._waiting)]:
                 id, k, begun = self._waiting.popleft()
-                if begun.token == self.eos or begun.limit <= 1:
+                if begun.token in self.ends or begun.limit <= 1:
                     ended.append(Finished(id, k, Drawn([begun.token], [begun.logprob])))
                     left.append(slot)
                 else:

@@ -17,6 +17,7 @@ from pydantic import Field
 
 from ayni.errors import AyniError, BadInput
 from ayni.evaluate.agreement import agreement_results, people_results
+from ayni.evaluate.choices import choice_results
 from ayni.evaluate.divergence import answers_for_kl, kl_result
 from ayni.evaluate.diversity import diversity_results
 from ayni.evaluate.items import Item, rows_of
@@ -40,12 +41,14 @@ from ayni.model.precision import Dtype
 from ayni.quality.page_measures import quality_of
 from ayni.records import Prompt, Sample, TokenSequence, cluster_of, root_of, to_dict
 from ayni.reward.api_judge import ApiJudge, served_model
-from ayni.reward.combine import THRESHOLD, CombinedReward, best_of, load_combined
+from ayni.reward.choosing import Chooser, Chosen, chooser_of, chosen_how
+from ayni.reward.combine import THRESHOLD, load_combined
 from ayni.reward.ensemble import ensemble_of
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import chunk_prompts, rollout, with_room
 from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
+from ayni.rollout.search import Search
 from ayni.rollout.store import draw_all
 from ayni.run import Run, name_of
 from ayni.seeds import rng, seed_of
@@ -53,7 +56,7 @@ from ayni.stage import Face, Input
 from ayni.text.dedup import without
 from ayni.text.tokenizer import Tokenizer
 
-VERSION = 6  # win rates at equal length; several judges, people among them
+VERSION = 6  # win rates at equal length; several judges, people among them; what choosing an answer cost
 FACE = Face(
     "evaluates",
     inputs=(
@@ -64,6 +67,7 @@ FACE = Face(
         Input("reward", "model", ("reward_model",), optional=True),
         Input("reward_ensemble", "model", ("reward_model",), many=True, optional=True),
         Input("reward_safety", "model", ("reward_model",), optional=True),
+        Input("critic", "critic", ("critic", "reward_model"), optional=True),
         Input("prompts", "prompts-validation.jsonl", ("prompts",), many=True, optional=True),
         Input("seen", "prompts-train.jsonl", ("prompts",), many=True, optional=True),
         Input("texts", "heldout.jsonl", ("texts",), many=True, optional=True),
@@ -77,6 +81,7 @@ class Config(Evaluation):
     """Without a `judge` input, a `judge_url` or people the village's gold scores judge."""
 
     best_of: int = Field(1, ge=1, le=1 << 16, description="answers of `model` of which `reward` chooses one")
+    search: Search | None = Field(None, description="or how to look for an answer, step by step")
     threshold: float = Field(THRESHOLD, ge=0, le=1, description="of best_of; 0: safety decides on tagged prompts alone")
     ensemble: Join = Field("mean", description="with reward_ensemble: mean, worst, or cautious (mean − deviation)")
     gold: bool = Field(False, description="the village's gold scores judge beside the others")
@@ -109,27 +114,31 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     engines = {}
     for name in ("model", "against"):
         if inputs.get(name):
-            suffix = f" best of {config.best_of}" if name == "model" and config.best_of > 1 else ""
-            engines[name] = load_engine(inputs[name], placement, name_of(inputs[name]) + suffix)
+            how = chosen_how(config.best_of, config.search) if name == "model" else ""
+            engines[name] = load_engine(inputs[name], placement, f"{name_of(inputs[name])} {how}".rstrip())
     contests = recorded(engines, config, inputs, run) if inputs.get("people") else None
     drawn: list[tuple[Prompt, TokenSequence]] = []
+    chosen: list[Chosen] = []
     rows: list[Result] = []
+    where: dict[str, Any] = {"split": config.split, "seed": run.seed}
     if contests is not None:
         prompts = [contest.prompt for contest in contests]
         scorers = judges(prompts, config, inputs, placement, run)
         answers = {role: answers_in(contests, role, engine.tokenizer, engine.name) for role, engine in engines.items()}
     elif prompts:
-        reward = best_of_reward(config, inputs, placement, engines["model"].tokenizer)
-        longest = math.inf if reward is None else reward.context
+        chooser = chooser_for(config, inputs, placement, engines["model"].tokenizer)
+        longest = math.inf if chooser is None else chooser.context
         prompts = with_room(prompts, list(engines.values()), run.say, max_tokens=config.max_tokens, read=longest)
         prompts = chosen_prompts(prompts, config, run)
         scorers = judges(prompts, config, inputs, placement, run)
-        answers = answers_of(engines, prompts, reward, config, run)
-        if reward is None and config.kl_prompts:
+        answers, chosen = answers_of(engines, prompts, chooser, config, run)
+        if chooser is None and config.kl_prompts:
             drawn = answers_for_kl(engines, prompts, config.kl_prompts, config.max_tokens, run.seed)
+        elif chooser is not None and run.leads:
+            of = {"model": engines["model"].name, **where}
+            rows += choice_results(prompts, chosen, chooser, sampling_of(config), of)
     if prompts and run.leads:  # the processes share what is drawn; the first one judges it
         rows += judged(engines, prompts, answers, scorers, contests, config, run)
-        where = {"split": config.split, "seed": run.seed}
         rows += [kl_result(engines, drawn, config.tokens_per_micro_batch, **where)] if drawn else []
     if not run.leads:
         return
@@ -221,47 +230,50 @@ def endpoint(config: Config, url: str, inputs: dict[str, Any], run: Run) -> ApiJ
     return ApiJudge(url, name, run.directory / "verdicts.jsonl")
 
 
-def best_of_reward(
-    config: Config, inputs: dict[str, Any], placement: Placement, tokenizer: Tokenizer
-) -> CombinedReward | None:
-    """What chooses among `best_of` answers; None where there is one."""
-    if bool(inputs.get("reward")) != (config.best_of > 1):
-        raise BadInput("best_of and a reward model belong together", field="best_of", fix="give both, or neither")
-    if config.best_of == 1:
-        if inputs.get("reward_ensemble"):
-            raise BadInput("reward_ensemble joins a reward that chooses", field="best_of", fix="give both, or neither")
-        return None
-    others = inputs.get("reward_ensemble") or []
-    helpful = ensemble_of(load_reward(inputs["reward"], placement), others, config.ensemble, placement)
-    return load_combined(helpful, inputs.get("reward_safety"), placement, tokenizer, config.threshold)
+def chooser_for(config: Config, inputs: dict[str, Any], placement: Placement, tokenizer: Tokenizer) -> Chooser | None:
+    """What chooses among answers of `model`; None where there is one."""
+    reward = critic = None
+    if inputs.get("reward"):
+        others = inputs.get("reward_ensemble") or []
+        helpful = ensemble_of(load_reward(inputs["reward"], placement), others, config.ensemble, placement)
+        reward = load_combined(helpful, inputs.get("reward_safety"), placement, tokenizer, config.threshold)
+    elif inputs.get("reward_ensemble"):
+        raise BadInput("reward_ensemble joins a reward that chooses", field="reward", fix="give both, or neither")
+    if inputs.get("critic"):
+        critic = load_reward(inputs["critic"], placement)
+    return chooser_of(reward, config.best_of, config.search, critic, tokenizer)
+
+
+def sampling_of(config: Config) -> Sampling:
+    return Sampling(config.temperature, config.top_p, config.max_tokens)
 
 
 def answers_of(
     engines: dict[str, LocalEngine],
     prompts: list[Prompt],
-    reward: CombinedReward | None,
+    chooser: Chooser | None,
     config: Config,
     run: Run,
-) -> dict[str, list[Sample]]:
-    """Each model's answer to every prompt: of `model`, the best of several where a `reward` chooses."""
-    sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
-    answers = {}
+) -> tuple[dict[str, list[Sample]], list[Chosen]]:
+    """Each model's answer to every prompt, and how `model`'s was chosen where a chooser does."""
+    answers: dict[str, list[Sample]] = {}
+    chosen: list[Chosen] = []
     for role, engine in engines.items():
         run.say(f"{engine.name} answers {len(prompts)} prompts")
-        n = config.best_of if role == "model" else 1
-        draw = partial(rollout, engine, n=n, sampling=sampling, seed=seed_of(run.seed, "evaluate", role))
+        seed = seed_of(run.seed, "evaluate", role)
+        if role == "model" and chooser is not None:
+            chosen = chooser(engine, prompts, sampling=sampling_of(config), seed=seed)
+            answers[role] = [each.sample for each in chosen]
+            continue
+        draw = partial(rollout, engine, n=1, sampling=sampling_of(config), seed=seed)
         if config.store is None:
             groups = draw(prompts)
         else:  # what people are asked about stays as it is, whenever they answer
             progress = partial(run.progress, unit="prompt")
             file = run.directory / f"asked-{role}.jsonl"
-            groups = draw_all(file, prompts, draw, chunk=chunk_prompts(n), progress=progress)
-        best = [0] * len(groups)
-        if reward is not None and n > 1:
-            scores = reward(prompts, groups).combined.view(-1, n).tolist()
-            best = [best_of(row, group) for row, group in zip(scores, groups, strict=True)]
-        answers[role] = [group[i] for group, i in zip(groups, best, strict=True)]
-    return answers
+            groups = draw_all(file, prompts, draw, chunk=chunk_prompts(1), progress=progress)
+        answers[role] = [sample for (sample,) in groups]
+    return answers, chosen
 
 
 def judged(

@@ -1,8 +1,8 @@
 """Rejection sampling: K answers per prompt, the best by reward becomes a demonstration (paper §3.2.3).
 
 Earlier rounds' samples join the pool and are scored again with the newest reward models: what stopped the paper's
-V3 from forgetting. The stage makes records; `sft` trains on them. A function or an endpoint of the user's may choose in
-a reward model's place (ayni.reward.function).
+V3 from forgetting. The stage makes records; `sft` trains on them, and both in short rounds are RAFT (Dong et al. 2023).
+A function or an endpoint of the user's may choose in a reward model's place (ayni.reward.function).
 """
 
 from __future__ import annotations
@@ -25,17 +25,20 @@ from ayni.maths.clustered import clustered_mean
 from ayni.maths.rewards import Join, penalise_cut
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
+from ayni.model.role import Role
 from ayni.records import Demonstration, Message, Prompt, Sample, cluster_of, to_dict
 from ayni.reward.combine import THRESHOLD, CombinedReward, Scores, cut_off, load_combined
 from ayni.reward.ensemble import ensemble_of
 from ayni.reward.function import FunctionReward, load_choice, outside_sources
-from ayni.rollout.engine import chunk_prompts, rollout, with_room
+from ayni.reward.model import TOKENS_PER_PASS
+from ayni.rollout.engine import chunk_prompts, rollout, sampled_sequence, with_room
 from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
 from ayni.run import Run, name_of
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
+from ayni.train.reference import logprob_sums
 
 VERSION = 3  # the curve is of this round alone; cut answers stay cut; two models are centred before they are combined
 FACE = Face(
@@ -45,6 +48,7 @@ FACE = Face(
         Input("reward", "model", ("reward_model", "function"), optional=True, setting="reward_function"),
         Input("reward_ensemble", "model", ("reward_model",), many=True, optional=True),
         Input("reward_safety", "model", ("reward_model",), optional=True),
+        Input("reference", "model", ("language_model",), optional=True),
         Input("prompts", "prompts-train.jsonl", ("prompts",), many=True),
         Input("earlier", "samples.jsonl", ("samples",), many=True, optional=True),
     ),
@@ -63,7 +67,14 @@ class Config(Base):
     tried_prompts: int = Field(64, ge=1, description="prompts on which `temperatures` are tried")
     max_tokens: int = Field(256, ge=1)
     limit: int | None = Field(None, ge=1, description="draw for this many prompts, chosen at random by the seed")
-    keep: Literal["best", "random"] = Field("best", description="random is the control: the same pipeline, no reward")
+    keep: Literal["best", "random", "quantile"] = Field(
+        "best",
+        description="of every prompt the best, or a random one (the control: no reward); or the best of all answers",
+    )
+    quantile: float = Field(0.2, gt=0, le=1, description="of all answers the share that keep: quantile keeps")
+    beta: float = Field(
+        0.0, ge=0, description="β of r − β log(π/π_0), by which answers then rank; π_0 is the input reference"
+    )
     threshold: float = Field(
         THRESHOLD, ge=0, le=1, description="below this safety, safety decides; 0: on prompts tagged safety alone"
     )
@@ -92,6 +103,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     helpful = load_choice(inputs.get("reward"), config.reward_function, placement)
     joined = ensemble_of(helpful, inputs.get("reward_ensemble") or [], config.ensemble, placement)
     reward = load_combined(joined, inputs.get("reward_safety"), placement, engine.tokenizer, config.threshold)
+    reference = reference_of(inputs, engine, config, placement)
     known = {p.id: p for p in read_prompts_of(inputs["prompts"])}
     prompts = with_room(list(known.values()), [engine], run.say, max_tokens=config.max_tokens, read=reward.context)
     if config.limit is not None:
@@ -116,11 +128,32 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     groups = drawn(engine, prompts, temperature, config, run, "samples")
     for prompt, group in zip(prompts, groups, strict=True):
         pool.setdefault(prompt.id, []).extend(group)
-    asked = [known[id] for id in pool]
-    kept = select(asked, list(pool.values()), reward, config, run, drawn={prompt.id for prompt in prompts})
+    asked, pools = [known[id] for id in pool], list(pool.values())
+    moved = None if reference is None else log_ratios(engine.role, reference, pools, placement)
+    kept = select(asked, pools, reward, config, run, drawn={prompt.id for prompt in prompts}, moved=moved)
     write_jsonl(run.directory / "records.jsonl", map(to_dict, kept))
     if rows:
         write_results(run.directory / "results.json", rows)
+
+
+def reference_of(inputs: dict[str, Any], engine: LocalEngine, config: Config, placement: Placement) -> Role | None:
+    """π_0, where answers rank by r − β log(π/π_0); BadInput where half of what that needs is missing."""
+    if bool(inputs.get("reference")) != (config.beta > 0):
+        raise BadInput("beta and a reference belong together", field="beta", fix="give both, or neither")
+    if not config.beta:
+        return None
+    reference = load_engine(inputs["reference"], placement)
+    if reference.tokenizer.fingerprint != engine.tokenizer.fingerprint:
+        what = "its tokenizer is not the model's, so it has no probability of what that draws"
+        raise BadInput(what, path=inputs["reference"], field="reference")
+    return reference.role
+
+
+def log_ratios(policy: Role, reference: Role, groups: list[list[Sample]], placement: Placement) -> Tensor:
+    """log π/π_0 of every answer, at temperature 1: (N,), in fp32 on the CPU."""
+    sequences = [sampled_sequence(sample) for group in groups for sample in group]
+    ours, theirs = (logprob_sums(r, sequences, TOKENS_PER_PASS, placement.ranks) for r in (policy, reference))
+    return (ours.double() - theirs.double()).float()
 
 
 def drawn(
@@ -171,32 +204,48 @@ def select(
     config: Config,
     run: Run,
     drawn: Collection[str],
+    moved: Tensor | None = None,
 ) -> list[Demonstration]:
-    """The best (or a random) sample of every prompt's pool as a demonstration; logs what was gained.
+    """The best (or a random) sample of every prompt's pool, or the best of all, as demonstrations; logs the gain.
 
-    Of the prompts `drawn` for in this round the pool ends with this round's n samples.
+    Of the prompts `drawn` for in this round the pool ends with this round's n samples. `moved` are all samples'
+    log π/π_0, where they count.
     """
     scores = reward(prompts, groups)
-    combined = scores.combined.split([len(group) for group in groups])
-    kept: list[Demonstration] = []
-    for prompt, group, row in zip(prompts, groups, combined, strict=True):
-        ended = [i for i, s in enumerate(group) if s.finished == "stop" or not config.finished_only]
-        fit = [i for i in ended if group[i].text.strip()]  # silence is nothing to imitate
-        if not fit:
-            continue
-        if config.keep == "best":
-            pick = max(fit, key=lambda i: float(row[i]))
-        else:
-            pick = fit[int(rng(run.seed, run.name, "random", prompt.id).integers(len(fit)))]
-        answer, source = Message("assistant", group[pick].text), f"{run.name}:{prompt.id}"
-        kept.append(Demonstration((*prompt.dialog, answer), "last", source, group[pick].finished))
-    if not kept:
+    ranks = scores.combined if moved is None else scores.combined - config.beta * moved
+    rows = [row.tolist() for row in ranks.split([len(group) for group in groups])]
+    fit = [
+        [
+            k
+            for k, sample in enumerate(group)
+            # silence is nothing to imitate
+            if sample.text.strip() and (sample.finished == "stop" or not config.finished_only)
+        ]
+        for group in groups
+    ]
+    if config.keep == "quantile":
+        count = max(1, round(config.quantile * sum(map(len, groups))))
+        ranked = sorted(((i, k) for i, ks in enumerate(fit) for k in ks), key=lambda pick: -rows[pick[0]][pick[1]])
+        picks = sorted(ranked[:count])
+    elif config.keep == "best":
+        picks = [(i, max(ks, key=rows[i].__getitem__)) for i, ks in enumerate(fit) if ks]
+    else:
+        draws = [rng(run.seed, run.name, "random", prompt.id) for prompt in prompts]
+        picks = [(i, ks[int(draws[i].integers(len(ks)))]) for i, ks in enumerate(fit) if ks]
+    if not picks:
         raise BadInput(
             "no answer says something and ends before max_tokens", field="max_tokens", fix="raise max_tokens"
         )
-    log_gain(prompts, groups, scores, config, run, drawn)
-    run.say(f"kept {len(kept)} of {len(prompts)} prompts")
+    kept = [demonstration(prompts[i], groups[i][k], run) for i, k in picks]
+    log_gain(prompts, groups, scores, config, run, drawn, moved)
+    answers = f"{len(kept)} answers to " if config.keep == "quantile" else ""
+    run.say(f"kept {answers}{len({i for i, _ in picks})} of {len(prompts)} prompts")
     return kept
+
+
+def demonstration(prompt: Prompt, sample: Sample, run: Run) -> Demonstration:
+    answer = Message("assistant", sample.text)
+    return Demonstration((*prompt.dialog, answer), "last", f"{run.name}:{prompt.id}", sample.finished)
 
 
 def log_gain(
@@ -206,6 +255,7 @@ def log_gain(
     config: Config,
     run: Run,
     drawn: Collection[str],
+    moved: Tensor | None,
 ) -> None:
     """Figure 7 of the paper: what the best of n gains over the median, from each prompt's first n answers.
 
@@ -228,6 +278,8 @@ def log_gain(
     means = {"helpfulness": float(torch.cat(own(scores.helpfulness)).mean())}
     if scores.safety is not None:
         means["safety"] = float(torch.cat(own(scores.safety)).mean())
+    if moved is not None:
+        means["log_ratio"] = float(torch.cat(own(moved)).mean())
     lengths = torch.tensor([len(s.tokens) for group in groups for s in group], dtype=torch.float)
     run.log(n, length=float(torch.cat(own(lengths)).mean()), pool_best=pool_best, **means)
     more = f"; best of all rounds {pool_best:.3f}" if pool_best > best else ""

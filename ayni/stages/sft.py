@@ -1,16 +1,22 @@
-"""Supervised fine-tuning on dialogues: the loss counts answer tokens only (paper §3.1)."""
+"""Supervised fine-tuning on dialogues: the loss counts answer tokens only (paper §3.1).
+
+Of comparisons the chosen answers are imitated: what DPO starts from (Rafailov et al. 2023, §4).
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from ayni.errors import BadInput
-from ayni.formats.reading import read_demonstrations
+from ayni.formats.guidelines import taught
+from ayni.formats.reading import read_comparisons, read_demonstrations
 from ayni.introduction import Introduction, questions_of, read_introduction
 from ayni.model_directory import load_model, save_model
+from ayni.records import Comparison, Demonstration, Message
 from ayni.run import Run
 from ayni.seeds import rng
 from ayni.stage import Face, Input
@@ -23,7 +29,8 @@ FACE = Face(
     "fits",
     inputs=(
         Input("model", "model", ("language_model",)),
-        Input("data", "records.jsonl", ("demonstrations",), many=True),
+        Input("data", "records.jsonl", ("demonstrations",), many=True, optional=True),
+        Input("chosen", "records.jsonl", ("comparisons",), many=True, optional=True),
     ),
     leaves={"model": "language_model"},
 )
@@ -42,11 +49,16 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     start, tokenizer = load_model(inputs["model"], expect="logits")
     model = config.to_train(start, run)
     longest = min(config.max_tokens or model.shape.context, model.shape.context)
-    demonstrations = [d for path in inputs["data"] for d in read_demonstrations(Path(path))][: config.limit]
+    data, chosen = (inputs.get(name) or [] for name in ("data", "chosen"))
+    if not data and not chosen:
+        raise BadInput("nothing to learn from", field="data", fix="give data, or comparisons as chosen")
+    demonstrations = [d for path in data for d in read_demonstrations(Path(path))]
+    demonstrations += chosen_answers([c for path in chosen for c in read_comparisons(Path(path), say=run.say)], run.say)
+    demonstrations = demonstrations[: config.limit]
     rendered = [render(d.dialog, tokenizer, d.train, d.finished) for d in demonstrations]
     kept = [s for s in rendered if len(s.tokens) <= longest]
     if not kept:
-        raise BadInput(f"no dialogue fits in {longest} tokens", path=inputs["data"][0])
+        raise BadInput(f"no dialogue fits in {longest} tokens", path=(data or chosen)[0])
     run.say(f"{len(kept)} dialogues, {len(rendered) - len(kept)} dropped as longer than {longest} tokens")
     config.fit(model, kept, NextToken(), run)
     if run.leads:
@@ -54,3 +66,12 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         drawn = config.ask or parent.ask or questions_of(demonstrations, rng(run.seed, run.name, "questions"))
         extra = Introduction(config.about or parent.about, drawn).extra()
         save_model(run.directory / "model", model, tokenizer, card={"stage": "sft"}, extra=extra)
+
+
+def chosen_answers(comparisons: Sequence[Comparison], say: Callable[[str], None]) -> list[Demonstration]:
+    """Each answer that the guideline of its prompt chose, once; those that `dpo` learns from by default."""
+    found = (
+        Demonstration((*c.prompt.dialog, Message("assistant", c.chosen)), "last", c.source, c.finished_chosen)
+        for c in taught(comparisons, "own", say)
+    )
+    return list(dict.fromkeys(found))

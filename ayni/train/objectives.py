@@ -20,13 +20,12 @@ from ayni.maths.losses import (
     policy_gradient_loss,
     policy_penalty_loss,
     ranking_loss,
-    rrhf_loss,
     safety_loss,
     value_clip_loss,
 )
 from ayni.model.role import Role
 from ayni.parallel import Ranks
-from ayni.train.batch import Batch, Experience, Groups, PairBatch, batch_of, experience_of, groups_of, pairs_of
+from ayni.train.batch import Batch, Experience, PairBatch, batch_of, experience_of, pairs_of
 
 Metrics = dict[str, tuple[Tensor, Tensor]]  # name → (sum, count); summed over micro-batches and ranks, then divided
 
@@ -125,34 +124,6 @@ class DPO(Objective):
         lead = self.beta * ((four[0] - four[1]) - (four[2] - four[3])).detach()
         pairs = self.count(batch)
         return loss.sum(), {"accuracy": ((lead > 0).sum(), pairs), "lead": (lead.sum(), pairs)}
-
-
-@dataclass(frozen=True)
-class RRHF(Objective):
-    """Rank candidates by length-normalised log-probability, and imitate the best (Yuan et al. 2023). Items are groups.
-
-    The imitation term is the best answer's mean cross-entropy, so that both terms speak per token.
-    """
-
-    imitation: float = 1.0
-
-    def batch(self, examples: Sequence[Any]) -> Groups:
-        return groups_of(examples)
-
-    def count(self, batch: Groups) -> Tensor:
-        return torch.tensor(len(batch.rewards) // batch.size, device=batch.tokens.device)
-
-    def loss(self, role: Role, batch: Groups) -> tuple[Tensor, Metrics]:
-        logprobs = role.logprobs(batch)
-        lengths = sum_by_sequence(torch.ones_like(logprobs), batch)
-        # an answer without a supervised token has mean 0, not 0/0
-        means = (sum_by_sequence(logprobs, batch) / lengths.clamp(min=1)).view(-1, batch.size)
-        rewards = batch.rewards.to(means.dtype).view(-1, batch.size)
-        best = rewards.argmax(1, keepdim=True)
-        ranking = rrhf_loss(means, rewards).sum()
-        imitation = -means.gather(1, best).sum()
-        agree = (means.argmax(1, keepdim=True) == best).sum()
-        return ranking + self.imitation * imitation, {"agreement": (agree, self.count(batch))}
 
 
 class OnTokens(Objective):
