@@ -193,6 +193,20 @@ def test_a_new_stage_in_front_reruns_nothing(recipe: Path) -> None:
     }  # fmt: skip
 
 
+def test_a_recipe_may_say_which_stages_are_the_last(recipe: Path) -> None:
+    study = recipe.with_name("study.yaml")
+    study.write_text("extends: tiny.yaml\nname: study\nonly: [make]\n")
+    assert go(study) == {"make": "ran"}
+    assert read_yaml(recipe.parent / "runs" / "study" / "recipe.yaml")[0]["only"] == ["make"]
+    assert set(go(study, only=["fit"])) == {"make", "other", "fit"}  # the command line decides
+    study.with_name("further.yaml").write_text("extends: study.yaml\nname: further\n")
+    assert len(read_recipe(study.with_name("further.yaml")).stages) > 2
+    assert read_recipe(study.with_name("further.yaml")).only == ()  # nobody takes it over
+    study.write_text("extends: tiny.yaml\nonly: [make, mkae]\n")
+    with pytest.raises(BadInput, match=r"study.yaml:2: only.1: there is no stage 'mkae'; did you mean make"):
+        read_recipe(study)
+
+
 def test_only_runs_a_stage_and_its_needs(recipe: Path) -> None:
     assert go(recipe, only=["make"]) == {"make": "ran"}
     assert go(recipe, only=["fit"]) == {"make": "reused", "other": "ran", "fit": "ran"}
