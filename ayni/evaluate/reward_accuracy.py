@@ -143,10 +143,11 @@ class Threshold:
     precision: Estimate
 
     def results(self, *, axis: str, model: str, split: str, judge: str = "labels") -> list[Result]:
-        """Rows `threshold_recall`, `threshold_false_alarm`, `threshold_precision`."""
+        """Rows `threshold_recall`, `threshold_false_alarm`, `threshold_precision`; of one half each ends in `:0.5`."""
         where = {"axis": axis, "model": model, "split": split, "judge": judge}
         parts = {"recall": self.recall, "false_alarm": self.false_alarm, "precision": self.precision}
-        return [result(f"threshold_{name}", part, **where) for name, part in parts.items()]
+        end = f":{HALF:g}" if self.threshold == HALF else ""
+        return [result(f"threshold_{name}{end}", part, **where) for name, part in parts.items()]
 
 
 def threshold_report(

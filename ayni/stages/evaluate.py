@@ -23,16 +23,16 @@ from ayni.evaluate.splits import Evaluation, check_split
 from ayni.evaluate.win_rate import compare, compare_scores, win_rate_results
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of, read_texts
-from ayni.maths.clustered import clustered_mean, clustered_share
+from ayni.maths.clustered import clustered_mean, clustered_quantile, clustered_share
 from ayni.maths.rewards import Join
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
-from ayni.records import Prompt, Sample, TokenSequence, cluster_of, root_of, to_dict
+from ayni.records import Prompt, Sample, TokenSequence, cluster_of, root_of, to_dict, under
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.combine import THRESHOLD, CombinedReward, best_of, load_combined
 from ayni.reward.ensemble import ensemble_of
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import rollout, sampled_sequence, with_room
+from ayni.rollout.engine import as_answers_to, rollout, sampled_sequence, with_room
 from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run, name_of
@@ -43,6 +43,7 @@ from ayni.text.tokenizer import Tokenizer
 from ayni.train.reference import logprob_sums
 
 VERSION = 5  # items.jsonl and outcomes.jsonl: every prompt's part in the numbers
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)  # of a reward model's scores (paper Figure 20)
 FACE = Face(
     "evaluates",
     inputs=(
@@ -69,6 +70,7 @@ class Config(Evaluation):
     ensemble: Join = Field("mean", description="with reward_ensemble: mean, worst, or cautious (mean − deviation)")
     judge_url: str | None = Field(None, description="an OpenAI-compatible endpoint that judges, up to /v1")
     judge_model: str | None = Field(None, description="its model; default: the one it serves")
+    system: str = Field("", description="a system message before what `model` is asked; its judge does not see it")
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(256, ge=1)
@@ -85,13 +87,16 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     engines = {}
     for name in ("model", "against"):
         if inputs.get(name):
-            suffix = f" best of {config.best_of}" if name == "model" and config.best_of > 1 else ""
+            suffix = suffix_of(config) if name == "model" else ""
             engines[name] = load_engine(inputs[name], placement, name_of(inputs[name]) + suffix)
     rows: list[Result] = []
     if prompts:
         reward = best_of_reward(config, inputs, placement, engines["model"].tokenizer)
         longest = math.inf if reward is None else reward.context
         prompts = with_room(prompts, list(engines.values()), run.say, max_tokens=config.max_tokens, read=longest)
+        if config.system:
+            fit = with_room([under(p, config.system) for p in prompts], [engines["model"]], run.say)
+            prompts = [p for p in prompts if p.id in {f.id for f in fit}]
         prompts = chosen_prompts(prompts, config, run)
         scorer: Scorer | ApiJudge
         if config.judge_url is not None:
@@ -101,7 +106,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         else:
             scorer = GoldScorer(prompts)
         answers = answers_of(engines, prompts, reward, config, run)
-        drawn = [] if reward else answers_for_kl(engines, prompts, config, run)
+        # what chooses, or what is said before, is no policy that a KL could be of
+        drawn = [] if reward or config.system else answers_for_kl(engines, prompts, config, run)
         if run.leads:  # the processes share what is drawn; the first one judges it
             rows += judged(engines, prompts, answers, scorer, config, run)
             rows += [kl(engines["model"], engines["against"], drawn, config, run)] if drawn else []
@@ -112,10 +118,17 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         read = (text for path in inputs.get("train_texts") or [] for text in read_texts(Path(path)))
         train = list(without(read, texts))  # the baseline is held to what the model is
         where = {"model": engines["model"].name, "split": "heldout", "seed": run.seed}
-        rows += perplexities(engines["model"], texts, train, where, config.tokens_per_micro_batch)
+        other = engines.get("against")
+        rows += perplexities(engines["model"], texts, train, where, config.tokens_per_micro_batch, other)
     if not rows:
         raise BadInput("nothing to evaluate on", field="prompts", fix="give prompts or texts")
     write_results(run.directory / "results.json", rows)
+
+
+def suffix_of(config: Config) -> str:
+    """What tells `model`, as it is asked here, from itself."""
+    best = f" best of {config.best_of}" if config.best_of > 1 else ""
+    return best + (" with a system message" if config.system else "")
 
 
 def unseen(config: Config, inputs: dict[str, Any], run: Run) -> list[Prompt]:
@@ -179,7 +192,8 @@ def answers_of(
         run.say(f"{engine.name} answers {len(prompts)} prompts")
         seed = seed_of(run.seed, "evaluate", role)
         n = config.best_of if role == "model" else 1
-        groups = rollout(engine, prompts, n=n, sampling=sampling, seed=seed)
+        asked = [under(p, config.system) for p in prompts] if config.system and role == "model" else prompts
+        groups = as_answers_to(prompts, rollout(engine, asked, n=n, sampling=sampling, seed=seed), engine.tokenizer)
         best = [0] * len(groups)
         if reward is not None and n > 1:
             scores = reward(prompts, groups).combined.view(-1, n).tolist()
@@ -213,6 +227,9 @@ def judged(
                 for i, score in zip(at, found, strict=True):
                     scores[role][i] = score
                 rows.append(result("score", clustered_mean(found, clusters), judge=scorer.name, **where))
+                if isinstance(scorer, RewardScorer):
+                    parts = {q: clustered_quantile(found, clusters, q) for q in QUANTILES}
+                    rows += [result(f"score_quantile:{q:g}", v, judge=scorer.name, **where) for q, v in parts.items()]
                 if isinstance(scorer, RewardScorer) and scorer.normalised is not None:
                     normalised = clustered_mean(scorer.normalised(torch.tensor(found)).tolist(), clusters)
                     rows.append(result("score_normalised", normalised, judge=scorer.name, **where))
