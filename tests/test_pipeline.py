@@ -197,7 +197,7 @@ def test_a_recipe_may_say_which_stages_are_the_last(recipe: Path) -> None:
     study = recipe.with_name("study.yaml")
     study.write_text("extends: tiny.yaml\nname: study\nonly: [make]\n")
     assert go(study) == {"make": "ran"}
-    assert read_yaml(recipe.parent / "runs" / "study" / "recipe.yaml")[0]["only"] == ["make"]
+    assert read_yaml(recipe.parent / "run" / "recipe.yaml")[0]["only"] == ["make"]
     assert set(go(study, only=["fit"])) == {"make", "other", "fit"}  # the command line decides
     study.with_name("further.yaml").write_text("extends: study.yaml\nname: further\n")
     assert len(read_recipe(study.with_name("further.yaml")).stages) > 2
@@ -692,6 +692,9 @@ def test_every_recipe_of_the_house_reads(monkeypatch: pytest.MonkeyPatch) -> Non
     recipes = sorted((Path(__file__).parent.parent / "recipes").rglob("*.yaml"))
     for path in recipes:
         value, _ = read_yaml(path)
-        assert value["stages"], path
+        assert value.get("stages") or value["extends"], path
         if "AYNI_DATA" in os.environ or "$AYNI_DATA" not in path.read_text():
-            assert yaml.safe_load(dump_yaml(read_recipe(path).resolved()))["stages"].keys() >= value["stages"].keys()
+            assert (
+                yaml.safe_load(dump_yaml(read_recipe(path).resolved()))["stages"].keys()
+                >= value.get("stages", {}).keys()
+            )
