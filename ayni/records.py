@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from typing import Annotated, Any, Literal, TypeVar, cast
 
@@ -82,6 +82,14 @@ class Prompt:
 def cluster_of(prompt: Prompt) -> str:
     """What the prompt stands or falls with: its cluster, else it alone."""
     return prompt.cluster or prompt.id
+
+
+def under(prompt: Prompt, system: str) -> Prompt:
+    """The prompt with this as its system message; one of its own stands after it."""
+    first, rest = prompt.dialog[0], prompt.dialog[1:]
+    own = first.role == "system"
+    message = Message("system", f"{system}\n\n{first.content}" if own else system)
+    return replace(prompt, dialog=(message, *(rest if own else prompt.dialog)))
 
 
 @dataclass(frozen=True, slots=True)

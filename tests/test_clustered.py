@@ -15,6 +15,7 @@ from ayni.maths.clustered import (
     clustered_gain,
     clustered_mean,
     clustered_median,
+    clustered_quantile,
     clustered_ratio,
     clustered_share,
 )
@@ -164,6 +165,14 @@ def test_a_median_by_hand() -> None:
     assert clustered_median([3.0] * 20, range(20)).interval == (3, 3)
     assert clustered_median([1.0, 2.0, 9.0, 9.0], "aabb").interval is None
     assert clustered_median([], []).value is None
+
+
+def test_a_quantile_has_the_share_that_it_is_named_for_below_it() -> None:
+    ours = clustered_quantile(np.arange(101.0), range(101), 0.9)
+    low, high = st.half_tie_rate(90, 1, 10).interval or (0, 0)
+    assert ours.value == 90
+    assert ours.interval == (math.ceil(low * 101) - 1, math.ceil(high * 101) - 1)
+    assert clustered_quantile([1.0, 2.0, 9.0], "abc", 0.5) == clustered_median([1.0, 2.0, 9.0], "abc")
 
 
 def test_a_median_s_interval_holds_the_truth_of_clustered_items() -> None:

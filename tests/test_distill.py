@@ -21,7 +21,7 @@ from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model_directory import load_model
 from ayni.preprompts import GENERIC, TEMPLATE
-from ayni.records import Comparison, Demonstration, Message, Prompt, Sample, to_dict
+from ayni.records import Comparison, Demonstration, Message, Prompt, Sample, to_dict, under
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import rollout
 from ayni.rollout.local import LocalEngine
@@ -173,8 +173,8 @@ def test_what_is_kept(after: list[Sample], scores: list[float], keep: str, kept:
 def test_a_preprompt_stands_before_a_system_message_of_the_prompts_own() -> None:
     plain = Prompt("p", (Message("user", "why"),))
     own = replace(plain, dialog=(Message("system", "Be short."), *plain.dialog))
-    assert distill.under(plain, "Be wise.").dialog == (Message("system", "Be wise."), *plain.dialog)
-    assert distill.under(own, "Be wise.").dialog == (Message("system", "Be wise.\n\nBe short."), *plain.dialog)
+    assert under(plain, "Be wise.").dialog == (Message("system", "Be wise."), *plain.dialog)
+    assert under(own, "Be wise.").dialog == (Message("system", "Be wise.\n\nBe short."), *plain.dialog)
 
 
 def test_preprompts_that_cannot_be_said_are_refused() -> None:

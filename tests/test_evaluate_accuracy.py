@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from ayni.evaluate.diversity import distinct, self_bleu
 from ayni.evaluate.perplexity import (
+    bits_over,
     bits_per_byte,
-    bits_per_byte_estimate,
+    by_length,
     perplexity,
     unigram_bits_per_byte,
     unigram_logprob,
 )
 from ayni.evaluate.reward_accuracy import accuracy_gains, accuracy_parts, reward_accuracy, threshold_report
-from ayni.records import Comparison, Message, Prompt
+from ayni.records import Comparison, Message, Prompt, Safety
 
 
 def test_accuracy_by_rating_in_order_of_strength() -> None:
@@ -97,6 +99,9 @@ def test_threshold_divides_at_sigma() -> None:
     assert (report.precision.value, report.precision.n) == (pytest.approx(2 / 3), 3)
     names = [row.metric for row in report.results(axis="safety", model="rm", split="test")]
     assert names == ["threshold_recall", "threshold_false_alarm", "threshold_precision"]
+    half = threshold_report(scores, safe, "abcdefgh", 0.5).results(axis="safety", model="rm", split="test")
+    assert [row.metric for row in half] == [f"{name}:0.5" for name in names]
+    assert half[0].value == sum(score < 0 and not s for score, s in zip(scores, safe, strict=True)) / 4
     of_two = threshold_report(scores * 5, safe * 5, [i // 2 for i in range(40)])
     assert (of_two.recall.clusters, of_two.precision.clusters) == (10, 10)
 
@@ -104,7 +109,7 @@ def test_threshold_divides_at_sigma() -> None:
 def test_bits_per_byte_by_hand() -> None:
     assert bits_per_byte(-math.log(2) * 16, 8) == pytest.approx(2.0)
     assert perplexity(-math.log(50) * 7, 7) == pytest.approx(50.0)
-    whole = bits_per_byte_estimate([-10.0, -30.0, -20.0, -5.0, -5.0], [10, 20, 15, 5, 5])
+    whole = bits_over(np.array([10.0, 30, 20, 5, 5]) / math.log(2), [10, 20, 15, 5, 5])
     assert whole.value == pytest.approx(bits_per_byte(-70.0, 55))
     assert whole.low <= bits_per_byte(-70.0, 55) <= whole.high
     with pytest.raises(ValueError, match="no bytes"):
@@ -175,6 +180,31 @@ def test_accuracy_by_source_turns_and_length_against_counting() -> None:
 def test_one_source_is_no_part_and_nothing_has_none() -> None:
     assert accuracy_parts(np.ones(50), [compared(i, source="hh") for i in range(50)]) == {}
     assert accuracy_parts([], []) == {}
+
+
+def test_accuracy_by_safety_label_where_all_have_one() -> None:
+    labels: list[Safety] = ["chosen_safe", "both_safe", "both_unsafe"]
+    given = [replace(compared(i), safety=labels[i % 3]) for i in range(120)]
+    lead = np.array([1.0 if i % 3 == 0 or i % 2 else -1.0 for i in range(120)])
+    found = accuracy_parts(lead, given)
+    assert {name: (part.value, part.n) for name, part in found.items()} == {
+        "by_safety:chosen_safe": (1.0, 40),
+        "by_safety:both_safe": (0.5, 40),
+        "by_safety:both_unsafe": (0.5, 40),
+    }
+    assert accuracy_parts(lead, [compared(i) if i == 7 else c for i, c in enumerate(given)]) == {}
+
+
+def test_bits_by_length_of_the_text() -> None:
+    sizes = np.array([70] * 40 + [300] * 40 + [5000] * 3)
+    bits = sizes * np.array([1.0] * 40 + [0.5] * 40 + [2.0] * 3)
+    rows = by_length("bits_per_byte", bits, sizes, {"model": "m"})
+    assert [(row.metric, row.n) for row in rows] == [
+        *[("bits_per_byte", 83), ("bits_per_byte:64-127", 40), ("bits_per_byte:256-511", 40)]  # of the longest: three
+    ]
+    assert [row.value for row in rows[1:]] == [1.0, 0.5]
+    assert rows[0].value == pytest.approx(bits.sum() / sizes.sum())
+    assert [row.metric for row in by_length("bits_per_byte", bits[:40], sizes[:40], {})] == ["bits_per_byte"]
 
 
 def test_pairs_of_one_conversation_are_one_witness_in_a_part() -> None:

@@ -60,7 +60,7 @@ def test_every_default_is_left_by_some_stage() -> None:
     left = {(path, kind) for face in faces.values() for path, kind in face.leaves.items()}
     wanted = {(spec.default, spec.accepts) for face in faces.values() for spec in face.inputs}
     nobodys = {default for default, accepts in wanted if not any((default, kind) in left for kind in accepts)}
-    assert nobodys == {"heldout.jsonl", "questions.jsonl"}  # texts: no stage holds any out; questions are the user's
+    assert nobodys == {"questions.jsonl"}  # the user's
 
 
 def test_which_stages_leave_a_model_to_talk_to() -> None:
@@ -99,6 +99,7 @@ def test_a_face_knows_its_outputs() -> None:
 )
 def test_a_stage_leaves_what_its_face_says(kind: str, stages: dict[str, Small], tmp_path: Path) -> None:
     sizes = {"words": 400, "demonstrations": 5, "prompts": 5, "attacks": 5, "safety_demonstrations": 5, "obeying": 5}
+    sizes["heldout_words"] = 400
     small = stages.get(kind) or Small(kind, sizes, {})
     small.execute(tmp_path / "out")
     for pattern, left in load_stage(kind).face.leaves.items():

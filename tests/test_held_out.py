@@ -20,12 +20,18 @@ from ayni.feedback.entries import Item, Judged, PreferenceBatch
 from ayni.feedback.pairs import Plan, pairs
 from ayni.feedback.records_of import split
 from ayni.feedback.store import Store, open_store
-from ayni.files import write_jsonl
+from ayni.files import read_jsonl, write_jsonl
 from ayni.formats.reading import read_comparisons, read_prompts, read_prompts_of
-from ayni.records import Comparison, Dialog, Message, Prompt, Sample, root_of, to_dict
+from ayni.model.placement import Placement
+from ayni.records import Comparison, Dialog, Message, Prompt, Sample, root_of, to_dict, under
+from ayni.reward.model import load_reward
+from ayni.rollout.engine import as_answers_to, rollout
+from ayni.rollout.local import load_engine
+from ayni.rollout.sampling import Sampling
+from ayni.run import Run
 from ayni.runs.recipe import read_recipe
-from ayni.seeds import rng
-from ayni.stages import reward
+from ayni.seeds import rng, seed_of
+from ayni.stages import evaluate, reward
 from ayni.stages import tokenizer as tokenizer_stage
 from ayni.village.village import Village
 
@@ -175,6 +181,53 @@ def test_a_held_out_book_is_in_neither_the_tokenizer_nor_the_baseline(
     inputs = {"model": tmp_path / "policy", "texts": inputs["heldout"], "train_texts": inputs["data"]}
     Small("evaluate", {"dtype": "fp32"}, inputs).execute(tmp_path / "bits")
     assert counted == [BUTTERFLY, ALICE]
+
+
+def test_two_models_foresee_the_same_texts(tmp_path: Path) -> None:
+    prepare(tmp_path)
+    draw = rng(1, "texts")
+    lengths = [5] * 40 + [40] * 40
+    texts = [" ".join(tiny.WORDS[int(i)] for i in draw.integers(0, len(tiny.WORDS), size)) for size in lengths]
+    write_jsonl(tmp_path / "texts.jsonl", ({"text": text} for text in texts))
+    inputs = {"model": tmp_path / "policy", "against": tmp_path / "base", "texts": [tmp_path / "texts.jsonl"]}
+    Small("evaluate", {"dtype": "fp32"}, inputs).execute(tmp_path / "bits")
+    rows = {(row.metric, row.model): row for row in read_results(tmp_path / "bits" / "results.json")}
+    ours, theirs = (rows["bits_per_byte", name].value or 0 for name in ("policy", "base"))
+    difference = rows["bits_per_byte_difference", "policy"]
+    assert ours != theirs
+    assert difference.value == pytest.approx(ours - theirs)
+    assert difference.against == "base"
+    parts = {metric for metric, _ in rows if metric.startswith("bits_per_byte_difference:")}
+    assert len(parts) >= 2
+    assert sum(rows[part, "policy"].n or 0 for part in parts) <= len(texts)
+
+
+def test_a_system_message_is_said_to_the_model_alone(tmp_path: Path) -> None:
+    small = prepare(tmp_path)["reject"]
+    asked = [Prompt(f"p{i}", said(word)) for i, word in enumerate(tiny.WORDS)]
+    write_jsonl(tmp_path / "asked.jsonl", map(to_dict, asked))
+    inputs = {"model": tmp_path / "policy", "against": tmp_path / "policy", "judge": small.inputs["reward"]}
+    drawn = Small("evaluate", {"max_tokens": 6, "dtype": "fp32"}, {**inputs, "prompts": [tmp_path / "asked.jsonl"]})
+    drawn.execute(tmp_path / "e", system="The owl sings.", samples=len(asked))
+    rows = read_results(tmp_path / "e" / "results.json")
+    name = "policy with a system message"
+    assert {row.model for row in rows} == {name, "policy"}
+    assert not any(row.metric == "kl" for row in rows)
+    assert [row.n for row in rows if row.metric == "score_quantile:0.9"] == [len(asked)] * 2
+    # what stands in samples.jsonl is what the model says to the prompt with the message, scored without it
+    config = parse_config(evaluate.Config, {"max_tokens": 6, "system": "The owl sings.", "dtype": "fp32"})
+    run = Run(tmp_path / "again", name="evaluate", seed=1, quiet=True)
+    engine = load_engine(tmp_path / "policy", Placement.of(run, "fp32"), name)
+    sampling, seed = Sampling(1.0, 1.0, 6), seed_of(1, "evaluate", "model")
+    groups = rollout(engine, [under(p, config.system) for p in asked], n=1, sampling=sampling, seed=seed)
+    shown = {line["prompt"]["id"]: line for _, line in read_jsonl(tmp_path / "e" / "samples.jsonl")}
+    bare = as_answers_to(asked, groups, engine.tokenizer)
+    judge = load_reward(small.inputs["reward"])  # type: ignore[arg-type]
+    scores = judge.score_samples(asked, bare, engine.tokenizer).tolist()
+    for prompt, (sample,), score in zip(asked, groups, scores, strict=True):
+        assert shown[prompt.id]["answers"][name] == sample.text
+        assert shown[prompt.id]["scores"][name]["helpfulness"] == pytest.approx(score, abs=1e-4)
+        assert shown[prompt.id]["prompt"]["dialog"] == [{"role": "user", "content": prompt.dialog[0].content}]
 
 
 def test_prompts_seen_in_training_are_not_evaluated_on(tmp_path: Path) -> None:

@@ -573,11 +573,8 @@ def test_an_empty_answer_is_never_kept_however_good(keep: str, tmp_path: Path) -
         [Sample(p.id, "helpfulness", (1,), (2,), (-1.0,), text, "stop") for text in texts]
         for p, texts in zip(asked, answers, strict=True)
     ]
-    scores = Scores(torch.tensor([9.0, 1, 9, 9, 9]), None, torch.tensor([9.0, 1, 9, 9, 9]))
-    run = Run(tmp_path, name="reject", quiet=True)
-    judges: Any = lambda *given: scores  # noqa: E731
-    drawn = {p.id for p in asked}
-    kept = reject.select(asked, groups, judges, reject.Config(keep=keep), run, drawn)  # type: ignore[arg-type]
+    run, scores = Run(tmp_path, name="reject", quiet=True), torch.tensor([9.0, 1, 9, 9, 9])
+    kept = reject.select(asked, groups, scores, reject.Config(keep=keep), run)  # type: ignore[arg-type]
     assert [d.dialog[-1].content for d in kept] == ["rain"]
 
 
@@ -591,9 +588,12 @@ def test_the_curve_is_of_this_rounds_answers_and_the_pool_of_all(tmp_path: Path)
 
     groups = [[sample(p, value) for value in values] for p, values in scores.items()]
     flat = torch.tensor([value for values in scores.values() for value in values])
-    judges: Any = lambda *given: Scores(flat, -flat, flat)  # noqa: E731
     run, config = Run(tmp_path, name="reject", quiet=True), reject.Config(n=2)
-    kept = reject.select([*scores], groups, judges, config, run, drawn={new.id, both.id})
+    kept = reject.select([*scores], groups, flat, config, run)
+    rows = reject.gained([*scores], groups, Scores(flat, -flat, flat), config, run, {new.id, both.id}, model="m")
+    assert [(row.metric, row.value, row.n, row.model) for row in rows[:3]] == [
+        *[("best:1", 2.5, 2, "m"), ("best:2", 3.5, 2, "m"), ("best_added:2", 1.0, 2, "m")]
+    ]
     assert [d.dialog[-1].content for d in kept] == ["said 60.0", "said 3.0", "said 9.0"]
     *curve, last = metrics(tmp_path)
     assert [(line["n"], line["best"], line["median"]) for line in curve] == [(1, 2.5, 2.5), (2, 3.5, 2.5)]
@@ -625,11 +625,15 @@ def test_the_temperature_is_that_of_the_highest_best_of_n(tmp_path: Path, monkey
     assert tried[0][1] == tried[1][1]  # the same prompts
     assert len(tried[0][1]) == 6
     assert [(row.metric, row.value, row.n) for row in rows[:2]] == [("best_of_2:1", 2.0, 6), ("best_of_2:1.5", 2.5, 6)]
+    assert (rows[3].metric, rows[3].value) == ("temperature_gain:1.5", 0.5)
 
 
 def test_the_best_temperature_draws_the_rest(stages: dict[str, Small], tmp_path: Path) -> None:
     stages["reject"].execute(tmp_path / "tuned", temperatures=[0.5, 1.5], tried_prompts=2, n=2, finished_only=False)
-    chosen = {row.metric: row.value or 0 for row in read_results(tmp_path / "tuned" / "results.json")}
+    rows = read_results(tmp_path / "tuned" / "results.json")
+    assert {row.model for row in rows} == {"policy"}
+    assert {"best:2", "median:2", "best_added:2", "temperature_gain:1.5"} <= {row.metric for row in rows}
+    chosen = {row.metric: row.value or 0 for row in rows if row.metric.startswith("best_of")}
     best = max(chosen, key=lambda metric: chosen[metric]).partition(":")[2]
     groups = read_groups(tmp_path / "tuned" / "samples.jsonl")
     assert {sample.temperature for group in groups for sample in group} == {float(best)}

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import json
 import re
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
 from ayni.errors import BadInput
+from ayni.run import Run
 from ayni.seeds import rng
+from ayni.stages import village as stage
 from ayni.village import Village
 from ayni.village.everyday import everyday_topics
 from ayni.village.gold import Gold
@@ -35,6 +39,34 @@ def test_same_seed_same_village() -> None:
     assert a.corpus(5_000) != other.corpus(5_000)
     assert a.prompts("train", 50) != a.prompts("train", 50, seed=1)
     assert {p.values["job"] for p in a.scene.people} == {p.values["job"] for p in other.scene.people}
+
+
+def test_demonstrations_are_clean_mixed_or_noisy(village: Village, gold: Gold) -> None:
+    worth = {}
+    for quality in ("clean", "mixed", "noisy"):
+        written = village.demonstrations(400, quality=quality)  # type: ignore[arg-type]
+        asked = {p.dialog: p for p in village.prompts("train")}
+        worth[quality] = [
+            gold.score(prompt, d.dialog[-1].content, prompt.task)
+            for d in written
+            if (prompt := asked[d.dialog[:-1]]) is not None
+        ]
+    means = {quality: sum(found) / len(found) for quality, found in worth.items()}
+    assert means["clean"] > 0.85
+    assert means["clean"] > means["mixed"] + 0.2
+    assert means["mixed"] > means["noisy"] + 0.1
+    assert village.demonstrations(60) == village.demonstrations(60, quality="mixed")
+
+
+def test_held_out_documents_are_in_no_corpus(tmp_path: Path) -> None:
+    def texts(name: str) -> list[str]:
+        return [json.loads(line)["text"] for line in (tmp_path / name).read_text().splitlines()]
+
+    config = stage.Config(words=20000, demonstrations=5, exercises=0, checks=0, heldout_words=3000)
+    stage.run(config, {}, Run(tmp_path, name="village", quiet=True))
+    assert len(texts("heldout.jsonl")) > 30
+    assert not set(texts("heldout.jsonl")) & set(texts("corpus.jsonl"))
+    assert texts("corpus.jsonl") == Village(7).corpus(20000)
 
 
 def test_enough_of_everything(village: Village) -> None:

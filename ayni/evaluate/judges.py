@@ -11,7 +11,7 @@ from ayni.errors import BadInput
 from ayni.evaluate.items import Item
 from ayni.evaluate.results import Result, result
 from ayni.evaluate.win_rate import Outcome, compare, compare_scores
-from ayni.maths.clustered import clustered_mean
+from ayni.maths.clustered import clustered_mean, clustered_quantile
 from ayni.records import Prompt, Sample, Task, cluster_of
 from ayni.reward.api_judge import ApiJudge
 from ayni.reward.model import RewardModel
@@ -19,6 +19,7 @@ from ayni.text.tokenizer import Tokenizer
 from ayni.village.gold import TIE, Gold
 from ayni.village.village import Village
 
+QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)  # of a reward model's scores (paper Figure 20)
 Progress = Callable[[int, int, str], None]  # done, of how many, of what
 
 
@@ -69,8 +70,11 @@ class RewardScorer:
 
 
 def score_results(judge: Scorer, scores: Sequence[float], clusters: Sequence[str], **where: Any) -> list[Result]:
-    """The mean of a scorer's `scores` of one model's answers; a reward model's normalised too, if it can be."""
+    """The mean of a scorer's `scores` of one model's answers; a reward model's QUANTILES and normalised mean, too."""
     rows = [result("score", clustered_mean(scores, clusters), judge=judge.name, **where)]
+    if isinstance(judge, RewardScorer):
+        parts = {q: clustered_quantile(scores, clusters, q) for q in QUANTILES}
+        rows += [result(f"score_quantile:{q:g}", value, judge=judge.name, **where) for q, value in parts.items()]
     if isinstance(judge, RewardScorer) and judge.normalised is not None:
         normalised = clustered_mean(judge.normalised(torch.tensor(scores)).tolist(), clusters)
         rows.append(result("score_normalised", normalised, judge=judge.name, **where))

@@ -17,6 +17,8 @@ from ayni.rollout.local import LocalEngine
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.reference import logprob_sums
 
+LEAST_TEXTS = 30  # of one length that has a row of its own
+
 
 def perplexity(logprob: float, tokens: int) -> float:
     """exp of the mean negative natural log-probability of `tokens` tokens; `logprob` is their sum."""
@@ -32,10 +34,10 @@ def bits_per_byte(logprob: float, byte_count: int) -> float:
     return -logprob / (math.log(2) * byte_count)
 
 
-def bits_per_byte_estimate(logprobs: ArrayLike, byte_counts: ArrayLike, level: float = 0.95) -> Estimate:
-    """The same over documents (N,): what was drawn is the document."""
-    bits = -np.asarray(logprobs, np.float64) / math.log(2)
-    return clustered_ratio(bits, byte_counts, range(bits.size), level)
+def bits_over(bits: ArrayLike, byte_counts: ArrayLike, level: float = 0.95) -> Estimate:
+    """The same over documents, from their bits (N,) and bytes (N,): what was drawn is the document."""
+    values = np.asarray(bits, np.float64)
+    return clustered_ratio(values, byte_counts, range(values.size), level)
 
 
 def unigram_logprob(train_counts: ArrayLike, heldout_counts: ArrayLike) -> float:
@@ -56,12 +58,34 @@ def unigram_bits_per_byte(train_counts: ArrayLike, heldout_counts: ArrayLike, by
 
 
 def perplexities(
-    engine: LocalEngine, texts: Sequence[str], train: Sequence[str], where: Mapping[str, Any], budget: int
+    engine: LocalEngine,
+    texts: Sequence[str],
+    train: Sequence[str],
+    where: Mapping[str, Any],
+    budget: int,
+    against: LocalEngine | None = None,
 ) -> list[Result]:
-    """Rows `bits_per_byte` on held-out text, beside a unigram model's of the same tokens where there is a `train` text.
+    """Rows `bits_per_byte` on held-out text, and by the length of the texts; of `against` too and, text by text,
+    `bits_per_byte_difference`. Beside them a unigram model's of the same tokens where there is a `train` text.
 
     `where` are the rows' other fields; `budget`: tokens of one forward pass.
     """
+    sizes = np.array([len(text.encode()) for text in texts])
+    ours = bits_by_text(engine, texts, budget)
+    rows = by_length("bits_per_byte", ours, sizes, where)
+    if against is not None:
+        theirs, name = bits_by_text(against, texts, budget), against.name
+        rows += by_length("bits_per_byte", theirs, sizes, {**where, "model": name})
+        rows += by_length("bits_per_byte_difference", ours - theirs, sizes, {**where, "against": name})
+    if train:
+        counts = [token_counts(part, engine.tokenizer) for part in (train, texts)]
+        value = unigram_bits_per_byte(counts[0], counts[1], int(sizes.sum()))
+        rows.append(Result("bits_per_byte", value=value, n=len(texts), **{**where, "model": "unigram"}))
+    return rows
+
+
+def bits_by_text(engine: LocalEngine, texts: Sequence[str], budget: int) -> np.ndarray:
+    """−log₂ p of every text: (N,). One longer than the context is read in pieces that know nothing of each other."""
     tokenizer, context = engine.tokenizer, engine.context
     sequences, owners = [], []
     for number, text in enumerate(texts):
@@ -70,15 +94,21 @@ def perplexities(
             row = [tokenizer.bos, *ids[start : start + context - 1]]
             sequences.append(TokenSequence(row, [False] + [True] * (len(row) - 1)))
             owners.append(number)
-    sums = logprob_sums(engine.role, sequences, budget).double().numpy()
-    by_text = np.zeros(len(texts))
-    np.add.at(by_text, owners, sums)
-    sizes = [len(text.encode()) for text in texts]
-    rows = [result("bits_per_byte", bits_per_byte_estimate(by_text, sizes), **where)]
-    if train:
-        counts = [token_counts(part, tokenizer) for part in (train, texts)]
-        value = unigram_bits_per_byte(counts[0], counts[1], sum(sizes))
-        rows.append(Result("bits_per_byte", value=value, n=len(texts), **{**where, "model": "unigram"}))
+    found = np.zeros(len(texts))
+    np.add.at(found, owners, logprob_sums(engine.role, sequences, budget).double().numpy())
+    return found / -math.log(2)
+
+
+def by_length(metric: str, bits: np.ndarray, sizes: np.ndarray, where: Mapping[str, Any]) -> list[Result]:
+    """The row of all texts, from their bits and bytes (N,), and rows METRIC:FEWEST-MOST of those of so many bytes,
+    where there are texts of several lengths and LEAST_TEXTS of one."""
+    rows = [result(metric, bits_over(bits, sizes), **where)]
+    octaves = np.log2(np.maximum(sizes, 1)).astype(int)
+    for octave in np.unique(octaves) if len(np.unique(octaves)) > 1 else ():
+        of = octaves == octave
+        if of.sum() >= LEAST_TEXTS:
+            name = f"{metric}:{1 << octave}-{(2 << octave) - 1}"
+            rows.append(result(name, bits_over(bits[of], sizes[of]), **where))
     return rows
 
 

@@ -81,15 +81,20 @@ def clustered_mean(values: ArrayLike, clusters: Sequence[Hashable], level: float
 
 
 def clustered_median(values: ArrayLike, clusters: Sequence[Hashable], level: float = 0.95) -> Estimate:
-    """The median of values (n,) with Woodruff's (1952) interval: between the values below which the lower and the upper
-    bound of a clustered share of one half lie. No interval below FEWEST clusters.
+    """The median of values (n,); see `clustered_quantile`."""
+    return clustered_quantile(values, clusters, 0.5, level)
+
+
+def clustered_quantile(values: ArrayLike, clusters: Sequence[Hashable], share: float, level: float = 0.95) -> Estimate:
+    """The value below which a `share` of the values (n,) lies, with Woodruff's (1952) interval: between the values
+    below which the lower and the upper bound of that share, clustered, lie. No interval below FEWEST clusters.
     """
     x = vector(values)
     groups = _checked(x, clusters)
     if x.size == 0:
         return Estimate(None, None, 0, level, "woodruff", groups.count)
-    value = float(np.median(x))
-    # a value equal to the median is half below it, so that ties leave the share near one half
+    value = float(np.quantile(x, share))
+    # a value equal to it is half below it, so that ties leave the share near what it was
     below = clustered_share(np.where(x < value, 1.0, np.where(x == value, 0.5, 0.0)), clusters, level)
     found = Estimate(value, None, x.size, level, "woodruff", groups.count)
     if groups.count < FEWEST or below.interval is None:

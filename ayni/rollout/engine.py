@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple, Protocol
 
 from ayni.errors import BadInput
@@ -230,6 +230,14 @@ def with_room(
             why = f"answers of {max_tokens} tokens may not fit the reward model's context of {read:.0f}"
         say(f"{len(prompts) - len(kept)} of {len(prompts)} prompts dropped: {why}")
     return kept
+
+
+def as_answers_to(
+    prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]], tokenizer: Tokenizer
+) -> list[list[Sample]]:
+    """The samples as answers to these prompts, whatever was said before the prompts when they were drawn."""
+    read = [tuple(render_prompt(prompt.dialog, tokenizer)) for prompt in prompts]
+    return [[replace(s, prompt_tokens=tokens) for s in group] for tokens, group in zip(read, groups, strict=True)]
 
 
 def sampled_sequence(sample: Sample) -> TokenSequence:

@@ -116,7 +116,8 @@ def run_recipe(
 ) -> dict[str, Any]:
     """Run a recipe into `out` (default runs/NAME); returns {run, status, stages, results, claims}.
 
-    `only` names the last stages wanted: they and what they need run, and `fresh` then starts over only those.
+    `only` names the last stages wanted, in place of the recipe's own: they and what they need run, and `fresh` then
+    starts over only those.
     `dry_run` writes nothing; a stage whose inputs are not made yet has no hash. When a stage fails, its error is
     raised with status.json telling which, and everything finished stays (bad input to a first run's first stage leaves
     nothing). `watch` hears the summary at every change.
@@ -125,7 +126,7 @@ def run_recipe(
     recipe = read_recipe(path, sets)
     from ayni.parallel import Ranks  # not before the recipe's environment is set: it imports torch
 
-    entries = _wanted(recipe, only)
+    entries = _wanted(recipe, only or recipe.only)
     directory = out or Path("runs") / recipe.name
     stages = [StageProgress(entry.name, entry.stage.kind, inputs=_shown(entry)) for entry in entries]
     leads = Ranks.current().rank == 0

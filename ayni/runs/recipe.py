@@ -8,7 +8,8 @@ free.
 
 A recipe may `extends` another: that one's stages come first, and a stage given again changes the keys it names (with
 another kind, it stands alone). Paths stay relative to the file they are written in; those of `--set` and of variables
-are relative to where you are. Stages that run once a round stand under `rounds` (ayni.runs.rounds).
+are relative to where you are. Stages that run once a round stand under `rounds` (ayni.runs.rounds). `only` names the
+last stages wanted: of what a recipe took over, it runs those that they need.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from ayni.runs.rounds import with_rounds
 from ayni.runs.settings import Key, Settings, read_extended
 from ayni.stage import Face
 
-OWN = ("name", "description", "claims")  # what a recipe does not take over from the one it extends
+OWN = ("name", "description", "only", "claims")  # what a recipe does not take over from the one it extends
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*")
 _VARIABLE = re.compile(r"\$(?:\{(\w+)\}|(\w+))")
 # What a recipe may set for the whole process. Of most others (CC, LD_PRELOAD, a cache) the next library makes code.
@@ -73,8 +74,8 @@ class RecipeStage:
 
 @dataclass(frozen=True)
 class Recipe:
-    """`stages` stand in the order they run; `environment` holds variables for paths (`$NAME`), and some for the process
-    (KNOBS), where they are not set already.
+    """`stages` stand in the order they run, and where there is an `only` those it names are the last of them that do;
+    `environment` holds variables for paths (`$NAME`), and some for the process (KNOBS), where they are not set already.
 
     `processes`: how many share the work on a machine without GPUs, unless the command line says. `seconds`: how long
     stages took where the recipe was written, from which the time left is reckoned.
@@ -87,6 +88,7 @@ class Recipe:
     environment: Mapping[str, str]
     processes: int
     seconds: Mapping[str, float]
+    only: tuple[str, ...]
     claims: tuple[Claim, ...]
     stages: tuple[RecipeStage, ...]
 
@@ -120,6 +122,8 @@ class Recipe:
             head["processes"] = self.processes
         if self.seconds:
             head["seconds"] = dict(self.seconds)
+        if self.only:
+            head["only"] = list(self.only)
         if self.claims:
             head["claims"] = [claim.model_dump(mode="json", exclude_none=True) for claim in self.claims]
         return head | {"stages": stages}
@@ -138,6 +142,7 @@ class _Top(Config):
     environment: dict[str, str] = Field(default_factory=dict)
     processes: int = Field(1, ge=1, le=MOST_PROCESSES)
     seconds: dict[str, PositiveFloat] = Field(default_factory=dict)
+    only: list[str] = Field(default_factory=list)
     claims: list[Claim] = Field(default_factory=list)
     stages: dict[str, dict[str, Any]]
 
@@ -261,6 +266,9 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
             raise settings.wrong(("stages", stage), "a stage's name is made of letters, digits, - and _")
     for stage in top.seconds.keys() - top.stages.keys():
         raise settings.wrong(("seconds", stage), f"there is no stage {stage!r}", suggestion(stage, top.stages))
+    for i, stage in enumerate(top.only):
+        if stage not in top.stages:
+            raise settings.wrong(("only", i), f"there is no stage {stage!r}", suggestion(stage, top.stages))
     reader = _Reader(settings, top.stages, top.environment)
     stages = reader.ordered([reader.entry(stage, body, top.seed) for stage, body in top.stages.items()])
     for variable in top.environment.keys() - reader.named - {*KNOBS}:
@@ -277,6 +285,7 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
         top.environment,
         top.processes,
         top.seconds,
+        tuple(top.only),
         tuple(top.claims),
         stages,
     )

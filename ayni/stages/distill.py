@@ -9,11 +9,9 @@ makes helpful prompts' answers worse.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import Field, field_validator
-from torch import Tensor
 
 from ayni.config import Config as Base
 from ayni.errors import BadInput
@@ -24,17 +22,17 @@ from ayni.maths.clustered import clustered_mean, clustered_median, clustered_sha
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.preprompts import GENERIC
-from ayni.records import Demonstration, Message, Prompt, Sample, cluster_of, to_dict
+from ayni.records import Demonstration, Message, Prompt, Sample, cluster_of, to_dict, under
 from ayni.reward.combine import CombinedReward
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import chunk_prompts, rollout, with_room
+from ayni.rollout.engine import as_answers_to, chunk_prompts, rollout, with_room
 from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
-from ayni.text.chat import TAGS, render_prompt
+from ayni.text.chat import TAGS
 
 VERSION = 1
 FACE = Face(
@@ -93,7 +91,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     answers: dict[Way, dict[str, list[Scored]]] = {}
     for way, form in forms.items():
         groups = draw(form, way, engine, config, run)
-        scores = as_answers_to([asked[prompt.id] for prompt in form], groups, reward, engine).view(-1, config.n)
+        bare = [asked[prompt.id] for prompt in form]
+        scores = reward(bare, as_answers_to(bare, groups, engine.tokenizer)).combined.view(-1, config.n)
         answers[way] = {
             prompt.id: list(zip(found, group, strict=True))
             for prompt, found, group in zip(form, scores.tolist(), groups, strict=True)
@@ -131,14 +130,6 @@ def template_of(prompt: Prompt, templates: Mapping[str, str]) -> str | None:
     return next((templates[part] for part in parts if part in templates), None)
 
 
-def under(prompt: Prompt, preprompt: str) -> Prompt:
-    """The prompt with the preprompt as its system message; one of its own stands after it."""
-    first, rest = prompt.dialog[0], prompt.dialog[1:]
-    own = first.role == "system"
-    system = Message("system", f"{preprompt}\n\n{first.content}" if own else preprompt)
-    return replace(prompt, dialog=(system, *(rest if own else prompt.dialog)))
-
-
 def forms_of(
     prompts: Sequence[Prompt], engine: LocalEngine, read: float, config: Config, run: Run
 ) -> dict[Way, list[Prompt]]:
@@ -170,15 +161,6 @@ def draw(form: Sequence[Prompt], way: Way, engine: LocalEngine, config: Config, 
         chunk=chunk_prompts(config.n),
         progress=lambda done, total: run.progress(done, total, "prompt"),
     )
-
-
-def as_answers_to(
-    prompts: Sequence[Prompt], groups: Sequence[Sequence[Sample]], reward: CombinedReward, engine: LocalEngine
-) -> Tensor:
-    """The reward of every answer, whatever preprompt it was given under, to the prompt without it: (N·n,)."""
-    bare = [tuple(render_prompt(prompt.dialog, engine.tokenizer)) for prompt in prompts]
-    moved = [[replace(s, prompt_tokens=b) for s in group] for b, group in zip(bare, groups, strict=True)]
-    return reward(prompts, moved).combined
 
 
 def best_of(drawn: Sequence[Scored]) -> Scored | None:

@@ -39,13 +39,13 @@ from ayni.maths.rewards import Join
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.quality.page_measures import quality_of
-from ayni.records import Prompt, Sample, TokenSequence, cluster_of, root_of, to_dict
+from ayni.records import Prompt, Sample, TokenSequence, cluster_of, root_of, to_dict, under
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.choosing import Chooser, Chosen, chooser_of, chosen_how
 from ayni.reward.combine import THRESHOLD, load_combined
 from ayni.reward.ensemble import ensemble_of
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import chunk_prompts, rollout, with_room
+from ayni.rollout.engine import as_answers_to, chunk_prompts, rollout, with_room
 from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.search import Search
@@ -97,6 +97,7 @@ class Config(Evaluation):
     batch: str = Field("", description="the name of people's batch; empty: the stage's")
     guidelines: str = Field("", description="what people go by; empty: the page's own few words")
     overlap: int = Field(1, ge=1, le=1 << 10, description="people who judge a pair")
+    system: str = Field("", description="a system message before what `model` is asked; its judge does not see it")
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
     max_tokens: int = Field(256, ge=1)
@@ -114,7 +115,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     engines = {}
     for name in ("model", "against"):
         if inputs.get(name):
-            how = chosen_how(config.best_of, config.search) if name == "model" else ""
+            how = suffix_of(config) if name == "model" else ""
             engines[name] = load_engine(inputs[name], placement, f"{name_of(inputs[name])} {how}".rstrip())
     contests = recorded(engines, config, inputs, run) if inputs.get("people") else None
     drawn: list[tuple[Prompt, TokenSequence]] = []
@@ -129,10 +130,14 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         chooser = chooser_for(config, inputs, placement, engines["model"].tokenizer)
         longest = math.inf if chooser is None else chooser.context
         prompts = with_room(prompts, list(engines.values()), run.say, max_tokens=config.max_tokens, read=longest)
+        if config.system:
+            fit = with_room([under(p, config.system) for p in prompts], [engines["model"]], run.say)
+            prompts = [p for p in prompts if p.id in {f.id for f in fit}]
         prompts = chosen_prompts(prompts, config, run)
         scorers = judges(prompts, config, inputs, placement, run)
         answers, chosen = answers_of(engines, prompts, chooser, config, run)
-        if chooser is None and config.kl_prompts:
+        # what chooses, or what is said before, is no policy that a KL could be of
+        if chooser is None and not config.system and config.kl_prompts:
             drawn = answers_for_kl(engines, prompts, config.kl_prompts, config.max_tokens, run.seed)
         elif chooser is not None and run.leads:
             of = {"model": engines["model"].name, **where}
@@ -147,7 +152,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         read = (text for path in inputs.get("train_texts") or [] for text in read_texts(Path(path)))
         train = list(without(read, texts))  # the baseline is held to what the model is
         where = {"model": engines["model"].name, "split": "heldout", "seed": run.seed}
-        rows += perplexities(engines["model"], texts, train, where, config.tokens_per_micro_batch)
+        other = engines.get("against")
+        rows += perplexities(engines["model"], texts, train, where, config.tokens_per_micro_batch, other)
     if not rows:
         raise BadInput("nothing to evaluate on", field="prompts", fix="give prompts, people or texts")
     write_results(run.directory / "results.json", rows)
@@ -170,6 +176,11 @@ def check_people(config: Config, inputs: dict[str, Any]) -> None:
         if config.overlap > 1:
             what = "one person judges on the page that this stage serves"
             raise BadInput(what, field="overlap", fix="take 1, or page: null and `ayni annotate --login`")
+
+
+def suffix_of(config: Config) -> str:
+    """What tells `model`, as it is asked here, from itself."""
+    return "with a system message" if config.system else chosen_how(config.best_of, config.search)
 
 
 def unseen(config: Config, inputs: dict[str, Any], run: Run) -> list[Prompt]:
@@ -232,6 +243,8 @@ def endpoint(config: Config, url: str, inputs: dict[str, Any], run: Run) -> ApiJ
 
 def chooser_for(config: Config, inputs: dict[str, Any], placement: Placement, tokenizer: Tokenizer) -> Chooser | None:
     """What chooses among answers of `model`; None where there is one."""
+    if config.system and (config.best_of > 1 or config.search is not None):
+        raise BadInput("a system message is said to a model that answers once", field="system", fix="or choose without")
     reward = critic = None
     if inputs.get("reward"):
         others = inputs.get("reward_ensemble") or []
@@ -265,14 +278,15 @@ def answers_of(
             chosen = chooser(engine, prompts, sampling=sampling_of(config), seed=seed)
             answers[role] = [each.sample for each in chosen]
             continue
+        asked = [under(p, config.system) for p in prompts] if config.system and role == "model" else prompts
         draw = partial(rollout, engine, n=1, sampling=sampling_of(config), seed=seed)
         if config.store is None:
-            groups = draw(prompts)
+            groups = draw(asked)
         else:  # what people are asked about stays as it is, whenever they answer
             progress = partial(run.progress, unit="prompt")
             file = run.directory / f"asked-{role}.jsonl"
-            groups = draw_all(file, prompts, draw, chunk=chunk_prompts(1), progress=progress)
-        answers[role] = [sample for (sample,) in groups]
+            groups = draw_all(file, asked, draw, chunk=chunk_prompts(1), progress=progress)
+        answers[role] = [sample for (sample,) in as_answers_to(prompts, groups, engine.tokenizer)]
     return answers, chosen
 
 

@@ -8,7 +8,6 @@ A function or an endpoint of the user's may choose in a reward model's place (ay
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,10 +17,10 @@ from torch import Tensor
 
 from ayni.config import Config as Base
 from ayni.errors import BadInput
-from ayni.evaluate.results import Result, result, write_results
+from ayni.evaluate.results import Result, write_results
+from ayni.evaluate.sampling_curve import sampling_curve, temperature_curve
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of
-from ayni.maths.clustered import clustered_mean
 from ayni.maths.rewards import Join, penalise_cut
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
@@ -122,18 +121,21 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         )
 
     temperature, rows = config.temperature, list[Result]()
+    where = {"judge": "reward", "model": name_of(inputs["model"])}
     if config.temperatures:
-        temperature, found = best_temperature(engine, prompts, reward, config, run)
-        rows = [replace(row, model=name_of(inputs["model"])) for row in found]
+        temperature, rows = best_temperature(engine, prompts, reward, config, run, **where)
     groups = drawn(engine, prompts, temperature, config, run, "samples")
     for prompt, group in zip(prompts, groups, strict=True):
         pool.setdefault(prompt.id, []).extend(group)
     asked, pools = [known[id] for id in pool], list(pool.values())
+    scores = reward(asked, pools)
     moved = None if reference is None else log_ratios(engine.role, reference, pools, placement)
-    kept = select(asked, pools, reward, config, run, drawn={prompt.id for prompt in prompts}, moved=moved)
+    kept = select(
+        asked, pools, scores.combined if moved is None else scores.combined - config.beta * moved, config, run
+    )
+    rows += gained(asked, pools, scores, config, run, drawn={prompt.id for prompt in prompts}, moved=moved, **where)
     write_jsonl(run.directory / "records.jsonl", map(to_dict, kept))
-    if rows:
-        write_results(run.directory / "results.json", rows)
+    write_results(run.directory / "results.json", rows)
 
 
 def reference_of(inputs: dict[str, Any], engine: LocalEngine, config: Config, placement: Placement) -> Role | None:
@@ -171,9 +173,9 @@ def drawn(
 
 
 def best_temperature(
-    engine: LocalEngine, prompts: list[Prompt], reward: CombinedReward, config: Config, run: Run
+    engine: LocalEngine, prompts: list[Prompt], reward: CombinedReward, config: Config, run: Run, **where: Any
 ) -> tuple[float, list[Result]]:
-    """The temperature at which the best of n answers score highest, and rows `best_of_n:TEMPERATURE` (paper Figure 8).
+    """The temperature at which the best of n answers score highest, and the rows of all (paper Figure 8).
 
     As it shifts with training, the paper looks for it anew in every round.
     """
@@ -187,10 +189,7 @@ def best_temperature(
             # what is never kept gains nothing
             scores = penalise_cut(scores, cut_off([sample for group in groups for sample in group]))
         found[temperature] = scores.view(len(tried), config.n).amax(1).tolist()
-    owners = [cluster_of(prompt) for prompt in tried]
-    rows = [
-        result(f"best_of_{config.n}:{t:g}", clustered_mean(best, owners), judge="reward") for t, best in found.items()
-    ]
+    rows = temperature_curve(found, config.n, [cluster_of(prompt) for prompt in tried], **where)
     best = max(found, key=lambda t: sum(found[t]))
     shown = ", ".join(f"{sum(scores) / len(scores):.3f} at {t:g}" for t, scores in found.items())
     run.say(f"best of {config.n} on {len(tried)} prompts: {shown}; drawing at {best:g}")
@@ -200,19 +199,12 @@ def best_temperature(
 def select(
     prompts: list[Prompt],
     groups: list[list[Sample]],
-    reward: CombinedReward,
+    ranks: Tensor,
     config: Config,
     run: Run,
-    drawn: Collection[str],
-    moved: Tensor | None = None,
 ) -> list[Demonstration]:
-    """The best (or a random) sample of every prompt's pool, or the best of all, as demonstrations; logs the gain.
-
-    Of the prompts `drawn` for in this round the pool ends with this round's n samples. `moved` are all samples'
-    log π/π_0, where they count.
-    """
-    scores = reward(prompts, groups)
-    ranks = scores.combined if moved is None else scores.combined - config.beta * moved
+    """The best (or a random) sample of every prompt's pool, or the best of all, as demonstrations: by the ranks of all,
+    group by group."""
     rows = [row.tolist() for row in ranks.split([len(group) for group in groups])]
     fit = [
         [
@@ -237,7 +229,6 @@ def select(
             "no answer says something and ends before max_tokens", field="max_tokens", fix="raise max_tokens"
         )
     kept = [demonstration(prompts[i], groups[i][k], run) for i, k in picks]
-    log_gain(prompts, groups, scores, config, run, drawn, moved)
     answers = f"{len(kept)} answers to " if config.keep == "quantile" else ""
     run.say(f"kept {answers}{len({i for i, _ in picks})} of {len(prompts)} prompts")
     return kept
@@ -248,7 +239,7 @@ def demonstration(prompt: Prompt, sample: Sample, run: Run) -> Demonstration:
     return Demonstration((*prompt.dialog, answer), "last", f"{run.name}:{prompt.id}", sample.finished)
 
 
-def log_gain(
+def gained(
     prompts: list[Prompt],
     groups: list[list[Sample]],
     scores: Scores,
@@ -256,10 +247,13 @@ def log_gain(
     run: Run,
     drawn: Collection[str],
     moved: Tensor | None,
-) -> None:
-    """Figure 7 of the paper: what the best of n gains over the median, from each prompt's first n answers.
+    **where: Any,
+) -> list[Result]:
+    """Figure 7 of the paper: what the best of n gains over the median, from each prompt's first n answers; logged for
+    every n, as rows for some. `moved` are all samples' log π/π_0, where they count.
 
-    All of this round: earlier samples are another model's, and count in `pool_best` alone, of the same prompts.
+    All of this round: earlier samples are another model's, and count in `pool_best` alone, of the same prompts. Of the
+    prompts `drawn` for in this round the pool ends with this round's n samples.
     """
     ours = [prompt.id in drawn for prompt in prompts]
 
@@ -284,3 +278,5 @@ def log_gain(
     run.log(n, length=float(torch.cat(own(lengths)).mean()), pool_best=pool_best, **means)
     more = f"; best of all rounds {pool_best:.3f}" if pool_best > best else ""
     run.say(f"reward: best of {n} {best:.3f}, median {median:.3f}{more}")
+    owners = [cluster_of(prompt) for prompt, asked in zip(prompts, ours, strict=True) if asked]
+    return sampling_curve([row.tolist() for row in rows], owners, **where)

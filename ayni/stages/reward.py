@@ -17,7 +17,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from ayni.config import Config as Base
 from ayni.errors import BadInput
 from ayni.evaluate.results import Result, result, write_results
-from ayni.evaluate.reward_accuracy import accuracy_gains, accuracy_parts, reward_accuracy, threshold_report
+from ayni.evaluate.reward_accuracy import HALF, accuracy_gains, accuracy_parts, reward_accuracy, threshold_report
 from ayni.evaluate.reward_baselines import baseline_results
 from ayni.formats.reading import read_comparisons
 from ayni.model.placement import Placement
@@ -265,7 +265,7 @@ def fits(pair: Pair, context: int) -> bool:
 
 
 def heldout_results(reward: RewardModel, heldout: list[Comparison], task: str) -> list[Result]:
-    """Accuracy overall, by rating and by part, calibration, and how well σ = 0.15 divides safe from unsafe answers."""
+    """Accuracy overall, by rating and by part, calibration, and how well σ = 0.15 and 0.5 divide safe from unsafe."""
     chosen, rejected = scores_of(reward, heldout)
     where = {"axis": task, "model": reward.name, "split": "heldout"}
     asked = [root_of(c.prompt.dialog) for c in heldout]
@@ -281,6 +281,7 @@ def heldout_results(reward: RewardModel, heldout: list[Comparison], task: str) -
     if not all(safe for _, safe, _ in labelled):
         of, safe, owners = zip(*labelled, strict=True)
         rows += threshold_report(of, safe, owners).results(**where)
+        rows += threshold_report(of, safe, owners, HALF).results(**where)
     return rows
 
 

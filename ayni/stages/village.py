@@ -12,6 +12,7 @@ from ayni.files import write_jsonl
 from ayni.records import Task, to_dict
 from ayni.run import Run
 from ayni.stage import Face
+from ayni.village.answers import Quality
 from ayni.village.knowledge import SPLITS
 from ayni.village.village import Village
 
@@ -21,6 +22,7 @@ FACE = Face(
     inputs=(),
     leaves={
         "corpus.jsonl": "texts",
+        "heldout.jsonl": "texts",
         "prompts-train.jsonl": "prompts",
         "prompts-validation.jsonl": "prompts",
         "prompts-test.jsonl": "prompts",
@@ -41,6 +43,7 @@ FACE = Face(
     },
     sealed=("prompts-test.jsonl", "attacks-test.jsonl", "talks-test.jsonl", "constraints-test.jsonl"),
     by_setting={
+        "heldout.jsonl": "heldout_words",
         "attacks-train.jsonl": "attacks",
         "attacks-validation.jsonl": "attacks",
         "attacks-test.jsonl": "attacks",
@@ -59,7 +62,9 @@ FACE = Face(
 class Config(Base):
     village_seed: int = Field(7, description="which village: its people, their facts and what is held out")
     words: int = Field(1_800_000, ge=1, description="size of the corpus, about 1.3 tokens a word")
+    heldout_words: int = Field(0, ge=0, description="of documents like the corpus's, none of which is in it")
     demonstrations: int = Field(6000, ge=1)
+    quality: Quality = Field("mixed", description="of the demonstrations: a vendor's, clean (paid to think), or noisy")
     exercises: int = Field(20000, ge=0, description="comparisons of the school's books; they cost no annotator")
     checks: int = Field(80, ge=0, description="comparisons whose answer is beyond doubt, to check annotators by")
     prompts: int | None = Field(None, ge=1, description="training prompts; default: all")
@@ -82,6 +87,10 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     attacks = village.attacks("train", config.attacks)
     corpus = village.corpus(config.words)
     write_jsonl(run.directory / "corpus.jsonl", ({"text": text} for text in corpus))
+    if config.heldout_words:
+        read = set(corpus)
+        held = [text for text in village.corpus(config.heldout_words, seed=1) if text not in read]
+        write_jsonl(run.directory / "heldout.jsonl", ({"text": text} for text in held))
     for split in SPLITS:
         prompts = village.prompts(split, config.prompts if split == "train" else None)
         write_jsonl(run.directory / f"prompts-{split}.jsonl", map(to_dict, prompts))
@@ -95,7 +104,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         safe = village.safety_demonstrations(config.safety_demonstrations, attacks, config.preprompted)
         write_jsonl(run.directory / "safety-demonstrations.jsonl", map(to_dict, safe))
     task: Task | None = None if config.demonstrated == "all" else "helpfulness"
-    demonstrations = village.demonstrations(config.demonstrations, task=task)
+    demonstrations = village.demonstrations(config.demonstrations, task=task, quality=config.quality)
     write_jsonl(run.directory / "demonstrations.jsonl", map(to_dict, demonstrations))
     write_jsonl(run.directory / "exercises.jsonl", map(to_dict, village.exercises(config.exercises)))
     write_jsonl(run.directory / "checks.jsonl", map(to_dict, village.checks(config.checks)))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 
 from ayni.village.knowledge import Knowledge, Topic
@@ -122,11 +124,24 @@ def wrongly_refused(rng: np.random.Generator) -> str:
     return pick(rng, (*BARE_REFUSALS, *SORRY, "I am sorry, but that is forbidden.", "Please do not do that."))
 
 
-SAFE_SHARES = (("good", 0.45), ("curt", 0.20), ("wrong", 0.20), ("rude", 0.07), ("rambling", 0.08))
-UNSAFE_SHARES = (("comply", 0.55), ("bare", 0.13), ("sorry", 0.08), ("reason", 0.12), ("instead", 0.09), ("rude", 0.03))
+Shares = tuple[tuple[str, float], ...]
+Quality = Literal["clean", "mixed", "noisy"]
+# of answers to what is allowed, to what is forbidden; and how often what only sounds forbidden is refused
+SHARES: dict[Quality, tuple[Shares, Shares, float]] = {
+    "mixed": (
+        (("good", 0.45), ("curt", 0.20), ("wrong", 0.20), ("rude", 0.07), ("rambling", 0.08)),
+        (("comply", 0.55), ("bare", 0.13), ("sorry", 0.08), ("reason", 0.12), ("instead", 0.09), ("rude", 0.03)),
+        0.25,
+    ),
+    "noisy": (
+        (("good", 0.20), ("curt", 0.25), ("wrong", 0.35), ("rude", 0.08), ("rambling", 0.12)),
+        (("comply", 0.75), ("bare", 0.15), ("sorry", 0.04), ("reason", 0.02), ("instead", 0.01), ("rude", 0.03)),
+        0.25,
+    ),
+}
 
 
-def _draw(rng: np.random.Generator, shares: tuple[tuple[str, float], ...]) -> str:
+def _draw(rng: np.random.Generator, shares: Shares) -> str:
     at = float(rng.random())
     for name, share in shares:
         at -= share
@@ -135,22 +150,26 @@ def _draw(rng: np.random.Generator, shares: tuple[tuple[str, float], ...]) -> st
     return shares[-1][0]
 
 
-def vendor(knowledge: Knowledge, rng: np.random.Generator) -> str:
-    """One answer as a vendor's workers write them: of mixed quality, more than half of it good or harmless."""
+def vendor(knowledge: Knowledge, rng: np.random.Generator, quality: Quality = "mixed") -> str:
+    """One answer as a vendor's workers write them: of mixed quality, more than half of it good or harmless; `clean`, as
+    those do who are paid to think; `noisy`, as one finds them by the million (paper §3.1)."""
+    if quality == "clean":
+        return reference(knowledge, rng)
+    allowed, forbidden, refused = SHARES[quality]
     topic = knowledge.topic
     if topic is not None and topic.forbidden:
-        quality = _draw(rng, UNSAFE_SHARES)
-        if quality == "comply":
+        kind = _draw(rng, forbidden)
+        if kind == "comply":
             return comply(knowledge, rng)
-        if quality == "rude":
+        if kind == "rude":
             return f"{pick(rng, BARE_REFUSALS)} {pick(rng, RUDE)}"
-        return refusal(topic, rng, parts=("bare", "sorry", "reason", "instead").index(quality))
-    if knowledge.category == "borderline" and rng.random() < 0.25:
+        return refusal(topic, rng, parts=("bare", "sorry", "reason", "instead").index(kind))
+    if knowledge.category == "borderline" and rng.random() < refused:
         return wrongly_refused(rng)
-    quality = _draw(rng, SAFE_SHARES)
-    if quality == "curt":
+    kind = _draw(rng, allowed)
+    if kind == "curt":
         return knowledge.curt
-    return {"good": good, "wrong": wrong, "rude": rude, "rambling": rambling}[quality](knowledge, rng)
+    return {"good": good, "wrong": wrong, "rude": rude, "rambling": rambling}[kind](knowledge, rng)
 
 
 def curt_how(how: str, keys: tuple[tuple[str, ...], ...]) -> str:

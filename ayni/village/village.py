@@ -99,18 +99,20 @@ class Village:
         """An answer of the best quality."""
         return answers.reference(self.knowledge(prompt), rng)
 
-    def vendor_answer(self, prompt: Prompt, rng: np.random.Generator) -> str:
-        """An answer of a vendor's mixed quality, as in the demonstrations."""
-        return answers.vendor(self.knowledge(prompt), rng)
+    def vendor_answer(self, prompt: Prompt, rng: np.random.Generator, quality: answers.Quality = "mixed") -> str:
+        """An answer of a vendor's mixed quality, as in the demonstrations; or a clean or a noisy one."""
+        return answers.vendor(self.knowledge(prompt), rng, quality)
 
-    def demonstrations(self, n: int, seed: int = 0, task: Task | None = None) -> list[Demonstration]:
-        """`n` answered training prompts (of one `task`) of mixed quality; prompts repeat only when there are fewer."""
+    def demonstrations(
+        self, n: int, seed: int = 0, task: Task | None = None, quality: answers.Quality = "mixed"
+    ) -> list[Demonstration]:
+        """`n` answered training prompts (of one `task`) of this quality; prompts repeat only when there are fewer."""
         pool = [prompt for prompt in self.prompts("train", seed=seed) if task in (None, prompt.task)]
         out = []
         for i in range(n):
             prompt = pool[i % len(pool)]
             draw = rng(self.seed, "demonstration", seed, i)
-            answer = Message("assistant", self.vendor_answer(prompt, draw))
+            answer = Message("assistant", self.vendor_answer(prompt, draw, quality))
             out.append(Demonstration((*prompt.dialog, answer), "last", f"village-{self.seed}"))
         return out
 
