@@ -132,7 +132,8 @@ def comparable(a: str, b: str) -> bool:
 class Comparison:
     """Two answers to one prompt, and how they compare (paper §3.2.1).
 
-    `margin` (≥ 0) overrides what the rating implies. Chosen unsafe with rejected safe cannot be said.
+    `margin` (≥ 0) overrides what the rating implies. Chosen unsafe with rejected safe cannot be said. `probability`
+    (½ to 1) is how sure the judge is that the chosen one is better: a soft label.
     """
 
     __pydantic_config__ = _CLOSED
@@ -150,10 +151,14 @@ class Comparison:
     source: Text = ""
     finished_chosen: Finished | None = None
     finished_rejected: Finished | None = None
+    probability: Number | None = None
 
     def __post_init__(self) -> None:
         if self.margin is not None and not 0 <= self.margin < float("inf"):
             raise ValueError(f"margin: {self.margin} is not a number ≥ 0")
+        if self.probability is not None and not 0.5 <= self.probability <= 1:
+            what = f"probability: {self.probability} is not from 0.5 to 1"
+            raise ValueError(f"{what}; below 0.5 the other answer is the chosen one")
 
 
 def margin_of(comparison: Comparison, table: str | Mapping[Rating, float]) -> float:

@@ -17,12 +17,13 @@ from ayni.errors import BadInput
 from ayni.evaluate.diversity import diversity_results
 from ayni.evaluate.items import Item, rows_of
 from ayni.evaluate.judges import GoldScorer, RewardScorer, Scorer
+from ayni.evaluate.label_agreement import gold_agreement
 from ayni.evaluate.perplexity import perplexities
 from ayni.evaluate.results import Result, result, write_results
-from ayni.evaluate.splits import Evaluation, check_split
+from ayni.evaluate.splits import Evaluation, check_split, named_split
 from ayni.evaluate.win_rate import compare, compare_scores, win_rate_results
 from ayni.files import write_jsonl
-from ayni.formats.reading import read_prompts_of, read_texts
+from ayni.formats.reading import read_comparisons, read_prompts_of, read_texts
 from ayni.maths.clustered import clustered_mean, clustered_share
 from ayni.maths.rewards import Join
 from ayni.model.placement import Placement
@@ -56,6 +57,7 @@ FACE = Face(
         Input("seen", "prompts-train.jsonl", ("prompts",), many=True, optional=True),
         Input("texts", "heldout.jsonl", ("texts",), many=True, optional=True),
         Input("train_texts", "corpus.jsonl", ("texts",), many=True, optional=True),
+        Input("labels", "records.jsonl", ("comparisons",), many=True, optional=True),
     ),
     leaves={"samples.jsonl": "answers"},
 )
@@ -113,8 +115,13 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         train = list(without(read, texts))  # the baseline is held to what the model is
         where = {"model": engines["model"].name, "split": "heldout", "seed": run.seed}
         rows += perplexities(engines["model"], texts, train, where, config.tokens_per_micro_batch)
+    if inputs.get("labels"):
+        labels = [c for path in inputs["labels"] for c in read_comparisons(Path(path), say=run.say)]
+        opened = [c.prompt for c in labels if named_split(c.prompt) == "test"]  # of other splits any may be read
+        check_split(opened, final=config.final, path=inputs["labels"][0])
+        rows += gold_agreement(labels, config.split, run.seed)
     if not rows:
-        raise BadInput("nothing to evaluate on", field="prompts", fix="give prompts or texts")
+        raise BadInput("nothing to evaluate on", field="prompts", fix="give prompts, texts or labels")
     write_results(run.directory / "results.json", rows)
 
 
