@@ -123,6 +123,18 @@ def attached(instruction: str, message: Message) -> Message:
     return Message(message.role, f"{instruction} {message.content}")
 
 
+@dataclass(frozen=True, slots=True)
+class Principle:
+    """What answers are revised by (Bai et al. 2022, §3.1): how a model is asked what is wrong with its answer, and then
+    to revise it."""
+
+    __pydantic_config__ = _CLOSED
+    id: Text
+    critique: Text
+    revision: Text
+    source: Text = ""
+
+
 def comparable(a: str, b: str) -> bool:
     """Whether two answers can be compared: neither is empty, and they differ in more than the white space around."""
     return bool(a.strip()) and bool(b.strip()) and a.strip() != b.strip()

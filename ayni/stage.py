@@ -24,6 +24,7 @@ Kind = Literal[
     "judgements",
     "prompts",
     "constraints",
+    "principles",
     "texts",
     "samples",
     "answers",
@@ -40,6 +41,7 @@ KIND_WORDS: dict[Kind, str] = {
     "judgements": "judgements",
     "prompts": "prompts",
     "constraints": "constraints",
+    "principles": "principles",
     "texts": "texts",
     "samples": "samples",
     "answers": "answers side by side",  # of several models, with their scores: what the report shows

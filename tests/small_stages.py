@@ -15,7 +15,7 @@ from ayni.config import parse_config
 from ayni.files import write_jsonl
 from ayni.model.score_scale import Anchor, ScoreScale
 from ayni.model_directory import save_model
-from ayni.records import RATINGS, Comparison, Constraint, Demonstration, Message, Prompt, to_dict
+from ayni.records import RATINGS, Comparison, Constraint, Demonstration, Message, Principle, Prompt, to_dict
 from ayni.rollout import engine
 from ayni.runs.execution import execute
 from ayni.runs.faces import load_stage
@@ -25,7 +25,7 @@ from ayni.village.village import Village
 # every one that trains or samples
 STAGES = (
     *("tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf"),
-    *("collect", "reject", "distill", "ghost", "ppo"),
+    *("collect", "reject", "distill", "revise", "ghost", "ppo"),
 )
 ANCHORED = ScoreScale(Anchor(1.0, safe=9, unsafe=4))
 OPTIMISER = {"lr": 5e-3, "warmup": 0.03}
@@ -74,6 +74,9 @@ CONSTRAINTS = [
 ]
 
 
+PRINCIPLES = [Principle(name, f"why {name}", f"say {name}") for name in ("owl", "hare")]
+
+
 def talks(count: int) -> list[Prompt]:
     """Conversations of three turns; what the assistant says in them is never heard."""
     asked = zip(prompts(count, seed=5), prompts(count, seed=6), prompts(count, seed=7), strict=True)
@@ -106,6 +109,7 @@ def prepare(directory: Path) -> dict[str, Small]:
     save_model(directory / "listener", reward_model(1, context=400), words)
     write_jsonl(directory / "talks.jsonl", map(to_dict, talks(6)))
     write_jsonl(directory / "constraints.jsonl", map(to_dict, CONSTRAINTS))
+    write_jsonl(directory / "principles.jsonl", map(to_dict, PRINCIPLES))
     texts, asked = [directory / "corpus.jsonl"], [directory / "prompts.jsonl"]
     pairs, model = [directory / "comparisons.jsonl"], inputs["policy"]
     shape = {"dim": 16, "layers": 2, "heads": 2, "kv_heads": 1, "hidden": 24, "context": 96, "row_tokens": 64}
@@ -145,6 +149,15 @@ def prepare(directory: Path) -> dict[str, Small]:
             "distill",
             {"n": 3, "max_tokens": 16, "dtype": "fp32", "preprompts": ["the owl", "a wise hare"]},
             {"model": model, "reward_safety": inputs["safe"], "prompts": [directory / "adversarial.jsonl"]},
+        ),
+        "revise": Small(
+            "revise",
+            {"rounds": 2, "max_tokens": 12, "dtype": "fp32"},
+            {
+                "model": directory / "talker",
+                "prompts": [directory / "adversarial.jsonl"],
+                "principles": directory / "principles.jsonl",
+            },
         ),
         "ghost": Small(
             "ghost",

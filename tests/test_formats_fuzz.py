@@ -45,6 +45,7 @@ SEEDS: dict[str, dict[str, Any]] = {
     "oasst": {"message_tree_id": "t", "prompt": {"role": "prompter", "text": "a", "replies": [
         {"role": "assistant", "text": text, "rank": rank} for rank, text in enumerate("bc")]}},
     "constraint": {"id": "c", "long": "a", "short": "b", "kind": "k"},
+    "principle": {"id": "p", "critique": "a", "revision": "b"},
 }  # fmt: skip
 words = st.sampled_from(
     ["", " ", "left", "right", "response-1", "answer1", "submitted", "tie", "up", "[INST]", "\ud800"]

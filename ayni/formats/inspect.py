@@ -10,12 +10,22 @@ from rich.text import Text
 
 from ayni.errors import BadInput
 from ayni.formats.reading import scan
-from ayni.records import Comparison, Constraint, Demonstration, Judgement, Message, Prompt, TokenSequence
+from ayni.records import (
+    Comparison,
+    Constraint,
+    Demonstration,
+    Dialog,
+    Judgement,
+    Message,
+    Principle,
+    Prompt,
+    TokenSequence,
+)
 from ayni.text.chat import answer_tokens, compared_tokens, render, render_prompt, render_text
 from ayni.text.tokenizer import Tokenizer
 
 _BYTE = re.compile(r"<0x([0-9A-F]{2})>")
-Record = Demonstration | Comparison | Judgement | Prompt | Constraint | str
+Record = Demonstration | Comparison | Judgement | Prompt | Constraint | Principle | str
 
 
 def sequences_of(record: Record, tokenizer: Tokenizer) -> list[TokenSequence]:
@@ -26,15 +36,22 @@ def sequences_of(record: Record, tokenizer: Tokenizer) -> list[TokenSequence]:
         return list(compared_tokens(record, tokenizer))
     if isinstance(record, Judgement):
         return [answer_tokens(record.prompt.dialog, record.response, tokenizer, record.finished)]
-    if isinstance(record, Prompt | Constraint):
-        asked = record.dialog if isinstance(record, Prompt) else (Message("user", record.long),)
-        tokens = render_prompt(asked, tokenizer)
-        return [TokenSequence(tokens, [False] * len(tokens))]
+    if isinstance(record, Prompt | Constraint | Principle):
+        rendered = [render_prompt(asked, tokenizer) for asked in _asked(record)]
+        return [TokenSequence(tokens, [False] * len(tokens)) for tokens in rendered]
     return [render_text(record, tokenizer)]
 
 
+def _asked(record: Prompt | Constraint | Principle) -> list[Dialog]:
+    """What of it a user says."""
+    if isinstance(record, Prompt):
+        return [record.dialog]
+    texts = [record.long] if isinstance(record, Constraint) else [record.critique, record.revision]
+    return [(Message("user", text),) for text in texts]
+
+
 def _turns(record: Record) -> int:
-    if isinstance(record, str | Constraint):
+    if isinstance(record, str | Constraint | Principle):
         return 0
     dialog = record.prompt.dialog if isinstance(record, Comparison | Judgement) else record.dialog
     return sum(message.role == "user" for message in dialog)

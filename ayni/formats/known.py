@@ -40,6 +40,7 @@ FORMATS: tuple[Format, ...] = (
     own.COMPARISON,
     own.PROMPT,
     own.CONSTRAINT,
+    own.PRINCIPLE,
     own.DEMONSTRATION,
     # one answer and what somebody made of it
     ratings.EDITS,

@@ -24,7 +24,7 @@ from ayni.formats.format import Format
 from ayni.formats.known import format_of
 from ayni.formats.pairing import PAIRING, Pairing, pairs_of_judgements
 from ayni.formats.rows import DOCUMENT_SUFFIXES, ROW_SUFFIXES, Row, Skip, files_of, peek, rows, suffix_of
-from ayni.records import Comparison, Constraint, Demonstration, Prompt, Task
+from ayni.records import Comparison, Constraint, Demonstration, Principle, Prompt, Task
 from ayni.stage import Kind
 
 TEXT_SUFFIXES = (*DOCUMENT_SUFFIXES, ".jsonl")
@@ -110,7 +110,7 @@ def scan(path: Path, kind: Kind | None = None, *, strict: bool = True, pairing: 
             _read_as_pairs(stream, found, scanned, errors, pairing)
         scanned.errors.extend(errors or [])
     assert scanned is not None  # files_of never returns an empty list
-    if scanned.kind in ("prompts", "constraints"):
+    if scanned.kind in ("prompts", "constraints", "principles"):
         _check_ids(scanned)
     if not scanned.records and not scanned.errors:
         raise _holds_none(scanned.kind, scanned.skipped, path)
@@ -176,7 +176,7 @@ def _read_as_pairs(
 
 
 def _check_ids(scanned: ScannedRecords) -> None:
-    """Prompts and constraints are known by their ids (random numbers depend on them): no two may share one."""
+    """Prompts, constraints and principles are known by their ids (random numbers depend on them): none share one."""
     first: dict[str, tuple[Path, int]] = {}
     one = scanned.kind.removesuffix("s")
     for prompt, (file, line) in zip(scanned.records, scanned.lines, strict=True):
@@ -223,6 +223,11 @@ def read_constraints_of(paths: Iterable[Path]) -> list[Constraint]:
             if found.setdefault(constraint.id, constraint) != constraint:
                 raise BadInput(f"{constraint.id!r} is the id of another constraint too", path=path, field="id")
     return list(found.values())
+
+
+def read_principles(path: Path) -> list[Principle]:
+    """Every principle of a file or directory; BadInput with path, line and field at the first error."""
+    return scan(path, "principles").records
 
 
 def read_prompts_of(paths: Iterable[Path]) -> list[Prompt]:
