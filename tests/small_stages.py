@@ -120,7 +120,7 @@ def prepare(directory: Path) -> dict[str, Small]:
         ),
         "sft": Small(
             "sft",
-            {**FIT, "batch_size": 5, "epochs": 2},
+            {**FIT, "batch_size": 5, "epochs": 2, "dropout": 0.2},
             {"model": directory / "base", "data": [directory / "demonstrations.jsonl"]},
         ),
         "reward": Small(

@@ -155,14 +155,17 @@ def _generate(
     n: Annotated[int, typer.Option("--n", min=1, max=100_000, help="Samples per prompt.")] = 1,
     temperature: Temperature = 0.6,
     top_p: TopP = 0.9,
+    repetition_penalty: Annotated[float, typer.Option(min=1, help="Of tokens that the answer holds already.")] = 1.0,
     max_tokens: MaxTokens = 256,
     seed: int = 0,
     as_json: Json = False,
 ) -> Value:
     """Sample answers or continuations, with their log-probabilities."""
     from ayni.cli.generate import generate
+    from ayni.rollout.sampling import Sampling
 
-    return generate(model, prompts, text, output, n, temperature, top_p, max_tokens, seed, as_json)
+    sampling = Sampling(temperature, top_p, max_tokens, repetition_penalty)
+    return generate(model, prompts, text, output, n, sampling, seed, as_json)
 
 
 def _score(

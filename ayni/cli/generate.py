@@ -29,9 +29,7 @@ def generate(
     text: str | None,
     output: Path | None,
     n: int,
-    temperature: float,
-    top_p: float,
-    max_tokens: int,
+    sampling: Sampling,
     seed: int,
     as_json: bool,
 ) -> dict[str, Any] | None:
@@ -40,7 +38,6 @@ def generate(
         raise BadInput("give either --prompts FILE or --text TEXT")
     items: list[tuple[int, str | Dialog]] = [(1, text)] if text is not None else read_lines(located(prompts or Path()))
     engine = language_engine(model)
-    sampling = Sampling(temperature, top_p, max_tokens)
     requests = []
     for index, (line, item) in enumerate(items):
         try:

@@ -73,6 +73,7 @@ class Config(Evaluation):
     judge_model: str | None = Field(None, description="its model; default: the one it serves")
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
+    repetition_penalty: float = Field(1.0, ge=1, description="of tokens that an answer holds already (LIMA: 1.2)")
     max_tokens: int = Field(256, ge=1)
     limit: int | None = Field(None, ge=1, description="prompts per axis, chosen by the seed")
     samples: int = Field(40, ge=0, description="answers to write to samples.jsonl for the report")
@@ -180,7 +181,7 @@ def answers_of(
     run: Run,
 ) -> dict[str, list[Sample]]:
     """Each model's answer to every prompt: of `model`, the best of several where a `reward` chooses."""
-    sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
+    sampling = Sampling(config.temperature, config.top_p, config.max_tokens, config.repetition_penalty)
     answers = {}
     for role, engine in engines.items():
         run.say(f"{engine.name} answers {len(prompts)} prompts")

@@ -14,7 +14,6 @@ from typing import Self, TypeVar
 import torch
 from torch import Tensor
 
-from ayni.cores import cores
 from ayni.model.layout import Layout
 from ayni.records import TokenSequence
 
@@ -216,10 +215,3 @@ def cut(examples: Sequence[E], tokens_per_micro_batch: int) -> Iterator[list[E]]
         room -= tokens_in(example)
     if part:
         yield part
-
-
-def shares(examples: Sequence[E], tokens_per_micro_batch: int, device: torch.device | str) -> list[list[E]]:
-    """As `cut`, for `side_by_side`: the cores share the tokens of a micro-batch, and no core goes without."""
-    among = cores(device)
-    whole = sum(map(tokens_in, examples))
-    return list(cut(examples, max(1, min(tokens_per_micro_batch // among, -(-whole // among)))))
