@@ -22,10 +22,10 @@ from ayni.runs.faces import load_stage
 from ayni.text.chat import render_prompt
 from ayni.village.village import Village
 
-# every one that trains or samples
+# every one that trains or samples, and who reads with a model
 STAGES = (
     *("tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf"),
-    *("collect", "reject", "distill", "revise", "ghost", "ppo"),
+    *("collect", "reject", "distill", "revise", "select", "ghost", "ppo"),
 )
 ANCHORED = ScoreScale(Anchor(1.0, safe=9, unsafe=4))
 OPTIMISER = {"lr": 5e-3, "warmup": 0.03}
@@ -158,6 +158,11 @@ def prepare(directory: Path) -> dict[str, Small]:
                 "prompts": [directory / "adversarial.jsonl"],
                 "principles": directory / "principles.jsonl",
             },
+        ),
+        "select": Small(
+            "select",
+            {"chosen_share": 0.3, "clusters": 3, "tokens_per_micro_batch": 120, "dtype": "fp32"},
+            {"model": directory / "base", "data": [directory / "demonstrations.jsonl"]},
         ),
         "ghost": Small(
             "ghost",

@@ -93,6 +93,7 @@ def test_a_face_knows_its_outputs() -> None:
         "reject",
         "distill",
         "revise",
+        "select",
         "ghost",
         "ppo",
         "village",

@@ -222,7 +222,8 @@ def _inspect(
 
 
 def _report(
-    directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")], as_json: Json = False
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run, or of one stage.")],
+    as_json: Json = False,
 ) -> Value:
     """Write the run's report: one self-contained HTML page."""
     from ayni.report import build_report
