@@ -144,6 +144,18 @@ def attached(instruction: str, message: Message) -> Message:
     return Message(message.role, f"{instruction} {message.content}")
 
 
+@dataclass(frozen=True, slots=True)
+class Principle:
+    """What answers are revised by (Bai et al. 2022, §3.1): how a model is asked what is wrong with its answer, and then
+    to revise it."""
+
+    __pydantic_config__ = _CLOSED
+    id: Text
+    critique: Text
+    revision: Text
+    source: Text = ""
+
+
 def comparable(a: str, b: str) -> bool:
     """Whether two answers can be compared: neither is empty, and they differ in more than the white space around."""
     return bool(a.strip()) and bool(b.strip()) and a.strip() != b.strip()
@@ -153,7 +165,8 @@ def comparable(a: str, b: str) -> bool:
 class Comparison:
     """Two answers to one prompt, and how they compare (paper §3.2.1).
 
-    `margin` (≥ 0) overrides what the rating implies. Chosen unsafe with rejected safe cannot be said.
+    `margin` (≥ 0) overrides what the rating implies. Chosen unsafe with rejected safe cannot be said. `probability`
+    (½ to 1) is how sure the judge is that the chosen one is better: a soft label.
     """
 
     __pydantic_config__ = _CLOSED
@@ -171,10 +184,14 @@ class Comparison:
     source: Text = ""
     finished_chosen: Finished | None = None
     finished_rejected: Finished | None = None
+    probability: Number | None = None
 
     def __post_init__(self) -> None:
         if self.margin is not None and not 0 <= self.margin < float("inf"):
             raise ValueError(f"margin: {self.margin} is not a number ≥ 0")
+        if self.probability is not None and not 0.5 <= self.probability <= 1:
+            what = f"probability: {self.probability} is not from 0.5 to 1"
+            raise ValueError(f"{what}; below 0.5 the other answer is the chosen one")
 
 
 def margin_of(comparison: Comparison, table: str | Mapping[Rating, float]) -> float:

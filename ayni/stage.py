@@ -25,6 +25,7 @@ Kind = Literal[
     "prompts",
     "constraints",
     "questions",
+    "principles",
     "texts",
     "samples",
     "answers",
@@ -42,6 +43,7 @@ KIND_WORDS: dict[Kind, str] = {
     "prompts": "prompts",
     "constraints": "constraints",
     "questions": "questions with known answers",
+    "principles": "principles",
     "texts": "texts",
     "samples": "samples",
     "answers": "answers side by side",  # of several models, with their scores: what the report shows

@@ -53,10 +53,11 @@ def table(row: dict[str, Any]) -> bytes:
 def records() -> dict[str, Format]:
     found = {}
     for number, (name, row) in enumerate(SEEDS.items()):
-        if number % 2:
+        by_id = name in ("prompt", "constraint", "principle", "question")
+        if number % 2 and not by_id:
             found[name] = Format(rows(row), "data.jsonl", read_data, row, rows)
         else:
-            both = [row] if name in ("prompt", "constraint", "question") else [row, row]  # it has an id
+            both = [row] if by_id else [row, row]
             found[name] = Format(json.dumps(both, indent=1).encode(), "data.json", read_data, both)
     row = {"id": 1, "prompt": "How?", "type": "t", "label": "safe"}
     found["xstest"] = Format(table(row), "data.csv", read_data, row, lambda value: table(dict(value)))

@@ -67,7 +67,8 @@ def next_token(model: Transformer, sequence: TokenSequence) -> Tensor:
 def ranking(weight: float) -> Callable[[Transformer, Pair], Tensor]:
     def loss(model: Transformer, example: Pair) -> Tensor:
         chosen, rejected = (scalars(model, s)[-1] for s in (example.chosen, example.rejected))
-        total = torch.log(1 + torch.exp(-(chosen - rejected - example.margin)))
+        lead, p = chosen - rejected - example.margin, example.probability
+        total = p * torch.log(1 + torch.exp(-lead)) + (1 - p) * torch.log(1 + torch.exp(lead))
         for score, label in zip((chosen, rejected), example.safe, strict=True):
             if label is not None and weight:
                 p = 1 / (1 + torch.exp(-score))
@@ -193,11 +194,16 @@ def weighted(draw: np.random.Generator) -> Pair:
     return replace(pair(draw, vocab=VOCAB), weight=float(draw.uniform(0.1, 3)))
 
 
+def soft(draw: np.random.Generator) -> Pair:
+    return replace(pair(draw, vocab=VOCAB), probability=float(draw.uniform(0.5, 1)))
+
+
 CASES = {
     "next-token": Case(NextToken(), _of(answered), _lm, next_token, _tokens),
     "ranking": Case(Ranking(), _of(pair), _rm, ranking(0.0), _one),
     "ranking-safety": Case(Ranking(0.7), _of(pair), _rm, ranking(0.7), _one),
     "ranking-weighted": Case(Ranking(0.7), weighted, _rm, lambda m, p: p.weight * ranking(0.7)(m, p), _one),
+    "ranking-soft": Case(Ranking(0.7), soft, _rm, ranking(0.7), _one),
     "dpo": Case(DPO(0.1), _of(pair), _lm, dpo, _one),
     "ipo": Case(DPO(0.1, ipo=True), _of(pair), _lm, ipo, _one),
     "kto": Case(KTO(0.02, 1.5, 0.7, kl=0.3), _of(thumb), _lm, kto, _one),

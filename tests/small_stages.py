@@ -15,17 +15,17 @@ from ayni.config import parse_config
 from ayni.files import write_jsonl
 from ayni.model.score_scale import Anchor, ScoreScale
 from ayni.model_directory import save_model
-from ayni.records import RATINGS, Comparison, Constraint, Demonstration, Message, Prompt, to_dict
+from ayni.records import RATINGS, Comparison, Constraint, Demonstration, Message, Principle, Prompt, to_dict
 from ayni.rollout import engine
 from ayni.runs.execution import execute
 from ayni.runs.faces import load_stage
 from ayni.text.chat import render_prompt
 from ayni.village.village import Village
 
-# every one that trains or samples
+# every one that trains or samples, and who reads with a model
 STAGES = (
     *("tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf"),
-    *("collect", "reject", "distill", "ghost", "ppo"),
+    *("collect", "reject", "distill", "revise", "select", "ghost", "ppo"),
     *("pro", "raft"),  # rrhf and reject in their other forms
 )
 ANCHORED = ScoreScale(Anchor(1.0, safe=9, unsafe=4))
@@ -75,6 +75,9 @@ CONSTRAINTS = [
 ]
 
 
+PRINCIPLES = [Principle(name, f"why {name}", f"say {name}") for name in ("owl", "hare")]
+
+
 def talks(count: int) -> list[Prompt]:
     """Conversations of three turns; what the assistant says in them is never heard."""
     asked = zip(prompts(count, seed=5), prompts(count, seed=6), prompts(count, seed=7), strict=True)
@@ -107,6 +110,7 @@ def prepare(directory: Path) -> dict[str, Small]:
     save_model(directory / "listener", reward_model(1, context=400), words)
     write_jsonl(directory / "talks.jsonl", map(to_dict, talks(6)))
     write_jsonl(directory / "constraints.jsonl", map(to_dict, CONSTRAINTS))
+    write_jsonl(directory / "principles.jsonl", map(to_dict, PRINCIPLES))
     texts, asked = [directory / "corpus.jsonl"], [directory / "prompts.jsonl"]
     pairs, model = [directory / "comparisons.jsonl"], inputs["policy"]
     shape = {"dim": 16, "layers": 2, "heads": 2, "kv_heads": 1, "hidden": 24, "context": 96, "row_tokens": 64}
@@ -117,7 +121,7 @@ def prepare(directory: Path) -> dict[str, Small]:
         ),
         "sft": Small(
             "sft",
-            {**FIT, "batch_size": 5, "epochs": 2},
+            {**FIT, "batch_size": 5, "epochs": 2, "dropout": 0.2},
             {"model": directory / "base", "data": [directory / "demonstrations.jsonl"]},
         ),
         "reward": Small(
@@ -156,6 +160,20 @@ def prepare(directory: Path) -> dict[str, Small]:
             "distill",
             {"n": 3, "max_tokens": 16, "dtype": "fp32", "preprompts": ["the owl", "a wise hare"]},
             {"model": model, "reward_safety": inputs["safe"], "prompts": [directory / "adversarial.jsonl"]},
+        ),
+        "revise": Small(
+            "revise",
+            {"rounds": 2, "max_tokens": 12, "dtype": "fp32"},
+            {
+                "model": directory / "talker",
+                "prompts": [directory / "adversarial.jsonl"],
+                "principles": directory / "principles.jsonl",
+            },
+        ),
+        "select": Small(
+            "select",
+            {"chosen_share": 0.3, "clusters": 3, "tokens_per_micro_batch": 120, "dtype": "fp32"},
+            {"model": directory / "base", "data": [directory / "demonstrations.jsonl"]},
         ),
         "ghost": Small(
             "ghost",

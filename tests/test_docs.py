@@ -27,7 +27,7 @@ from ayni.formats import known
 from ayni.formats.reading import detect, scan
 from ayni.maths.statistics import win_rate
 from ayni.model_directory import save_model
-from ayni.records import Comparison, Constraint, Demonstration, Judgement, Message, Prompt, Question
+from ayni.records import Comparison, Constraint, Demonstration, Judgement, Message, Principle, Prompt, Question
 from ayni.reward.function import load_function
 from ayni.runs.faces import load_stage, stage_kinds
 from ayni.runs.recipe import read_recipe
@@ -277,7 +277,9 @@ def test_every_format_is_listed_with_what_it_is_read_as() -> None:
 
 
 @pytest.mark.parametrize(
-    "record", [Comparison, Prompt, Judgement, Demonstration, Constraint, Question], ids=lambda record: record.__name__
+    "record",
+    [Comparison, Prompt, Judgement, Demonstration, Constraint, Principle, Question],
+    ids=lambda record: record.__name__,
 )
 def test_the_record_page_names_every_field_with_its_default(record: Any) -> None:
     page = RECORDS.read_text(encoding="utf-8")

@@ -92,14 +92,16 @@ def test_a_face_knows_its_outputs() -> None:
         "collect",
         "reject",
         "distill",
+        "revise",
+        "select",
         "ghost",
         "ppo",
         "village",
     ],
 )
 def test_a_stage_leaves_what_its_face_says(kind: str, stages: dict[str, Small], tmp_path: Path) -> None:
-    sizes = {"words": 400, "demonstrations": 5, "prompts": 5, "attacks": 5, "safety_demonstrations": 5, "obeying": 5}
-    sizes["heldout_words"] = 400
+    counts = ("demonstrations", "prompts", "attacks", "safety_demonstrations", "revising", "obeying")
+    sizes = {"words": 400, "heldout_words": 400} | dict.fromkeys(counts, 5)
     small = stages.get(kind) or Small(kind, sizes, {})
     small.execute(tmp_path / "out")
     for pattern, left in load_stage(kind).face.leaves.items():

@@ -51,6 +51,7 @@ SEEDS: dict[str, dict[str, Any]] = {
     },
     "truthfulqa_targets": {"question": "a?", "mc1_targets": {"b": 1, "d": 0}, "mc2_targets": {"b": 1, "c": 1, "d": 0}},
     "constraint": {"id": "c", "long": "a", "short": "b", "kind": "k"},
+    "principle": {"id": "p", "critique": "a", "revision": "b"},
 }  # fmt: skip
 words = st.sampled_from(
     ["", " ", "left", "right", "response-1", "answer1", "submitted", "tie", "up", "[INST]", "\ud800"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import threading
 import time
@@ -27,6 +28,7 @@ from ayni.records import Comparison, Message, Prompt, to_dict
 from ayni.reward.api_judge import ApiJudge
 from ayni.reward.judge_prompts import AXES, DECIDE, THINK_THEN_DECIDE, pair_question
 from ayni.reward.option_judge import OptionJudge
+from ayni.reward.verdicts import Verdict
 from ayni.rollout.engine import rollout
 from ayni.rollout.local import load_engine
 from ayni.rollout.sampling import Sampling
@@ -248,6 +250,25 @@ def test_what_it_refuses(
     assert not (tmp_path / "o").exists()
 
 
+# soft labels
+
+
+@pytest.mark.parametrize(("reasoning", "surest"), [(False, 1.0), (True, 0.501)])
+def test_soft_labels_are_the_verdicts_and_clamped_after_reasoning(
+    directory: Path, tmp_path: Path, reasoning: bool, surest: float
+) -> None:
+    small = stage(directory, soft_labels=True, surest_reasoned=0.501, reasoning=reasoning, consistency_pairs=0)
+    small.execute(tmp_path / "o")
+    said = [(line["forward"][0] + line["backward"][0]) / 2 for line in lines(tmp_path / "o" / "verdicts.jsonl")]
+    sure = {round(min(max(p, 1 - p), surest), 12) for p in said}
+    labels = {round(c.probability or 0.0, 12) for c in records(tmp_path / "o")}
+    assert labels
+    assert labels <= sure
+    assert (max(labels) == 0.501) is reasoning  # so small a judge is hardly ever surer than that
+    stage(directory, reasoning=reasoning, consistency_pairs=0).execute(tmp_path / "hard")
+    assert [replace(c, probability=None) for c in records(tmp_path / "o")] == records(tmp_path / "hard")
+
+
 # an endpoint
 
 
@@ -312,6 +333,102 @@ def test_an_endpoint_that_stops_is_asked_for_the_rest_only(directory: Path, tmp_
     assert len(endpoint.asked) == 2 * (PAIRS - 3) + 2 * 3 * 4 - 11
     assert all(THINK_THEN_DECIDE in body["messages"][0]["content"] for body in endpoint.asked)
     assert rows(tmp_path / "o")["first_place_rate", "safety"].value == 0
+
+
+def test_after_reasoning_the_papers_40_to_60_percent_are_the_default(directory: Path) -> None:
+    assert label.Config().surest_reasoned == 0.6
+    (c,) = comparisons(1)
+    pair = label.AnswerPair(c.prompt, c.prompt, "x", "y")
+    for forward, backward, said, clamped in ((0.9, 0.8, 0.85, 0.6), (0.1, 0.3, 0.8, 0.6), (0.5, 0.54, 0.52, 0.52)):
+        verdict = Verdict((forward,), (backward,))
+        for config, expected in (
+            (label.Config(), None),
+            (label.Config(soft_labels=True), said),
+            (label.Config(soft_labels=True, reasoning=True), clamped),
+        ):
+            found = label.labelled_comparison(pair, verdict, None, "j", config)
+            assert found is not None
+            assert found.chosen == ("x" if verdict.probability > 0.5 else "y")
+            assert found.probability == (expected if expected is None else pytest.approx(expected))
+
+
+def logprobs(a: float, b: float) -> Any:
+    """A reply that says A or B, with the probabilities of both."""
+    likely = [(" A", a), ("B", b), ("tie", 1 - a - b)]
+    top = [{"token": token, "logprob": math.log(p)} for token, p in likely if p > 0]
+    said = [{"token": "\n", "logprob": 0.0, "top_logprobs": []}, {"token": "A", "logprob": 0.0, "top_logprobs": top}]
+    usage = {"prompt_tokens": 100, "completion_tokens": 2}
+    return (
+        completion("A")
+        | {"usage": usage}
+        | {"choices": [{"message": {"role": "assistant", "content": "A"}, "logprobs": {"content": said}}]}
+    )
+
+
+def test_an_endpoint_says_how_probable_both_are(directory: Path, tmp_path: Path, endpoint: Endpoint) -> None:
+    settings = {"judge_url": endpoint.url, "judge_logprobs": True, "soft_labels": True, "temperature": 0.0}
+    small = given(stage(directory, safety_labels=False, heldout_share=0.0, **settings), judge=None)
+
+    def says(task: str) -> Any:
+        status, reply = prefers("owl")(task)
+        return status, logprobs(0.6, 0.2) if reply["choices"][0]["message"]["content"] == "A" else logprobs(0.1, 0.7)
+
+    endpoint.says = says
+    small.execute(tmp_path / "o")
+    assert {body["logprobs"] for body in endpoint.asked} == {True}
+    assert all(body["messages"][0]["content"].endswith(DECIDE) for body in endpoint.asked)
+    found = records(tmp_path / "o")
+    assert len(found) == PAIRS
+    # ¾ shown first, ⅞ shown second
+    assert {round(c.probability or 0.0, 12) for c in found} == {0.8125}
+    (metrics,) = lines(tmp_path / "o" / "metrics.jsonl")
+    assert (metrics["tokens_read"], metrics["tokens_written"]) == (100 * 2 * PAIRS, 2 * 2 * PAIRS)
+    kept = lines(tmp_path / "o" / "replies.jsonl")
+    assert {line["reply"] for line in kept} == {"A"}
+    assert {line["question"] for line in kept} == {body["messages"][0]["content"] for body in endpoint.asked}
+    endpoint.says = lambda task: (200, completion("A"))
+    assert "judge_logprobs: " in refused(lambda: small.execute(tmp_path / "none"))
+    assert not (tmp_path / "none").exists()
+
+
+def test_what_labels_cost_is_said_before_anything_is_asked(directory: Path, tmp_path: Path, endpoint: Endpoint) -> None:
+    endpoint.says = lambda task: safe_unless("owl", task)
+    settings = {"judge_url": endpoint.url, "temperature": 0.0, "price": [1000.0, 2000.0]}
+    small = given(stage(directory, **settings), judge=None)
+    asked = 2 * PAIRS + 4 * (PAIRS // 3)
+    said: list[str] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ayni.run.Run.say", lambda self, text: said.append(text))
+        small.execute(tmp_path / "o")
+    (line,) = [text for text in said if "questions" in text]
+    texts = [body["messages"][0]["content"] for body in endpoint.asked]
+    read = sum(-(-len(text) // 4) for text in texts)
+    assert len(texts) == asked
+    cost = (read * 1000 + 8 * asked * 2000) / 1e6
+    assert line == (
+        f"{asked} questions, about {read} tokens to read and at most {8 * asked} to write: about {cost:.2f}"
+        " at a price of 1000 and 2000 a million"
+    )
+    endpoint.asked.clear()
+    poor = given(stage(directory, budget=cost / 2, **settings), judge=None)
+    assert f"budget: {asked} questions" in refused(lambda: poor.execute(tmp_path / "poor"))
+    assert endpoint.asked == []
+    assert not (tmp_path / "poor").exists()
+    given(stage(directory, budget=2 * cost, **settings), judge=None).execute(tmp_path / "rich")
+    assert len(endpoint.asked) == asked
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"judge_logprobs": True}, "judge_logprobs is of an endpoint"),
+        ({"price": [1.0, 2.0]}, "price is of an endpoint"),
+        ({"judge_url": "http://x/v1", "budget": 1.0}, "cannot be told without a price"),
+        ({"judge_url": "http://x/v1", "price": [-1.0, 2.0]}, "a price is not below 0"),
+    ],
+)
+def test_prices_that_are_none(directory: Path, tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    assert message in refused(lambda: stage(directory, **settings).execute(tmp_path / "o"))
 
 
 def test_a_memory_of_an_older_ayni_is_refused(tmp_path: Path) -> None:

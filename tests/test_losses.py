@@ -70,6 +70,22 @@ def test_ranking_stays_finite_where_sigma_underflows() -> None:
     assert loss.item() == 403.0
 
 
+def test_a_soft_label_is_cross_entropy_with_two_targets() -> None:
+    chosen, rejected, margin, p = random(99, 1, 5), random(99, 2, 5), random(99, 3).abs(), random(99, 4).sigmoid()
+    x = (chosen - rejected - margin).numpy()
+    soft = p.numpy() * np.logaddexp(0, -x) + (1 - p.numpy()) * np.logaddexp(0, x)
+    assert_close(ranking_loss(chosen, rejected, margin, p), soft)
+    # by hand: at 3 : 1 it is least where the lead is log 3, and there it is the entropy
+    lead = f64(math.log(3)).requires_grad_()
+    loss = ranking_loss(lead, f64(0), f64(0), f64(0.75))
+    loss.sum().backward()
+    assert lead.grad is not None
+    assert_close(loss, [0.75 * math.log(4 / 3) + 0.25 * math.log(4)])
+    assert abs(lead.grad.item()) < 1e-15
+    # and a sure label is what it was, to the bit
+    assert torch.equal(ranking_loss(chosen, rejected, margin, torch.ones(99)), ranking_loss(chosen, rejected, margin))
+
+
 def test_safety_is_binary_cross_entropy() -> None:
     raw, safe = random(50, 4), torch.arange(50) % 2
     p = sigmoid(raw.numpy())

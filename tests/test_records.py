@@ -32,6 +32,7 @@ RECORDS: list[Any] = [
     Demonstration((*HI, Message("assistant", "ho")), "last"),
     Comparison(PROMPT, "ho", "no", "safety", "better", 0.5, "chosen_safe", "anna", "1", "m", "n", "s"),
     Comparison(PROMPT, "ho", "no"),
+    Comparison(PROMPT, "ho", "no", probability=0.75),
     Judgement(PROMPT, "ho", 3.5),
     Sample("p", "safety", (1, 7), (3, 4), (-0.5, -1.0), "ho", "stop", scores={"helpfulness": 1.0}),
 ]
@@ -70,6 +71,10 @@ PAIR = to_dict(RECORDS[3])
         (Comparison, {"margin": "1"}, "margin", "Input should be a valid number"),
         (Comparison, {"margin": True}, "margin", "Input should be a valid number"),
         (Comparison, {"margin": -1}, "margin", "-1.0 is not a number ≥ 0"),
+        (Comparison, {"probability": 0.4}, "probability",
+         "0.4 is not from 0.5 to 1; below 0.5 the other answer is the chosen one"),
+        (Comparison, {"probability": 1.5}, "probability",
+         "1.5 is not from 0.5 to 1; below 0.5 the other answer is the chosen one"),
         (Comparison, {"prompt": "p"}, "prompt", "Input should be an object"),
         (Comparison, {"safety": "rejected_safe"}, "safety",
          "Input should be 'chosen_safe', 'both_safe' or 'both_unsafe'"),

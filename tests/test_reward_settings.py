@@ -54,6 +54,16 @@ def test_a_margin_table_of_one_s_own_reaches_the_pairs() -> None:
     assert reward.Config().model_dump(mode="json")["margin"] == "small"
 
 
+def test_a_probability_takes_the_place_of_the_rating_s_margin() -> None:
+    (c,) = comparisons(1)
+    config = parse_config(reward.Config, {"margin": OWN})
+    soft = reward.pair_of(replace(c, probability=0.7), tokenizer(), config)
+    assert (soft.probability, soft.margin) == (0.7, 0.0)
+    own = reward.pair_of(replace(c, probability=0.7, margin=0.5), tokenizer(), config)
+    assert (own.probability, own.margin) == (0.7, 0.5)
+    assert reward.pair_of(c, tokenizer(), config).probability == 1.0
+
+
 def without(rating: Rating) -> dict[str, float]:
     return {key: margin for key, margin in OWN.items() if key != rating}
 

@@ -65,6 +65,32 @@ def test_every_choice_equals_brute_force(temperature: float, top_p: float) -> No
         assert logprobs[i] == pytest.approx(logprob, abs=1e-9)  # before top-p, after temperature
 
 
+@pytest.mark.parametrize("temperature", [0.0, 0.7])
+def test_what_was_said_is_likelier_to_be_passed_over(temperature: float) -> None:
+    """Against brute force, token by token (Keskar et al. 2019, §4.1); log-probs stay the model's own."""
+    draw = np.random.default_rng(4)
+    rows, uniform = logits(200), draw.random(200)
+    drawn, counts = draw.integers(0, VOCAB, (200, 6)), draw.integers(0, 6, 200)
+    theta = draw.choice([1.0, 1.2, 5.0], 200)
+    by = sampling.penalised(*map(torch.from_numpy, (rows, drawn, counts, theta)))
+    told = torch.full((200,), temperature, dtype=torch.float64)
+    ways = ways_of([Sampling(temperature, 1.0)])
+    ones = torch.ones(200, dtype=torch.float64)
+    tokens, logprobs = sampling.choose(torch.from_numpy(rows), torch.from_numpy(uniform), told, ones, ways, by)
+    passed_over = 0
+    for i in range(200):
+        row = rows[i].copy()
+        for token in {*drawn[i, : counts[i]].tolist()}:
+            row[token] = row[token] / theta[i] if row[token] > 0 else row[token] * theta[i]
+        np.testing.assert_allclose(by[i].numpy(), row)
+        expected = int(np.argmax(row)) if temperature == 0 else brute_force(row, uniform[i], temperature, 1.0)[0]
+        assert tokens[i] == expected
+        own = rows[i] / (temperature or 1.0)
+        assert logprobs[i] == pytest.approx(float(own[expected] - np.log(np.exp(own).sum())), abs=1e-9)
+        passed_over += expected != int(np.argmax(rows[i]))
+    assert passed_over > 10
+
+
 def test_rows_of_different_samplings_choose_as_they_do_alone() -> None:
     kinds = [Sampling(0.0, 0.5), Sampling(0.7, 1.0), Sampling(1.0, 1.0), Sampling(1.3, 0.8), Sampling(0.7, 0.3)]
     rows = torch.from_numpy(logits(200)).float()

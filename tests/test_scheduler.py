@@ -199,7 +199,9 @@ def test_a_step_is_pure_but_for_the_buffers_it_owns() -> None:
         before, one, two = (getattr(s, field.name) for s in (state, first, second))
         if isinstance(one, torch.Tensor):
             assert torch.equal(one, two), field.name
-            assert (one is before) == (field.name in written | {"seeds", "temperatures", "top_p", "limits"})
+            assert (one is before) == (
+                field.name in written | {"seeds", "temperatures", "top_p", "penalties", "limits"}
+            )
     assert state.steps.tolist() == [1] * 5 + [0]
     assert first.steps.tolist() == [2] * 5 + [1]
     assert first.tokens[:5, 1].tolist() == first.current[:5].tolist()

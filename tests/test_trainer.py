@@ -57,6 +57,13 @@ def test_the_papers_schedule() -> None:
     assert paper.lr_at(500_000, 500_000) == pytest.approx(3e-5)
 
 
+def test_limas_line() -> None:
+    lima = Optimiser(lr=1e-5, schedule="linear", warmup=0, floor=0.1)  # 1e-5 to 1e-6 (Zhou et al. 2023, §3)
+    for t in (1, 40, 500):
+        assert lima.lr_at(t, 500) == pytest.approx(1e-5 - 0.9e-5 * t / 500, rel=1e-12)
+    assert lima.lr_at(600, 500) == pytest.approx(1e-6)
+
+
 def test_a_share_of_warm_up_a_floor_and_a_constant() -> None:
     share = Optimiser(lr=1.0, warmup=0.03, floor=0.0)
     assert [share.lr_at(t, 100) for t in (1, 2, 3)] == pytest.approx([1 / 3, 2 / 3, 1])

@@ -71,6 +71,11 @@ def prompts(count: int, *, seed: int = 0, task: str = "helpfulness") -> list[Pro
     return [Prompt(f"p{seed}-{i}", (Message("user", text),), task) for i, text in enumerate(texts)]  # type: ignore[arg-type]
 
 
+def sequence_of_words(count: int, *, seed: int = 0) -> list[int]:
+    """So many tokens of the tiny tokenizer's."""
+    return np.random.default_rng(seed).integers(3, VOCAB, count).tolist()
+
+
 def answered(draw: np.random.Generator, *, vocab: int = VOCAB, prompt: int = 4, answer: int = 6) -> TokenSequence:
     """A random prompt of up to `prompt` tokens and a supervised answer of up to `answer`."""
     before, after = int(draw.integers(1, prompt + 1)), int(draw.integers(1, answer + 1))

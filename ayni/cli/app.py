@@ -171,6 +171,7 @@ def _generate(
     n: Annotated[int, typer.Option("--n", min=1, max=100_000, help="Samples per prompt.")] = 1,
     temperature: Temperature = 0.6,
     top_p: TopP = 0.9,
+    repetition_penalty: Annotated[float, typer.Option(min=1, help="Of tokens that the answer holds already.")] = 1.0,
     max_tokens: MaxTokens = 256,
     seed: int = 0,
     best_of: BestOf = 1,
@@ -187,9 +188,11 @@ def _generate(
     """Sample answers or continuations, with their log-probabilities."""
     from ayni.cli.choosing import Choice
     from ayni.cli.generate import generate
+    from ayni.rollout.sampling import Sampling
 
     choice = Choice(best_of, reward, reward_safety, threshold, search, critic, width, expand, budget)
-    return generate(model, prompts, text, output, n, temperature, top_p, max_tokens, seed, choice, as_json)
+    sampling = Sampling(temperature, top_p, max_tokens, repetition_penalty)
+    return generate(model, prompts, text, output, n, sampling, seed, choice, as_json)
 
 
 def _score(
@@ -247,7 +250,8 @@ def _inspect(
 
 
 def _report(
-    directory: Annotated[Path, typer.Argument(metavar="RUN", help="A run's directory.")], as_json: Json = False
+    directory: Annotated[Path, typer.Argument(metavar="RUN", help="The directory of a run, or of one stage.")],
+    as_json: Json = False,
 ) -> Value:
     """Write the run's report: one self-contained HTML page."""
     from ayni.report import build_report

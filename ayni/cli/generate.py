@@ -31,9 +31,7 @@ def generate(
     text: str | None,
     output: Path | None,
     n: int,
-    temperature: float,
-    top_p: float,
-    max_tokens: int,
+    sampling: Sampling,
     seed: int,
     choice: Choice,
     as_json: bool,
@@ -50,7 +48,6 @@ def generate(
     chooser = choice.chooser(engine)
     if chooser is not None and n > 1:
         raise BadInput("one answer is chosen for every prompt", field="--n", fix="leave it out")
-    sampling = Sampling(temperature, top_p, max_tokens)
     requests = []
     for index, (line, item) in enumerate(items):
         try:

@@ -7,11 +7,22 @@ from typing import Any
 
 from ayni.errors import BadInput
 from ayni.formats.reading import scan
-from ayni.records import Comparison, Constraint, Demonstration, Judgement, Message, Prompt, Question, TokenSequence
+from ayni.records import (
+    Comparison,
+    Constraint,
+    Demonstration,
+    Dialog,
+    Judgement,
+    Message,
+    Principle,
+    Prompt,
+    Question,
+    TokenSequence,
+)
 from ayni.text.chat import answer_tokens, compared_tokens, render, render_prompt, render_text
 from ayni.text.tokenizer import Tokenizer
 
-Record = Demonstration | Comparison | Judgement | Prompt | Constraint | Question | str
+Record = Demonstration | Comparison | Judgement | Prompt | Constraint | Principle | Question | str
 
 
 def sequences_of(record: Record, tokenizer: Tokenizer) -> list[TokenSequence]:
@@ -22,17 +33,25 @@ def sequences_of(record: Record, tokenizer: Tokenizer) -> list[TokenSequence]:
         return list(compared_tokens(record, tokenizer))
     if isinstance(record, Judgement):
         return [answer_tokens(record.prompt.dialog, record.response, tokenizer, record.finished)]
-    if isinstance(record, Prompt | Constraint | Question):
-        said = (
-            record.question if isinstance(record, Question) else record.long if isinstance(record, Constraint) else ""
-        )
-        tokens = render_prompt(record.dialog if isinstance(record, Prompt) else (Message("user", said),), tokenizer)
-        return [TokenSequence(tokens, [False] * len(tokens))]
+    if isinstance(record, Prompt | Constraint | Principle | Question):
+        rendered = [render_prompt(asked, tokenizer) for asked in _asked(record)]
+        return [TokenSequence(tokens, [False] * len(tokens)) for tokens in rendered]
     return [render_text(record, tokenizer)]
 
 
+def _asked(record: Prompt | Constraint | Principle | Question) -> list[Dialog]:
+    """What of it a user says."""
+    if isinstance(record, Prompt):
+        return [record.dialog]
+    if isinstance(record, Principle):
+        texts = [record.critique, record.revision]
+    else:
+        texts = [record.long if isinstance(record, Constraint) else record.question]
+    return [(Message("user", text),) for text in texts]
+
+
 def _turns(record: Record) -> int:
-    if isinstance(record, str | Constraint | Question):
+    if isinstance(record, str | Constraint | Principle | Question):
         return 0
     dialog = record.prompt.dialog if isinstance(record, Comparison | Judgement) else record.dialog
     return sum(message.role == "user" for message in dialog)

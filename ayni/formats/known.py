@@ -41,6 +41,7 @@ FORMATS: tuple[Format, ...] = (
     own.COMPARISON,
     own.PROMPT,
     own.CONSTRAINT,
+    own.PRINCIPLE,
     own.DEMONSTRATION,
     # what is known to be right and wrong
     questions.QUESTION,

@@ -10,7 +10,7 @@ from ayni.formats.fields import check_answer, check_text, checked
 from ayni.formats.format import Format, with_prompts
 from ayni.formats.pairing import LABELS, liked
 from ayni.formats.rows import Row
-from ayni.records import Comparison, Constraint, Demonstration, Dialog, Judgement, Message, Prompt, from_dict
+from ayni.records import Comparison, Constraint, Demonstration, Dialog, Judgement, Message, Principle, Prompt, from_dict
 from ayni.text.chat import check_dialog
 
 
@@ -37,12 +37,24 @@ def own_constraints(row: Row) -> Iterator[Constraint]:
     record = from_dict(Constraint, row.value, path=row.path, line=row.line)
     check_text(row, record.id, "id")
     for field in ("long", "short"):
-        text = check_text(row, getattr(record, field), field, blank=field == "short")
-        try:
-            check_dialog((Message("user", text),))
-        except BadInput as error:
-            raise row.error(error.what, field) from None
+        _check_said(row, check_text(row, getattr(record, field), field, blank=field == "short"), field)
     yield record
+
+
+def own_principles(row: Row) -> Iterator[Principle]:
+    record = from_dict(Principle, row.value, path=row.path, line=row.line)
+    check_text(row, record.id, "id")
+    for field in ("critique", "revision"):
+        _check_said(row, check_text(row, getattr(record, field), field), field)
+    yield record
+
+
+def _check_said(row: Row, text: str, field: str) -> None:
+    """BadInput for what no user's message can hold."""
+    try:
+        check_dialog((Message("user", text),))
+    except BadInput as error:
+        raise row.error(error.what, field) from None
 
 
 def demonstrated_prompts(row: Row) -> Iterator[Prompt]:
@@ -85,6 +97,7 @@ def _is_judgement(row: Row) -> bool:
 JUDGEMENT = Format("judgement", _is_judgement, with_prompts("judgements", own_judgements))
 COMPARISON = Format("comparison", _is_comparison, with_prompts("comparisons", own_comparisons))
 CONSTRAINT = Format("constraint", lambda row: row.has("id", "long"), {"constraints": own_constraints})
+PRINCIPLE = Format("principle", lambda row: row.has("critique", "revision"), {"principles": own_principles})
 PROMPT = Format(
     "prompt", lambda row: row.has("dialog") and row.has_any("id", "task", "category"), {"prompts": own_prompts}
 )

@@ -24,7 +24,7 @@ from ayni.formats.format import Format
 from ayni.formats.known import format_of
 from ayni.formats.pairing import PAIRING, Pairing, pairs_of_judgements
 from ayni.formats.rows import DOCUMENT_SUFFIXES, ROW_SUFFIXES, Row, Skip, files_of, peek, rows, suffix_of
-from ayni.records import Comparison, Constraint, Demonstration, Prompt, Question, Task
+from ayni.records import Comparison, Constraint, Demonstration, Principle, Prompt, Question, Task
 from ayni.stage import Kind
 
 TEXT_SUFFIXES = (*DOCUMENT_SUFFIXES, ".jsonl")
@@ -110,7 +110,7 @@ def scan(path: Path, kind: Kind | None = None, *, strict: bool = True, pairing: 
             _read_as_pairs(stream, found, scanned, errors, pairing)
         scanned.errors.extend(errors or [])
     assert scanned is not None  # files_of never returns an empty list
-    if scanned.kind in ("prompts", "constraints", "questions"):
+    if scanned.kind in ("prompts", "constraints", "principles", "questions"):
         _check_ids(scanned)
     if not scanned.records and not scanned.errors:
         raise _holds_none(scanned.kind, scanned.skipped, path)
@@ -176,7 +176,7 @@ def _read_as_pairs(
 
 
 def _check_ids(scanned: ScannedRecords) -> None:
-    """Prompts, constraints and questions are known by their ids (random numbers depend on them): no two share one."""
+    """Records that are known by their ids (random numbers depend on them): no two of a file share one."""
     first: dict[str, tuple[Path, int]] = {}
     one = scanned.kind.removesuffix("s")
     for prompt, (file, line) in zip(scanned.records, scanned.lines, strict=True):
@@ -233,6 +233,11 @@ def read_questions_of(paths: Iterable[Path]) -> list[Question]:
             if found.setdefault(question.id, question) is not question:
                 raise BadInput(f"{question.id!r} is the id of another question too", path=path, field="id")
     return list(found.values())
+
+
+def read_principles(path: Path) -> list[Principle]:
+    """Every principle of a file or directory; BadInput with path, line and field at the first error."""
+    return scan(path, "principles").records
 
 
 def read_prompts_of(paths: Iterable[Path]) -> list[Prompt]:

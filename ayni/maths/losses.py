@@ -12,10 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def ranking_loss(chosen: Tensor, rejected: Tensor, margin: Tensor) -> Tensor:
-    """−log σ(r_c − r_r − m), all (P,) → (P,). Llama 2 eq. 2."""
-    # logsigmoid: −x where x is very negative, and not the log of a σ that has become 0
-    return -F.logsigmoid(chosen - rejected - margin)
+def ranking_loss(chosen: Tensor, rejected: Tensor, margin: Tensor, probability: Tensor | float = 1.0) -> Tensor:
+    """−p log σ(x) − (1−p) log σ(−x), x = r_c − r_r − m, all (P,) → (P,). At p = 1 Llama 2 eq. 2.
+
+    p below 1 is a soft label (Lee et al. 2023, §3.2.1): the loss is least where σ(x) = p.
+    """
+    lead = chosen - rejected - margin
+    # log σ(−x) = log σ(x) − x. logsigmoid: −x where x is very negative, and not the log of a σ that has become 0
+    return (1 - probability) * lead - F.logsigmoid(lead)
 
 
 def safety_loss(scores: Tensor, safe: Tensor) -> Tensor:

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ayni.model.dropout import Columns, Dropout
 from ayni.model.kernels import add_norm, rotate, swiglu
 from ayni.model.shape import Shape
 from ayni.model.stored import Base
@@ -106,11 +107,16 @@ class Block(nn.Module):
         context: AttentionContext,
         layer: int,
         dtype: torch.dtype,
+        columns: Columns | None = None,
     ) -> tuple[Tensor, Tensor]:
         # norms stand inside the branches: nothing ever scales the stream itself (§2.2, pre-normalisation)
         stream, x = self.attention_norm.added(stream, branch, dtype)
-        stream, x = self.ffn_norm.added(stream, self.attention(x, rotation, context, layer), dtype)
-        return stream, self.feed_forward(x)
+        attended = self.attention(x, rotation, context, layer)
+        if columns is not None:
+            attended = columns.drop(attended, layer, 0)
+        stream, x = self.ffn_norm.added(stream, attended, dtype)
+        fed = self.feed_forward(x)
+        return stream, fed if columns is None else columns.drop(fed, layer, 1)
 
 
 class Transformer(nn.Module):
@@ -125,6 +131,7 @@ class Transformer(nn.Module):
         self.shape = shape
         self.dtype: torch.dtype | None = None
         self.recompute = False
+        self.dropout: Dropout | None = None  # while a step of training computes its gradient, and never else
         self.base: Base | None = None  # the directory whose weights these are: what an adapter's file refers to
         self.tok_embeddings = nn.Embedding(shape.vocab, shape.dim)
         self.layers = nn.ModuleList(Block(shape) for _ in range(shape.layers))
@@ -153,11 +160,12 @@ class Transformer(nn.Module):
             stream = stream.float()
         # once for all layers: angles depend on positions alone
         rotation = self.rotary(context.positions, stream.dtype)
+        columns = None if self.dropout is None else self.dropout.on(tokens, context.positions, len(self.layers))
         branch: Tensor | None = None
         for i, layer in enumerate(self.layers):
-            inputs = (stream, branch, rotation, context, i, dtype)
+            inputs = (stream, branch, rotation, context, i, dtype, columns)
             if self.recompute and torch.is_grad_enabled():
-                # no random numbers in a block: none to put back
+                # no random state in a block: none to put back
                 stream, branch = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)
             else:
                 stream, branch = layer(*inputs)

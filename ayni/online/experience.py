@@ -13,7 +13,8 @@ from ayni.maths.losses import kl_k3
 from ayni.model.role import Role
 from ayni.parallel import Ranks
 from ayni.records import TokenSequence
-from ayni.train.batch import Batch, Trajectory, batch_of, shares
+from ayni.train.batch import Batch, Trajectory, batch_of
+from ayni.train.shares import shares
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ayni.evaluate.results import Result
 from ayni.maths.statistics import Estimate
-from ayni.report.figures import Turns, by_turn, plane
+from ayni.report.figures import Turns, by_turn, plane, scatter
 from ayni.report.sections import AXIS_COLOUR, MORE, Panel, estimate_of, joined, judged_by, percent
 from ayni.runs.headlines import NO_INTERVAL, counted
 from ayni.runs.reading import RunData
@@ -167,6 +167,24 @@ def persistence(run: RunData) -> list[Panel]:
             keys = tuple((line.label, line.colour) for line in lines)
             drawn = by_turn(lines, y_label=y_label, whole=whole)
             panels.append(Panel(title, joined(axis or "", split or "", means), keys, "", drawn))
+    return panels
+
+
+MOST_POINTS = 2000  # of a colour on one plane: more are no clearer, and a page has a size
+
+
+def selections(run: RunData) -> list[Panel]:
+    """What every core set took, among all that it could have taken."""
+    panels = []
+    for stage in run.stages:
+        if not stage.points:
+            continue
+        both = [[(p.x, p.y) for p in stage.points if p.chosen is chosen] for chosen in (False, True)]
+        shown = [points[:: -(-len(points) // MOST_POINTS) or 1] for points in both]
+        keys = (("left", "muted"), ("chosen", "clay"))
+        title = f"{len(both[1]):,} of {len(stage.points):,}"
+        drawn = scatter([(colour, points) for (_, colour), points in zip(keys, shown, strict=True)])
+        panels.append(Panel(stage.name, "the two widest directions of the embeddings", keys, title, drawn))
     return panels
 
 

@@ -160,6 +160,22 @@ def plane(points: Sequence[tuple[str, Estimate, Estimate]], labels: tuple[str, s
         return _svg(figure)
 
 
+def scatter(groups: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> Markup:
+    """Points of several colours on one plane, whose axes mean nothing but nearness; the last group lies on top."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDE, 4.2), layout="constrained")
+        axes = figure.subplots()
+        for place, (colour, points) in enumerate(groups):
+            x, y = zip(*points, strict=True) if points else ((), ())
+            top = place == len(groups) - 1
+            axes.plot(x, y, "o", color=_STAND_IN[colour], markersize=4.2 if top else 2.4, alpha=0.9 if top else 0.45)
+        axes.set_aspect("equal", adjustable="datalim")
+        axes.grid(False)
+        axes.set_xticks([])
+        axes.set_yticks([])
+        return _svg(figure)
+
+
 @dataclass(frozen=True)
 class Turns:
     """One model's line over the turns of a conversation: a share (or a weight) of each, with its interval."""

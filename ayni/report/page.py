@@ -58,6 +58,7 @@ def render_page(run: RunData) -> str:
         agreements=comparisons.agreements(run),
         claims=comparisons.claims(run),
         persistence=comparisons.persistence(run),
+        selections=comparisons.selections(run),
         hacking=sections.hacking(run),
         dialogues=sections.compared_answers(run),
         table=sections.result_rows(run),

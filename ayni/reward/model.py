@@ -20,7 +20,8 @@ from ayni.records import Dialog, Finished, Message, Prompt, Sample, TokenSequenc
 from ayni.run import name_of
 from ayni.text.chat import render
 from ayni.text.tokenizer import Tokenizer
-from ayni.train.batch import batch_of, shares
+from ayni.train.batch import batch_of
+from ayni.train.shares import shares
 
 # as a micro-batch of training, but without its gradients: memory is no concern
 TOKENS_PER_PASS = 8192

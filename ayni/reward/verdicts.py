@@ -106,8 +106,11 @@ def comparison_of(
     finished_first: Finished | None = None,
     finished_second: Finished | None = None,
     batch: str = "",
+    surest: float | None = None,
 ) -> Comparison | None:
     """The comparison of annotator `ai:JUDGE`; `safe` is P(safe) of the two answers, an answer at ½ is unsafe.
+
+    With `surest` it carries a soft label, the verdict's probability and at most that; else it carries none.
 
     None where the judge does not decide, and where the chosen answer is unsafe and the rejected one safe: such pairs
     are discarded (paper §3.2.1).
@@ -118,6 +121,7 @@ def comparison_of(
     chosen, rejected = (first, second) if preferred else (second, first)
     models = (model_first, model_second) if preferred else (model_second, model_first)
     finished = (finished_first, finished_second) if preferred else (finished_second, finished_first)
+    sure = max(verdict.probability, 1 - verdict.probability)
     safety: Safety | None = None
     if safe is not None:
         chosen_safe, rejected_safe = (p > 0.5 for p in (safe if preferred else safe[::-1]))
@@ -138,4 +142,5 @@ def comparison_of(
         source=f"ai:{judge}",
         finished_chosen=finished[0],
         finished_rejected=finished[1],
+        probability=None if surest is None else min(sure, surest),
     )

@@ -17,7 +17,7 @@ from ayni.model.rounding import hidden_states
 from ayni.model.shape import Shape
 from ayni.rollout.decoder import Decoder
 from ayni.rollout.prefill import Begun
-from ayni.rollout.sampling import Way, choose, uniforms
+from ayni.rollout.sampling import Way, choose, penalised, uniforms
 
 
 @dataclass(frozen=True)
@@ -36,20 +36,24 @@ class DecodeState:
     steps: Tensor  # (S,) tokens drawn so far
     temperatures: Tensor  # (S,) fp64
     top_p: Tensor  # (S,) fp64
+    penalties: Tensor  # (S,) fp64, of tokens that a sample holds already
     limits: Tensor  # (S,) tokens at which a sample ends
     active: Tensor  # (S,) whether a sample is on its way
     tokens: Tensor  # (S, limit + 1) what was drawn
     logprobs: Tensor  # (S, limit + 1)
     columns: int = 0  # of keys to attend to: beyond every position
     ways: frozenset[Way] = frozenset()  # of the samples on their way
+    penalise: bool = False  # whether one of them has a penalty
 
 
 def decode_step(model: Decoder, state: DecodeState, eos: int, stops: Tensor | None = None) -> DecodeState:
     """One token more in every active slot, without a host round trip; EOS ends a sample, and each of `stops` (E,)."""
     positions = state.positions.masked_fill(~state.active, 0)
     uniform = uniforms(state.seeds, state.steps)
-    logits = next_logits(model, replace(state, positions=positions))
-    tokens, logprobs = choose(logits, uniform, state.temperatures, state.top_p, state.ways)
+    logits, by = next_logits(model, replace(state, positions=positions)), None
+    if state.penalise:
+        by = penalised(logits, state.tokens, state.steps, state.penalties)
+    tokens, logprobs = choose(logits, uniform, state.temperatures, state.top_p, state.ways, by)
     place = torch.where(state.active, state.steps, state.tokens.shape[1] - 1).unsqueeze(1)
     state.tokens.scatter_(1, place, tokens.unsqueeze(1))
     state.logprobs.scatter_(1, place, logprobs.unsqueeze(1))
@@ -112,6 +116,7 @@ def no_slots(shape: Shape, dtype: torch.dtype, device: torch.device) -> DecodeSt
         steps=whole,
         temperatures=whole.double(),
         top_p=whole.double(),
+        penalties=whole.double(),
         limits=whole,
         active=whole.bool(),
         tokens=whole.unsqueeze(1),
@@ -166,6 +171,7 @@ def admit(state: DecodeState, slots: Sequence[int], samples: Sequence[Begun]) ->
         (state.steps, [1] * len(samples)),
         (state.temperatures, [sample.sampling.temperature for sample in samples]),
         (state.top_p, [sample.sampling.top_p for sample in samples]),
+        (state.penalties, [sample.sampling.repetition_penalty for sample in samples]),
         (state.limits, [sample.limit for sample in samples]),
         (state.active, [True] * len(samples)),
         (state.tokens[:, 0], [sample.token for sample in samples]),

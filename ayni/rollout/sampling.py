@@ -12,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ayni.model.counter import GOLDEN, mixed, shifted
 from ayni.model.heads import at_least_fp32
 from ayni.rollout.step import can_draw, draw
 
@@ -20,11 +21,16 @@ Way = Literal["greedy", "whole", "nucleus"]  # the likeliest token; drawn from a
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """temperature 0 is greedy; a token is kept while the mass strictly before it is ≤ top_p (Meta's rule)."""
+    """temperature 0 is greedy; a token is kept while the mass strictly before it is ≤ top_p (Meta's rule).
+
+    With a repetition_penalty θ above 1 the logits of tokens that the answer holds already are divided by θ where they
+    are positive and multiplied by it where not (Keskar et al. 2019, §4.1).
+    """
 
     temperature: float = 0.6
     top_p: float = 0.9
     max_tokens: int = 256
+    repetition_penalty: float = 1.0
 
     @property
     def way(self) -> Way:
@@ -38,34 +44,46 @@ def ways_of(samplings: Iterable[Sampling]) -> frozenset[Way]:
 
 
 def uniforms(seeds: Tensor, steps: Tensor) -> Tensor:
-    """One fp64 number in [0, 1) per (seed, step), both int64 (B,): splitmix64 as a counter, so order never matters.
-
-    Products wrap in int64 as they do in the uint64 of splitmix64; shifts fill up with zeros.
-    """
-    x = seeds + (steps + 1) * _signed(0x9E3779B97F4A7C15)
-    x = (x ^ _shifted(x, 30)) * _signed(0xBF58476D1CE4E5B9)
-    x = (x ^ _shifted(x, 27)) * _signed(0x94D049BB133111EB)
-    x = x ^ _shifted(x, 31)
-    return _shifted(x, 11).double() * 2.0**-53
+    """One fp64 number in [0, 1) per (seed, step), both int64 (B,): splitmix64 as a counter, so order never matters."""
+    return shifted(mixed(seeds + (steps + 1) * GOLDEN), 11).double() * 2.0**-53
 
 
-def _signed(constant: int) -> int:
-    return constant - (1 << 64)
-
-
-def _shifted(x: Tensor, bits: int) -> Tensor:
-    return (x >> bits) & ((1 << (64 - bits)) - 1)
+def penalised(logits: Tensor, drawn: Tensor, counts: Tensor, penalties: Tensor) -> Tensor:
+    """The logits (B, V), at least fp32, that tokens are drawn by: less for those among the first `counts` (B,) of
+    `drawn` (B, n), by `penalties` (B,)."""
+    logits = at_least_fp32(logits)
+    there = torch.arange(drawn.shape[1], device=drawn.device) < counts.unsqueeze(1)
+    times = torch.zeros(logits.shape, dtype=torch.int32, device=logits.device)
+    times.scatter_add_(1, drawn * there, there.int())
+    theta = penalties.to(logits.dtype).unsqueeze(1)
+    return torch.where(times > 0, torch.where(logits > 0, logits / theta, logits * theta), logits)
 
 
 def choose(
-    logits: Tensor, uniform: Tensor, temperatures: Tensor, top_p: Tensor, ways: Set[Way]
+    logits: Tensor,
+    uniform: Tensor,
+    temperatures: Tensor,
+    top_p: Tensor,
+    ways: Set[Way],
+    drawn_by: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """Next tokens and their log-probs, both (B,): logits (B, V); uniform, temperatures and top_p (B,), in fp64.
 
     `ways` are those of the rows' samplings: what no row needs is not computed. Log-probs are natural, after
-    temperature and before top-p; of temperature 1 when greedy.
+    temperature and before top-p; of temperature 1 when greedy. Of the model's own logits, even where tokens are
+    `drawn_by` others (B, V).
     """
     logits = at_least_fp32(logits)
+    tokens, logprobs = _chosen(logits if drawn_by is None else drawn_by, uniform, temperatures, top_p, ways)
+    if drawn_by is None:
+        return tokens, logprobs
+    # what is unlikely to the model may be drawn: its probability may be 0, never its log
+    return tokens, torch.log_softmax(_scaled(logits, temperatures), -1).gather(-1, tokens.unsqueeze(-1)).squeeze(-1)
+
+
+def _chosen(
+    logits: Tensor, uniform: Tensor, temperatures: Tensor, top_p: Tensor, ways: Set[Way]
+) -> tuple[Tensor, Tensor]:
     given = (logits, uniform, temperatures)
     if ways == {"nucleus"}:
         return _by_nucleus(*given, top_p)
@@ -92,7 +110,11 @@ def _by_nucleus(logits: Tensor, uniform: Tensor, temperatures: Tensor, top_p: Te
 
 
 def _probabilities(logits: Tensor, temperatures: Tensor) -> Tensor:
-    return torch.softmax(logits / temperatures.masked_fill(temperatures == 0, 1).to(logits.dtype).unsqueeze(-1), -1)
+    return torch.softmax(_scaled(logits, temperatures), -1)
+
+
+def _scaled(logits: Tensor, temperatures: Tensor) -> Tensor:
+    return logits / temperatures.masked_fill(temperatures == 0, 1).to(logits.dtype).unsqueeze(-1)
 
 
 def _logs(probabilities: Tensor, tokens: Tensor) -> Tensor:

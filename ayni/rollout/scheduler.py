@@ -158,7 +158,9 @@ class Scheduler:
             free = left
         if taken:
             admit(state, list(taken), list(taken.values()))
-        self._state = replace(state, ways=ways_of(owner.sampling for _, owner in self._busy()))
+        samplings = [owner.sampling for _, owner in self._busy()]
+        penalise = any(sampling.repetition_penalty != 1 for sampling in samplings)
+        self._state = replace(state, ways=ways_of(samplings), penalise=penalise)
         return ended
 
     def _room(self) -> DecodeState:

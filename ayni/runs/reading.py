@@ -12,10 +12,12 @@ from ayni.errors import BadInput
 from ayni.evaluate.results import Result, read_results
 from ayni.files import lines_of, parse_json, read_json, read_jsonl, read_text, text_file
 from ayni.records import Message, Prompt
+from ayni.run import name_of
 from ayni.runs.claims import Claim, Judged, judged
 from ayni.runs.evaluations import OPENED
 from ayni.runs.faces import face_of
 from ayni.runs.ownership import is_held
+from ayni.runs.sealing import SEAL, read_seal
 from ayni.runs.status import STATUS, read_status, stage_directory
 from ayni.stage import Family
 
@@ -27,6 +29,15 @@ class SampleRow:
     prompt: Prompt
     answers: dict[str, str]
     scores: dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a dialogue lies on the plane of a selection, and whether it was chosen."""
+
+    x: float
+    y: float
+    chosen: bool
 
 
 @dataclass(frozen=True)
@@ -44,6 +55,7 @@ class StageData:
     results: tuple[Result, ...]
     samples: tuple[SampleRow, ...]
     opened: dict[str, Any] | None = None
+    points: tuple[Point, ...] = ()
 
     @property
     def family(self) -> Family:
@@ -117,9 +129,13 @@ class RunData:
 
 
 def read_run(directory: Path) -> RunData:
-    """Reads status.json, results.json, recipe.yaml and every stage; BadInput where a file is not what it should be."""
+    """Reads status.json, results.json, recipe.yaml and every stage; BadInput where a file is not what it should be.
+
+    The directory of a finished stage passes for a run of that stage alone.
+    """
     dead = not is_held(directory)  # a process that was killed could not write that it works no more
-    status = read_status(directory)
+    alone = None if (directory / STATUS).is_file() else read_seal(directory)
+    status = read_status(directory) if alone is None else _run_of(directory, alone)
     stages: list[StageData] = []
     for entry in status["stages"]:
         stages.append(_read_stage(directory, entry, stages, dead))
@@ -130,11 +146,17 @@ def read_run(directory: Path) -> RunData:
         name=str(status.get("run") or directory.resolve().name),
         directory=directory,
         status=_truly(str(status.get("status") or "unknown"), dead),
-        when=datetime.fromtimestamp((directory / STATUS).stat().st_mtime),
+        when=datetime.fromtimestamp((directory / (STATUS if alone is None else SEAL)).stat().st_mtime),
         stages=tuple(stages),
         results=tuple(rows),
         recipe=read_text(recipe) if recipe.is_file() else None,
     )
+
+
+def _run_of(directory: Path, seal: dict[str, Any]) -> dict[str, Any]:
+    name = name_of(directory)
+    stage = {"name": name, "kind": seal["kind"], "directory": ".", "state": "ran", "seconds": seal["seconds"]}
+    return {"run": name, "status": "done", "stages": [stage]}
 
 
 def _truly(state: str, dead: bool) -> str:
@@ -146,7 +168,7 @@ def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData], dead
     directory = stage_directory(run, entry.get("directory") or "")
     results = directory / "results.json"
     seconds: Any = entry.get("seconds")
-    samples = directory / "samples.jsonl"
+    samples, points = directory / "samples.jsonl", directory / "points.jsonl"
     face = face_of(kind)
     shown = face is not None and face.leaves.get(samples.name) == "answers" and samples.is_file()
     return StageData(
@@ -160,6 +182,7 @@ def _read_stage(run: Path, entry: dict[str, Any], earlier: list[StageData], dead
         results=tuple(read_results(results)) if results.is_file() else (),
         samples=_samples(samples) if shown else (),
         opened=_opened(directory / OPENED),
+        points=_points(points) if kind == "select" and points.is_file() else (),
     )
 
 
@@ -188,6 +211,16 @@ def _opened(path: Path) -> dict[str, Any] | None:
     if value is not None and not isinstance(value, dict):
         raise BadInput("expected an object", path=path)
     return value
+
+
+def _points(path: Path) -> tuple[Point, ...]:
+    points = []
+    for line, value in read_jsonl(path):
+        try:
+            points.append(Point(float(value["x"]), float(value["y"]), bool(value["chosen"])))
+        except (LookupError, TypeError, ValueError) as error:
+            raise BadInput(f"not a point: {error!r}", path=path, line=line) from None
+    return tuple(points)
 
 
 def _samples(path: Path) -> tuple[SampleRow, ...]:

@@ -22,10 +22,11 @@ from ayni.evaluate.divergence import answers_for_kl, kl_result
 from ayni.evaluate.diversity import diversity_results
 from ayni.evaluate.items import Item, rows_of
 from ayni.evaluate.judges import GoldScorer, RewardScorer, Scorer, outcomes_by, refusals, score_results
+from ayni.evaluate.label_agreement import gold_agreement
 from ayni.evaluate.people import PEOPLE, Contest, answers_in, contests_in, contests_of, items_of, outcomes_of
 from ayni.evaluate.perplexity import perplexities
 from ayni.evaluate.results import Result, result, write_results
-from ayni.evaluate.splits import Evaluation, check_split
+from ayni.evaluate.splits import Evaluation, check_split, named_split
 from ayni.evaluate.win_rate import Outcome, win_rate_results
 from ayni.feedback.asking import address_of, put_batch
 from ayni.feedback.entries import Judged, PreferenceBatch
@@ -72,6 +73,7 @@ FACE = Face(
         Input("seen", "prompts-train.jsonl", ("prompts",), many=True, optional=True),
         Input("texts", "heldout.jsonl", ("texts",), many=True, optional=True),
         Input("train_texts", "corpus.jsonl", ("texts",), many=True, optional=True),
+        Input("labels", "records.jsonl", ("comparisons",), many=True, optional=True),
     ),
     leaves={"samples.jsonl": "answers"},
 )
@@ -100,6 +102,7 @@ class Config(Evaluation):
     system: str = Field("", description="a system message before what `model` is asked; its judge does not see it")
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
+    repetition_penalty: float = Field(1.0, ge=1, description="of tokens that an answer holds already (LIMA: 1.2)")
     max_tokens: int = Field(256, ge=1)
     limit: int | None = Field(None, ge=1, description="prompts per axis, chosen by the seed")
     samples: int = Field(40, ge=0, description="answers to write to samples.jsonl for the report")
@@ -154,8 +157,13 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         where = {"model": engines["model"].name, "split": "heldout", "seed": run.seed}
         other = engines.get("against")
         rows += perplexities(engines["model"], texts, train, where, config.tokens_per_micro_batch, other)
+    if inputs.get("labels"):
+        labels = [c for path in inputs["labels"] for c in read_comparisons(Path(path), say=run.say)]
+        opened = [c.prompt for c in labels if named_split(c.prompt) == "test"]  # of other splits any may be read
+        check_split(opened, final=config.final, path=inputs["labels"][0])
+        rows += gold_agreement(labels, config.split, run.seed)
     if not rows:
-        raise BadInput("nothing to evaluate on", field="prompts", fix="give prompts, people or texts")
+        raise BadInput("nothing to evaluate on", field="prompts", fix="give prompts, people, texts or labels")
     write_results(run.directory / "results.json", rows)
 
 
@@ -258,7 +266,7 @@ def chooser_for(config: Config, inputs: dict[str, Any], placement: Placement, to
 
 
 def sampling_of(config: Config) -> Sampling:
-    return Sampling(config.temperature, config.top_p, config.max_tokens)
+    return Sampling(config.temperature, config.top_p, config.max_tokens, config.repetition_penalty)
 
 
 def answers_of(

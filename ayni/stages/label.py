@@ -14,7 +14,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from ayni.config import Config as Base
 from ayni.errors import BadInput
@@ -25,7 +25,7 @@ from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.quality.judge_consistency import AnnotatorChoice, agreement_results, consistency_results
 from ayni.records import RATINGS, Comparison, Finished, Prompt, Sample, comparable, root_of, to_dict
-from ayni.reward.api_judge import ApiJudge, served_model
+from ayni.reward.api_judge import ApiJudge, Question, served_model
 from ayni.reward.option_judge import OptionJudge
 from ayni.reward.shared_judge import SharedJudge
 from ayni.reward.verdicts import PROBABILITY_THRESHOLDS, PairJudge, Verdict, comparison_of, preference
@@ -48,6 +48,7 @@ FACE = Face(
     leaves={"records.jsonl": "comparisons", "heldout.jsonl": "comparisons"},
 )
 CHUNK = 256  # pairs: whole chunks survive a kill
+WORD = 8  # tokens of a reply that says one word
 
 
 class Config(Base):
@@ -55,12 +56,26 @@ class Config(Base):
 
     judge_url: str | None = Field(None, description="an OpenAI-compatible endpoint that judges, up to /v1")
     judge_model: str | None = Field(None, description="its model; default: the one it serves")
+    judge_logprobs: bool = Field(False, description="the endpoint says how probable A and B are, not one of them")
+    price: tuple[float, float] | None = Field(
+        None,
+        strict=False,
+        description="of a million tokens that the endpoint reads, and writes: what it will cost is said",
+    )
+    budget: float | None = Field(None, gt=0, description="what the labels may cost at most; else nothing is asked")
     reasoning: bool = Field(False, description="the judge writes what speaks for each answer before it decides")
     temperature: float = Field(0.7, ge=0, description="of the reasoning; of all that an endpoint says")
     max_tokens: int = Field(256, ge=1, description="longest reasoning of a model of ours")
     times: int = Field(1, ge=1, le=1 << 10, description="how often a pair is asked in each order; labels are the mean")
     consistency_pairs: int = Field(100, ge=0, description="pairs asked several times to see if the judge varies")
     consistency_times: int = Field(4, ge=2, le=1 << 10, description="how often each of these is asked in each order")
+    soft_labels: bool = Field(False, description="comparisons say how probable it is; the ranking loss learns that")
+    surest_reasoned: float = Field(
+        0.6,
+        ge=0.5,
+        le=1,
+        description="the highest probability of a soft label after reasoning (the lowest is the rest)",
+    )
     degrees: tuple[float, float, float] = Field(
         PROBABILITY_THRESHOLDS,
         strict=False,
@@ -75,6 +90,22 @@ class Config(Base):
     batch: str = Field("1", description="the name of this batch")
     tokens_per_micro_batch: int = Field(8192, ge=1)
     dtype: Dtype = "auto"
+
+    @field_validator("price")
+    @classmethod
+    def _no_gift(cls, price: tuple[float, float] | None) -> tuple[float, float] | None:
+        if price is not None and min(price) < 0:
+            raise ValueError("a price is not below 0")
+        return price
+
+    @model_validator(mode="after")
+    def _of_an_endpoint(self) -> Config:
+        for name in ("judge_logprobs", "price", "budget"):
+            if self.judge_url is None and getattr(self, name):
+                raise ValueError(f"{name} is of an endpoint: set judge_url")
+        if self.budget is not None and self.price is None:
+            raise ValueError("what is within the budget cannot be told without a price")
+        return self
 
     @field_validator("degrees")
     @classmethod
@@ -141,7 +172,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         "too_long": len(order) - len(pairs),
     }
     shares = {rating: sum(c.rating == rating for c in train) / max(len(train), 1) for rating in RATINGS}
-    run.log(0, train=len(train), heldout=len(test), **counts, **shares)
+    used = judge.used if isinstance(judge, ApiJudge) else None
+    spent = {"tokens_read": used.read, "tokens_written": used.written} if used is not None and used.read else {}
+    run.log(0, train=len(train), heldout=len(test), **counts, **shares, **spent)
     dropped = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in counts.items())
     run.say(f"{len(train)} comparisons and {len(test)} held out; dropped: {dropped}")
 
@@ -204,7 +237,14 @@ def judge_of(config: Config, inputs: dict[str, Any], run: Run) -> PairJudge:
     if config.judge_url is not None:
         name = config.judge_model or run.tuned(judge_model=served_model(config.judge_url))["judge_model"]
         memory = run.directory / "replies.jsonl"
-        judge = ApiJudge(config.judge_url, name, memory, temperature=config.temperature, reasoning=config.reasoning)
+        judge = ApiJudge(
+            config.judge_url,
+            name,
+            memory,
+            temperature=config.temperature,
+            reasoning=config.reasoning,
+            logprobs=config.judge_logprobs,
+        )
     else:
         placement = Placement.of(run, config.dtype)
         engine = load_engine(inputs["judge"], placement).alone()
@@ -222,12 +262,16 @@ def label_all(judge: PairJudge, pairs: list[AnswerPair], config: Config, run: Ru
     path = run.directory / "verdicts.jsonl"
     lines = path.read_text(encoding="utf-8").split("\n")[:-1] if path.exists() else []  # the last is empty, or torn
     whole = len(lines) if len(lines) == len(pairs) else len(lines) // CHUNK * CHUNK
-    write_text(path, "".join(f"{line}\n" for line in lines[:whole]))
+    if path.exists():
+        write_text(path, "".join(f"{line}\n" for line in lines[:whole]))
     labels = [_pair_label_of(json.loads(line)) for line in lines[:whole]]
     again = set[int]()
     if judge.varies:
         draw = rng(run.seed, run.name, "consistency")
         again = set(draw.permutation(len(pairs))[: config.consistency_pairs].tolist())
+    if isinstance(judge, ApiJudge):
+        often = max(config.times, config.consistency_times)
+        announce(judge, [(p, often if i in again else config.times) for i, p in enumerate(pairs)][whole:], config, run)
     for start in range(len(labels), len(pairs), CHUNK):
         chunk = range(start, min(start + CHUNK, len(pairs)))
         labelled: dict[int, PairLabel] = {}
@@ -249,6 +293,25 @@ def label_all(judge: PairJudge, pairs: list[AnswerPair], config: Config, run: Ru
         labels += [labelled[i] for i in chunk]
         run.progress(len(labels), len(pairs), "pair")
     return labels
+
+
+def announce(judge: ApiJudge, pairs: Iterable[tuple[AnswerPair, int]], config: Config, run: Run) -> None:
+    """Says what it will cost to ask these pairs, each so many times, before it is done. BadInput over the budget."""
+    asked: list[Question] = []
+    for pair, times in pairs:
+        asked += judge.questions(pair.asked, pair.first, pair.second, times)
+        if config.safety_labels and pair.asked.task == "safety":
+            asked += [q for answer in (pair.first, pair.second) for q in judge.safety_questions(pair.asked, answer)]
+    left = judge.unasked(asked)
+    tokens = judge.estimate(left, config.max_tokens if config.reasoning else WORD)
+    what = f"{len(left)} questions, about {tokens.read} tokens to read and at most {tokens.written} to write"
+    if config.price is None:
+        run.say(f"{what}; set price to hear what that costs")
+        return
+    cost = tokens.cost(config.price)
+    run.say(f"{what}: about {cost:.2f} at a price of {config.price[0]:g} and {config.price[1]:g} a million")
+    if config.budget is not None and cost > config.budget:
+        raise BadInput(f"{what} cost about {cost:.2f}", field="budget", fix="raise it, or set a limit of pairs")
 
 
 def label_pairs(judge: PairJudge, pairs: Sequence[AnswerPair], times: int, safety_labels: bool) -> list[PairLabel]:
@@ -282,6 +345,7 @@ def labelled_comparison(
         finished_first=pair.finished_first,
         finished_second=pair.finished_second,
         batch=config.batch,
+        surest=(config.surest_reasoned if config.reasoning else 1.0) if config.soft_labels else None,
     )
     return None if found is None else replace(found, prompt=pair.prompt)
 

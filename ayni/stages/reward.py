@@ -243,7 +243,9 @@ def pair_of(c: Comparison, tokenizer: Tokenizer, config: Config) -> Pair:
     chosen, rejected = compared_tokens(c, tokenizer)
     table = config.margin if isinstance(config.margin, str) else config.margin.table()
     weight = (config.weights or {}).get(c.source, 1.0)
-    return Pair(chosen, rejected, margin_of(c, table), safe_answers(c), weight=weight)
+    # a probability says how much better already: the margin of its rating would say it twice
+    margin = margin_of(c, table) if c.probability is None else c.margin or 0.0
+    return Pair(chosen, rejected, margin, safe_answers(c), weight=weight, probability=c.probability or 1.0)
 
 
 def check_weights(config: Config, sources: set[str], path: Path) -> None:

@@ -33,6 +33,8 @@ FACE = Face(
         "attacks-validation.jsonl": "prompts",
         "attacks-test.jsonl": "prompts",
         "safety-demonstrations.jsonl": "demonstrations",
+        "revising.jsonl": "demonstrations",
+        "principles.jsonl": "principles",
         "obeying.jsonl": "demonstrations",
         "talks-train.jsonl": "prompts",
         "talks-validation.jsonl": "prompts",
@@ -48,6 +50,8 @@ FACE = Face(
         "attacks-validation.jsonl": "attacks",
         "attacks-test.jsonl": "attacks",
         "safety-demonstrations.jsonl": "safety_demonstrations",
+        "revising.jsonl": "revising",
+        "principles.jsonl": "revising",
         "obeying.jsonl": "obeying",
         "talks-train.jsonl": "obeying",
         "talks-validation.jsonl": "obeying",
@@ -72,6 +76,9 @@ class Config(Base):
     attacks: int = Field(0, ge=0, description="training prompts of the red team, with all held-out ones; 0: neither")
     safety_demonstrations: int = Field(0, ge=0, description="refusals as guidelines ask for, in a file of their own")
     preprompted: float = Field(0.0, ge=0, le=1, description="share of these that stand under a safety preprompt")
+    revising: int = Field(
+        0, ge=0, description="demonstrations that criticise an answer by a principle, or revise it; with the principles"
+    )
     obeying: int = Field(
         0,
         ge=0,
@@ -103,6 +110,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if config.safety_demonstrations:
         safe = village.safety_demonstrations(config.safety_demonstrations, attacks, config.preprompted)
         write_jsonl(run.directory / "safety-demonstrations.jsonl", map(to_dict, safe))
+    if config.revising:
+        write_jsonl(run.directory / "revising.jsonl", map(to_dict, village.revising(config.revising, attacks)))
+        write_jsonl(run.directory / "principles.jsonl", map(to_dict, village.principles()))
     task: Task | None = None if config.demonstrated == "all" else "helpfulness"
     demonstrations = village.demonstrations(config.demonstrations, task=task, quality=config.quality)
     write_jsonl(run.directory / "demonstrations.jsonl", map(to_dict, demonstrations))

@@ -14,7 +14,6 @@ from typing import Self, TypeVar
 import torch
 from torch import Tensor
 
-from ayni.cores import cores
 from ayni.model.layout import Layout
 from ayni.records import TokenSequence
 
@@ -38,13 +37,15 @@ class Batch:
 @dataclass(frozen=True, slots=True)
 class PairBatch(Batch):
     """Sequences 2i chosen, 2i + 1 rejected. margin (P,); safe (N,) bool, which means something where `labelled` (N,);
-    ref_logprobs (N,) are the reference's summed log-probs (zeros where the objective needs none); weight (P,)."""
+    ref_logprobs (N,) are the reference's summed log-probs (zeros where the objective needs none); weight (P,);
+    probability (P,) that the chosen one is better: 1, or a soft label."""
 
     margin: Tensor
     safe: Tensor
     labelled: Tensor
     ref_logprobs: Tensor
     weight: Tensor
+    probability: Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +78,7 @@ class Pair:
     safe: tuple[bool | None, bool | None] = (None, None)
     ref_logprobs: tuple[float, float] = (0.0, 0.0)
     weight: float = 1.0
+    probability: float = 1.0
 
     def __len__(self) -> int:
         return len(self.chosen.tokens) + len(self.rejected.tokens)
@@ -150,6 +152,7 @@ def pairs_of(pairs: Sequence[Pair]) -> PairBatch:
         labelled=torch.tensor([s is not None for p in pairs for s in p.safe]),
         ref_logprobs=torch.tensor([r for p in pairs for r in p.ref_logprobs], dtype=torch.float64),
         weight=torch.tensor([p.weight for p in pairs], dtype=torch.float64),
+        probability=torch.tensor([p.probability for p in pairs], dtype=torch.float64),
     )
 
 
@@ -212,10 +215,3 @@ def cut(examples: Sequence[E], tokens_per_micro_batch: int) -> Iterator[list[E]]
         room -= tokens_in(example)
     if part:
         yield part
-
-
-def shares(examples: Sequence[E], tokens_per_micro_batch: int, device: torch.device | str) -> list[list[E]]:
-    """As `cut`, for `side_by_side`: the cores share the tokens of a micro-batch, and no core goes without."""
-    among = cores(device)
-    whole = sum(map(tokens_in, examples))
-    return list(cut(examples, max(1, min(tokens_per_micro_batch // among, -(-whole // among)))))

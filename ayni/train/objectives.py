@@ -71,7 +71,7 @@ class NextToken(Objective):
 @dataclass(frozen=True)
 class Ranking(Objective):
     """Ranking loss with margins, plus the safety auxiliary loss where labels exist (paper §3.2.2). Items are pairs,
-    a pair's loss counts `weight` times."""
+    a pair's loss counts `weight` times; a soft label is learnt as the probability it is."""
 
     safety_weight: float = 0.0
 
@@ -86,7 +86,8 @@ class Ranking(Objective):
         # as pairs_of lays them out
         chosen, rejected = scores[0::2], scores[1::2]
         weight = batch.weight.to(scores.dtype)
-        loss = (weight * ranking_loss(chosen, rejected, batch.margin.to(scores.dtype))).sum()
+        margin, probability = batch.margin.to(scores.dtype), batch.probability.to(scores.dtype)
+        loss = (weight * ranking_loss(chosen, rejected, margin, probability)).sum()
         pairs = self.count(batch)
         # strictly more: a model that gives both the same score has not told them apart
         metrics = {"accuracy": ((chosen > rejected).sum(), pairs), "lead": ((chosen - rejected).detach().sum(), pairs)}

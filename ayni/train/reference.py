@@ -12,8 +12,9 @@ from ayni.cores import side_by_side
 from ayni.model.role import Role
 from ayni.parallel import Ranks
 from ayni.records import TokenSequence
-from ayni.train.batch import Pair, batch_of, shares
+from ayni.train.batch import Pair, batch_of
 from ayni.train.objectives import sum_by_sequence
+from ayni.train.shares import shares
 
 
 @torch.no_grad()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, Protocol
 
 import torch
@@ -15,6 +15,7 @@ from ayni import interruption
 from ayni.config import Config, Field, model_validator
 from ayni.errors import BadInput, BadNumbers
 from ayni.model.adapters import Lora, adapter_of
+from ayni.model.dropout import Dropout
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.model.role import Role
@@ -34,10 +35,10 @@ class Optimiser(Config):
 
     # paper: 2e-5 for SFT (§3.1), 3e-4 and 1.5e-4 for pretraining (§2.2), 1e-6 for PPO (§3.2.3)
     lr: float = Field(2e-5, gt=0, description="peak learning rate")
-    schedule: Literal["cosine", "constant"] = Field("cosine", description="after the warm-up")
+    schedule: Literal["cosine", "linear", "constant"] = Field("cosine", description="after the warm-up")
     warmup: float = Field(0.03, ge=0, description="steps of linear warm-up; below 1, a share of all steps")
     least_warmup: int = Field(0, ge=0, description="steps that a warm-up given as a share has at least")
-    floor: float = Field(0.1, ge=0, le=1, description="the cosine ends at this share of the peak")
+    floor: float = Field(0.1, ge=0, le=1, description="cosine and line end at this share of the peak")
     weight_decay: float = Field(0.1, ge=0, description="on matrices, not on norms")
     # §2.2: β₂ = 0.95 averages over about 20 steps, Adam's usual 0.999 over 1,000
     betas: tuple[float, float] = Field((0.9, 0.95), strict=False)
@@ -52,7 +53,7 @@ class Optimiser(Config):
         return max(self.least_warmup, math.ceil(self.warmup * steps))
 
     def lr_at(self, step: int, steps: int) -> float:
-        """The learning rate of step 1…steps: peak·t/warm-up, then cosine to floor·peak (RECIPE §2)."""
+        """The learning rate of step 1…steps: peak·t/warm-up, then cosine, or a line, to floor·peak (RECIPE §2)."""
         warmup = self.warmup_steps(steps)
         if step <= warmup:
             return self.lr * step / max(warmup, 1)
@@ -60,7 +61,9 @@ class Optimiser(Config):
             return self.lr
         # 0 at the end of the warm-up, 1 at the last step; who goes on past that stays at the floor
         done = (step - warmup) / max(steps - warmup, 1)
-        return self.lr * (self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * min(done, 1.0))))
+        done = min(done, 1.0)
+        left = 1 - done if self.schedule == "linear" else 0.5 * (1 + math.cos(math.pi * done))
+        return self.lr * (self.floor + (1 - self.floor) * left)
 
 
 class Trainer:
@@ -74,7 +77,9 @@ class Trainer:
         steps: int,
         ranks: Ranks | None = None,
         tokens_per_micro_batch: int = 8192,
+        dropout: Dropout | None = None,
     ) -> None:
+        self.dropout = dropout
         self.role, self.optimiser, self.steps, self.step = role, optimiser, steps, 0
         self.ranks, self.tokens_per_micro_batch = ranks or Ranks(), tokens_per_micro_batch
         self.pace = 1.0  # times what the schedule says; whoever changes it keeps it
@@ -104,11 +109,14 @@ class Trainer:
         # before the cut: what is a mean over the step cannot be known of a micro-batch
         objective = objective.settled(self.role, examples, self.ranks, self.tokens_per_micro_batch)
         batches = micro_batches(self.role, examples, objective, self.ranks, self.tokens_per_micro_batch)
+        self.role.model.dropout = self.dropout.at(self.step + 1) if self.dropout else None
         try:
             return accumulate(self.role, batches, objective, self.ranks)
         except BadNumbers as error:
             self.adam.zero_grad()
             raise BadNumbers(f"step {self.step + 1}: {error}") from None
+        finally:
+            self.role.model.dropout = None  # whoever scores or samples with it sees all of it
 
     def apply(self) -> dict[str, float]:
         """Clips the gradient, takes the step and clears it."""
@@ -207,6 +215,9 @@ def fit(
             checkpoints.after(trainer.step, trainer.state, last=trainer.step == trainer.steps)
 
 
+Watch = Callable[[Role, Ranks, int], dict[str, float]]  # what a model is like after a step: metrics
+
+
 class Items(Protocol):
     """Anything numbered: a list, or rows put together when they are asked for."""
 
@@ -267,8 +278,17 @@ class Fitting(Config):
         """The model as this run trains it: whole, or an adapter on its frozen trunk."""
         return to_train(model, self.lora, seed_of(run.seed, run.name, "adapter"))
 
-    def fit(self, model: Transformer, items: Items, objective: Objective, run: Run) -> None:
-        """Epochs over the items in fresh orders."""
+    def fit(
+        self,
+        model: Transformer,
+        items: Items,
+        objective: Objective,
+        run: Run,
+        *,
+        dropout: float = 0.0,
+        watch: Watch | None = None,
+    ) -> None:
+        """Epochs over the items in fresh orders; `watch` sees the model after every step, and may add metrics."""
         placement = Placement.of(run, self.dtype)
         freeze(model, self.train_layers)
         trainer = Trainer(
@@ -277,6 +297,8 @@ class Fitting(Config):
             steps=total_steps(len(items), self.batch_size, self.epochs),
             ranks=placement.ranks,
             tokens_per_micro_batch=self.tokens_per_micro_batch,
+            dropout=Dropout(dropout, seed_of(run.seed, run.name, "dropout")) if dropout else None,
         )
+        each = None if watch is None else partial(watch, trainer.role, placement.ranks)
         order = shuffled(items, seed_of(run.seed, run.name, "order"), self.batch_size)
-        fit(trainer, order, objective, run, checkpoint_every=self.checkpoint_every)
+        fit(trainer, order, objective, run, checkpoint_every=self.checkpoint_every, each=each)

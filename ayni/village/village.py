@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import numpy as np
 
 from ayni.errors import BadInput
-from ayni.records import Comparison, Constraint, Demonstration, Message, Prompt, Task, attached, instruction
+from ayni.records import Comparison, Constraint, Demonstration, Message, Principle, Prompt, Task, attached, instruction
 from ayni.seeds import rng
-from ayni.village import answers, constraints, talks, topics
+from ayni.village import answers, constraints, principles, talks, topics
 from ayni.village.attacks import attacks
 from ayni.village.corpus import documents
 from ayni.village.everyday import everyday_topics
@@ -133,6 +134,22 @@ class Village:
             )
             for i in range(n)
         ]
+
+    def revising(self, n: int, attacked: Sequence[Prompt] = (), seed: int = 0) -> list[Demonstration]:
+        """`n` demonstrations of living by the principles: in turn what is wrong with an answer to a training prompt
+        (`attacked` by the red team are among them), and that answer revised."""
+        asked = [(p, self.knowledge(p)) for p in (*self.prompts("train", seed=seed), *attacked)]
+        forbidden = [(p, k) for p, k in asked if p.task == "safety"]
+        harmless = [(p, k) for p, k in asked if p.category.split(":")[0] in ("borderline", "howto")]
+        talks = [
+            principles.revising(forbidden, harmless, rng(self.seed, "revising", seed, i)) for i in range((n + 1) // 2)
+        ]
+        dialogs = [dialog for talk in talks for dialog in (talk[:-2], talk)]
+        return [Demonstration(dialog, "last", f"village-{self.seed}") for dialog in dialogs[:n]]
+
+    def principles(self) -> list[Principle]:
+        """What these demonstrations revise by."""
+        return [replace(principle, source=f"village-{self.seed}") for principle in principles.PRINCIPLES]
 
     def talks(self, split: Split) -> list[Prompt]:
         """Conversations of twenty short turns about the split's facts."""
