@@ -190,7 +190,7 @@ def two(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
     given = (port, directory, prepare(directory / "inputs")["ppo"])
     context = processes.start_processes(work, given, nprocs=2, join=False, start_method="spawn")
     try:
-        for _ in range(120):
+        for _ in range(240):
             if context.join(timeout=1):
                 break
         else:
