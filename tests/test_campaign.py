@@ -28,6 +28,11 @@ rounds:
     v{{n}}: {{dtype: fp32}}
     v{{n}}-ppo:
       {{iterations: 2, batch_size: 16, mini_batch: 8, critic_warmup: 1, threshold: 0, max_tokens: 16, dtype: fp32}}
+    random{{n}}: {{threshold: 0, max_tokens: 16, finished_only: false, dtype: fp32}}
+    v{{n}}-random: {{dtype: fp32}}
+    v{{n}}-more-sft: {{dtype: fp32}}
+    evaluate{{n}}-random: {{limit: 12, max_tokens: 16, dtype: fp32}}
+    evaluate{{n}}-more-sft: {{limit: 12, max_tokens: 16, dtype: fp32}}
     evaluate{{n}}: {{limit: 12, max_tokens: 16, dtype: fp32}}
     evaluate{{n}}-ppo: {{limit: 12, max_tokens: 16, dtype: fp32}}
     examine{{n}}: {{max_tokens: 4, fact_answers: 2, dtype: fp32}}
@@ -86,3 +91,17 @@ def test_every_version_is_compared_with_sft(campaign: Path) -> None:
     tried = {row.metric for row in rows if row.model == "v1" and row.metric.startswith("best_of")}
     assert tried == {"best_of_2:0.8", "best_of_2:1", "best_of_2:1.2"}
     assert read_json(campaign / "status.json")["status"] == "done"
+
+
+def test_the_controls_are_as_large_and_as_costly(campaign: Path) -> None:
+    where = stage_directories(campaign)
+    chosen, by_chance = ((where[name] / "records.jsonl").read_text().splitlines() for name in ("samples2", "random2"))
+    # one prompt more may be asked by the control's own draw
+    assert 0 <= len(by_chance) - len(chosen) <= 1
+    rows = read_results(campaign / "results.json")
+    computed = {row.model: row.value or 0.0 for row in rows if row.metric == "compute"}
+    rounds = [f"{name}{n}" for name in ("comparisons", "helpfulness", "safety", "samples", "v") for n in (1, 2)]
+    campaigned = sum(computed[name] for name in [*rounds, "v2-ppo"])
+    assert computed["v2-more-sft"] == pytest.approx(campaigned, rel=0.1)
+    against = {(row.model, row.against) for row in rows if row.metric == "win_rate"}
+    assert {("v2", "v2-random"), ("v2-ppo", "v2-more-sft")} <= against

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from ayni.errors import BadInput
+from ayni.files import read_json
 from ayni.formats.reading import read_demonstrations
 from ayni.introduction import Introduction, questions_of, read_introduction
+from ayni.model.compute import Compute, of_tokens
+from ayni.model.shape import Shape
 from ayni.model_directory import load_model, save_model
+from ayni.records import TokenSequence, from_dict
 from ayni.run import Run
 from ayni.seeds import rng
 from ayni.stage import Face, Input
@@ -24,6 +29,7 @@ FACE = Face(
     inputs=(
         Input("model", "model", ("language_model",)),
         Input("data", "records.jsonl", ("demonstrations",), many=True),
+        Input("spent", "compute.json", ("compute",), many=True, optional=True),
     ),
     leaves={"model": "language_model"},
 )
@@ -48,9 +54,20 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if not kept:
         raise BadInput(f"no dialogue fits in {longest} tokens", path=inputs["data"][0])
     run.say(f"{len(kept)} dialogues, {len(rendered) - len(kept)} dropped as longer than {longest} tokens")
+    if inputs.get("spent"):
+        config = config.model_copy(update={"epochs": epochs_for(inputs["spent"], model.shape, kept)})
+        run.say(f"{config.epochs:.3g} epochs compute as much as what is given as spent")
     config.fit(model, kept, NextToken(), run)
     if run.leads:
         parent = read_introduction(inputs["model"])
         drawn = config.ask or parent.ask or questions_of(demonstrations, rng(run.seed, run.name, "questions"))
         extra = Introduction(config.about or parent.about, drawn).extra()
         save_model(run.directory / "model", model, tokenizer, card={"stage": "sft"}, extra=extra)
+
+
+def epochs_for(spent: Sequence[Path], shape: Shape, sequences: Sequence[TokenSequence]) -> float:
+    """Epochs over these sequences that take as many operations as the stages did whose compute.json are `spent`."""
+    total = sum((from_dict(Compute, read_json(path), path=path) for path in map(Path, spent)), Compute())
+    if not total.flops:
+        raise BadInput("nothing was computed there", path=spent[0], field="spent", fix="give stages that train or draw")
+    return total.flops / of_tokens(shape, sum(len(s.tokens) for s in sequences), backward=True).flops
