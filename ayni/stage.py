@@ -28,6 +28,7 @@ Kind = Literal[
     "principles",
     "texts",
     "samples",
+    "compute",
     "answers",
     "function",
 ]
@@ -46,9 +47,11 @@ KIND_WORDS: dict[Kind, str] = {
     "principles": "principles",
     "texts": "texts",
     "samples": "samples",
+    "compute": "what a stage has computed",
     "answers": "answers side by side",  # of several models, with their scores: what the report shows
     "function": "a Python file with a reward function",
 }
+COMPUTE = "compute.json"  # what every stage leaves
 MODELS: frozenset[Kind] = frozenset({"language_model", "reward_model", "critic"})
 _OF_DIALOGUES: frozenset[Kind] = frozenset({"demonstrations", "comparisons", "prompts"})
 
@@ -92,6 +95,8 @@ class Face:
     def left_at(self, path: PurePath) -> Kind | None:
         """The kind of the output there; None where the stage leaves none."""
         text = path.as_posix()
+        if text == COMPUTE:
+            return "compute"
         return next((kind for pattern, kind in self.leaves.items() if fnmatchcase(text, pattern)), None)
 
     def where(self, kinds: Collection[Kind]) -> list[str]:

@@ -36,6 +36,11 @@ rounds:
     v{{n}}: {{dtype: fp32}}
     v{{n}}-ppo:
       {{iterations: 2, batch_size: 16, mini_batch: 8, critic_warmup: 1, threshold: 0, max_tokens: 16, dtype: fp32}}
+    random{{n}}: {{threshold: 0, max_tokens: 16, finished_only: false, dtype: fp32}}
+    v{{n}}-random: {{dtype: fp32}}
+    v{{n}}-more-sft: {{dtype: fp32}}
+    evaluate{{n}}-random: {{limit: 12, max_tokens: 16, dtype: fp32}}
+    evaluate{{n}}-more-sft: {{limit: 12, max_tokens: 16, dtype: fp32}}
     evaluate{{n}}: {{limit: 12, max_tokens: 16, dtype: fp32}}
     evaluate{{n}}-ppo: {{limit: 12, max_tokens: 16, dtype: fp32}}
     examine{{n}}: {{max_tokens: 4, fact_answers: 2, dtype: fp32}}
@@ -128,3 +133,17 @@ def test_killed_anywhere_ends_the_same(campaign: Path) -> None:
     for killed in campaign.parent.glob("killed-*"):
         assert left(killed) == left(campaign)
         assert read_results(killed / "results.json") == read_results(campaign / "results.json")
+
+
+def test_the_controls_are_as_large_and_as_costly(campaign: Path) -> None:
+    where = stage_directories(campaign)
+    chosen, by_chance = ((where[name] / "records.jsonl").read_text().splitlines() for name in ("samples2", "random2"))
+    # one prompt more may be asked by the control's own draw
+    assert 0 <= len(by_chance) - len(chosen) <= 1
+    rows = read_results(campaign / "results.json")
+    computed = {row.model: row.value or 0.0 for row in rows if row.metric == "compute"}
+    rounds = [f"{name}{n}" for name in ("comparisons", "helpfulness", "safety", "samples", "v") for n in (1, 2)]
+    campaigned = sum(computed[name] for name in [*rounds, "v2-ppo"])
+    assert computed["v2-more-sft"] == pytest.approx(campaigned, rel=0.1)
+    against = {(row.model, row.against) for row in rows if row.metric == "win_rate"}
+    assert {("v2", "v2-random"), ("v2-ppo", "v2-more-sft")} <= against

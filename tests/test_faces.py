@@ -60,7 +60,8 @@ def test_every_default_is_left_by_some_stage() -> None:
     left = {(path, kind) for face in faces.values() for path, kind in face.leaves.items()}
     wanted = {(spec.default, spec.accepts) for face in faces.values() for spec in face.inputs}
     nobodys = {default for default, accepts in wanted if not any((default, kind) in left for kind in accepts)}
-    assert nobodys == {"questions.jsonl"}  # the user's
+    # questions are the user's; what it has computed every stage leaves
+    assert nobodys == {"questions.jsonl", "compute.json"}
 
 
 def test_which_stages_leave_a_model_to_talk_to() -> None:

@@ -142,7 +142,7 @@ def test_what_a_run_leaves(recipe: Path) -> None:
     assert first.name == f"01-make-{status['stages'][0]['hash'][:8]}"
     assert Path(summary["stages"][0]["directory"]) == first
     assert sorted(path.name for path in first.iterdir()) == [
-        "DONE.json", "config.yaml", "inputs.json", "metrics.jsonl", "records.jsonl", "results.json",
+        "DONE.json", "compute.json", "config.yaml", "inputs.json", "metrics.jsonl", "records.jsonl", "results.json",
     ]  # fmt: skip
     seal = read_seal(first)
     assert seal is not None

@@ -23,6 +23,7 @@ from ayni.report import build_report
 from ayni.report.comparisons import versions
 from ayni.report.figures import running_mean
 from ayni.report.pipeline_graph import BOX, layered, rail, reduced
+from ayni.report.sections import operations
 from ayni.runs.reading import read_run
 
 STAGES: list[tuple[str, str, float, list[str]]] = [
@@ -277,6 +278,16 @@ def test_clusters_are_shown_and_too_few_have_no_interval(tmp_path: Path) -> None
     assert "<small>300 won, 160 tied, 100 lost in 3 clusters · too few for an interval</small>" in text
     assert '<td class="number">560 in 20</td>' in text
     assert "50 clusters" in text  # under a bar of the reward model
+
+
+def test_operations_stand_beside_the_time(tmp_path: Path) -> None:
+    run = make_run(tmp_path)
+    write_results(run / "results.json", [Result("compute", model="ppo", n=10, value=3.214e12)])
+    text, _ = read(build_report(run))
+    assert text.count("<small>3.21 TFLOP</small>") == 1
+    assert [operations(x) for x in (0, 12, 999, 1000, 2.5e6, 7e21)] == [
+        "0 FLOP", "12 FLOP", "999 FLOP", "1 KFLOP", "2.5 MFLOP", "7e+03 EFLOP",
+    ]  # fmt: skip
 
 
 def test_equal_length_and_agreement_stand_beside_the_win_rates(tmp_path: Path) -> None:

@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ayni.model.transformer import AttentionContext
+from ayni.model.compute import METER, of_tokens
+from ayni.model.transformer import AttentionContext, Transformer
 
 ROWS = 128
 
@@ -33,9 +34,13 @@ def hidden_states(
     """model(tokens, context), computed in `dtype` with as many rows as `rounded` says: (T,) → (T, D)."""
     rows = rounded(len(tokens), dtype, tokens.device)
     if rows == len(tokens):
-        return model(tokens, context)
-    # the filling reads token 0, attends to nothing and is cut off again
-    return resize(model(resize(tokens, rows), _Filled(context, rows)), len(tokens))
+        hidden = model(tokens, context)
+    else:
+        # the filling reads token 0, attends to nothing and is cut off again
+        hidden = resize(model(resize(tokens, rows), _Filled(context, rows)), len(tokens))
+    if isinstance(model, Transformer):  # a decoder's tokens are counted by its engine
+        METER.add(of_tokens(model.shape, len(tokens), backward=hidden.requires_grad))
+    return hidden
 
 
 @dataclass(frozen=True)

@@ -54,6 +54,7 @@ def render_page(run: RunData) -> str:
         rewards=sections.reward_panels(run),
         online=sections.online_panels(run),
         win_rates=comparisons.win_rates(run),
+        computed={row.model: sections.operations(row.value or 0.0) for row in run.results if row.metric == "compute"},
         versions=comparisons.versions(run),
         agreements=comparisons.agreements(run),
         claims=comparisons.claims(run),

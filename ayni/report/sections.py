@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -88,6 +89,12 @@ def duration(seconds: float | None) -> str:
     if minutes < 60:
         return f"{minutes} min {rest:02d} s"
     return f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def operations(flops: float) -> str:
+    """3.2 TFLOP"""
+    exponent = min(max(int(math.log10(flops) // 3), 0), 6) if flops >= 1 else 0
+    return f"{flops / 1000**exponent:.3g} {['', 'K', 'M', 'G', 'T', 'P', 'E'][exponent]}FLOP"
 
 
 def span(row: Result, unit: str = "share") -> str:

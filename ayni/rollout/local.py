@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from ayni.cores import cores, side_by_side
+from ayni.model.compute import METER, of_tokens
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model_directory import load_model
@@ -58,6 +59,8 @@ class LocalEngine:
         size = chunk_prompts(max([1, *(len(request.seeds) for request in requests)]))
         for start in range(0, len(requests), size):
             found += self._chunk(requests[start : start + size])
+        read = sum(len(request.tokens) for request in requests)
+        METER.add(of_tokens(self.decoder.shape, read + sum(len(d.tokens) for drawn in found for d in drawn)))
         return found
 
     def _chunk(self, requests: Sequence[Request]) -> list[list[Drawn]]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from ayni.errors import BadInput
-from ayni.files import failpoint, json_line, parse_json
+from ayni.files import failpoint, json_line, parse_json, write_text
 from ayni.memory import need_memory
+from ayni.model.compute import METER, Compute
 from ayni.records import Prompt, Sample, from_dict, to_dict
 
 Draw = Callable[[Sequence[Prompt]], list[list[Sample]]]
@@ -21,8 +23,13 @@ def draw_all(
     """Samples of every prompt, drawn chunk by chunk and kept in `path`: one line per chunk of prompts."""
     done = resumed_chunks(path)
     _check_prompts(path, [group for groups in done for group in groups], prompts)
+    spent = path.with_name(f".{path.name}.spent.tmp")  # the seal removes it with what else a kill leaves
+    METER.add(_spent(spent, len(done)))
     for start in range(sum(map(len, done)), len(prompts), chunk):
+        before = METER.read
         groups = draw(prompts[start : start + chunk])
+        with open(spent, "a", encoding="utf-8") as file:  # first: no chunk whose cost is not known
+            file.write(json_line(asdict(METER.read - before)))
         with open(path, "a", encoding="utf-8") as file:
             file.write(json_line([[to_dict(s) for s in group] for group in groups]))
             failpoint("chunk-written")
@@ -32,6 +39,17 @@ def draw_all(
         done.append(groups)
         progress(min(start + chunk, len(prompts)), len(prompts))
     return [group for groups in done for group in groups]
+
+
+def _spent(path: Path, chunks: int) -> Compute:
+    """What drawing the first so many chunks has cost; nothing where an earlier version drew them. Lines of chunks that
+    were not kept are cut off."""
+    lines = path.read_text(encoding="utf-8").split("\n")[:-1][:chunks] if path.exists() else []
+    if lines:
+        write_text(path, "".join(f"{line}\n" for line in lines))
+    else:
+        path.unlink(missing_ok=True)
+    return sum((from_dict(Compute, parse_json(line, path=path)) for line in lines), Compute())
 
 
 def _check_prompts(path: Path, groups: Sequence[Sequence[Sample]], prompts: Sequence[Prompt]) -> None:

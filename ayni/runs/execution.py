@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,7 @@ import yaml
 from ayni.config import Config
 from ayni.errors import AyniError, BadInput, NoRoom
 from ayni.files import failpoint, read_json, room, write_json, write_text
+from ayni.model.compute import METER, Compute
 from ayni.run import Foresight, Run
 from ayni.runs.evaluations import check_prompts, check_seal, record_opening
 from ayni.runs.faces import Stage, load_stage
@@ -43,6 +44,7 @@ from ayni.runs.sealing import (
     seal_directory,
     source_hash,
 )
+from ayni.stage import COMPUTE
 
 if TYPE_CHECKING:
     from ayni.parallel import Ranks
@@ -178,7 +180,8 @@ def execute_job(
 
 def _run_and_seal(job: Job, directory: Path, run: Run) -> None:
     started = time.monotonic()
-    job.stage.run(job.config, dict(job.inputs), run)
+    spent = _metered(job, run)
+    write_json(directory / COMPUTE, asdict(spent))
     _give_memory_back()
     failpoint("stage-finished")
     seal_directory(
@@ -191,6 +194,15 @@ def _run_and_seal(job: Job, directory: Path, run: Run) -> None:
         seed=job.seed,
     )
     failpoint("stage-sealed")
+
+
+def _metered(job: Job, run: Run) -> Compute:
+    """Runs the stage's body; what all processes have computed for it."""
+    from ayni.parallel import Ranks
+
+    METER.set(Compute())
+    job.stage.run(job.config, dict(job.inputs), run)
+    return sum(Ranks.current().gather([METER.read]), Compute())
 
 
 def _give_memory_back() -> None:
@@ -236,7 +248,7 @@ def _follow(job: Job, directory: Path, ranks: Ranks, name: str) -> Literal["ran"
                 shutil.copy(file, own)
         (own / CHECKPOINTS).symlink_to((directory / CHECKPOINTS).absolute())
         ranks.barrier()
-        job.stage.run(job.config, dict(job.inputs), Run(own, name=name, seed=job.seed, quiet=True, leads=False))
+        _metered(job, Run(own, name=name, seed=job.seed, quiet=True, leads=False))
         _give_memory_back()
         ranks.barrier()
     return "ran"

@@ -85,6 +85,8 @@ def kinds_at(path: Path) -> tuple[Kind, ...] | None:
     value = peek(path)
     if isinstance(value, list):  # a chunk of a store of samples
         return ("samples",)
+    if isinstance(value, dict) and value.keys() == {"forward", "backward", "flops"}:
+        return ("compute",)
     if isinstance(value, dict) and {"prompt", "answers"} <= value.keys():
         return ("answers",)
     return kinds_of(path)

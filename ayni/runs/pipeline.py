@@ -18,6 +18,7 @@ from typing import Any
 from ayni.errors import BadInput
 from ayni.evaluate.results import Result
 from ayni.files import read_json, write_json, write_text
+from ayni.model.compute import Compute
 from ayni.records import from_dict
 from ayni.runs.claims import Claim, Judged, judged
 from ayni.runs.execution import (
@@ -33,6 +34,7 @@ from ayni.runs.outlook import Outlook
 from ayni.runs.ownership import ours, refuse_foreign
 from ayni.runs.recipe import Recipe, RecipeStage, read_recipe
 from ayni.runs.sealing import read_seal
+from ayni.stage import COMPUTE
 
 __all__ = ["StageProgress", "execute", "run_recipe"]
 
@@ -79,7 +81,19 @@ class _Board:
             path = self.directory / (stage.directory or "") / "results.json"
             if stage.state in ("ran", "reused") and path.is_file():
                 self.results += read_json(path)["results"]
+        self.results += map(asdict, self.compute())
         write_json(self.directory / "results.json", {"schema": 1, "results": self.results})
+
+    def compute(self) -> list[Result]:
+        """What every finished stage has computed: `compute`, in floating-point operations, of so many tokens."""
+        rows = []
+        for stage in self.stages:
+            path = self.directory / (stage.directory or "") / COMPUTE
+            if stage.state in ("ran", "reused") and path.is_file():
+                spent = from_dict(Compute, read_json(path), path=path)
+                if spent.flops:
+                    rows.append(Result("compute", model=stage.name, n=spent.forward, value=float(spent.flops)))
+        return rows
 
     def summary(self) -> dict[str, Any]:
         """What `ayni run --json` prints; directories are absolute."""

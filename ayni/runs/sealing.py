@@ -19,6 +19,7 @@ import ayni
 from ayni.errors import BadInput
 from ayni.files import digest_of, fsync, is_path, read_object, sha256_of, write_json
 from ayni.run import CHECKPOINTS
+from ayni.stage import COMPUTE
 
 SEAL = "DONE.json"
 SEAL_KEYS: dict[str, tuple[type, ...]] = {
@@ -150,7 +151,7 @@ def _hash_by_seal(path: Path, directory: Path, seal: dict[str, Any]) -> str:
     files = {PurePosixPath(name): digest for name, digest in seal["files"].items()}
     held = [name for name in files if name == inside or inside in name.parents]
     if not held:
-        left = sorted({name.parts[0] for name in files} - {"config.yaml", "inputs.json", "metrics.jsonl"})
+        left = sorted({name.parts[0] for name in files} - {"config.yaml", "inputs.json", "metrics.jsonl", COMPUTE})
         raise BadInput(f"the stage {seal['kind']} left no {inside}", path=path, fix=f"it left {', '.join(left)}")
     for name in held:
         if what := _damage(directory / name, seal, name.as_posix(), thorough=True):

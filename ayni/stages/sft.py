@@ -14,13 +14,16 @@ from pydantic import Field
 from ayni.errors import BadInput
 from ayni.evaluate.checkpoint_choice import Choice, Chooser
 from ayni.evaluate.splits import check_split
+from ayni.files import read_json
 from ayni.formats.guidelines import taught
 from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts_of
 from ayni.introduction import Introduction, questions_of, read_introduction
+from ayni.model.compute import Compute, of_tokens
 from ayni.model.placement import Placement
 from ayni.model.role import Role
+from ayni.model.shape import Shape
 from ayni.model_directory import load_model, save_model
-from ayni.records import Comparison, Demonstration, Message
+from ayni.records import Comparison, Demonstration, Message, TokenSequence, from_dict
 from ayni.reward.model import load_reward
 from ayni.run import Run
 from ayni.seeds import rng
@@ -39,6 +42,7 @@ FACE = Face(
         Input("chosen", "records.jsonl", ("comparisons",), many=True, optional=True),
         Input("validation", "prompts-validation.jsonl", ("prompts",), many=True, optional=True),
         Input("reward", "model", ("reward_model",), optional=True),
+        Input("spent", "compute.json", ("compute",), many=True, optional=True),
     ),
     leaves={"model": "language_model"},
 )
@@ -72,6 +76,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if not kept:
         raise BadInput(f"no dialogue fits in {longest} tokens", path=(data or chosen)[0])
     run.say(f"{len(kept)} dialogues, {len(rendered) - len(kept)} dropped as longer than {longest} tokens")
+    if inputs.get("spent"):
+        config = config.model_copy(update={"epochs": epochs_for(inputs["spent"], model.shape, kept)})
+        run.say(f"{config.epochs:.3g} epochs compute as much as what is given as spent")
     chooser = chooser_of(config, inputs, tokenizer, len(kept), run)
     config.fit(model, kept, NextToken(), run, dropout=config.dropout, watch=chooser)
     if run.leads:
@@ -112,3 +119,11 @@ def chooser_of(
     steps = total_steps(dialogues, config.batch_size, config.epochs)
     looks = config.choice.looks(steps_per_epoch(dialogues, config.batch_size), steps)
     return Chooser(config.choice, looks, prompts, reward, tokenizer, run)
+
+
+def epochs_for(spent: Sequence[Path], shape: Shape, sequences: Sequence[TokenSequence]) -> float:
+    """Epochs over these sequences that take as many operations as the stages did whose compute.json are `spent`."""
+    total = sum((from_dict(Compute, read_json(path), path=path) for path in map(Path, spent)), Compute())
+    if not total.flops:
+        raise BadInput("nothing was computed there", path=spent[0], field="spent", fix="give stages that train or draw")
+    return total.flops / of_tokens(shape, sum(len(s.tokens) for s in sequences), backward=True).flops

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -21,10 +22,12 @@ from ayni import interruption
 from ayni.errors import BadInput
 from ayni.files import atomic_directory, failpoint, read_object, read_text, sha256_of, write_json, write_text
 from ayni.memory import need_memory
+from ayni.model.compute import METER, Compute
 from ayni.parallel import Ranks
 from ayni.run import Run
 
 _TENSORS, _NUMBERS, _HASH = "state.safetensors", "numbers.json", "sha256"
+COMPUTE = "compute"  # among the numbers
 _NAME = re.compile(r"step-\d{8,18}")
 # one more than the newest, which a failing disk may have torn
 KEEP = 2
@@ -61,6 +64,8 @@ class Checkpoints:
         except (LookupError, TypeError, ValueError, RuntimeError) as error:
             what = f"the checkpoint of step {saved[0]} is not this stage's ({str(error)[:120]})"
             raise BadInput(what, path=self.run.checkpoints, fix="use --fresh to start over") from None
+        if COMPUTE in saved[2]:  # what all processes had computed; one of an earlier version does not say
+            METER.set(Compute(**saved[2][COMPUTE]) if self.ranks.leads else Compute())
         return saved[0]
 
     def after(self, step: int, state: Callable[[], State], *, last: bool) -> None:
@@ -70,8 +75,10 @@ class Checkpoints:
         stage saves itself what it has made.
         """
         asked = bool(self.ranks.max(interruption.asked()))  # a signal may reach one process a step before another
+        spent = sum(self.ranks.gather([METER.read]), Compute())
         if self.ranks.leads and (asked or (not last and (step % self.every == 0 or self._overdue()))):
-            self.save(step, *state())
+            tensors, numbers = state()
+            self.save(step, tensors, {**numbers, COMPUTE: asdict(spent)})
         if asked:
             self._writing.result()
             interruption.stop()
