@@ -81,6 +81,13 @@ def test_of_three_answers_all_share_what_all_begin_with() -> None:
     assert own_tokens(batch) == [[1, 5, 6, 2], [5, 7, 7, 2], [5, 2], [1, 5, 6, 2], [5, 6, 2], [4, 2]]
 
 
+def test_neighbours_that_begin_alike_for_a_third_of_their_length_share_that() -> None:
+    rows = [[1, 5, 6, 7], [1, 5, 6, 8, 9], [1, 5, 6, 7], [1, 4, 4, 4], [1, 4, 4], [1]]
+    batch = batch_of([TokenSequence(row, [F] * len(row)) for row in rows], alike=True)
+    assert own_tokens(batch) == [[1, 5, 6, 7], [8, 9], [7], [1, 4, 4, 4], [4], [1]]
+    assert batch.layout.lengths == (4, 5, 4, 4, 3, 1)
+
+
 def test_pairs_lie_chosen_then_rejected() -> None:
     draw = np.random.default_rng(1)
     examples = [pair(draw) for _ in range(4)]

@@ -29,7 +29,9 @@ def alone(reward: RewardModel, row: list[int]) -> float:
 
 def rows(count: int, seed: int = 0) -> list[list[int]]:
     draw = np.random.default_rng(seed)
-    return [draw.integers(3, 290, draw.integers(1, 30)).tolist() for _ in range(count)]
+    alone = [draw.integers(3, 290, draw.integers(1, 30)).tolist() for _ in range(count)]
+    # every third continues what another begins with: as answers to one prompt do
+    return [[*alone[i - 1][:9], *row] if i % 3 == 2 else row for i, row in enumerate(alone)]
 
 
 def test_scores_are_read_at_the_last_token_in_the_order_given(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -55,11 +55,11 @@ class RewardModel:
                 raise BadInput(f"answer {i}: {len(row)} tokens do not fit the reward model's context of {context}")
 
         def read(part: Sequence[TokenSequence]) -> Tensor:
-            return self.role.scores(batch_of(part).to(self.role.device)).float().cpu()
+            return self.role.scores(batch_of(part, alike=True).to(self.role.device)).float().cpu()
 
-        # by length: attention pads inside a bucket, and like rows waste least of it
-        order = sorted(range(len(rows)), key=lambda i: len(rows[i]))
-        sequences = [TokenSequence(rows[i], [True] * len(rows[i])) for i in order]
+        # the answers to one prompt beside each other: it is read once
+        order = sorted(range(len(rows)), key=rows.__getitem__)
+        sequences = [TokenSequence(rows[i], [False] * len(rows[i])) for i in order]
         scores = side_by_side(read, shares(sequences, TOKENS_PER_PASS, self.role.device))
         out = torch.empty(len(rows))
         if order:

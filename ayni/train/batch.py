@@ -18,6 +18,7 @@ from ayni.model.layout import Layout
 from ayni.records import TokenSequence
 
 E = TypeVar("E")
+LEAST_ALIKE = 1 / 3  # of a sequence: to share less is not worth what sharing costs
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,19 +111,39 @@ class Trajectory:
         return len(self.sequence.tokens)
 
 
-def _columns(sequences: Sequence[TokenSequence], size: int = 1) -> tuple[Tensor, Tensor, Tensor, Layout]:
-    """Every `size` sequences after each other answer one prompt, whose columns they share."""
-    shared: list[int] = []
-    for i in range(0, len(sequences), size):
-        shared += [0] + [_shared(sequences[i : i + size])] * (size - 1)
-    layout = Layout.of([len(s.tokens) for s in sequences], shared=shared)
-    tokens = torch.tensor([t for s, n in zip(sequences, shared, strict=True) for t in s.tokens[n:]])
-    supervised = torch.tensor([m for s, n in zip(sequences, shared, strict=True) for m in s.mask[n:]])
+def _columns(
+    sequences: Sequence[TokenSequence], shared: Sequence[int] | None = None
+) -> tuple[Tensor, Tensor, Tensor, Layout]:
+    """Of each sequence the first `shared` tokens are columns of the last before it that shares none."""
+    begins = [0] * len(sequences) if shared is None else shared
+    layout = Layout.of([len(s.tokens) for s in sequences], shared=begins)
+    tokens = torch.tensor([t for s, n in zip(sequences, begins, strict=True) for t in s.tokens[n:]])
+    supervised = torch.tensor([m for s, n in zip(sequences, begins, strict=True) for m in s.mask[n:]])
     # THE shift: a column's target is the next token of its own sequence.
     # roll gives each end the next sequence's first token; the line below takes it away
     targets, mask = tokens.roll(-1), supervised.roll(-1)
     targets[layout.ends], mask[layout.ends] = 0, False
     return tokens, targets, mask, layout
+
+
+def _by_group(sequences: Sequence[TokenSequence], size: int) -> list[int]:
+    """Every `size` sequences after each other answer one prompt, whose columns they share."""
+    shared: list[int] = []
+    for i in range(0, len(sequences), size):
+        shared += [0] + [_shared(sequences[i : i + size])] * (size - 1)
+    return shared
+
+
+def _alike(sequences: Sequence[TokenSequence]) -> list[int]:
+    """A sequence that begins as the last before it that shares nothing, for LEAST_ALIKE of its length, shares that."""
+    shared: list[int] = []
+    leader = sequences[0]
+    for sequence in sequences:
+        begin = 0 if not shared else _shared([leader, sequence])
+        if begin < LEAST_ALIKE * len(sequence.tokens):
+            begin, leader = 0, sequence
+        shared.append(begin)
+    return shared
 
 
 def _shared(answers: Sequence[TokenSequence]) -> int:
@@ -138,13 +159,15 @@ def _shared(answers: Sequence[TokenSequence]) -> int:
     return shared
 
 
-def batch_of(sequences: Sequence[TokenSequence]) -> Batch:
-    return Batch(*_columns(sequences))
+def batch_of(sequences: Sequence[TokenSequence], *, alike: bool = False) -> Batch:
+    """With `alike`, sequences that begin alike and stand beside each other share those columns."""
+    return Batch(*_columns(sequences, _alike(sequences) if alike else None))
 
 
 def pairs_of(pairs: Sequence[Pair]) -> PairBatch:
+    both = [s for p in pairs for s in (p.chosen, p.rejected)]
     return PairBatch(
-        *_columns([s for p in pairs for s in (p.chosen, p.rejected)], 2),
+        *_columns(both, _by_group(both, 2)),
         # fp64 on the way: the objective casts to what its scores are in
         margin=torch.tensor([p.margin for p in pairs], dtype=torch.float64),
         safe=torch.tensor([bool(s) for p in pairs for s in p.safe]),
@@ -162,8 +185,9 @@ def groups_of(groups: Sequence[Group]) -> Groups:
     if len(sizes) != 1:
         raise ValueError(f"groups of different sizes {sorted(sizes)} cannot share a batch")
     (size,) = sizes
+    members = [s for g in groups for s in g.sequences]
     return Groups(
-        *_columns([s for g in groups for s in g.sequences], size),
+        *_columns(members, _by_group(members, size)),
         rewards=torch.tensor([r for g in groups for r in g.rewards], dtype=torch.float64),
         size=size,
     )
