@@ -56,6 +56,7 @@ def render_page(run: RunData) -> str:
         win_rates=comparisons.win_rates(run),
         versions=comparisons.versions(run),
         claims=comparisons.claims(run),
+        spending=comparisons.spending(run),
         persistence=comparisons.persistence(run),
         hacking=sections.hacking(run),
         dialogues=sections.compared_answers(run),

@@ -90,7 +90,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     engines = {}
     for name in ("model", "against"):
         if inputs.get(name):
-            how = chosen_how(config.best_of, config.search) if name == "model" else ""
+            how = chosen_how(config.best_of, config.search, bool(inputs.get("critic"))) if name == "model" else ""
             engines[name] = load_engine(inputs[name], placement, f"{name_of(inputs[name])} {how}".rstrip())
     rows: list[Result] = []
     if prompts:
