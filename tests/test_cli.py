@@ -636,7 +636,7 @@ def test_chat_searches(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.M
     for options in (["--search", "beam", "--width", "1"], ["--search", "tree", "--budget", "300", "--critic", "rm"]):
         out, err = talk(capsys, monkeypatch, "who sings\n", "--reward", "rm", *options)
         assert out.strip()
-        assert re.search(r"\((beam 1×2|tree 2 ways, 300 tokens): -?\d+\.\d\d; .* \d+ tokens\)", err), err
+        assert re.search(r"\((beam 1×2|tree 2 ways, 300 tokens by critic): -?\d+\.\d\d; .* \d+ tokens\)", err), err
 
 
 def test_generate_gives_the_best_of_several(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

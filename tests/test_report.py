@@ -397,3 +397,34 @@ def test_what_is_kept_by_turn_is_drawn_for_both_models(tmp_path: Path) -> None:
     assert shown == turns
     assert '<a href="#persistence">' in text
     assert '<section id="persistence">' not in read(build_report(make_run(tmp_path / "without")))[0]
+
+
+def test_what_choosing_buys_is_drawn_over_its_tokens(tmp_path: Path) -> None:
+    def rows(model: str, tokens: float, score: float) -> list[Result]:
+        found = {"score": ("gold", score), "chosen_reward": ("reward", 3 * score), "tokens_spent": (None, tokens)}
+        return [
+            Result(
+                metric, "helpfulness", judge, model, n=9, clusters=9, value=value, interval=(value - 0.1, value + 0.1)
+            )
+            for metric, (judge, value) in found.items()
+        ]
+
+    run = make_run(tmp_path)
+    points = [
+        ("best of 8", 900, 0.7),
+        ("best of 2", 300, 0.5),
+        ("beam 2×2", 500, 0.6),
+        ("beam 2×2 by critic", 400, 0.4),
+    ]
+    every = [row for how, tokens, score in points for row in rows(f"sft {how}", tokens, score)]
+    plain = Result("score", "helpfulness", "gold", "sft", n=9, clusters=9, value=0.3, interval=(0.2, 0.4))
+    write_results(run / "results.json", [*every, plain])
+    text, _ = read(build_report(run))
+    section = text.split('<section id="spending">')[1].split("</section>")[0]
+    assert section.count("<figure>") == 2  # gold's score and the reward's own
+    assert re.findall(r'<span class="key \w+">([^<]+)</span>', section) == 2 * [
+        "sft best of", "sft beam", "sft beam by critic",
+    ]  # fmt: skip
+    named = re.findall(r">\s*(8|2|2×2)\s*</text>", section.split("<svg")[1])
+    assert sorted(named) == ["2", "2×2", "2×2", "8"]
+    assert '<section id="spending">' not in read(build_report(make_run(tmp_path / "without")))[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -136,3 +137,15 @@ def test_rounds_that_are_no_table(recipe: Path) -> None:
     recipe.write_text("rounds: 5\nstages: {village: {}}\n")
     with pytest.raises(BadInput, match="yaml:1: rounds: expected `count` and `each`"):
         read_recipe(recipe)
+
+
+def test_raft_draws_from_the_model_of_the_round_before() -> None:
+    raft = Path(__file__).parent.parent / "recipes" / "raft.yaml"
+    for name in ("raft", "pooled"):
+        models = [given(raft, f"{name}-samples{n}")["model"] for n in (1, 2, 3)]
+        assert models == [["sft"], [f"{name}1"], [f"{name}2"]]
+        assert [given(raft, f"{name}-samples{n}")["reference"] for n in (1, 2, 3)] == [["sft"]] * 3
+        assert [given(raft, f"{name}{n}")["data"] for n in (1, 2, 3)] == [[f"{name}-samples{n}"] for n in (1, 2, 3)]
+    configs: dict[str, Any] = {each.name: each.config for each in read_recipe(raft).stages}
+    assert (configs["raft-samples2"].keep, configs["pooled-samples2"].keep) == ("best", "quantile")
+    assert configs["pooled-samples2"].beta == configs["raft-samples1"].beta == 0.1

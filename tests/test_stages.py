@@ -351,7 +351,7 @@ def test_what_a_search_finds_is_judged_with_what_it_cost(
     settings = {"max_tokens": 12, "dtype": "fp32", "search": {"how": how, "step": 4, "budget": 900, "expand": 3}}
     Small("evaluate", settings, inputs).execute(tmp_path / "found")
     rows = read_results(tmp_path / "found" / "results.json")
-    name = {"beam": "policy beam 2×3", "tree": "policy tree 3 ways, 900 tokens"}[how]
+    name = {"beam": "policy beam 2×3", "tree": "policy tree 3 ways, 900 tokens"}[how] + " by critic" * critic
     assert {row.model for row in rows} == {name, "policy"}
     ours = {row.metric: row for row in rows if (row.model, row.axis) == (name, "helpfulness")}
     theirs = {row.metric: row for row in rows if (row.model, row.axis) == ("policy", "helpfulness")}

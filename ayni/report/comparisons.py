@@ -1,4 +1,5 @@
-"""One model beside another: win rates, versions in one plane, what the recipe claimed, instructions kept by turn."""
+"""One model beside another: win rates, versions in one plane, what the recipe claimed, what choosing answers buys,
+instructions kept by turn."""
 
 from __future__ import annotations
 
@@ -6,7 +7,7 @@ from dataclasses import dataclass
 
 from ayni.evaluate.results import Result
 from ayni.maths.statistics import Estimate
-from ayni.report.figures import Turns, by_turn, plane, scatter
+from ayni.report.figures import Spending, Turns, by_tokens, by_turn, plane, scatter
 from ayni.report.sections import AXIS_COLOUR, MORE, Panel, estimate_of, joined, judged_by, percent
 from ayni.runs.headlines import NO_INTERVAL, counted
 from ayni.runs.reading import RunData
@@ -138,6 +139,42 @@ def versions(run: RunData) -> list[Panel]:
         subtitle = joined(f"{judge} judge" if judge else "", split or "", "95% intervals", "ties left out")
         panels.append(Panel(title, subtitle, (), "", plane(points, ("more helpful", "safer"))))
     return panels
+
+
+def spending(run: RunData) -> list[Panel]:
+    """What choosing among answers buys for how many tokens: per axis the judge's score and the chooser's own."""
+    panels = []
+    for metric, y_label in (("score", "score"), ("chosen_reward", "reward")):
+        rows = [row for row in run.results if row.metric == metric and row.value is not None]
+        for axis, judge, split in dict.fromkeys((row.axis, row.judge, row.split) for row in rows):
+            found: dict[str, list[tuple[str, Estimate, Estimate]]] = {}
+            for row in rows:
+                key = (row.model, row.axis, row.split)
+                cost = next(
+                    (r for r in run.results if r.metric == "tokens_spent" and (r.model, r.axis, r.split) == key), None
+                )
+                if cost is not None and (row.axis, row.judge, row.split) == (axis, judge, split):
+                    way, setting = _chosen(row.model or "")
+                    found.setdefault(way, []).append((setting, estimate_of(cost), estimate_of(row)))
+            ways = [
+                Spending(way, colour, sorted(points, key=lambda point: point[1].value or 0))
+                for (way, points), colour in zip(found.items(), MORE * len(found), strict=False)
+            ]
+            if ways:
+                keys = tuple((way.label, way.colour) for way in ways)
+                said = joined(axis or "", f"{judge} judge" if metric == "score" and judge else "", split or "")
+                panels.append(Panel(y_label.capitalize(), said, keys, "", by_tokens(ways, y_label=y_label)))
+    return panels
+
+
+def _chosen(model: str) -> tuple[str, str]:
+    """The model with the way in which its answers were chosen, and that way's setting: (sft best of, 8)."""
+    for how in (" best of ", " beam ", " tree "):
+        base, found, setting = model.partition(how)
+        if found:
+            guided = " by critic" if setting.endswith(" by critic") else ""
+            return f"{base}{how.rstrip()}{guided}", setting.removesuffix(guided)
+    return model, ""
 
 
 # metric, title, what the axis says, whether it goes to 100%

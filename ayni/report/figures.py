@@ -177,6 +177,36 @@ def scatter(groups: Sequence[tuple[str, Sequence[tuple[float, float]]]]) -> Mark
 
 
 @dataclass(frozen=True)
+class Spending:
+    """One way to choose answers: (name, tokens per prompt, score) of each of its settings, in order of the tokens."""
+
+    label: str
+    colour: str
+    points: Sequence[tuple[str, Estimate, Estimate]]
+
+
+def by_tokens(ways: Sequence[Spending], *, y_label: str) -> Markup:
+    """Scores with their intervals over tokens, the settings of a way joined."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDE, 3.4), layout="constrained")
+        axes = figure.subplots()
+        for way in ways:
+            x, y = ([part.value or 0.0 for part in parts] for parts in zip(*(p[1:] for p in way.points), strict=True))
+            colour = _STAND_IN[way.colour]
+            for at, (_, _, score) in zip(x, way.points, strict=True):
+                if score.interval is not None:
+                    axes.vlines(at, *score.interval, color=colour, linewidth=1.2, alpha=0.55)
+            axes.plot(x, y, "o-", color=colour, linewidth=1.4, markersize=5)
+            for (name, _, _), left, low in zip(way.points, x, y, strict=True):
+                axes.annotate(name, (left, low), (6, 5), textcoords="offset points", fontsize=9.5)
+        axes.margins(0.12)
+        axes.set_xlim(left=0)
+        axes.set_xlabel("tokens per prompt, read and drawn")
+        axes.set_ylabel(y_label)
+        return _svg(figure)
+
+
+@dataclass(frozen=True)
 class Turns:
     """One model's line over the turns of a conversation: a share (or a weight) of each, with its interval."""
 

@@ -58,6 +58,7 @@ def render_page(run: RunData) -> str:
         versions=comparisons.versions(run),
         agreements=comparisons.agreements(run),
         claims=comparisons.claims(run),
+        spending=comparisons.spending(run),
         persistence=comparisons.persistence(run),
         selections=comparisons.selections(run),
         hacking=sections.hacking(run),

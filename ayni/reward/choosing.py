@@ -40,7 +40,7 @@ class Chooser:
 
     @property
     def name(self) -> str:
-        return chosen_how(self.n, self.search)
+        return chosen_how(self.n, self.search, self.critic is not None)
 
     @property
     def context(self) -> float:
@@ -101,9 +101,11 @@ def chooser_of(
     return None if reward is None and critic is None else Chooser(reward, n, search, critic)
 
 
-def chosen_how(n: int, search: Search | None) -> str:
-    """In a model's name: "best of 8", "beam 2×2"; empty where nothing is chosen."""
-    return str(search) if search is not None else f"best of {n}" if n > 1 else ""
+def chosen_how(n: int, search: Search | None, guided: bool) -> str:
+    """In a model's name: "best of 8", "beam 2×2", "beam 2×2 by critic" if one guides; empty where nothing is chosen."""
+    if search is not None:
+        return f"{search} by critic" if guided else str(search)
+    return f"best of {n}" if n > 1 else ""
 
 
 def values_of(critic: RewardModel, groups: Sequence[Sequence[Sample]]) -> list[float]:

@@ -118,7 +118,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     engines = {}
     for name in ("model", "against"):
         if inputs.get(name):
-            how = suffix_of(config) if name == "model" else ""
+            how = suffix_of(config, inputs) if name == "model" else ""
             engines[name] = load_engine(inputs[name], placement, f"{name_of(inputs[name])} {how}".rstrip())
     contests = recorded(engines, config, inputs, run) if inputs.get("people") else None
     drawn: list[tuple[Prompt, TokenSequence]] = []
@@ -186,9 +186,11 @@ def check_people(config: Config, inputs: dict[str, Any]) -> None:
             raise BadInput(what, field="overlap", fix="take 1, or page: null and `ayni annotate --login`")
 
 
-def suffix_of(config: Config) -> str:
+def suffix_of(config: Config, inputs: dict[str, Any]) -> str:
     """What tells `model`, as it is asked here, from itself."""
-    return "with a system message" if config.system else chosen_how(config.best_of, config.search)
+    if config.system:
+        return "with a system message"
+    return chosen_how(config.best_of, config.search, bool(inputs.get("critic")))
 
 
 def unseen(config: Config, inputs: dict[str, Any], run: Run) -> list[Prompt]:
