@@ -24,9 +24,9 @@ from ayni.rollout.local import load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all, read_groups
 from ayni.runs.pipeline import run_recipe
-from ayni.stages import sft
 from ayni.text.chat import render
 from ayni.train.batch import batch_of
+from ayni.train.equal_compute import epochs_for
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +153,7 @@ def test_more_sft_at_equal_compute(stages: dict[str, Small], tmp_path: Path) -> 
     assert len(lines) > 8
     write_json(tmp_path / "compute.json", {"forward": 0, "backward": 0, "flops": 0})
     with pytest.raises(BadInput, match="spent: nothing was computed there"):
-        sft.epochs_for([tmp_path / "compute.json"], Shape(16, 2, 2, 1, 24, 290), [TokenSequence([1], [True])])
+        epochs_for([tmp_path / "compute.json"], Shape(16, 2, 2, 1, 24, 290), [TokenSequence([1], [True])])
 
 
 def test_a_run_says_what_each_stage_computed(stages: dict[str, Small], tmp_path: Path) -> None:

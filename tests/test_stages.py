@@ -276,7 +276,7 @@ def test_a_held_out_prompt_is_held_out_of_both_tasks(
         held.extend(heldout)
         return heldout_results(model, heldout, *rest)
 
-    monkeypatch.setattr(reward.Config, "fit", lambda self, model, items, objective, run: seen.extend(items))
+    monkeypatch.setattr(reward.Config, "fit", lambda self, model, items, objective, run, **more: seen.extend(items))
     monkeypatch.setattr(reward, "heldout_results", measured)
     small = given(stages["reward"], data=[tmp_path / "pairs.jsonl"], heldout=None)
     small.execute(tmp_path / "rm", heldout_share=0.3, other_share=0.5)
@@ -294,7 +294,7 @@ def test_comparisons_of_held_out_prompts_are_not_trained_on(
     write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, pairs))
     write_jsonl(tmp_path / "held.jsonl", map(to_dict, pairs[:4]))
     seen: list[Pair] = []
-    monkeypatch.setattr(reward.Config, "fit", lambda self, model, items, objective, run: seen.extend(items))
+    monkeypatch.setattr(reward.Config, "fit", lambda self, model, items, objective, run, **more: seen.extend(items))
     given(stages["reward"], data=[tmp_path / "pairs.jsonl"], heldout=[tmp_path / "held.jsonl"]).execute(tmp_path / "rm")
     apart = {c.prompt.dialog for c in pairs[:4]}
     assert len(seen) == sum(c.prompt.dialog not in apart for c in pairs) < 20
@@ -345,7 +345,7 @@ def test_what_a_search_finds_is_judged_with_what_it_cost(
 ) -> None:
     small = stages["reject"].inputs
     inputs = {"model": small["model"], "against": small["model"], "prompts": small["prompts"]}
-    inputs |= {"judge": small["reward"], "reward": small["reward"]} | (
+    inputs |= {"judge": [small["reward"]], "reward": small["reward"]} | (
         {"critic": small["reward_safety"]} if critic else {}
     )
     settings = {"max_tokens": 12, "dtype": "fp32", "search": {"how": how, "step": 4, "budget": 900, "expand": 3}}
@@ -459,7 +459,7 @@ def test_rrhf_agrees_with_the_reward_more_and_more(stages: dict[str, Small], tmp
 def groups_fitted(stage: Small, directory: Path, monkeypatch: pytest.MonkeyPatch, **changed: Any) -> list[Group]:
     """What an rrhf stage ranks."""
     seen: list[Group] = []
-    monkeypatch.setattr(rrhf.Config, "fit", lambda self, model, items, objective, run: seen.extend(items))
+    monkeypatch.setattr(rrhf.Config, "fit", lambda self, model, items, objective, run, **more: seen.extend(items))
     stage.execute(directory, **changed)
     return seen
 
@@ -518,7 +518,7 @@ def test_fine_tuning_on_the_chosen_answers(
     other = replace(rows[1], task="safety", chosen=rows[1].rejected, rejected=rows[1].chosen)
     write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, [*rows, twice, other]))
     seen: list[Any] = []
-    monkeypatch.setattr(sft.Config, "fit", lambda self, model, items, objective, run: seen.extend(items))
+    monkeypatch.setattr(sft.Config, "fit", lambda self, model, items, objective, run, **more: seen.extend(items))
     small = given(stages["sft"], data=None, chosen=[tmp_path / "pairs.jsonl"])
     small.execute(tmp_path / "sft")
     assert seen == [answer_tokens(c.prompt.dialog, c.chosen, tokenizer()) for c in rows if c.task == "helpfulness"]
@@ -660,12 +660,12 @@ def test_raft_ranks_by_the_reward_less_what_it_has_moved(tmp_path: Path) -> None
     asked = prompts(3)
     groups = sample_rows(asked, [["a", "b"], ["c", "d…", "e"], ["f"]])
     reward, moved = torch.tensor([2.0, 1, 5, 9, 4, 3]), torch.tensor([4.0, -2, 8, 0, 0, -4])
-    judges: Any = lambda *given: Scores(reward, None, reward)  # noqa: E731
     drawn = {p.id for p in asked}
 
     def kept(**settings: Any) -> list[str]:
         run, config = Run(tmp_path, name="reject", quiet=True), reject.Config(n=1, **settings)
-        found = reject.select(asked, groups, judges, config, run, drawn, moved if config.beta else None)
+        found = reject.select(asked, groups, reward - config.beta * moved, config, run)
+        reject.gained(asked, groups, Scores(reward, None, reward), config, run, drawn, moved if config.beta else None)
         return [d.dialog[-1].content for d in found]
 
     assert kept() == ["a", "c", "f"]

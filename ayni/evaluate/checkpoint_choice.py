@@ -6,17 +6,21 @@ checkpoint by 50 prompts, from the fifth epoch on. Here a reward model chooses i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 
 from ayni.config import Config, Field
 from ayni.errors import BadInput
+from ayni.evaluate.splits import check_split
+from ayni.formats.reading import read_prompts_of
 from ayni.maths.rewards import penalise_cut
+from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.parallel import Ranks
 from ayni.records import Prompt
-from ayni.reward.model import RewardModel
+from ayni.reward.model import RewardModel, load_reward
 from ayni.rollout.engine import rollout, with_room
 from ayni.rollout.local import LocalEngine
 from ayni.rollout.sampling import Sampling
@@ -24,6 +28,7 @@ from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.checkpoint import load_checkpoint, save_checkpoint
+from ayni.train.trainer import Fitting, steps_per_epoch, total_steps
 
 
 class Choice(Config):
@@ -101,3 +106,24 @@ class Chooser:
             for name, parameter in role.trainable().items():
                 parameter.copy_(tensors[name])
         return step
+
+
+def chooser_of(
+    choice: Choice, fitting: Fitting, inputs: Mapping[str, Any], tokenizer: Tokenizer, dialogues: int, run: Run
+) -> Chooser | None:
+    """Who looks at the model while it is trained; None where the last step is kept."""
+    if bool(inputs.get("validation")) != bool(inputs.get("reward")):
+        raise BadInput(
+            "validation prompts and a reward belong together", field="validation", fix="give both, or neither"
+        )
+    if not inputs.get("validation"):
+        return None
+    prompts = read_prompts_of(inputs["validation"])
+    check_split(prompts, final=False, path=inputs["validation"][0])
+    if choice.first >= fitting.epochs:
+        what = f"the first look is after {choice.first:g} epochs, and there are {fitting.epochs:g}"
+        raise BadInput(what, field="choice.first", fix="look earlier, or train longer")
+    reward = load_reward(inputs["reward"], Placement.of(run, fitting.dtype))
+    steps = total_steps(dialogues, fitting.batch_size, fitting.epochs)
+    looks = choice.looks(steps_per_epoch(dialogues, fitting.batch_size), steps)
+    return Chooser(choice, looks, prompts, reward, tokenizer, run)

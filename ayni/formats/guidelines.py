@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Literal
 
 from ayni.errors import BadInput
-from ayni.records import Comparison, Dialog, Task
+from ayni.records import Comparison, Demonstration, Dialog, Message, Task
 
 Guideline = Literal["own", "helpfulness", "safety", "both"]
 GUIDELINE = (
@@ -39,6 +39,15 @@ def taught(comparisons: Sequence[Comparison], guideline: Guideline, say: Callabl
         what = f"none of {len(comparisons)} comparisons is left to learn from"
         raise BadInput(what, field="task", fix="take task: helpfulness, safety or both")
     return kept
+
+
+def chosen_answers(comparisons: Sequence[Comparison], say: Callable[[str], None]) -> list[Demonstration]:
+    """Each answer that the guideline of its prompt chose, once; those that `dpo` learns from by default."""
+    found = (
+        Demonstration((*c.prompt.dialog, Message("assistant", c.chosen)), "last", c.source, c.finished_chosen)
+        for c in taught(comparisons, "own", say)
+    )
+    return list(dict.fromkeys(found))
 
 
 def under(guideline: Guideline, task: Task, prompt_task: Task) -> bool:

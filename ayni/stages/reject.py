@@ -246,7 +246,7 @@ def gained(
     config: Config,
     run: Run,
     drawn: Collection[str],
-    moved: Tensor | None,
+    moved: Tensor | None = None,
     **where: Any,
 ) -> list[Result]:
     """Figure 7 of the paper: what the best of n gains over the median, from each prompt's first n answers; logged for

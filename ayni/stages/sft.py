@@ -5,33 +5,25 @@ Of comparisons the chosen answers are imitated: what DPO starts from (Rafailov e
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
 from ayni.errors import BadInput
-from ayni.evaluate.checkpoint_choice import Choice, Chooser
-from ayni.evaluate.splits import check_split
-from ayni.files import read_json
-from ayni.formats.guidelines import taught
-from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts_of
+from ayni.evaluate.checkpoint_choice import Choice, chooser_of
+from ayni.formats.guidelines import chosen_answers
+from ayni.formats.reading import read_comparisons, read_demonstrations
 from ayni.introduction import Introduction, questions_of, read_introduction
-from ayni.model.compute import Compute, of_tokens
-from ayni.model.placement import Placement
 from ayni.model.role import Role
-from ayni.model.shape import Shape
 from ayni.model_directory import load_model, save_model
-from ayni.records import Comparison, Demonstration, Message, TokenSequence, from_dict
-from ayni.reward.model import load_reward
 from ayni.run import Run
 from ayni.seeds import rng
 from ayni.stage import Face, Input
 from ayni.text.chat import render
-from ayni.text.tokenizer import Tokenizer
+from ayni.train.equal_compute import epochs_for
 from ayni.train.objectives import NextToken
-from ayni.train.trainer import Fitting, steps_per_epoch, total_steps
+from ayni.train.trainer import Fitting
 
 VERSION = 2  # answers that were cut off have no EOS; the model introduces itself
 FACE = Face(
@@ -79,7 +71,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if inputs.get("spent"):
         config = config.model_copy(update={"epochs": epochs_for(inputs["spent"], model.shape, kept)})
         run.say(f"{config.epochs:.3g} epochs compute as much as what is given as spent")
-    chooser = chooser_of(config, inputs, tokenizer, len(kept), run)
+    chooser = chooser_of(config.choice, config, inputs, tokenizer, len(kept), run)
     config.fit(model, kept, NextToken(), run, dropout=config.dropout, watch=chooser)
     if run.leads:
         if chooser is not None:
@@ -89,41 +81,3 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         drawn = config.ask or parent.ask or questions_of(demonstrations, rng(run.seed, run.name, "questions"))
         extra = Introduction(config.about or parent.about, drawn).extra()
         save_model(run.directory / "model", model, tokenizer, card={"stage": "sft"}, extra=extra)
-
-
-def chosen_answers(comparisons: Sequence[Comparison], say: Callable[[str], None]) -> list[Demonstration]:
-    """Each answer that the guideline of its prompt chose, once; those that `dpo` learns from by default."""
-    found = (
-        Demonstration((*c.prompt.dialog, Message("assistant", c.chosen)), "last", c.source, c.finished_chosen)
-        for c in taught(comparisons, "own", say)
-    )
-    return list(dict.fromkeys(found))
-
-
-def chooser_of(
-    config: Config, inputs: dict[str, Any], tokenizer: Tokenizer, dialogues: int, run: Run
-) -> Chooser | None:
-    """Who looks at the model while it is trained; None where the last step is kept."""
-    if bool(inputs.get("validation")) != bool(inputs.get("reward")):
-        raise BadInput(
-            "validation prompts and a reward belong together", field="validation", fix="give both, or neither"
-        )
-    if not inputs.get("validation"):
-        return None
-    prompts = read_prompts_of(inputs["validation"])
-    check_split(prompts, final=False, path=inputs["validation"][0])
-    if config.choice.first >= config.epochs:
-        what = f"the first look is after {config.choice.first:g} epochs, and there are {config.epochs:g}"
-        raise BadInput(what, field="choice.first", fix="look earlier, or train longer")
-    reward = load_reward(inputs["reward"], Placement.of(run, config.dtype))
-    steps = total_steps(dialogues, config.batch_size, config.epochs)
-    looks = config.choice.looks(steps_per_epoch(dialogues, config.batch_size), steps)
-    return Chooser(config.choice, looks, prompts, reward, tokenizer, run)
-
-
-def epochs_for(spent: Sequence[Path], shape: Shape, sequences: Sequence[TokenSequence]) -> float:
-    """Epochs over these sequences that take as many operations as the stages did whose compute.json are `spent`."""
-    total = sum((from_dict(Compute, read_json(path), path=path) for path in map(Path, spent)), Compute())
-    if not total.flops:
-        raise BadInput("nothing was computed there", path=spent[0], field="spent", fix="give stages that train or draw")
-    return total.flops / of_tokens(shape, sum(len(s.tokens) for s in sequences), backward=True).flops
