@@ -26,6 +26,7 @@ from ayni.village.village import Village
 STAGES = (
     *("tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf"),
     *("collect", "reject", "distill", "ghost", "ppo"),
+    "choose",
 )
 ANCHORED = ScoreScale(Anchor(1.0, safe=9, unsafe=4))
 OPTIMISER = {"lr": 5e-3, "warmup": 0.03}
@@ -89,6 +90,8 @@ def prepare(directory: Path) -> dict[str, Small]:
     save_model(directory / "helpful", reward_model(1), words)
     save_model(directory / "safe", reward_model(2), words, extra=ANCHORED.noted())
     save_model(directory / "base", language_model(4), words)
+    save_model(directory / "start", policy_model(5), words)
+    save_model(directory / "other", policy_model(6), words)
     draw = np.random.default_rng(0)
     write_jsonl(directory / "corpus.jsonl", ({"text": " ".join(draw.choice(WORDS, 30))} for _ in range(30)))
     answers = zip(prompts(20), sentences(20, 7), strict=True)
@@ -154,6 +157,17 @@ def prepare(directory: Path) -> dict[str, Small]:
                 "reward": directory / "listener",
                 "prompts": [directory / "talks.jsonl"],
                 "constraints": [directory / "constraints.jsonl"],
+            },
+        ),
+        "choose": Small(
+            "choose",
+            {"max_tokens": 12, "dtype": "fp32"},
+            {
+                "models": [directory / "other", model],
+                "start": directory / "start",
+                "reward": inputs["helpful"],
+                "reward_safety": inputs["safe"],
+                "prompts": [directory / "validation.jsonl"],
             },
         ),
         "ppo": Small(
