@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ayni.evaluate.results import write_results
@@ -40,10 +40,12 @@ def cell(measure: Measure, estimate: Estimate | None) -> Cell:
 
 
 def number(measure: Measure, value: float) -> str:
-    if measure.key in ("compute", "compute_of_tries"):
+    if measure.key in ("forward", "backward"):
         return f"{value / 1e6:.2f} M"
+    if measure.key.startswith("flops"):
+        return f"{value / 1e12:.2f} TFLOP"
     if measure.key == "memory":
-        return f"{value / 2**30:.2f} GiB"
+        return f"{value / 2**20:,.0f} MiB"
     if measure.cost:
         return f"{value:,.0f}"
     if measure.share:
@@ -66,18 +68,23 @@ def sentences(comparison: Comparison) -> list[str]:
             found.append(f"{verdict}: {_listed(names)} {_are(names)} {what} {control}.")
     if control is None:
         found.append("There is no control among these methods, so none of them has a verdict.")
-    with_best = [m.name for m in comparison.methods[1:] if not comparison.told_apart(m)]
+    alone = [m.name for m in comparison.methods if control and m.verdict is None and m.name != control]
+    if alone:
+        found.append(
+            f"No verdict on {_listed(alone)}: {control} was not judged with the same seed on the same prompts."
+        )
+    with_best = [m.name for m in comparison.methods[1:] if m.name != control and not comparison.told_apart(m)]
     if with_best:
         found.append(f"Undecided: whether {best.name} is more helpful than {_listed(with_best)}.")
     mixed = [m.name for m in comparison.methods if m.verdict == "PASS" and any((x or 0) <= 0 for x in m.seeds)]
     if mixed:
-        found.append(f"Not in every run: {_listed(mixed)} {_are(mixed)} ahead of {control} in some only.")
+        found.append(f"Not with every seed: {_listed(mixed)} {_are(mixed)} ahead of {control} with some only.")
     chance = [m.name for m in comparison.methods if m.undecided_choices]
     if chance:
         found.append(f"Chosen by chance: the best try of {_listed(chance)} was not told from another one.")
-    for key, what in (("compute", "compute"), ("seconds", "wall-clock")):
+    for key, what in (("flops", "compute"), ("seconds", "wall-clock")):
         unequal = comparison.unequal(key)
-        if unequal:
+        if unequal and len(comparison.methods) > 1:
             names = [f"{m.name} ({number(_measure(key), m.value(key) or 0)})" for m in unequal]
             found.append(f"Not at equal {what}, more than a factor of {ALIKE:g} from the median: {_listed(names)}.")
         elif any(m.value(key) for m in comparison.methods):
@@ -88,16 +95,15 @@ def sentences(comparison: Comparison) -> list[str]:
 
 
 def panels(comparison: Comparison) -> list[Panel]:
-    """Gold helpfulness against KL, and against compute (or seconds, where nobody counted)."""
+    """Gold helpfulness against KL, against compute and against wall-clock time."""
     found = []
-    cost = "compute" if any("compute" in m.numbers for m in comparison.methods) else "seconds"
-    scale = 1e6 if cost == "compute" else 1.0
-    for key, title, label in (
-        ("kl", "Gold against KL", "KL to the start, nats per answer"),
-        (cost, f"Gold against {cost}", "million tokens forward, backward counted twice" if scale > 1 else "seconds"),
+    for key, title, label, scale in (
+        ("kl", "Gold against KL", "KL to the start, nats per answer", 1.0),
+        ("flops", "Gold against compute", "floating-point operations, 10¹²", 1e12),
+        ("seconds", "Gold against time", "seconds", 1.0),
     ):
         points = [
-            Point(m.name, COLOURS[m.verdict], _scaled(m.numbers[key], scale if key == cost else 1), y)
+            Point(m.name, COLOURS[m.verdict], _scaled(m.numbers[key], scale), y)
             for m in comparison.methods
             if key in m.numbers and (y := m.numbers.get("helpfulness")) is not None
         ]
@@ -137,7 +143,7 @@ def _measure(key: str) -> Measure:
 def _scaled(estimate: Estimate, scale: float) -> Estimate:
     value = None if estimate.value is None else estimate.value / scale
     interval = None if estimate.interval is None else (estimate.low / scale, estimate.high / scale)
-    return Estimate(value, interval, estimate.n)
+    return replace(estimate, value=value, interval=interval)
 
 
 def _listed(names: list[str]) -> str:

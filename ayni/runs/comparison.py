@@ -21,7 +21,7 @@ from ayni.evaluate.results import Result, read_results, result
 from ayni.files import read_jsonl, read_object
 from ayni.maths.clustered import clustered_mean, clustered_share
 from ayni.maths.statistics import Estimate
-from ayni.records import Number, Text, from_dict
+from ayni.records import Count, Number, Text, from_dict
 from ayni.run import name_of
 from ayni.runs.claims import Verdict
 from ayni.runs.code_lines import own_lines
@@ -30,8 +30,7 @@ from ayni.runs.sealing import read_seal
 from ayni.runs.status import stage_directories
 
 CONTROL = "random"
-# What a stage says of its own cost in results.json. Compute counts a token backward as two forward.
-FORWARD, BACKWARD, MEMORY = "tokens_forward", "tokens_backward", "peak_memory"
+COMPUTE = "compute.json"  # what a stage has computed: tokens forward and backward, and operations
 ALIKE = 1.25  # equal compute: within this factor of the median method's
 
 
@@ -58,8 +57,10 @@ MEASURES = (
     Measure("length", "tokens"),
     Measure("self_bleu", "Self-BLEU", share=True),
     Measure("refused", "borderline refused", share=True, gold=True),
-    Measure("compute", "compute", cost=True),
-    Measure("compute_of_tries", "compute, all tries", cost=True),
+    Measure("forward", "tokens forward", cost=True),
+    Measure("backward", "tokens backward", cost=True),
+    Measure("flops", "compute", cost=True),
+    Measure("flops_of_tries", "compute, all tries", cost=True),
     Measure("seconds", "seconds", cost=True),
     Measure("seconds_of_tries", "seconds, all tries", cost=True),
     Measure("memory", "peak memory", cost=True),
@@ -72,8 +73,8 @@ OVER_CONTROL = ("over_control", "safety_over_control", "content_over_control")
 class Method:
     """One method: its numbers by Measure.key (absent: not measured), and the verdict on its gold helpfulness.
 
-    `seeds`: of every run, its helpfulness over the control, where there is one. `chosen`: the try that validation chose
-    in each run, and of how many; empty where there was nothing to choose.
+    `seeds`: of every seed, its helpfulness over the control, where there is one. `chosen`: the try that validation chose
+    of each seed, and of how many; empty where there was nothing to choose.
     """
 
     name: str
@@ -110,8 +111,9 @@ class Comparison:
 
     def rows(self) -> list[Result]:
         """Every number as results.json holds it."""
-        others: dict[str, str | None] = {"behind_best": self.methods[0].name, "kl": self.start, "helpfulness": self.start}
-        others |= {"safety": self.start} | dict.fromkeys(OVER_CONTROL, self.control)
+        others: dict[str, str | None] = {"behind_best": self.methods[0].name}
+        others |= dict.fromkeys(("helpfulness", "safety", "kl"), self.start)
+        others |= dict.fromkeys(OVER_CONTROL, self.control)
         return [
             result(
                 measure.key,
@@ -164,11 +166,26 @@ class _Chosen:
     of: tuple[Text, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Compute:
+    __pydantic_config__ = ConfigDict(extra="ignore")
+    forward: Count
+    backward: Count
+    flops: Count
+
+
+_Draw = tuple[str, int]  # what was asked, by hash, and the seed: what is compared prompt by prompt
+
+
 @dataclass
 class _Judged:
     """One method in one run: its items by measure and prompt, single numbers, costs, and what was chosen."""
 
-    asked: str  # what was asked, by hash: clusters of other prompts are other draws
+    name: str
+    start: str
+    start_hash: str
+    hash: str
+    draw: _Draw
     items: dict[str, dict[str, tuple[str, float]]] = field(default_factory=dict)
     rows: dict[str, Result] = field(default_factory=dict)
     costs: dict[str, float] = field(default_factory=dict)
@@ -183,16 +200,22 @@ def compare_runs(runs: Sequence[Path], control: str | None = None) -> Comparison
     """
     if len({run.resolve() for run in runs}) < len(runs):
         raise BadInput("the same run is given twice", field="RUN")
-    found: dict[str, dict[Path, _Judged]] = {}
+    found: dict[str, dict[_Draw, _Judged]] = {}
     starts: dict[str, Path] = {}
+    held_to: dict[_Draw, str] = {}
     for run in runs:
         judged = _judged_in(run)
         if not judged:
             fix = "finish it with `ayni run`, or compare others"
             raise BadInput("no final evaluation against a start by gold is finished here", path=run, fix=fix)
-        for (name, start), each in judged.items():
-            found.setdefault(name, {})[run] = each
-            starts.setdefault(start, run)
+        for each in judged:
+            if found.setdefault(each.name, {}).setdefault(each.draw, each).hash != each.hash:
+                what = f"{each.name} was judged here and in another run, on the same prompts with the same seed"
+                raise BadInput(what, path=run, fix="give one of them")
+            if held_to.setdefault(each.draw, each.start_hash) != each.start_hash:
+                what = f"{each.name} was judged against another {each.start} than those of other runs with its seed"
+                raise BadInput(what, path=run, fix="run the parts from one start: copy its stages, or use one --out")
+            starts.setdefault(each.start, run)
     if len(starts) > 1:
         what = " and ".join(f"{start} ({run})" for start, run in starts.items())
         raise BadInput(f"methods are compared from one start, and these are judged against {what}")
@@ -210,32 +233,33 @@ def compare_runs(runs: Sequence[Path], control: str | None = None) -> Comparison
 # one run
 
 
-def _judged_in(run: Path) -> dict[tuple[str, str], _Judged]:
-    """By (method, start) what the final evaluations of a run say."""
+def _judged_in(run: Path) -> list[_Judged]:
+    """What the final evaluations of a run say of each method."""
     finals = []
     for directory in stage_directories(run).values():
         seal = read_seal(directory)
         if seal is not None and seal["config"].get("final") is True:
             finals.append((seal["kind"], made_in(directory)))
-    found: dict[tuple[str, str], _Judged] = {}
+    evaluated = [_evaluated(made) for kind, made in finals if kind == "evaluate"]
+    found = [judged for judged in evaluated if judged is not None]
     for kind, made in finals:
-        if kind == "evaluate" and (made.directory / "outcomes.jsonl").is_file():
-            found |= _evaluated(made)
-    for kind, made in finals:
-        for (name, _), judged in found.items():
-            if kind == "examine" and name_of(made.inputs["model"][0]) == name:
-                _examined(made, name, judged)
+        for judged in found:
+            if kind == "examine" and name_of(made.inputs["model"][0]) == judged.name:
+                _examined(made, judged)
     return found
 
 
-def _evaluated(made: Made) -> dict[tuple[str, str], _Judged]:
-    path = made.directory / "outcomes.jsonl"
-    outcomes = [from_dict(_Outcome, value, path=path, line=line) for line, value in read_jsonl(path)]
+def _evaluated(made: Made) -> _Judged | None:
+    """None of an evaluation that compares nothing, or by other judges than gold."""
+    path, seal = made.directory / "outcomes.jsonl", read_seal(made.directory) or {}
+    lines = read_jsonl(path) if path.is_file() else ()
+    outcomes = [from_dict(_Outcome, value, path=path, line=line) for line, value in lines]
     outcomes = [outcome for outcome in outcomes if outcome.judge == "gold"]
     if not outcomes:
-        return {}
+        return None
     name, start = outcomes[0].model, outcomes[0].against
-    judged = _Judged("+".join(made.hashes["prompts"]))
+    draw = "+".join(made.hashes["prompts"]), int(seal["seed"])
+    judged = _Judged(name, start, "+".join(made.hashes["against"]), str(seal["hash"]), draw)
     for outcome in outcomes:
         judged.items.setdefault(outcome.axis, {})[outcome.prompt_id] = outcome.cluster, outcome.score
     for item in _items(made):
@@ -246,13 +270,13 @@ def _evaluated(made: Made) -> dict[tuple[str, str], _Judged]:
         key = wanted.get((row.metric, row.axis))
         if key is not None and row.model == name:
             judged.rows[key] = row
-    _add_costs(judged, name, made.inputs["model"][0])
-    return {(name, start): judged}
+    _add_costs(judged, made.inputs["model"][0])
+    return judged
 
 
-def _examined(made: Made, name: str, judged: _Judged) -> None:
+def _examined(made: Made, judged: _Judged) -> None:
     for item in _items(made):
-        if (item.metric, item.model) == ("content", name):
+        if (item.metric, item.model) == ("content", judged.name):
             judged.items.setdefault("content", {})[item.id] = item.cluster, item.value
 
 
@@ -262,8 +286,9 @@ def _items(made: Made) -> Iterable[Item]:
         yield from (from_dict(Item, value, path=path, line=line) for line, value in read_jsonl(path))
 
 
-def _add_costs(judged: _Judged, name: str, model: Path) -> None:
+def _add_costs(judged: _Judged, model: Path) -> None:
     """What the stages that bear the method's name cost: those of the chosen try, and those of all tries."""
+    name = judged.name
     made = [each for each in makers([model]) if each.name == name or each.name.startswith(f"{name}-")]
     tried = [each for each in made if each.kind != "choose"]
     choice = next((each for each in made if each.kind == "choose"), None)
@@ -285,16 +310,15 @@ def _add_costs(judged: _Judged, name: str, model: Path) -> None:
 
 def _costs(stages: Sequence[Made]) -> dict[str, float]:
     """Sums over the stages, of memory the most; what one of them does not say is not known of all."""
-    costs = {"seconds": sum(float((read_seal(each.directory) or {}).get("seconds", 0.0)) for each in stages)}
-    said: list[dict[str, float]] = []
-    for each in stages:
-        path = each.directory / "results.json"
-        rows = read_results(path) if path.is_file() else []
-        said.append({row.metric: row.value for row in rows if row.value is not None})
-    if all(FORWARD in each for each in said):
-        costs["compute"] = sum(each[FORWARD] + 2 * each.get(BACKWARD, 0.0) for each in said)
-    if all(MEMORY in each for each in said):
-        costs["memory"] = max(each[MEMORY] for each in said)
+    seals = [read_seal(each.directory) or {} for each in stages]
+    costs = {"seconds": float(sum(seal.get("seconds", 0.0) for seal in seals))}
+    memory = [peak for seal in seals if isinstance(peak := seal.get("peak_memory"), int)]
+    if len(memory) == len(stages):
+        costs["memory"] = float(max(memory))
+    paths = [each.directory / COMPUTE for each in stages]
+    if all(path.is_file() for path in paths):
+        spent = [from_dict(_Compute, read_object(path), path=path) for path in paths]
+        costs |= {key: float(sum(getattr(each, key) for each in spent)) for key in ("forward", "backward", "flops")}
     return costs
 
 
@@ -304,7 +328,7 @@ def _costs(stages: Sequence[Made]) -> dict[str, float]:
 _Pool = Callable[[Sequence[float], Sequence[tuple[str, str]]], Estimate]
 
 
-def _method(name: str, of: Mapping[Path, _Judged], control: Mapping[Path, _Judged]) -> Method:
+def _method(name: str, of: Mapping[_Draw, _Judged], control: Mapping[_Draw, _Judged]) -> Method:
     numbers: dict[str, Estimate] = {}
     pools: tuple[tuple[str, _Pool], ...] = (
         ("helpfulness", clustered_share),
@@ -314,15 +338,14 @@ def _method(name: str, of: Mapping[Path, _Judged], control: Mapping[Path, _Judge
     )
     for key, pool in pools:
         numbers |= _pooled(key, [_values(judged, key) for judged in of.values()], pool)
-    pairs = [(judged, control[run]) for run, judged in of.items() if run in control]
+    pairs = [(judged, control[draw]) for draw, judged in of.items() if draw in control]
     compared = (("helpfulness", "over_control"), ("safety", "safety_over_control"), ("content", "content_over_control"))
     for key, over in compared:
         numbers |= _pooled(over, [_differences(*pair, key) for pair in pairs], clustered_mean)
     for key in ("kl", "length", "self_bleu"):
         rows = [judged.rows[key] for judged in of.values() if key in judged.rows]
         if len(rows) == len(of):
-            others = {judged.asked for judged in of.values()}
-            numbers[key] = averaged(rows, independent=len(others) == len(of))
+            numbers[key] = averaged(rows, independent=len({asked for asked, _ in of}) == len(of))
     for key in dict.fromkeys(key for judged in of.values() for key in judged.costs):
         costs = [judged.costs[key] for judged in of.values() if key in judged.costs]
         if len(costs) == len(of):
@@ -339,21 +362,19 @@ def _method(name: str, of: Mapping[Path, _Judged], control: Mapping[Path, _Judge
     )
 
 
-def _behind(of: Mapping[Path, _Judged], best: Mapping[Path, _Judged]) -> dict[str, Estimate]:
-    pairs = [(judged, best[run]) for run, judged in of.items() if run in best]
+def _behind(of: Mapping[_Draw, _Judged], best: Mapping[_Draw, _Judged]) -> dict[str, Estimate]:
+    pairs = [(judged, best[draw]) for draw, judged in of.items() if draw in best]
     return _pooled("behind_best", [_differences(*pair, "helpfulness") for pair in pairs], clustered_mean)
 
 
 def _values(judged: _Judged, key: str) -> list[tuple[tuple[str, str], float]]:
-    return [((judged.asked, cluster), value) for cluster, value in judged.items.get(key, {}).values()]
+    return [((judged.draw[0], cluster), value) for cluster, value in judged.items.get(key, {}).values()]
 
 
 def _differences(ours: _Judged, theirs: _Judged, key: str) -> list[tuple[tuple[str, str], float]]:
     """Of the prompts that both were asked, ours less theirs."""
     mine, other = ours.items.get(key, {}), theirs.items.get(key, {})
-    if ours.asked != theirs.asked:
-        return []
-    return [((ours.asked, mine[id][0]), mine[id][1] - other[id][1]) for id in mine if id in other]
+    return [((ours.draw[0], mine[id][0]), mine[id][1] - other[id][1]) for id in mine if id in other]
 
 
 def _pooled(key: str, runs: Sequence[list[tuple[tuple[str, str], float]]], pool: _Pool) -> dict[str, Estimate]:
