@@ -121,3 +121,13 @@ def test_what_is_wrong_is_told_at_its_line(recipe: Path, old: str, new: str, sai
     line = str(caught.value)
     assert said in line
     assert "\n" not in line
+
+
+def test_the_page_of_the_docs_reads(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs" / "compare.md").read_text()
+    block = page.split("```yaml\n")[1].partition("```")[0]
+    given = RECIPE[RECIPE.index("stages:") :].replace("  dpo-2: {smoothing: 0.1}\n", "")
+    (tmp_path / "docs.yaml").write_text(f"{block}{given}  helpfulness: {{kind: reward, model: sft, data: [pairs]}}\n")
+    stages = stages_of(tmp_path / "docs.yaml")
+    assert stages["dpo-3"]["beta"] == 0.3
+    assert stages["rejection"]["models"] == ["rejection-1", "rejection-2", "rejection-3"]

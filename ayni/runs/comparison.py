@@ -73,8 +73,8 @@ OVER_CONTROL = ("over_control", "safety_over_control", "content_over_control")
 class Method:
     """One method: its numbers by Measure.key (absent: not measured), and the verdict on its gold helpfulness.
 
-    `seeds`: of every seed, its helpfulness over the control, where there is one. `chosen`: the try that validation chose
-    of each seed, and of how many; empty where there was nothing to choose.
+    `seeds`: its helpfulness over the control with every seed, where there is one. `chosen`: the try that validation
+    chose with each, and of how many; empty where there was nothing to choose.
     """
 
     name: str
@@ -258,8 +258,8 @@ def _evaluated(made: Made) -> _Judged | None:
     if not outcomes:
         return None
     name, start = outcomes[0].model, outcomes[0].against
-    draw = "+".join(made.hashes["prompts"]), int(seal["seed"])
-    judged = _Judged(name, start, "+".join(made.hashes["against"]), str(seal["hash"]), draw)
+    draw = "+".join(made.hashes.get("prompts", ())), int(seal["seed"])
+    judged = _Judged(name, start, "+".join(made.hashes.get("against", ())), str(seal["hash"]), draw)
     for outcome in outcomes:
         judged.items.setdefault(outcome.axis, {})[outcome.prompt_id] = outcome.cluster, outcome.score
     for item in _items(made):
