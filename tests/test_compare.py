@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -103,9 +104,20 @@ def make_run(run: Path, seed: int = 1, methods: tuple[str, ...] = tuple(METHODS)
     return run
 
 
+@pytest.fixture(scope="module")
+def two(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two finished runs, of two seeds in two villages."""
+    folder = tmp_path_factory.mktemp("runs")
+    for seed in (1, 2):
+        make_run(folder / f"compare-{seed}", seed)
+    return folder
+
+
 @pytest.fixture
-def runs(tmp_path: Path) -> list[Path]:
-    return [make_run(tmp_path / f"compare-{seed}", seed) for seed in (1, 2)]
+def runs(two: Path, tmp_path: Path) -> list[Path]:
+    """Copies of them, to change."""
+    shutil.copytree(two, tmp_path / "runs")
+    return sorted((tmp_path / "runs").iterdir())
 
 
 def test_the_table_by_hand(runs: list[Path]) -> None:
@@ -187,17 +199,16 @@ def test_in_plain_words(runs: list[Path]) -> None:
     )
 
 
-def test_the_page_is_alone_and_escaped(tmp_path: Path) -> None:
-    run = make_run(tmp_path / "run")
-    for path in run.rglob("*.jsonl"):
+def test_the_page_is_alone_and_escaped(runs: list[Path]) -> None:
+    for path in runs[0].rglob("*.jsonl"):
         path.write_text(path.read_text().replace('"dpo"', '"<b>dpo"'))
-    comparison = compare_runs([run])
+    comparison = compare_runs(runs[:1])
     assert "<b>dpo" in {m.name for m in comparison.methods}
     page = render(comparison)
     assert "<b>dpo" not in page
     assert re.findall(r"(?:href|src)=\"(?!#)|url\((?!#)|#0a0b", page) == []
     assert page.count("<svg") == 3
-    assert "PASS" in page
+    assert "prefers-color-scheme: dark" in page
     assert page == render(comparison)
 
 
@@ -207,7 +218,7 @@ def test_the_command(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFix
     assert code == 0
     lines = out.splitlines()
     assert lines[0].startswith("method  verdict    helpfulness")
-    assert lines[1].startswith("dpo     PASS       81.0")
+    assert lines[1].startswith("dpo     PASS       81.2% [75.8% to 85.7%]  30.0% [")
     assert (tmp_path / "out" / "index.html").is_file()
     rows = read_results(tmp_path / "out" / "results.json")
     assert {row.metric for row in rows if row.model == "dpo"} >= {"helpfulness", "over_control", "kl", "flops", "lines"}

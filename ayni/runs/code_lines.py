@@ -23,22 +23,27 @@ def own_lines(kinds: Collection[str]) -> int:
     return sum(lines_of(module) for module in wanted - imported(f"ayni.stages.{PLAIN}"))
 
 
-@cache
-def imported(start: str) -> frozenset[str]:
+def imported(start: str) -> set[str]:
     """The module and every module of ours that importing it may bring along, lazily too."""
     seen, waiting = set[str](), [start]
     while waiting:
         module = waiting.pop()
-        source = _source(module)
-        if module in seen or source is None:
-            continue
-        seen.add(module)
-        for node in ast.walk(ast.parse(source)):
-            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
-            if isinstance(node, ast.ImportFrom) and node.module is not None:
-                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-            waiting += [name for name in names if name.startswith("ayni.")]
-    return frozenset(seen)
+        if module not in seen and _source(module) is not None:
+            seen.add(module)
+            waiting += _names_in(module)
+    return seen
+
+
+@cache
+def _names_in(module: str) -> frozenset[str]:
+    """What the module imports of ours, and the names it imports from there, which may be modules too."""
+    found = set[str]()
+    for node in ast.walk(ast.parse(_source(module) or "")):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(name for name in found if name.startswith("ayni."))
 
 
 @cache
@@ -56,6 +61,7 @@ def lines_of(module: str) -> int:
     return len(lines - documented)
 
 
+@cache
 def _source(module: str) -> str | None:
     """None of a name that is no module of ours."""
     place = _HOUSE.joinpath(*module.split(".")[1:])
