@@ -27,6 +27,7 @@ STAGES = (
     *("tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf"),
     *("collect", "reject", "distill", "revise", "select", "ghost", "ppo"),
     *("pro", "raft"),  # rrhf and reject in their other forms
+    "choose",
 )
 ANCHORED = ScoreScale(Anchor(1.0, safe=9, unsafe=4))
 OPTIMISER = {"lr": 5e-3, "warmup": 0.03}
@@ -93,6 +94,8 @@ def prepare(directory: Path) -> dict[str, Small]:
     save_model(directory / "helpful", reward_model(1), words)
     save_model(directory / "safe", reward_model(2), words, extra=ANCHORED.noted())
     save_model(directory / "base", language_model(4), words)
+    save_model(directory / "start", policy_model(5), words)
+    save_model(directory / "other", policy_model(6), words)
     draw = np.random.default_rng(0)
     write_jsonl(directory / "corpus.jsonl", ({"text": " ".join(draw.choice(WORDS, 30))} for _ in range(30)))
     answers = zip(prompts(20), sentences(20, 7), strict=True)
@@ -183,6 +186,17 @@ def prepare(directory: Path) -> dict[str, Small]:
                 "reward": directory / "listener",
                 "prompts": [directory / "talks.jsonl"],
                 "constraints": [directory / "constraints.jsonl"],
+            },
+        ),
+        "choose": Small(
+            "choose",
+            {"max_tokens": 12, "dtype": "fp32"},
+            {
+                "models": [directory / "other", model],
+                "start": directory / "start",
+                "reward": inputs["helpful"],
+                "reward_safety": inputs["safe"],
+                "prompts": [directory / "validation.jsonl"],
             },
         ),
         "ppo": Small(

@@ -65,7 +65,9 @@ def test_every_default_is_left_by_some_stage() -> None:
 
 
 def test_which_stages_leave_a_model_to_talk_to() -> None:
-    assert {kind for kind in stage_kinds() if load_stage(kind).face.chats} == {"sft", "dpo", "kto", "rrhf", "ppo"}
+    assert {kind for kind in stage_kinds() if load_stage(kind).face.chats} == {
+        *("sft", "dpo", "kto", "rrhf", "ppo", "choose")
+    }
 
 
 def test_kinds_in_words() -> None:
@@ -97,6 +99,7 @@ def test_a_face_knows_its_outputs() -> None:
         "select",
         "ghost",
         "ppo",
+        "choose",
         "village",
     ],
 )

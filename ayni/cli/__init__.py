@@ -33,6 +33,7 @@ NO_STAGE = {
     "encode",
     "inspect",
     "report",
+    "compare",
     "doctor",
     "lineage",
     "import",

@@ -65,6 +65,7 @@ def app_for(argv: Sequence[str]) -> typer.Typer:
         ("encode", TALK, _encode),
         ("inspect", LOOK, _inspect),
         ("report", LOOK, _report),
+        ("compare", LOOK, _compare),
         ("doctor", LOOK, _doctor),
         ("lineage", LOOK, _lineage),
         ("import", MODELS, _import),
@@ -260,6 +261,20 @@ def _report(
     if not as_json:
         print(page)
     return {"report": page}
+
+
+def _compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="The runs, of one recipe or of several parts.")],
+    out: Annotated[Path, typer.Option(help="Where the page and results.json go.")] = Path("runs/compared"),
+    control: Annotated[
+        str | None, typer.Option(help="The method all others are held against (default: random, where there is one).")
+    ] = None,
+    as_json: Json = False,
+) -> Value:
+    """Compare methods from one start: worth by the sealed judge, cost, and what is undecided."""
+    from ayni.cli.compare import compare
+
+    return compare(runs, out, control, as_json)
 
 
 def _doctor(

@@ -207,6 +207,68 @@ def by_tokens(ways: Sequence[Spending], *, y_label: str) -> Markup:
 
 
 @dataclass(frozen=True)
+class Point:
+    """One method: what it cost or how far it went (x), what it is worth (y), a share; both with their intervals."""
+
+    label: str
+    colour: str
+    x: Estimate
+    y: Estimate
+
+
+def worth(points: Sequence[Point], *, x_label: str, y_label: str, level: float | None) -> Markup:
+    """Points with their names in a column at the right, in the order of their heights; the dashes lie at `level`."""
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(_WIDE, max(3.6, 1.2 + 0.2 * len(points))), layout="constrained")
+        axes = figure.subplots()
+        if level is not None:
+            axes.axhline(level, color=_STAND_IN["muted"], linewidth=1, linestyle=(0, (4, 3)))
+        for point in points:
+            x, y, colour = point.x.value or 0.0, point.y.value or 0.0, _STAND_IN[point.colour]
+            if point.x.interval is not None:
+                axes.hlines(y, *point.x.interval, color=colour, linewidth=1.2, alpha=0.5)
+            if point.y.interval is not None:
+                axes.vlines(x, *point.y.interval, color=colour, linewidth=1.2, alpha=0.5)
+            axes.plot([x], [y], "o", color=colour, markersize=5.5)
+        axes.grid(True, axis="x")
+        axes.margins(0.08)
+        low, high = axes.get_ylim()
+        inside = [((point.y.value or 0.0) - low) / (high - low) for point in points]
+        line = {"arrowstyle": "-", "color": _STAND_IN["line"], "linewidth": 0.9, "shrinkA": 2, "shrinkB": 5}
+        for point, height in zip(points, spread(inside, 0.94 / max(len(points), 12)), strict=True):
+            axes.annotate(
+                point.label,
+                (point.x.value or 0.0, point.y.value or 0.0),
+                (1.03, height),
+                textcoords="axes fraction",
+                va="center",
+                fontsize=9.5,
+                color=_STAND_IN[point.colour],
+                arrowprops=line,
+            )
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        return _svg(figure)
+
+
+def spread(heights: Sequence[float], gap: float) -> list[float]:
+    """The heights moved apart to at least `gap` inside [0, 1], in their order: (n,) → (n,). All of them must fit."""
+    order = sorted(range(len(heights)), key=lambda i: heights[i])
+    moved = dict[int, float]()
+    floor = 0.0
+    for i in order:
+        moved[i] = floor = max(heights[i], floor)
+        floor += gap
+    roof = 1.0
+    for i in reversed(order):
+        moved[i] = roof = min(moved[i], roof)
+        roof -= gap
+    return [moved[i] for i in range(len(heights))]
+
+
+@dataclass(frozen=True)
 class Turns:
     """One model's line over the turns of a conversation: a share (or a weight) of each, with its interval."""
 

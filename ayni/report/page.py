@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from ayni.errors import BadInput
 from ayni.files import write_text
@@ -31,16 +31,7 @@ def build_report(run_directory: Path) -> Path:
 def render_page(run: RunData) -> str:
     """The run as one HTML document; everything that came from outside is escaped."""
     parents: Parents = {stage.name: stage.parents for stage in run.stages}
-    environment = Environment(
-        loader=PackageLoader("ayni", "report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"percent": sections.percent, "duration": sections.duration}
-    return environment.get_template("page.html.jinja").render(
+    return template("page.html.jinja").render(
         run=run,
         families=FAMILIES,
         family_seconds=_family_seconds(run),
@@ -66,6 +57,20 @@ def render_page(run: RunData) -> str:
         table=sections.result_rows(run),
         commands=_commands(run),
     )
+
+
+def template(name: str) -> Template:
+    """A page of this package, which escapes what is filled in."""
+    environment = Environment(
+        loader=PackageLoader("ayni", "report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"percent": sections.percent, "duration": sections.duration}
+    return environment.get_template(name)
 
 
 def _pictures(parents: Parents) -> list[tuple[str, Picture]]:

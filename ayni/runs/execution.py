@@ -28,6 +28,7 @@ from ayni.config import Config
 from ayni.errors import AyniError, BadInput, NoRoom
 from ayni.files import failpoint, read_json, room, write_json, write_text
 from ayni.model.compute import METER, Compute
+from ayni.memory import forget_peak, peak_memory
 from ayni.run import Foresight, Run
 from ayni.runs.evaluations import check_prompts, check_seal, record_opening
 from ayni.runs.faces import Stage, load_stage
@@ -180,13 +181,16 @@ def execute_job(
 
 def _run_and_seal(job: Job, directory: Path, run: Run) -> None:
     started = time.monotonic()
+    forget_peak()
     spent = _metered(job, run)
+    peak = peak_memory()
     write_json(directory / COMPUTE, asdict(spent))
     _give_memory_back()
     failpoint("stage-finished")
     seal_directory(
         directory,
         seconds=time.monotonic() - started,
+        peak_memory=peak,
         hash=job.identity,
         kind=job.stage.kind,
         version=job.stage.version,

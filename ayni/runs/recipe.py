@@ -8,8 +8,9 @@ free.
 
 A recipe may `extends` another: that one's stages come first, and a stage given again changes the keys it names (with
 another kind, it stands alone). Paths stay relative to the file they are written in; those of `--set` and of variables
-are relative to where you are. Stages that run once a round stand under `rounds` (ayni.runs.rounds). `only` names the
-last stages wanted: of what a recipe took over, it runs those that they need.
+are relative to where you are. Stages that run once a round stand under `rounds` (ayni.runs.rounds), those of methods
+that are compared under `methods` (ayni.runs.methods). `only` names the last stages wanted: of what a recipe took over,
+it runs those that they need.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from ayni.runs.claims import Claim
 from ayni.runs.evaluations import sealed_from
 from ayni.runs.faces import Stage, load_stage, suggestion
 from ayni.runs.kinds import mismatch, mismatch_of_stage
+from ayni.runs.methods import with_methods
 from ayni.runs.rounds import with_rounds
 from ayni.runs.settings import Key, Settings, read_extended
 from ayni.stage import Face
@@ -298,13 +300,14 @@ def processes_of(path: Path, sets: Sequence[str] = ()) -> int:
 
 def _read(path: Path, sets: Sequence[str]) -> tuple[Settings, _Top]:
     settings = read_extended(path, OWN, _merges)
-    of_rounds = [item for item in sets if item.startswith("rounds.")]  # before there are stages to change
-    settings = with_rounds(settings.with_sets(of_rounds), _merges)
+    # before there are stages to change
+    of_templates = [item for item in sets if item.startswith(("rounds.", "methods."))]
+    settings = with_methods(with_rounds(settings.with_sets(of_templates), _merges), _merges)
     stages = settings.value.get("stages")
     names = list(stages) if isinstance(stages, dict) else []
     full = []
     for item in sets:
-        if item in of_rounds:
+        if item in of_templates:
             continue
         first = item.partition("=")[0].partition(".")[0]
         if first and first not in _Top.model_fields:
@@ -319,7 +322,8 @@ def _read(path: Path, sets: Sequence[str]) -> tuple[Settings, _Top]:
 
 def _merges(at: Key, under: dict[str, Any], over: dict[str, Any]) -> bool:
     """A stage of another kind than the one of its name in the extended recipe shares nothing with it."""
-    if at[:-1] not in (("stages",), ("rounds", "each")):
+    of_method = at[:2] == ("methods", "of") and len(at) == 4
+    if at[:-1] not in (("stages",), ("rounds", "each"), ("methods", "each")) and not of_method:
         return True
     kind = under.get("kind", at[-1])
     return bool(over.get("kind", kind) == kind)

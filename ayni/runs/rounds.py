@@ -19,7 +19,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from ayni.config import Config, Field
-from ayni.runs.settings import Key, Merges, Origin, Settings, merged
+from ayni.runs.settings import Key, Merges, Settings
+from ayni.runs.templates import Filling, Writer
 
 MOST_ROUNDS = 100
 _ROUND = re.compile(r"\{n(?:-(\d{1,3}))?\}")
@@ -42,31 +43,15 @@ def with_rounds(settings: Settings, merges: Merges) -> Settings:
         raise settings.wrong(("rounds",), "expected `count` and `each`")
     rounds = settings.config(Rounds, given, ("rounds",))
     names = _names(rounds, settings)
-    writer = _Writer(settings, names)
+    writer = Writer(settings)
     for n in range(1, rounds.count + 1):
         for template, body in rounds.each.items():
             if n in names[template]:
                 kept = {key: value for key, value in body.items() if key != "rounds"}
-                writer.write(template, kept, n)
-    written = Settings({"stages": writer.stages}, {(): settings.origin(())} | writer.origins)
+                at: Key = ("rounds", "each", template)
+                writer.write(names[template][n], kept, at, _Round(settings, names, n))
     possible = {_numbered(template, n) for template in rounds.each for n in range(1, MOST_ROUNDS + 1)}
-    return merged(
-        written, Settings(_without(settings.value, possible - writer.stages.keys()), settings.origins), merges
-    )
-
-
-def _without(recipe: dict[str, Any], absent: set[str]) -> dict[str, Any]:
-    """The recipe without its rounds, and without what it says of stages of rounds that it does not have: with fewer
-    rounds the same recipe still reads."""
-    rest = {key: value for key, value in recipe.items() if key != "rounds"}
-    for key in ("stages", "seconds"):
-        if isinstance(rest.get(key), dict):
-            rest[key] = {name: body for name, body in rest[key].items() if name not in absent or _whole(body)}
-    return rest
-
-
-def _whole(body: object) -> bool:
-    return isinstance(body, dict) and "kind" in body
+    return writer.in_place_of("rounds", possible, merges)
 
 
 def _names(rounds: Rounds, settings: Settings) -> dict[str, dict[int, str]]:
@@ -88,35 +73,18 @@ def _numbered(text: str, n: int) -> str:
     return _ROUND.sub(lambda match: str(n - int(match[1] or 0)), text)
 
 
-class _Writer:
-    """Writes templates out and keeps where every value came from."""
+class _Round(Filling):
+    """Round n, in which `names` says which stages there are."""
 
-    def __init__(self, settings: Settings, names: Mapping[str, Mapping[int, str]]) -> None:
-        self.settings, self.names = settings, names
-        self.stages: dict[str, Any] = {}
-        self.origins: dict[Key, Origin] = {}
+    def __init__(self, settings: Settings, names: Mapping[str, Mapping[int, str]], n: int) -> None:
+        self.settings, self.names, self.n = settings, names, n
 
-    def write(self, template: str, body: dict[str, Any], n: int) -> None:
-        name, at = self.names[template][n], ("rounds", "each", template)
-        if name in self.stages:
-            raise self.settings.wrong(at, f"two stages would be called {name!r}", "give them different names")
-        self.stages[name] = self._value(body, at, ("stages", name), n)
+    def text(self, text: str, at: Key) -> str:
+        if _SPAN.search(text):
+            raise self.settings.wrong(at, f"{text}: only an item of a list is written for several rounds")
+        return _numbered(text, self.n)
 
-    def _value(self, value: Any, at: Key, to: Key, n: int) -> Any:
-        """`value`, which stands at `at`, as it is in round n, where it stands at `to`."""
-        self.origins[to] = self.settings.origin(at)
-        if isinstance(value, dict):
-            return {key: self._value(part, (*at, key), (*to, key), n) for key, part in value.items()}
-        if isinstance(value, list):
-            items = [(part, (*at, i)) for i, item in enumerate(value) for part in self._spanned(item, (*at, i), n)]
-            return [self._value(part, place, (*to, i), n) for i, (part, place) in enumerate(items)]
-        if not isinstance(value, str):
-            return value
-        if _SPAN.search(value):
-            raise self.settings.wrong(at, f"{value}: only an item of a list is written for several rounds")
-        return _numbered(value, n)
-
-    def _spanned(self, item: Any, at: Key, n: int) -> list[Any]:
+    def items(self, item: Any, at: Key) -> list[Any]:
         """One item for each round up to n that has a stage of that name."""
         if not isinstance(item, str) or (span := _SPAN.search(item)) is None:
             return [item]
@@ -124,5 +92,5 @@ class _Writer:
         if template not in self.names:
             raise self.settings.wrong(at, f"{item}: there is no {template} under each", f"{', '.join(self.names)}")
         own = self.names[template]
-        last = n - int(span[1] or 0)
+        last = self.n - int(span[1] or 0)
         return [own[k] + (f"/{inside}" if inside else "") for k in range(1, last + 1) if k in own]
