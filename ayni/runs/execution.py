@@ -27,8 +27,8 @@ import yaml
 from ayni.config import Config
 from ayni.errors import AyniError, BadInput, NoRoom
 from ayni.files import failpoint, read_json, room, write_json, write_text
-from ayni.model.compute import METER, Compute
 from ayni.memory import forget_peak, peak_memory
+from ayni.model.compute import METER, Compute
 from ayni.run import Foresight, Run
 from ayni.runs.evaluations import check_prompts, check_seal, record_opening
 from ayni.runs.faces import Stage, load_stage
