@@ -125,7 +125,7 @@ def test_what_is_wrong_is_told_at_its_line(recipe: Path, old: str, new: str, sai
 
 def test_the_page_of_the_docs_reads(tmp_path: Path) -> None:
     page = (Path(__file__).parent.parent / "docs" / "compare.md").read_text()
-    block = page.split("```yaml\n")[1].partition("```")[0]
+    block = page.split("```yaml\n")[1].partition("```")[0].replace("[comparisons]", "[pairs]")
     given = RECIPE[RECIPE.index("stages:") :].replace("  dpo-2: {smoothing: 0.1}\n", "")
     (tmp_path / "docs.yaml").write_text(f"{block}{given}  helpfulness: {{kind: reward, model: sft, data: [pairs]}}\n")
     stages = stages_of(tmp_path / "docs.yaml")
