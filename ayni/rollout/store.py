@@ -30,6 +30,8 @@ def draw_all(
         groups = draw(prompts[start : start + chunk])
         with open(spent, "a", encoding="utf-8") as file:  # first: no chunk whose cost is not known
             file.write(json_line(asdict(METER.read - before)))
+            file.flush()
+            os.fsync(file.fileno())
         with open(path, "a", encoding="utf-8") as file:
             file.write(json_line([[to_dict(s) for s in group] for group in groups]))
             failpoint("chunk-written")

@@ -184,7 +184,8 @@ def _run_and_seal(job: Job, directory: Path, run: Run) -> None:
     forget_peak()
     spent = _metered(job, run)
     peak = peak_memory()
-    write_json(directory / COMPUTE, asdict(spent))
+    if not (directory / COMPUTE).exists():  # killed after this: the seal had begun to forget what drawing cost
+        write_json(directory / COMPUTE, asdict(spent))
     _give_memory_back()
     failpoint("stage-finished")
     seal_directory(
