@@ -493,8 +493,9 @@ class Follower:
     def __init__(self, word: str) -> None:
         self.word = word
 
-    def gather(self, part: list[str]) -> list[str]:
-        return [self.word, *part]
+    def gather(self, part: list[Any]) -> list[Any]:
+        """Words; and what each has computed."""
+        return [self.word, *part] if isinstance(part[0], str) else part
 
     def barrier(self) -> None:
         pass
