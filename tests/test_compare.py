@@ -333,7 +333,7 @@ def test_a_method_more_reruns_nothing_else(small: Path) -> None:
     assert (random.value("seconds") or 0) < (random.value("seconds_of_tries") or 0)
 
 
-def test_every_method_of_the_recipe_has_its_time(small: Path) -> None:
+def test_every_method_of_the_recipe_has_its_time() -> None:
     from ayni.runs.recipe import read_recipe
 
     recipe = read_recipe(COMPARE)
