@@ -18,13 +18,13 @@ from ayni.evaluate.reward_accuracy import reward_accuracy
 from ayni.evaluate.win_rate import Outcome, win_rate_results
 from ayni.files import write_json, write_jsonl
 from ayni.maths.statistics import proportion
-from ayni.records import RATINGS
+from ayni.records import RATINGS, Message, Prompt
 from ayni.report import build_report
 from ayni.report.comparisons import versions
 from ayni.report.figures import running_mean
 from ayni.report.pipeline_graph import BOX, layered, rail, reduced
-from ayni.report.sections import operations
-from ayni.runs.reading import read_run
+from ayni.report.sections import _in_order, operations
+from ayni.runs.reading import SampleRow, read_run
 
 STAGES: list[tuple[str, str, float, list[str]]] = [
     ("village", "village", 8.2, []),
@@ -428,3 +428,13 @@ def test_what_choosing_buys_is_drawn_over_its_tokens(tmp_path: Path) -> None:
     named = re.findall(r">\s*(8|2|2×2)\s*</text>", section.split("<svg")[1])
     assert sorted(named) == ["2", "2×2", "2×2", "8"]
     assert '<section id="spending">' not in read(build_report(make_run(tmp_path / "without")))[0]
+
+
+def test_versions_stand_in_order_behind_what_they_are_held_against() -> None:
+    prompt = Prompt("p", (Message("user", "Well?"),), "helpfulness")
+    rows = [
+        SampleRow(prompt, {"v1": "one", "sft": "none"}, {"v1": {"helpfulness": 0.5}}),
+        SampleRow(prompt, {"v2": "two", "sft": "none"}, {}),
+    ]
+    found = _in_order(rows)
+    assert found == (("sft", "none", ()), ("v1", "one", (("helpfulness", 0.5),)), ("v2", "two", ()))

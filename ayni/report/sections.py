@@ -273,25 +273,34 @@ def _limits(values: Iterable[Sequence[float]]) -> tuple[float, float] | None:
 
 
 def compared_answers(run: RunData, most: int = 24) -> list[ComparedAnswers]:
-    """Samples in which answers differ, a category at a time so that every sort of prompt is seen early."""
-    by_category: dict[tuple[str, str], list[SampleRow]] = {}
-    seen: set[str] = set()
+    """Samples in which answers differ, a category at a time so that every sort of prompt is seen early.
+
+    A prompt's answers in all evaluations stand together: of those that others are held against first, then version by
+    version.
+    """
+    asked: dict[str, list[SampleRow]] = {}
     for stage in run.stages:
-        for row in stage.samples:
-            if row.prompt.id and row.prompt.id in seen:
-                continue
-            seen.add(row.prompt.id)
-            by_category.setdefault((row.prompt.task, row.prompt.category), []).append(row)
-    categories = [sorted(rows, key=lambda row: len(set(row.answers.values())) < 2) for rows in by_category.values()]
+        for number, row in enumerate(stage.samples):
+            asked.setdefault(row.prompt.id or f"{stage.name} {number}", []).append(row)
+    by_category: dict[tuple[str, str], list[ComparedAnswers]] = {}
+    for rows in asked.values():
+        prompt = rows[0].prompt
+        by_category.setdefault((prompt.task, prompt.category), []).append(ComparedAnswers(rows[0], _in_order(rows)))
+    categories = [
+        sorted(found, key=lambda each: len({text for _, text, _ in each.answers}) < 2) for found in by_category.values()
+    ]
     chosen = [
-        rows[turn] for turn in range(max(map(len, categories), default=0)) for rows in categories if turn < len(rows)
+        found[turn] for turn in range(max(map(len, categories), default=0)) for found in categories if turn < len(found)
     ]
-    return [
-        ComparedAnswers(
-            row, tuple((model, text, tuple(row.scores.get(model, {}).items())) for model, text in row.answers.items())
-        )
-        for row in chosen[:most]
-    ]
+    return chosen[:most]
+
+
+def _in_order(rows: list[SampleRow]) -> tuple[tuple[str, str, tuple[tuple[str, float], ...]], ...]:
+    """The answers of all rows of one prompt, each model's once; a row's first model is held against its others."""
+    names = dict.fromkeys(name for row in rows for name in list(row.answers)[1:])
+    names |= dict.fromkeys(name for row in rows for name in row.answers)
+    found = {name: next(row for row in rows if name in row.answers) for name in names}
+    return tuple((name, row.answers[name], tuple(row.scores.get(name, {}).items())) for name, row in found.items())
 
 
 def result_rows(run: RunData) -> list[Result]:
