@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import socket
+import time
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,7 @@ from ayni.model.role import Role
 from ayni.model_directory import load_weights
 from ayni.parallel import Ranks, leave
 from ayni.run import Run
+from ayni.train import checkpoint
 from ayni.train.gradient import micro_batches
 from ayni.train.objectives import NextToken
 from ayni.train.trainer import Optimiser, Trainer, fit, shuffled
@@ -161,8 +163,14 @@ def scripted(directory: Path, ranks: Ranks, **settings: Any) -> dict[str, torch.
 def work(rank: int, port: int, directory: Path, ppo: Small) -> None:
     torch.set_num_threads(1)
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "RANK": str(rank)}
-    ranks = Ranks.current()
+    ranks, save = Ranks.current(), checkpoint.save_checkpoint
     assert (ranks.rank, ranks.size) == (rank, 2)
+
+    def slowly(*given: Any) -> None:
+        time.sleep(0.3)
+        save(*given)
+
+    checkpoint.save_checkpoint = slowly  # a disk that takes its time: nobody may go on as if it had written
     found: dict[str, Any] = {}
     for name, case in CASES.items():
         for dtype in DTYPES:

@@ -109,6 +109,7 @@ class Checkpoints:
         # an error of the block comes first: what was wrong with the disk will show again
         if kind is None:
             self._writing.result()
+            self.ranks.barrier()  # who resumes from here next must not find less than the one who wrote it
 
 
 def save_checkpoint(directory: Path, step: int, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
