@@ -23,15 +23,11 @@ def draw_all(
     """Samples of every prompt, drawn chunk by chunk and kept in `path`: one line per chunk of prompts."""
     done = resumed_chunks(path)
     _check_prompts(path, [group for groups in done for group in groups], prompts)
-    spent = path.with_name(f".{path.name}.spent.tmp")  # the seal removes it with what else a kill leaves
-    METER.add(_spent(spent, len(done)))
+    METER.add(spent_on(path, len(done)))
     for start in range(sum(map(len, done)), len(prompts), chunk):
         before = METER.read
         groups = draw(prompts[start : start + chunk])
-        with open(spent, "a", encoding="utf-8") as file:  # first: no chunk whose cost is not known
-            file.write(json_line(asdict(METER.read - before)))
-            file.flush()
-            os.fsync(file.fileno())
+        note_spent(path, METER.read - before)  # first: no chunk whose cost is not known
         with open(path, "a", encoding="utf-8") as file:
             file.write(json_line([[to_dict(s) for s in group] for group in groups]))
             failpoint("chunk-written")
@@ -43,15 +39,28 @@ def draw_all(
     return [group for groups in done for group in groups]
 
 
-def _spent(path: Path, chunks: int) -> Compute:
-    """What drawing the first so many chunks has cost; nothing where an earlier version drew them. Lines of chunks that
-    were not kept are cut off."""
+def note_spent(store: Path, spent: Compute) -> None:
+    """Keeps what the next chunk of a store has cost."""
+    with open(_beside(store), "a", encoding="utf-8") as file:
+        file.write(json_line(asdict(spent)))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def spent_on(store: Path, chunks: int) -> Compute:
+    """What the first so many chunks have cost; nothing where an earlier version drew them. Lines of chunks that were
+    not kept are cut off."""
+    path = _beside(store)
     lines = path.read_text(encoding="utf-8").split("\n")[:-1][:chunks] if path.exists() else []
     if lines:
         write_text(path, "".join(f"{line}\n" for line in lines))
     else:
         path.unlink(missing_ok=True)
     return sum((from_dict(Compute, parse_json(line, path=path)) for line in lines), Compute())
+
+
+def _beside(store: Path) -> Path:
+    return store.with_name(f".{store.name}.spent.tmp")  # the seal removes it with what else a kill leaves
 
 
 def _check_prompts(path: Path, groups: Sequence[Sequence[Sample]], prompts: Sequence[Prompt]) -> None:

@@ -21,6 +21,7 @@ from ayni.errors import BadInput
 from ayni.evaluate.results import write_results
 from ayni.files import failpoint, json_line, write_jsonl, write_text
 from ayni.formats.reading import read_comparisons, read_prompts_of
+from ayni.model.compute import METER
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.quality.judge_consistency import AnnotatorChoice, agreement_results, consistency_results
@@ -31,7 +32,7 @@ from ayni.reward.shared_judge import SharedJudge
 from ayni.reward.verdicts import PROBABILITY_THRESHOLDS, PairJudge, Verdict, comparison_of, preference
 from ayni.rollout.local import load_engine
 from ayni.rollout.sampling import Sampling
-from ayni.rollout.store import read_groups
+from ayni.rollout.store import note_spent, read_groups, spent_on
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
@@ -265,6 +266,7 @@ def label_all(judge: PairJudge, pairs: list[AnswerPair], config: Config, run: Ru
     if path.exists():
         write_text(path, "".join(f"{line}\n" for line in lines[:whole]))
     labels = [_pair_label_of(json.loads(line)) for line in lines[:whole]]
+    METER.add(spent_on(path, -(-whole // CHUNK)))
     again = set[int]()
     if judge.varies:
         draw = rng(run.seed, run.name, "consistency")
@@ -273,7 +275,7 @@ def label_all(judge: PairJudge, pairs: list[AnswerPair], config: Config, run: Ru
         often = max(config.times, config.consistency_times)
         announce(judge, [(p, often if i in again else config.times) for i, p in enumerate(pairs)][whole:], config, run)
     for start in range(len(labels), len(pairs), CHUNK):
-        chunk = range(start, min(start + CHUNK, len(pairs)))
+        chunk, before = range(start, min(start + CHUNK, len(pairs))), METER.read
         labelled: dict[int, PairLabel] = {}
         for some, times in (
             ([i for i in chunk if i not in again], config.times),
@@ -285,6 +287,7 @@ def label_all(judge: PairJudge, pairs: list[AnswerPair], config: Config, run: Ru
                 some, label_pairs(judge, [pairs[i] for i in some], times, config.safety_labels), strict=True
             )
         text = "".join(json_line(_line(i, pairs[i], labelled[i])) for i in chunk)
+        note_spent(path, METER.read - before)
         with open(path, "a", encoding="utf-8") as file:
             file.write(text)
             failpoint("chunk-written")
