@@ -172,7 +172,8 @@ def test_words_are_found_whole_in_any_case(tmp_path: Path) -> None:
 
 
 def test_vader_is_asked_for_by_name_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("sys").modules, "vaderSentiment", None)
+    for module in ("vaderSentiment", "vaderSentiment.vaderSentiment"):
+        monkeypatch.setitem(__import__("sys").modules, module, None)
     with pytest.raises(BadInput, match=r"vaderSentiment, which is not installed; pip install 'ayni\[sentiment\]'"):
         sentiment_analyser()
 
@@ -257,7 +258,8 @@ def test_what_cannot_be_measured_is_told_before_anything_is_drawn(
     model: Path, directory: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...],
     settings: dict[str, Any], message: str,
 ) -> None:  # fmt: skip
-    monkeypatch.setitem(__import__("sys").modules, "vaderSentiment", None)
+    for module in ("vaderSentiment", "vaderSentiment.vaderSentiment"):
+        monkeypatch.setitem(__import__("sys").modules, module, None)
     (tmp_path / "words.txt").write_text("owl\n")
     every: dict[str, Any] = {
         "questions": [directory / "questions.jsonl"],
