@@ -186,7 +186,7 @@ def test_kept_cut_answers_stay_cut_as_demonstrations(stages: dict[str, Small], t
 def fitted(module: Any, stage: Small, directory: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> list[Any]:
     """What the stage would have trained on."""
     seen: list[Any] = []
-    monkeypatch.setattr(module.Config, "fit", lambda self, model, items, *rest: seen.extend(items))
+    monkeypatch.setattr(module.Config, "fit", lambda self, model, items, *rest, **more: seen.extend(items))
     stage.execute(directory, **settings)
     return seen
 
