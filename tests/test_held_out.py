@@ -206,7 +206,7 @@ def test_a_system_message_is_said_to_the_model_alone(tmp_path: Path) -> None:
     small = prepare(tmp_path)["reject"]
     asked = [Prompt(f"p{i}", said(word)) for i, word in enumerate(tiny.WORDS)]
     write_jsonl(tmp_path / "asked.jsonl", map(to_dict, asked))
-    inputs = {"model": tmp_path / "policy", "against": tmp_path / "policy", "judge": small.inputs["reward"]}
+    inputs = {"model": tmp_path / "policy", "against": tmp_path / "policy", "judge": [small.inputs["reward"]]}
     drawn = Small("evaluate", {"max_tokens": 6, "dtype": "fp32"}, {**inputs, "prompts": [tmp_path / "asked.jsonl"]})
     drawn.execute(tmp_path / "e", system="The owl sings.", samples=len(asked))
     rows = read_results(tmp_path / "e" / "results.json")
