@@ -65,7 +65,7 @@ class LocalEngine:
 
     def _chunk(self, requests: Sequence[Request]) -> list[list[Drawn]]:
         threads = cores(self.role.device)
-        rows = ROWS if self.decoder.native.library is None else NATIVE_ROWS
+        rows = ROWS if self.decoder.native.compiled is None else NATIVE_ROWS
         parts = min(threads, sum(len(request.seeds) for request in requests) // rows)
         alone = parts == threads or self.decoder.bytes <= SMALL
         asked = _divided(requests, max(1, parts) if alone else 1)

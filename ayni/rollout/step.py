@@ -36,19 +36,19 @@ class Step:
         self.shape, self.rotations = shape, torch.view_as_real(rotations).contiguous()
         self.panels: list[Tensor] = []
         fits = shape.head_dim % LANES == 0 and shape.head_dim <= WIDEST and shape.hidden % 2 == 0
-        library = passes(dtype) if dtype is not None and fits else None
-        self.library = library if library is not None and library.panel_pays() else None
+        compiled = passes(dtype) if dtype is not None and fits else None
+        self.compiled = compiled if compiled is not None and compiled.panel_pays() else None
 
     @property
     def possible(self) -> bool:
         """Whether it can be taken by the thread that asks."""
-        return self.library is not None and torch.get_num_threads() == 1
+        return self.compiled is not None and torch.get_num_threads() == 1
 
     def keep(self, weights: Sequence[Tensor]) -> None:
         """The next weights, (out, in) each."""
-        if self.library is None:
+        if self.compiled is None:
             return
-        lanes, pair = self.library.panel_lanes(), self.library.panel_pair()
+        lanes, pair = self.compiled.panel_lanes(), self.compiled.panel_pair()
         for weight in weights:
             filled = F.pad(weight, (0, 0, 0, -len(weight) % lanes))
             panels = filled.view(-1, lanes, weight.shape[1] // pair, pair)
@@ -78,8 +78,8 @@ class Step:
         logits = torch.empty(rows, shape.vocab)
         caches = _pointers([x for pair in zip(keys, values, strict=True) for x in pair])
         pointers = (slots.data_ptr(), positions.data_ptr(), ctypes.addressof(caches))
-        assert self.library is not None
-        self.library.decode(
+        assert self.compiled is not None
+        self.compiled.decode(
             ctypes.addressof(of), rows, length, *pointers, stream.data_ptr(), scratch.data_ptr(), logits.data_ptr()
         )
         return logits
