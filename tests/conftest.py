@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
+import platform
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -12,6 +13,7 @@ import postgresql
 import pytest
 import torch
 
+from ayni.model import native
 from ayni.village import Gold, Village
 
 torch.set_num_threads(1)  # the models here are tiny, and the suite runs in several processes
@@ -54,6 +56,21 @@ def village() -> Village:
 @pytest.fixture(scope="session")
 def gold(village: Village) -> Gold:
     return Gold(village)
+
+
+# This one, and one of shorter vectors without products of bf16.
+MACHINES = {"native": native.MACHINE} | ({"avx2": ("-mavx2", "-mfma")} if "x86" in platform.machine() else {})
+
+
+@pytest.fixture(params=MACHINES)
+def each_machine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """What is written in C, compiled for each of MACHINES."""
+    monkeypatch.setattr(native, "MACHINE", MACHINES[request.param])
+    native.passes.cache_clear()
+    if native.passes(torch.float32) is None:
+        not_here("no C compiler, or nothing it makes")
+    yield
+    native.passes.cache_clear()
 
 
 def not_here(reason: str) -> NoReturn:

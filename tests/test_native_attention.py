@@ -3,15 +3,11 @@ depend on what stands beside it."""
 
 from __future__ import annotations
 
-import os
-import platform
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor
 
-from ayni.model import attention, layout, native
+from ayni.model import attention, layout
 from ayni.model.layout import Layout
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -25,19 +21,7 @@ LENGTHS: list[tuple[list[int], list[int] | None]] = [
 ]
 
 
-@pytest.fixture(autouse=True, params=[native.MACHINE, ("-mavx2", "-mfma")], ids=["native", "avx2"])
-def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """For this machine, and for one of shorter vectors."""
-    if request.param != native.MACHINE and "x86" not in platform.machine():
-        pytest.skip("not this kind of processor")
-    monkeypatch.setattr(native, "MACHINE", request.param)
-    native.passes.cache_clear()
-    if native.passes(torch.float32) is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no native attention: is there a C compiler?")
-        pytest.skip("no C compiler")
-    yield
-    native.passes.cache_clear()
+pytestmark = pytest.mark.usefixtures("each_machine")
 
 
 def inputs(lay: Layout, heads: int, kv_heads: int, size: int) -> tuple[Tensor, ...]:

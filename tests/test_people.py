@@ -208,7 +208,7 @@ def test_a_kill_while_people_judge_goes_on_with_the_same_answers(
     def killed(*args: Any, **named: Any) -> None:
         raise RuntimeError("killed")
 
-    monkeypatch.setattr("ayni.stages.evaluate.ask_people", killed)
+    monkeypatch.setattr("ayni.evaluate.asking.ask_people", killed)
     with pytest.raises(RuntimeError, match="killed"):
         small.execute(tmp_path / "e")
     monkeypatch.undo()

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import os
-import platform
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -13,7 +10,6 @@ import torch
 from tiny import tokenizer
 from torch import Tensor
 
-from ayni.model import native
 from ayni.model.role import Role
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
@@ -34,19 +30,7 @@ SHAPES = {  # head sizes 16, 32, 48, 64, 128; shared keys; widths that fill no p
 }
 
 
-@pytest.fixture(autouse=True, params=[native.MACHINE, ("-mavx2", "-mfma")], ids=["native", "avx2"])
-def compiled(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """For this machine, and for one of shorter vectors without products of bf16."""
-    if request.param != native.MACHINE and "x86" not in platform.machine():
-        pytest.skip("not this kind of processor")
-    monkeypatch.setattr(native, "MACHINE", request.param)
-    native.passes.cache_clear()
-    if native.passes(torch.float32) is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("no native step: is there a C compiler?")
-        pytest.skip("no C compiler")
-    yield
-    native.passes.cache_clear()
+pytestmark = pytest.mark.usefixtures("each_machine")
 
 
 def decoder(name: str, dtype: torch.dtype) -> Decoder:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from ayni.cores import cores, side_by_side
 from ayni.model.compute import METER, of_tokens
@@ -113,3 +114,14 @@ def load_engine(path: Path, placement: Placement = Placement(), name: str = "") 
     """A frozen language model that speaks, from its directory; named after it. Raises BadInput for a reward model."""
     model, tokenizer = load_model(path, expect="logits")
     return LocalEngine(Role(placement.freeze(model)), tokenizer, name or name_of(path), placement.ranks)
+
+
+def load_compared(inputs: Mapping[str, Any], placement: Placement, suffix: str = "") -> dict[str, LocalEngine]:
+    """The engines of `model` and of what it is held `against`, as far as they are given.
+
+    `suffix` is what tells `model`, as it is asked here, from itself.
+    """
+    names = {role: name_of(inputs[role]) for role in ("model", "against") if inputs.get(role)}
+    if suffix and "model" in names:
+        names["model"] += f" {suffix}"
+    return {role: load_engine(inputs[role], placement, name) for role, name in names.items()}

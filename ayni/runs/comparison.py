@@ -8,29 +8,19 @@ and the reward models are given to all alike.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import ConfigDict
-
 from ayni.errors import BadInput
-from ayni.evaluate.items import Item
-from ayni.evaluate.results import Result, read_results, result
-from ayni.files import read_jsonl, read_object
+from ayni.evaluate.results import Result, result
 from ayni.maths.clustered import clustered_mean, clustered_share
 from ayni.maths.statistics import Estimate
-from ayni.records import Count, Number, Text, from_dict
-from ayni.run import name_of
 from ayni.runs.claims import Verdict
-from ayni.runs.code_lines import own_lines
-from ayni.runs.lineage import Made, made_in, makers
-from ayni.runs.sealing import read_seal
-from ayni.runs.status import stage_directories
+from ayni.runs.judged_methods import Draw, Judged, judged_in
 
 CONTROL = "random"
-COMPUTE = "compute.json"  # what a stage has computed: tokens forward and backward, and operations
 ALIKE = 1.25  # equal compute: within this factor of the median method's
 
 
@@ -145,54 +135,6 @@ class Comparison:
         return head | {"methods": methods}
 
 
-@dataclass(frozen=True, slots=True)
-class _Outcome:
-    """A line of outcomes.jsonl, as far as it is read here."""
-
-    __pydantic_config__ = ConfigDict(extra="ignore")
-    prompt_id: Text
-    cluster: Text
-    axis: Text
-    score: Number
-    model: Text
-    against: Text
-    judge: Text
-
-
-@dataclass(frozen=True, slots=True)
-class _Chosen:
-    __pydantic_config__ = ConfigDict(extra="forbid")
-    chosen: Text
-    of: tuple[Text, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class _Compute:
-    __pydantic_config__ = ConfigDict(extra="ignore")
-    forward: Count
-    backward: Count
-    flops: Count
-
-
-_Draw = tuple[str, int]  # what was asked, by hash, and the seed: what is compared prompt by prompt
-
-
-@dataclass
-class _Judged:
-    """One method in one run: its items by measure and prompt, single numbers, costs, and what was chosen."""
-
-    name: str
-    start: str
-    start_hash: str
-    hash: str
-    draw: _Draw
-    items: dict[str, dict[str, tuple[str, float]]] = field(default_factory=dict)
-    rows: dict[str, Result] = field(default_factory=dict)
-    costs: dict[str, float] = field(default_factory=dict)
-    chosen: _Chosen | None = None
-    decided: bool = True
-
-
 def compare_runs(runs: Sequence[Path], control: str | None = None) -> Comparison:
     """Reads the runs; BadInput where there is no final evaluation, or they are not about the same start.
 
@@ -200,11 +142,11 @@ def compare_runs(runs: Sequence[Path], control: str | None = None) -> Comparison
     """
     if len({run.resolve() for run in runs}) < len(runs):
         raise BadInput("the same run is given twice", field="RUN")
-    found: dict[str, dict[_Draw, _Judged]] = {}
+    found: dict[str, dict[Draw, Judged]] = {}
     starts: dict[str, Path] = {}
-    held_to: dict[_Draw, str] = {}
+    held_to: dict[Draw, str] = {}
     for run in runs:
-        judged = _judged_in(run)
+        judged = judged_in(run)
         if not judged:
             fix = "finish it with `ayni run`, or compare others"
             raise BadInput("no final evaluation against a start by gold is finished here", path=run, fix=fix)
@@ -230,105 +172,10 @@ def compare_runs(runs: Sequence[Path], control: str | None = None) -> Comparison
     return Comparison(tuple(map(str, runs)), next(iter(starts)), held, (methods[0], *others))
 
 
-# one run
-
-
-def _judged_in(run: Path) -> list[_Judged]:
-    """What the final evaluations of a run say of each method."""
-    finals = []
-    for directory in stage_directories(run).values():
-        seal = read_seal(directory)
-        if seal is not None and seal["config"].get("final") is True:
-            finals.append((seal["kind"], made_in(directory)))
-    evaluated = [_evaluated(made) for kind, made in finals if kind == "evaluate"]
-    found = [judged for judged in evaluated if judged is not None]
-    for kind, made in finals:
-        for judged in found:
-            if kind == "examine" and name_of(made.inputs["model"][0]) == judged.name:
-                _examined(made, judged)
-    return found
-
-
-def _evaluated(made: Made) -> _Judged | None:
-    """None of an evaluation that compares nothing, or by other judges than gold."""
-    path, seal = made.directory / "outcomes.jsonl", read_seal(made.directory) or {}
-    lines = read_jsonl(path) if path.is_file() else ()
-    outcomes = [from_dict(_Outcome, value, path=path, line=line) for line, value in lines]
-    outcomes = [outcome for outcome in outcomes if outcome.judge == "gold"]
-    if not outcomes:
-        return None
-    name, start = outcomes[0].model, outcomes[0].against
-    draw = "+".join(made.hashes.get("prompts", ())), int(seal["seed"])
-    judged = _Judged(name, start, "+".join(made.hashes.get("against", ())), str(seal["hash"]), draw)
-    for outcome in outcomes:
-        judged.items.setdefault(outcome.axis, {})[outcome.prompt_id] = outcome.cluster, outcome.score
-    for item in _items(made):
-        if (item.metric, item.axis, item.model) == ("refusal_rate", "borderline", name):
-            judged.items.setdefault("refused", {})[item.id] = item.cluster, item.value
-    wanted = {("kl", None): "kl", ("answer_tokens", "helpfulness"): "length", ("self_bleu", "helpfulness"): "self_bleu"}
-    for row in read_results(made.directory / "results.json"):
-        key = wanted.get((row.metric, row.axis))
-        if key is not None and row.model == name:
-            judged.rows[key] = row
-    _add_costs(judged, made.inputs["model"][0])
-    return judged
-
-
-def _examined(made: Made, judged: _Judged) -> None:
-    for item in _items(made):
-        if (item.metric, item.model) == ("content", judged.name):
-            judged.items.setdefault("content", {})[item.id] = item.cluster, item.value
-
-
-def _items(made: Made) -> Iterable[Item]:
-    path = made.directory / "items.jsonl"
-    if path.is_file():
-        yield from (from_dict(Item, value, path=path, line=line) for line, value in read_jsonl(path))
-
-
-def _add_costs(judged: _Judged, model: Path) -> None:
-    """What the stages that bear the method's name cost: those of the chosen try, and those of all tries."""
-    name = judged.name
-    made = [each for each in makers([model]) if each.name == name or each.name.startswith(f"{name}-")]
-    tried = [each for each in made if each.kind != "choose"]
-    choice = next((each for each in made if each.kind == "choose"), None)
-    ours = tried
-    if choice is not None:
-        path = choice.directory / "chosen.json"
-        judged.chosen = from_dict(_Chosen, read_object(path), path=path)
-        of_choice = [model for model in choice.inputs["models"] if name_of(model) == judged.chosen.chosen]
-        chosen = {each.directory for each in makers(of_choice)}
-        ours = [each for each in tried if each.directory in chosen]
-        gains = [row for row in read_results(choice.directory / "results.json") if row.metric == "preferred_gain"]
-        judged.decided = all(row.interval is not None and row.interval[0] > 0 for row in gains)
-    for suffix, stages in (("", ours), ("_of_tries", tried)):
-        if stages:
-            judged.costs |= {f"{key}{suffix}": cost for key, cost in _costs(stages).items()}
-    if ours:
-        judged.costs["lines"] = own_lines({each.kind for each in ours})
-
-
-def _costs(stages: Sequence[Made]) -> dict[str, float]:
-    """Sums over the stages, of memory the most; what one of them does not say is not known of all."""
-    seals = [read_seal(each.directory) or {} for each in stages]
-    costs = {"seconds": float(sum(seal.get("seconds", 0.0) for seal in seals))}
-    memory = [peak for seal in seals if isinstance(peak := seal.get("peak_memory"), int)]
-    if len(memory) == len(stages):
-        costs["memory"] = float(max(memory))
-    paths = [each.directory / COMPUTE for each in stages]
-    if all(path.is_file() for path in paths):
-        spent = [from_dict(_Compute, read_object(path), path=path) for path in paths]
-        costs |= {key: float(sum(getattr(each, key) for each in spent)) for key in ("forward", "backward", "flops")}
-    return costs
-
-
-# all runs
-
-
 _Pool = Callable[[Sequence[float], Sequence[tuple[str, str]]], Estimate]
 
 
-def _method(name: str, of: Mapping[_Draw, _Judged], control: Mapping[_Draw, _Judged]) -> Method:
+def _method(name: str, of: Mapping[Draw, Judged], control: Mapping[Draw, Judged]) -> Method:
     numbers: dict[str, Estimate] = {}
     pools: tuple[tuple[str, _Pool], ...] = (
         ("helpfulness", clustered_share),
@@ -362,16 +209,16 @@ def _method(name: str, of: Mapping[_Draw, _Judged], control: Mapping[_Draw, _Jud
     )
 
 
-def _behind(of: Mapping[_Draw, _Judged], best: Mapping[_Draw, _Judged]) -> dict[str, Estimate]:
+def _behind(of: Mapping[Draw, Judged], best: Mapping[Draw, Judged]) -> dict[str, Estimate]:
     pairs = [(judged, best[draw]) for draw, judged in of.items() if draw in best]
     return _pooled("behind_best", [_differences(*pair, "helpfulness") for pair in pairs], clustered_mean)
 
 
-def _values(judged: _Judged, key: str) -> list[tuple[tuple[str, str], float]]:
+def _values(judged: Judged, key: str) -> list[tuple[tuple[str, str], float]]:
     return [((judged.draw[0], cluster), value) for cluster, value in judged.items.get(key, {}).values()]
 
 
-def _differences(ours: _Judged, theirs: _Judged, key: str) -> list[tuple[tuple[str, str], float]]:
+def _differences(ours: Judged, theirs: Judged, key: str) -> list[tuple[tuple[str, str], float]]:
     """Of the prompts that both were asked, ours less theirs."""
     mine, other = ours.items.get(key, {}), theirs.items.get(key, {})
     return [((ours.draw[0], mine[id][0]), mine[id][1] - other[id][1]) for id in mine if id in other]

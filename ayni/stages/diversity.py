@@ -23,9 +23,9 @@ from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.records import Prompt, cluster_of, to_dict
 from ayni.rollout.engine import rollout, with_room
-from ayni.rollout.local import LocalEngine, load_engine
+from ayni.rollout.local import LocalEngine, load_compared
 from ayni.rollout.sampling import Sampling
-from ayni.run import Run, name_of
+from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 
@@ -63,8 +63,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     prompts = read_prompts_of(inputs["prompts"])
     check_split(prompts, final=config.final, path=inputs["prompts"][0])
     placement = Placement.of(run, config.dtype)
-    roles = [role for role in ("model", "against") if inputs.get(role)]
-    engines = {role: load_engine(inputs[role], placement, name_of(inputs[role])) for role in roles}
+    engines = load_compared(inputs, placement)
     fit = with_room(prompts, list(engines.values()), run.say)
     asked: dict[Kind, list[Prompt]] = {
         "factual": chosen(fit, config.factual, config, run),

@@ -15,24 +15,20 @@ from typing import Any
 
 from pydantic import Field
 
-from ayni.errors import AyniError, BadInput
+from ayni.errors import BadInput
 from ayni.evaluate.agreement import agreement_results, people_results
+from ayni.evaluate.asking import Asking, ask, check_people, recorded
 from ayni.evaluate.choices import choice_results
 from ayni.evaluate.divergence import answers_for_kl, kl_result
 from ayni.evaluate.diversity import diversity_results
 from ayni.evaluate.items import Item, rows_of
 from ayni.evaluate.judges import GoldScorer, RewardScorer, Scorer, outcomes_by, refusals, score_results
 from ayni.evaluate.label_agreement import gold_agreement
-from ayni.evaluate.people import PEOPLE, Contest, answers_in, contests_in, contests_of, items_of, outcomes_of
+from ayni.evaluate.people import PEOPLE, Contest, answers_in, outcomes_of
 from ayni.evaluate.perplexity import perplexities
 from ayni.evaluate.results import Result, result, write_results
-from ayni.evaluate.splits import Evaluation, check_split, named_split
+from ayni.evaluate.splits import check_split, named_split
 from ayni.evaluate.win_rate import Outcome, win_rate_results
-from ayni.feedback.asking import address_of, put_batch
-from ayni.feedback.entries import Judged, PreferenceBatch
-from ayni.feedback.page import check_bind
-from ayni.feedback.page.waiting import ask_people, host_and_port
-from ayni.feedback.store import open_store
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_comparisons, read_prompts_of, read_texts
 from ayni.maths.clustered import clustered_mean, clustered_share
@@ -47,11 +43,11 @@ from ayni.reward.combine import THRESHOLD, load_combined
 from ayni.reward.ensemble import ensemble_of
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import as_answers_to, chunk_prompts, rollout, with_room
-from ayni.rollout.local import LocalEngine, load_engine
+from ayni.rollout.local import LocalEngine, load_compared
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.search import Search
 from ayni.rollout.store import draw_all
-from ayni.run import Run, name_of
+from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 from ayni.text.dedup import without
@@ -79,7 +75,7 @@ FACE = Face(
 )
 
 
-class Config(Evaluation):
+class Config(Asking):
     """Without a `judge` input, a `judge_url` or people the village's gold scores judge."""
 
     best_of: int = Field(1, ge=1, le=1 << 16, description="answers of `model` of which `reward` chooses one")
@@ -89,16 +85,6 @@ class Config(Evaluation):
     gold: bool = Field(False, description="the village's gold scores judge beside the others")
     judge_url: str | None = Field(None, description="an OpenAI-compatible endpoint that judges, up to /v1")
     judge_model: str | None = Field(None, description="its model; default: the one it serves")
-    store: str | None = Field(
-        None,
-        description="people judge in it: a file (a relative one lies beside this stage) or postgresql+psycopg://…",
-    )
-    page: str | None = Field(
-        "127.0.0.1:8080", description="where people judge while the stage waits; null: where `ayni annotate` serves"
-    )
-    batch: str = Field("", description="the name of people's batch; empty: the stage's")
-    guidelines: str = Field("", description="what people go by; empty: the page's own few words")
-    overlap: int = Field(1, ge=1, le=1 << 10, description="people who judge a pair")
     system: str = Field("", description="a system message before what `model` is asked; its judge does not see it")
     temperature: float = Field(1.0, ge=0)
     top_p: float = Field(1.0, gt=0, le=1)
@@ -112,14 +98,10 @@ class Config(Evaluation):
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
-    check_people(config, inputs)
+    check_people(config, inputs, chooses=config.best_of > 1 or config.search is not None)
     prompts = unseen(config, inputs, run) if inputs.get("prompts") else []
     placement = Placement.of(run, config.dtype)
-    engines = {}
-    for name in ("model", "against"):
-        if inputs.get(name):
-            how = suffix_of(config, inputs) if name == "model" else ""
-            engines[name] = load_engine(inputs[name], placement, f"{name_of(inputs[name])} {how}".rstrip())
+    engines = load_compared(inputs, placement, suffix_of(config, inputs))
     contests = recorded(engines, config, inputs, run) if inputs.get("people") else None
     drawn: list[tuple[Prompt, TokenSequence]] = []
     chosen: list[Chosen] = []
@@ -167,25 +149,6 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     write_results(run.directory / "results.json", rows)
 
 
-def check_people(config: Config, inputs: dict[str, Any]) -> None:
-    """What would only be found after the answers are drawn."""
-    if config.store is None and not inputs.get("people"):
-        return
-    if not inputs.get("against"):
-        raise BadInput("people compare two models' answers", field="against", fix="give the other model")
-    if inputs.get("people"):
-        if inputs.get("prompts") or config.store is not None or config.best_of > 1:
-            what = "what people have judged already has its prompts and answers"
-            raise BadInput(what, field="people", fix="leave out prompts, store and best_of")
-    elif not inputs.get("prompts"):
-        raise BadInput("people need answers to judge", field="prompts", fix="give prompts")
-    elif config.page is not None:
-        check_bind(host_and_port(config.page)[0], require_login=False)
-        if config.overlap > 1:
-            what = "one person judges on the page that this stage serves"
-            raise BadInput(what, field="overlap", fix="take 1, or page: null and `ayni annotate --login`")
-
-
 def suffix_of(config: Config, inputs: dict[str, Any]) -> str:
     """What tells `model`, as it is asked here, from itself."""
     if config.system:
@@ -204,16 +167,6 @@ def unseen(config: Config, inputs: dict[str, Any], run: Run) -> list[Prompt]:
     if len(kept) < len(prompts):
         run.say(f"{len(prompts) - len(kept)} prompts were seen in training and are left out")
     return kept
-
-
-def recorded(engines: dict[str, LocalEngine], config: Config, inputs: dict[str, Any], run: Run) -> list[Contest]:
-    """What people have said of these two models' answers; BadInput where a prompt is of another split."""
-    comparisons = [c for path in inputs["people"] for c in read_comparisons(Path(path), say=run.say)]
-    check_split([c.prompt for c in comparisons], final=config.final, path=inputs["people"][0])
-    contests = contests_in(comparisons, engines["model"].name, engines["against"].name)
-    votes = sum(len(contest.votes) for contest in contests)
-    run.say(f"people have judged {len(contests)} pairs of answers, {votes} times")
-    return contests
 
 
 def chosen_prompts(prompts: list[Prompt], config: Config, run: Run) -> list[Prompt]:
@@ -342,7 +295,7 @@ def judged(
             own = scores.get(judge.name, {})
             verdicts[judge.name] = outcomes_by(judge, prompts, ours, theirs, own, progress=run.progress)
         if config.store is not None:
-            contests = ask(prompts, ours, theirs, config, run)
+            contests = ask(prompts, ours, theirs, config, run, quality_of)
         if contests is not None:
             verdicts[PEOPLE] = outcomes_of(contests)
         rows += contest_results(verdicts, contests or [], engines, config, run)
@@ -350,27 +303,6 @@ def judged(
     shown = next(iter(scores.values()), {})
     write_jsonl(run.directory / "samples.jsonl", dialogues(engines, prompts, answers, shown, config, run))
     return rows
-
-
-def ask(prompts: list[Prompt], ours: list[Sample], theirs: list[Sample], config: Config, run: Run) -> list[Contest]:
-    """Puts the answers before people, and waits for what they say."""
-    assert config.store is not None  # who calls it has looked
-    batch = config.batch or run.name
-    items = items_of(prompts, ours, theirs, batch=batch, overlap=config.overlap, seed=run.seed)
-    judged: list[Judged] = []
-    try:
-        if items:
-            with open_store(address_of(config.store, run.directory)) as store:
-                models = sorted({item.model_a for item in items} | {item.model_b for item in items})
-                settings = {"stage": run.name, "seed": run.seed, "models": models, "judges": PEOPLE}
-                put_batch(store, PreferenceBatch(batch, config.guidelines, settings=settings), items)
-                progress = partial(run.progress, unit="judgement")
-                ask_people(store, batch, config.page, quality=quality_of, say=run.say, progress=progress)
-                store.close_batch(batch)  # what came later would be in no number
-                judged = store.current(batch_id=batch)
-    except BadInput as error:  # the answers that people judge are drawn: bad input would throw them away
-        raise AyniError(str(error)) from None
-    return contests_of(prompts, ours, theirs, judged)
 
 
 def contest_results(

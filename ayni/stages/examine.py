@@ -32,9 +32,9 @@ from ayni.records import Prompt, Sample, to_dict
 from ayni.reward.model import load_reward
 from ayni.rollout.conversations import own_answers
 from ayni.rollout.engine import rollout, with_room
-from ayni.rollout.local import LocalEngine, load_engine
+from ayni.rollout.local import LocalEngine, load_compared
 from ayni.rollout.sampling import Sampling
-from ayni.run import Run, name_of
+from ayni.run import Run
 from ayni.seeds import seed_of
 from ayni.stage import Face, Input
 
@@ -71,11 +71,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     prompts = read_prompts_of(inputs["prompts"])
     check_split(prompts, final=config.final, path=inputs["prompts"][0])
     placement = Placement.of(run, config.dtype)
-    engines = {
-        role: load_engine(inputs[role], placement, name_of(inputs[role]))
-        for role in ("model", "against")
-        if inputs.get(role)
-    }
+    engines = load_compared(inputs, placement)
     prompts = with_room(prompts, list(engines.values()), run.say)
     gold = GoldScorer(prompts).gold
     reward = load_reward(Path(inputs["reward"]), placement) if inputs.get("reward") else None

@@ -30,9 +30,9 @@ from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.records import Sample, to_dict
 from ayni.rollout.conversations import own_answers
-from ayni.rollout.local import load_engine
+from ayni.rollout.local import load_compared
 from ayni.rollout.sampling import Sampling
-from ayni.run import Run, name_of
+from ayni.run import Run
 from ayni.seeds import seed_of
 from ayni.stage import Face, Input
 
@@ -68,11 +68,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         raise BadInput("holds other prompts than talks", path=inputs["prompts"][0], fix="give a village's talks")
     asked = conversations(prompts, constraints, config.conversations, run.seed)
     placement = Placement.of(run, config.dtype)
-    engines = {
-        role: load_engine(inputs[role], placement, name_of(inputs[role]))
-        for role in ("model", "against")
-        if inputs.get(role)
-    }
+    engines = load_compared(inputs, placement)
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     seed, talks = seed_of(run.seed, "persistence"), [conversation.prompt for conversation in asked]
     answers: dict[str, list[list[Sample]]] = {}

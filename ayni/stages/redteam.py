@@ -23,9 +23,9 @@ from ayni.model.precision import Dtype
 from ayni.records import Prompt, to_dict
 from ayni.rollout.conversations import own_answers
 from ayni.rollout.engine import rollout, with_room
-from ayni.rollout.local import LocalEngine, load_engine
+from ayni.rollout.local import LocalEngine, load_compared
 from ayni.rollout.sampling import Sampling
-from ayni.run import Run, name_of
+from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 from ayni.village.gold import Gold
@@ -57,8 +57,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     prompts = read_prompts_of(inputs["prompts"])
     check_split(prompts, final=config.final, path=inputs["prompts"][0])
     placement = Placement.of(run, config.dtype)
-    roles = [role for role in ("model", "against") if inputs.get(role)]
-    engines = {role: load_engine(inputs[role], placement, name_of(inputs[role])) for role in roles}
+    engines = load_compared(inputs, placement)
     known = [prompt for prompt in prompts if named_split(prompt) is not None]
     gold = GoldScorer(known).gold if known else None
     prompts = chosen(with_room(askable(prompts, gold, run), list(engines.values()), run.say), config, run)
