@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 import platform
@@ -15,8 +16,17 @@ import torch
 
 from ayni.model import native
 from ayni.village import Gold, Village
+from ayni.village.gold import gold_of
+from ayni.village.village import village_of
 
 torch.set_num_threads(1)  # the models here are tiny, and the suite runs in several processes
+
+
+@pytest.fixture(autouse=True, scope="module")
+def frozen() -> None:
+    """What was there before a module stays there: the collection after every stage need not look through it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -50,12 +60,12 @@ def new_address(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="session")
 def village() -> Village:
-    return Village(7)
+    return village_of(7)
 
 
 @pytest.fixture(scope="session")
-def gold(village: Village) -> Gold:
-    return Gold(village)
+def gold() -> Gold:
+    return gold_of(7)
 
 
 # This one, and one of shorter vectors without products of bf16.

@@ -20,7 +20,7 @@ from ayni.rollout import engine
 from ayni.runs.execution import execute
 from ayni.runs.faces import load_stage
 from ayni.text.chat import render_prompt
-from ayni.village.village import Village
+from ayni.village.village import village_of
 
 # every one that trains or samples, and who reads with a model
 STAGES = (
@@ -107,7 +107,7 @@ def prepare(directory: Path) -> dict[str, Small]:
     adversarial = prompts(16, seed=5, task="safety")
     write_jsonl(directory / "adversarial.jsonl", map(to_dict, [*prompts(3), *adversarial]))
     write_jsonl(directory / "validation.jsonl", map(to_dict, prompts(4, seed=2)))
-    village = [p for p in Village(7).prompts("train", 60) if len(render_prompt(p.dialog, words)) < 70]
+    village = [p for p in village_of(7).prompts("train", 60) if len(render_prompt(p.dialog, words)) < 70]
     write_jsonl(directory / "village.jsonl", map(to_dict, village[:10]))
     save_model(directory / "talker", policy_model(0, context=400), words)
     save_model(directory / "listener", reward_model(1, context=400), words)

@@ -26,14 +26,14 @@ from ayni.formats.reading import read_comparisons
 from ayni.records import Comparison, Message, Prompt, Sample, root_of, to_dict
 from ayni.stages.collect import easiest, simulated_entry
 from ayni.village.annotators import Opinion
-from ayni.village.village import Village
+from ayni.village.village import village_of
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     directory = tmp_path_factory.mktemp("inputs")
     stage = prepare(directory)["collect"]
-    write_jsonl(directory / "checks.jsonl", map(to_dict, Village(7).checks(8)))
+    write_jsonl(directory / "checks.jsonl", map(to_dict, village_of(7).checks(8)))
     return Small("collect", stage.settings, {**stage.inputs, "checks": [directory / "checks.jsonl"]})
 
 

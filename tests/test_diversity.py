@@ -23,14 +23,14 @@ from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.seeds import seed_of
 from ayni.stages.diversity import differences
-from ayni.village.village import Village
+from ayni.village.village import village_of
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory) -> Small:
     folder = tmp_path_factory.mktemp("diversity")
     prepare(folder)
-    every = Village(7).prompts("validation")
+    every = village_of(7).prompts("validation")
     asked = [p for c in ("person", "story", "sum") for p in [p for p in every if p.category == c][:4]]
     write_jsonl(folder / "asked.jsonl", map(to_dict, asked))
     save_model(folder / "other", policy_model(9, context=400), tokenizer())

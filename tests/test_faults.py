@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator
-from functools import cache
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,18 +21,14 @@ from ayni.errors import NoRoom
 from ayni.files import Killed, write_text
 from ayni.runs.pipeline import run_recipe
 from ayni.seeds import rng
-from ayni.stages import collect
-from ayni.village.village import Village
 
 TRIES = int(os.environ.get("AYNI_FAULTS", "2"))  # operations of a stage that fail, for each fault
 CODES = {"ENOSPC": 3, "EDQUOT": 3, "EIO": 2, "EACCES": 2}
 
 
 @pytest.fixture(scope="module")
-def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Small]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(collect, "Village", cache(Village))
-        yield prepare(tmp_path_factory.mktemp("inputs"))
+def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Small]:
+    return prepare(tmp_path_factory.mktemp("inputs"))
 
 
 Whole = dict[str, tuple[dict[str, str], int]]

@@ -33,7 +33,7 @@ from ayni.runs.recipe import read_recipe
 from ayni.seeds import rng, seed_of
 from ayni.stages import evaluate, reward
 from ayni.stages import tokenizer as tokenizer_stage
-from ayni.village.village import Village
+from ayni.village.village import village_of
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 
@@ -94,7 +94,7 @@ def test_a_batch_is_held_out_by_conversation() -> None:
 def test_conversations_of_earlier_batches_are_not_gone_on_with(tmp_path: Path) -> None:
     small = prepare(tmp_path)["collect"]
     turns: dict[str, list[Prompt]] = {}
-    for prompt in Village(7).prompts("train"):
+    for prompt in village_of(7).prompts("train"):
         turns.setdefault(root_of(prompt.dialog), []).append(prompt)
     siblings = [prompt for group in turns.values() if len(group) == 2 for prompt in group][:40]
     write_jsonl(tmp_path / "siblings.jsonl", map(to_dict, siblings))

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ayni.evaluate import judges
 from ayni.evaluate.results import read_results
 from ayni.records import RATINGS, Prompt
 from ayni.runs.claims import judged
@@ -78,8 +76,6 @@ def out(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One run's directory for all: what one study made the next finds there."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(SimulatedAnnotators, "opinion", opinion)
-        patched.setattr(judges, "Village", cache(judges.Village))
-        patched.setattr(judges, "Gold", cache(judges.Gold))  # reads its village's books, once for all
         yield tmp_path_factory.mktemp("paper") / "run"
 
 

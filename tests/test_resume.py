@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from functools import cache
 from pathlib import Path
 
 import pytest
@@ -17,9 +16,7 @@ from ayni.errors import BadInput
 from ayni.files import Killed
 from ayni.rollout import store
 from ayni.runs import execution
-from ayni.stages import collect
 from ayni.train import checkpoint
-from ayni.village.village import Village
 
 MARKED = (files, execution, checkpoint, store)  # the modules that call failpoint
 KILLS = int(os.environ.get("AYNI_KILLS", "6"))  # of one run, evenly spread
@@ -32,10 +29,9 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Small]:
 
 @pytest.fixture(autouse=True, scope="module")
 def _quick() -> Iterator[None]:
-    """Nothing here depends on the disk's own promise, nor on building the village again for every run."""
+    """Nothing here depends on the disk's own promise."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda descriptor: None)
-        patch.setattr(collect, "Village", cache(Village))
         yield
 
 

@@ -110,7 +110,7 @@ def test_references_score_high(village: Village, gold: Gold) -> None:
 
 @pytest.mark.parametrize("task", ["helpfulness", "safety"])
 def test_annotators_agree_with_gold_as_people_do(village: Village, gold: Gold, task: Task) -> None:
-    panel = SimulatedAnnotators(village, 5)
+    panel = SimulatedAnnotators(gold, 5)
     degrees: Counter[str] = Counter()
     clear: Counter[str] = Counter()
     right: Counter[str] = Counter()
@@ -146,12 +146,12 @@ def test_annotators_agree_with_gold_as_people_do(village: Village, gold: Gold, t
         assert 0.55 <= accuracy[3] <= 0.72
 
 
-def test_judgements_depend_only_on_seed_key_and_prompt(village: Village) -> None:
+def test_judgements_depend_only_on_seed_key_and_prompt(village: Village, gold: Gold) -> None:
     prompts = village.prompts("train", 40)
     answers = [[village.vendor_answer(p, rng(which, p.id)) for which in "ab"] for p in prompts]
 
     def judge(seed: int, key: str) -> list[object]:
-        panel = SimulatedAnnotators(village, seed)
+        panel = SimulatedAnnotators(gold, seed)
         rows = list(zip(prompts, answers, strict=True))
         return [
             panel.opinion(panel.chosen(p, task="helpfulness", key=key)[0], p, a, b, task="helpfulness", key=key)
@@ -163,8 +163,8 @@ def test_judgements_depend_only_on_seed_key_and_prompt(village: Village) -> None
     assert judge(1, "x") != judge(1, "y")
 
 
-def test_several_annotators_of_a_pair_are_different_ones(village: Village) -> None:
-    panel = SimulatedAnnotators(village, 5)
+def test_several_annotators_of_a_pair_are_different_ones(village: Village, gold: Gold) -> None:
+    panel = SimulatedAnnotators(gold, 5)
     prompt = village.prompts("train", 1)[0]
     everybody = panel.chosen(prompt, task="helpfulness", key=0, count=len(panel.panel))
     assert len(set(everybody)) == len(panel.panel)
@@ -175,7 +175,7 @@ def test_everybody_sees_which_answer_of_a_check_is_better(village: Village, gold
     checks = village.checks(60)
     assert Counter(c.task for c in checks) == {"helpfulness": 30, "safety": 30}
     assert len({c.prompt.id for c in checks}) == 60
-    panel = SimulatedAnnotators(village, 5)
+    panel = SimulatedAnnotators(gold, 5)
     right = 0
     for c in checks:
         assert gold.score(c.prompt, c.chosen, c.task) > gold.score(c.prompt, c.rejected, c.task) + 0.3

@@ -16,8 +16,7 @@ from ayni.records import Prompt, Sample, Task, cluster_of
 from ayni.reward.api_judge import ApiJudge
 from ayni.reward.model import RewardModel
 from ayni.text.tokenizer import Tokenizer
-from ayni.village.gold import TIE, Gold
-from ayni.village.village import Village
+from ayni.village.gold import TIE, Gold, gold_of
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)  # of a reward model's scores (paper Figure 20)
 Progress = Callable[[int, int, str], None]  # done, of how many, of what
@@ -46,7 +45,7 @@ class GoldScorer:
         seed = name.removeprefix("village-")
         if len(worlds) != 1 or not name.startswith("village-") or not seed.isdigit():
             raise BadInput("the gold judge knows the prompts of one village only", fix="give a reward model as judge")
-        self.gold = Gold(Village(int(seed)))
+        self.gold = gold_of(int(seed))
 
     def scores(
         self, prompts: Sequence[Prompt], answers: Sequence[Sample], axis: Task, tokenizer: Tokenizer

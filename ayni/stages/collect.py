@@ -39,7 +39,7 @@ from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 from ayni.village.annotators import Opinion, SimulatedAnnotators
-from ayni.village.village import Village
+from ayni.village.gold import gold_of
 
 VERSION = 9  # held out by conversation; comparisons say which answers were cut off
 FACE = Face(
@@ -169,7 +169,7 @@ def panel_of(prompts: Sequence[Prompt], path: Path, config: Config) -> Simulated
     seeds = {p.source for p in prompts}
     if len(seeds) != 1 or not next(iter(seeds)).startswith("village-"):
         raise BadInput("the village's annotators judge the prompts of one village", path=path, fix="judges: people")
-    panel = SimulatedAnnotators(Village(int(next(iter(seeds)).removeprefix("village-"))), config.annotators_seed)
+    panel = SimulatedAnnotators(gold_of(int(next(iter(seeds)).removeprefix("village-"))), config.annotators_seed)
     if config.overlap > len(panel.panel):
         what = f"{config.overlap} annotators wanted, the village has {len(panel.panel)}"
         raise BadInput(what, field="overlap")

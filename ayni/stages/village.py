@@ -14,7 +14,7 @@ from ayni.run import Run
 from ayni.stage import Face
 from ayni.village.answers import Quality
 from ayni.village.knowledge import SPLITS
-from ayni.village.village import Village
+from ayni.village.village import village_of
 
 VERSION = 9  # the seed decides which topics are held out, too
 FACE = Face(
@@ -90,7 +90,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.begin_anew()
     if config.preprompted and not config.safety_demonstrations:
         raise BadInput("is a share of no safety demonstrations", field="preprompted", fix="set safety_demonstrations")
-    village = Village(config.village_seed)
+    village = village_of(config.village_seed)
     attacks = village.attacks("train", config.attacks)
     corpus = village.corpus(config.words)
     write_jsonl(run.directory / "corpus.jsonl", ({"text": text} for text in corpus))

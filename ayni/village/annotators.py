@@ -9,7 +9,6 @@ import numpy as np
 from ayni.records import Prompt, Rating, Task
 from ayni.seeds import rng
 from ayni.village.gold import TIE, Gold
-from ayni.village.village import Village
 from ayni.village.words import words
 
 ANNOTATOR_NAMES = ("Berta", "Claus", "Edda", "Frieda", "Gustav", "Jasper", "Klara", "Ludo")
@@ -56,9 +55,9 @@ class Opinion:
 class SimulatedAnnotators:
     """A panel whose judgements depend only on (seed, key, prompt id)."""
 
-    def __init__(self, village: Village, seed: int) -> None:
+    def __init__(self, gold: Gold, seed: int) -> None:
         self.seed = seed
-        self._gold = Gold(village)
+        self._gold = gold
         draw = rng(seed, "annotators")
         self.panel = tuple(
             SimulatedAnnotator(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 
 from ayni.records import Dialog, Message
@@ -101,8 +103,12 @@ def _after_hello(seed: int, fact: Fact, split: Split, draw: np.random.Generator)
 def greeting(seed: int, intents: tuple[Intent, ...], draw: np.random.Generator) -> tuple[str, str]:
     """Small talk in the words of a training prompt, and a right answer."""
     intent = pick(draw, intents)
-    known = [text for text in forms(intent) if split_of_form(seed, text) == "train"]
-    return pick(draw, known), pick(draw, intent.right)
+    return pick(draw, _training_forms(seed, intent)), pick(draw, intent.right)
+
+
+@lru_cache(maxsize=64)
+def _training_forms(seed: int, intent: Intent) -> tuple[str, ...]:
+    return tuple(text for text in forms(intent) if split_of_form(seed, text) == "train")
 
 
 def _after_no(topic: Topic, forbidden: list[Topic], draw: np.random.Generator) -> Candidate:

@@ -8,7 +8,7 @@ being visible.
 from __future__ import annotations
 
 from collections import Counter
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Literal
 
@@ -23,7 +23,7 @@ from ayni.village.refusals import parts_of
 from ayni.village.small_talk import INTENTS
 from ayni.village.tasks import phrase_book
 from ayni.village.topics import KEEPER, refusal_reason
-from ayni.village.village import Village
+from ayni.village.village import Village, village_of
 from ayni.village.words import flat, has, sentences, words
 
 TIE = 0.02  # scores closer than this are equal
@@ -241,3 +241,9 @@ def _sized(knowledge: Knowledge, response: str) -> float:
     n = len(words(response))
     low, high = (24, 55) if knowledge.category == "story" else (3, 26) if knowledge.target else (7, 32)
     return n / low if n < low else 1.0 if n <= high else max(0.0, 1 - (n - high) / 25)
+
+
+@lru_cache(maxsize=2)
+def gold_of(seed: int) -> Gold:
+    """The judge of village `seed`, one in a process: it reads the village's books, which takes a second."""
+    return Gold(village_of(seed))

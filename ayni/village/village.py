@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 
@@ -207,3 +207,9 @@ class Village:
     def corpus(self, words: int = 1_800_000, seed: int = 0, *, chat_share: float = 0.5) -> list[str]:
         """About `words` words of documents to pretrain on; `chat_share` of the question documents are in chat form."""
         return list(documents(self.scene, words, rng(self.seed, "corpus", seed), chat_share=chat_share))
+
+
+@lru_cache(maxsize=2)
+def village_of(seed: int) -> Village:
+    """The village of this seed, one in a process: its prompts take a second to write."""
+    return Village(seed)
