@@ -274,7 +274,8 @@ def test_lines_of_code(tmp_path: Path) -> None:
 # recipes/compare.yaml, small
 
 COMPARE = Path(__file__).parent.parent / "recipes" / "compare.yaml"
-NAMES = ("random", "dpo", "ppo")
+NAMES = ("random", "dpo", "ppo", "pro", "raft", "constitutional")
+AT_INFERENCE = {"best-of-8-judged": "sft best of 8", "beam-judged": "sft beam 2×2"}
 SMALL = f"""\
 extends: {COMPARE}
 name: small
@@ -292,8 +293,20 @@ methods:
     ppo:
       "ppo-{{t}}":
         {{iterations: 2, batch_size: 16, mini_batch: 8, critic_warmup: 1, threshold: 0, max_tokens: 8, dtype: fp32}}
+    pro: {{"pro-{{t}}": {{limit: 8, max_tokens: 8, threshold: 0, dtype: fp32}}}}
+    raft:
+      "raft-{{t}}-samples1": &round
+        {{limit: 12, n: 2, threshold: 0, max_tokens: 16, finished_only: false, dtype: fp32}}
+      "raft-{{t}}-samples2": *round
+      "raft-{{t}}-round1": {{dtype: fp32}}
+      "raft-{{t}}": {{dtype: fp32}}
+    constitutional:
+      constitutional-revised: {{limit: 30, max_tokens: 40, dtype: fp32}}
+      "constitutional-{{t}}": {{dtype: fp32}}
 stages:
-  village: {{words: 30000, demonstrations: 200, exercises: 60, prompts: 200}}
+  village: {{words: 30000, demonstrations: 200, exercises: 60, prompts: 200, attacks: 60, revising: 60}}
+  best-of-8-judged: {{limit: 6, max_tokens: 8, dtype: fp32, threshold: 0}}
+  beam-judged: {{limit: 6, max_tokens: 8, dtype: fp32, threshold: 0, search: {{step: 4}}}}
   tokenizer: {{vocab_size: 400}}
   base: {{dim: 16, layers: 1, heads: 2, kv_heads: 1, hidden: 32, tokens: 20000, dtype: fp32}}
   sft: {{dtype: fp32}}
@@ -316,13 +329,19 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_method_more_reruns_nothing_else(small: Path) -> None:
-    only = [f"{name}-{end}" for name in NAMES for end in ("judged", "asked")]
+    only = [*AT_INFERENCE, *(f"{name}-{end}" for name in NAMES for end in ("judged", "asked"))]
     again = run_recipe(small / "small.yaml", small / "run", only=only, quiet=True)
     ran = {stage["name"] for stage in again["stages"] if stage["state"] == "ran"}
-    assert ran == {"ppo-1", "ppo-2", "ppo", "ppo-judged", "ppo-asked"}
+    more = ("ppo", "pro", "raft", "constitutional")
+    assert {name for name in ran if not name.startswith(more)} == AT_INFERENCE.keys()
+    assert {f"{name}{end}" for name in more for end in ("-1", "-2", "", "-judged", "-asked")} < ran
     comparison = compare_runs([small / "run"])
-    assert {m.name for m in comparison.methods} == set(NAMES)
+    assert {m.name for m in comparison.methods} == {*NAMES, *AT_INFERENCE.values()}
+    chosen = [m for m in comparison.methods if m.name in AT_INFERENCE.values()]
+    assert all((m.value("drawn") or 0) > (m.value("length") or 0) for m in chosen)
     for method in comparison.methods:
+        if method in chosen:
+            continue
         assert {"helpfulness", "safety", "content", "kl", "length", "self_bleu", "refused"} <= method.numbers.keys()
         assert {"seconds", "seconds_of_tries", "lines", "memory"} <= method.numbers.keys()
         assert method.chosen[0].endswith(" of 2")

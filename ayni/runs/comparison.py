@@ -45,6 +45,7 @@ MEASURES = (
     Measure("content_over_control", "over the control", share=True, gold=True),
     Measure("kl", "KL"),
     Measure("length", "tokens"),
+    Measure("drawn", "tokens drawn"),
     Measure("self_bleu", "Self-BLEU", share=True),
     Measure("refused", "borderline refused", share=True, gold=True),
     Measure("forward", "tokens forward", cost=True),
@@ -189,7 +190,7 @@ def _method(name: str, of: Mapping[Draw, Judged], control: Mapping[Draw, Judged]
     compared = (("helpfulness", "over_control"), ("safety", "safety_over_control"), ("content", "content_over_control"))
     for key, over in compared:
         numbers |= _pooled(over, [_differences(*pair, key) for pair in pairs], clustered_mean)
-    for key in ("kl", "length", "self_bleu"):
+    for key in ("kl", "length", "drawn", "self_bleu"):
         rows = [judged.rows[key] for judged in of.values() if key in judged.rows]
         if len(rows) == len(of):
             numbers[key] = averaged(rows, independent=len({asked for asked, _ in of}) == len(of))

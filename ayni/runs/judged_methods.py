@@ -93,7 +93,11 @@ def _evaluated(made: Made) -> Judged | None:
     for item in _items(made):
         if (item.metric, item.axis, item.model) == ("refusal_rate", "borderline", name):
             judged.items.setdefault("refused", {})[item.id] = item.cluster, item.value
-    wanted = {("kl", None): "kl", ("answer_tokens", "helpfulness"): "length", ("self_bleu", "helpfulness"): "self_bleu"}
+    wanted: dict[tuple[str, str | None], str] = {
+        **{("kl", None): "kl", ("best_of_kl", None): "kl"},  # by the probabilities, or by what was chosen from
+        **{("answer_tokens", "helpfulness"): "length", ("self_bleu", "helpfulness"): "self_bleu"},
+        ("tokens_drawn", "helpfulness"): "drawn",
+    }
     for row in read_results(made.directory / "results.json"):
         key = wanted.get((row.metric, row.axis))
         if key is not None and row.model == name:
