@@ -13,6 +13,9 @@ from ayni.files import failpoint, json_line, parse_json, write_text
 from ayni.memory import need_memory
 from ayni.model.compute import METER, Compute
 from ayni.records import Prompt, Sample, from_dict, to_dict
+from ayni.rollout.engine import Engine, chunk_prompts, rollout
+from ayni.rollout.sampling import Sampling
+from ayni.run import Run
 
 Draw = Callable[[Sequence[Prompt]], list[list[Sample]]]
 
@@ -37,6 +40,19 @@ def draw_all(
         done.append(groups)
         progress(min(start + chunk, len(prompts)), len(prompts))
     return [group for groups in done for group in groups]
+
+
+def kept_rollout(
+    engine: Engine, prompts: Sequence[Prompt], run: Run, name: str, *, n: int, sampling: Sampling, seed: int
+) -> list[list[Sample]]:
+    """`rollout`, kept in NAME.jsonl of the stage as it comes: what a killed one has drawn is not drawn again."""
+    return draw_all(
+        run.directory / f"{name}.jsonl",
+        prompts,
+        lambda part: rollout(engine, part, n=n, sampling=sampling, seed=seed),
+        chunk=chunk_prompts(n),
+        progress=lambda done, total: run.progress(done, total, "prompt"),
+    )
 
 
 def note_spent(store: Path, spent: Compute) -> None:

@@ -31,10 +31,10 @@ from ayni.model.precision import Dtype
 from ayni.quality.page_measures import quality_of
 from ayni.records import RATINGS, Prompt, Sample, root_of, to_dict
 from ayni.rollout.answers import two_answers
-from ayni.rollout.engine import Engine, chunk_prompts, rollout, with_room
+from ayni.rollout.engine import Engine, with_room
 from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
-from ayni.rollout.store import draw_all, read_groups
+from ayni.rollout.store import kept_rollout, read_groups
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
@@ -182,13 +182,7 @@ def variant_answers(
     """`pairs_per_prompt` answers of one variant to every prompt."""
     sampling = Sampling(config.temperatures[variant], 1.0, config.max_tokens)
     seed, n = seed_of(run.seed, run.name, variant), config.pairs_per_prompt
-    return draw_all(
-        run.directory / f"samples-{variant}.jsonl",
-        prompts,
-        lambda part: rollout(engine, part, n=n, sampling=sampling, seed=seed),
-        chunk=chunk_prompts(n),
-        progress=lambda done, total: run.progress(done, total, "prompt"),
-    )
+    return kept_rollout(engine, prompts, run, f"samples-{variant}", n=n, sampling=sampling, seed=seed)
 
 
 def plan_of(config: Config, run: Run) -> Plan:

@@ -25,10 +25,10 @@ from ayni.preprompts import GENERIC
 from ayni.records import Demonstration, Message, Prompt, Sample, cluster_of, to_dict, under
 from ayni.reward.combine import CombinedReward
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import as_answers_to, chunk_prompts, rollout, with_room
+from ayni.rollout.engine import as_answers_to, with_room
 from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
-from ayni.rollout.store import draw_all
+from ayni.rollout.store import kept_rollout
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
@@ -154,13 +154,7 @@ def draw(form: Sequence[Prompt], way: Way, engine: LocalEngine, config: Config, 
     """n answers to every prompt as it is asked in this way; those of a stage that was killed are still there."""
     run.say(f"{way}: {len(form)} prompts × {config.n}")
     sampling, seed = Sampling(config.temperature, 1.0, config.max_tokens), seed_of(seed_of(run.seed, run.name), way)
-    return draw_all(
-        run.directory / f"samples-{way}.jsonl",
-        form,
-        lambda part: rollout(engine, part, n=config.n, sampling=sampling, seed=seed),
-        chunk=chunk_prompts(config.n),
-        progress=lambda done, total: run.progress(done, total, "prompt"),
-    )
+    return kept_rollout(engine, form, run, f"samples-{way}", n=config.n, sampling=sampling, seed=seed)
 
 
 def best_of(drawn: Sequence[Scored]) -> Scored | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +41,11 @@ from ayni.reward.choosing import Chooser, Chosen, chooser_of, chosen_how
 from ayni.reward.combine import THRESHOLD, load_combined
 from ayni.reward.ensemble import ensemble_of
 from ayni.reward.model import load_reward
-from ayni.rollout.engine import as_answers_to, chunk_prompts, rollout, with_room
+from ayni.rollout.engine import as_answers_to, rollout, with_room
 from ayni.rollout.local import LocalEngine, load_compared
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.search import Search
-from ayni.rollout.store import draw_all
+from ayni.rollout.store import kept_rollout
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
@@ -242,13 +241,11 @@ def answers_of(
             answers[role] = [each.sample for each in chosen]
             continue
         asked = [under(p, config.system) for p in prompts] if config.system and role == "model" else prompts
-        draw = partial(rollout, engine, n=1, sampling=sampling_of(config), seed=seed)
+        draw: dict[str, Any] = {"n": 1, "sampling": sampling_of(config), "seed": seed}
         if config.store is None:
-            groups = draw(asked)
+            groups = rollout(engine, asked, **draw)
         else:  # what people are asked about stays as it is, whenever they answer
-            progress = partial(run.progress, unit="prompt")
-            file = run.directory / f"asked-{role}.jsonl"
-            groups = draw_all(file, asked, draw, chunk=chunk_prompts(1), progress=progress)
+            groups = kept_rollout(engine, asked, run, f"asked-{role}", **draw)
         answers[role] = [sample for (sample,) in as_answers_to(prompts, groups, engine.tokenizer)]
     return answers, chosen
 

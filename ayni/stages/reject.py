@@ -30,10 +30,10 @@ from ayni.reward.combine import THRESHOLD, CombinedReward, Scores, cut_off, load
 from ayni.reward.ensemble import ensemble_of
 from ayni.reward.function import FunctionReward, load_choice, outside_sources
 from ayni.reward.model import TOKENS_PER_PASS
-from ayni.rollout.engine import chunk_prompts, rollout, sampled_sequence, with_room
+from ayni.rollout.engine import sampled_sequence, with_room
 from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
-from ayni.rollout.store import draw_all, read_groups
+from ayni.rollout.store import kept_rollout, read_groups
 from ayni.run import Run, name_of
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
@@ -163,13 +163,7 @@ def drawn(
 ) -> list[list[Sample]]:
     """n answers to every prompt at this temperature, kept in NAME.jsonl as they come."""
     sampling, seed = Sampling(temperature, 1.0, config.max_tokens), seed_of(run.seed, run.name)
-    return draw_all(
-        run.directory / f"{name}.jsonl",
-        prompts,
-        lambda part: rollout(engine, part, n=config.n, sampling=sampling, seed=seed),
-        chunk=chunk_prompts(config.n),
-        progress=lambda done, total: run.progress(done, total, "prompt"),
-    )
+    return kept_rollout(engine, prompts, run, name, n=config.n, sampling=sampling, seed=seed)
 
 
 def best_temperature(

@@ -23,10 +23,10 @@ from ayni.maths.clustered import clustered_gain, clustered_share
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.records import Demonstration, Message, Principle, Prompt, Sample, cluster_of, to_dict
-from ayni.rollout.engine import chunk_prompts, rollout, with_room
+from ayni.rollout.engine import with_room
 from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
-from ayni.rollout.store import draw_all
+from ayni.rollout.store import kept_rollout
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
@@ -156,13 +156,7 @@ def draw(prompts: Sequence[Prompt], step: str, engine: LocalEngine, config: Conf
     """One sample of every prompt; those of a stage that was killed are still there."""
     run.say(f"{step}: {len(prompts)} prompts")
     sampling, seed = Sampling(config.temperature, config.top_p, config.max_tokens), seed_of(run.seed, run.name, step)
-    groups = draw_all(
-        run.directory / f"samples-{step}.jsonl",
-        prompts,
-        lambda part: rollout(engine, part, n=1, sampling=sampling, seed=seed),
-        chunk=chunk_prompts(1),
-        progress=lambda done, total: run.progress(done, total, "prompt"),
-    )
+    groups = kept_rollout(engine, prompts, run, f"samples-{step}", n=1, sampling=sampling, seed=seed)
     return [sample for (sample,) in groups]
 
 
