@@ -6,6 +6,7 @@ import gc
 import itertools
 import os
 import platform
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -13,6 +14,7 @@ from typing import NoReturn
 import postgresql
 import pytest
 import torch
+from endpoints import Endpoint
 
 from ayni.model import native
 from ayni.village import Gold, Village
@@ -66,6 +68,20 @@ def village() -> Village:
 @pytest.fixture(scope="session")
 def gold() -> Gold:
     return gold_of(7)
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
+    """An endpoint that judges, on a port of its own."""
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.delenv("AYNI_API_KEY", raising=False)
+    server = Endpoint()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
+    thread.start()
+    yield server
+    server.shutdown()
+    server.server_close()
+    thread.join()
 
 
 # This one, and one of shorter vectors without products of bf16.

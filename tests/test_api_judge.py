@@ -9,11 +9,11 @@ import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
+from endpoints import Endpoint, Reply, completion, prefers
 from small_models import build, refused, small_tokenizer
 
 from ayni import cli
@@ -23,75 +23,6 @@ from ayni.model_directory import save_model
 from ayni.records import Message, Prompt
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.post import LARGEST_REPLY, TRIES
-
-Reply = tuple[int, Any] | tuple[int, Any, dict[str, str]]
-
-
-class Endpoint(ThreadingHTTPServer):
-    """Answers what `says(asked)` returns: the status, the body and more headers; remembers what it was asked."""
-
-    daemon_threads = True
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), _Answer)
-        self.url = f"http://127.0.0.1:{self.server_port}/v1"
-        self.asked: list[dict[str, Any]] = []
-        self.keys: list[str | None] = []
-        self.says: Callable[[str], Reply] = lambda task: (200, completion("A"))
-        self.models = ["only"]
-
-
-class _Answer(BaseHTTPRequestHandler):
-    server: Endpoint
-
-    def do_GET(self) -> None:
-        self.give(200, {"data": [{"id": name} for name in self.server.models]})
-
-    def do_POST(self) -> None:
-        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        self.server.asked.append(body)
-        self.server.keys.append(self.headers["Authorization"])
-        assert self.path == "/v1/chat/completions"
-        self.give(*self.server.says(body["messages"][0]["content"]))
-
-    def give(self, status: int, body: Any, headers: dict[str, str] | None = None) -> None:
-        data = body if isinstance(body, bytes) else json.dumps(body).encode()
-        self.send_response(status)
-        for name, value in (headers or {}).items():
-            self.send_header(name, value)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
-def completion(text: str | None) -> dict[str, Any]:
-    return {"choices": [{"message": {"role": "assistant", "content": text}}]}
-
-
-def prefers(word: str) -> Callable[[str], Reply]:
-    """Reads both answers and prefers the one with `word`, wherever it stands."""
-
-    def says(task: str) -> Reply:
-        first, second = (task.split(f"<answer {name} ")[1].split("</answer")[0] for name in "AB")
-        return 200, completion("A" if word in first else "B" if word in second else "tie")
-
-    return says
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.delenv("AYNI_API_KEY", raising=False)
-    server = Endpoint()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 def ask(id: str = "p", task: Any = "helpfulness") -> Prompt:

@@ -5,17 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
-import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from endpoints import Endpoint, completion, prefers
 from small_models import refused
 from small_stages import Small, comparisons, contents
-from test_api_judge import Endpoint, completion, prefers
 from tiny import policy, policy_model, prompts, tokenizer
 
 from ayni import cli
@@ -270,19 +268,6 @@ def test_soft_labels_are_the_verdicts_and_clamped_after_reasoning(
 
 
 # an endpoint
-
-
-@pytest.fixture
-def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[Endpoint]:
-    monkeypatch.setenv("no_proxy", "*")
-    monkeypatch.delenv("AYNI_API_KEY", raising=False)
-    server = Endpoint()
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield server
-    server.shutdown()
-    server.server_close()
-    thread.join()
 
 
 def safe_unless(word: str, task: str) -> Any:
