@@ -26,6 +26,7 @@ from ayni.formats.reading import read_comparisons, read_demonstrations
 from ayni.maths.rewards import penalise_cut
 from ayni.model.role import Role
 from ayni.records import Comparison, Demonstration, Judgement, Message, Prompt, Sample, from_dict, to_dict
+from ayni.reward.answer_pairs import pairs_from_comparisons, pairs_from_samples
 from ayni.reward.combine import best_of
 from ayni.reward.model import RewardModel
 from ayni.reward.verdicts import Verdict, comparison_of
@@ -130,8 +131,8 @@ def test_collected_comparisons_say_which_answers_were_cut(
 def test_an_ai_judge_keeps_what_was_cut(tmp_path: Path) -> None:
     (prompt,) = prompts(1)
     cut, whole = sample_of(prompt, cut=4, model="new"), sample_of(prompt, "no idea", model="old")
-    (pair,) = label.pairs_from_samples([{prompt.id: [cut]}, {prompt.id: [whole]}], {prompt.id: prompt})
-    (again,) = label.pairs_from_comparisons([pair_of(prompt, cut, whole)])
+    (pair,) = pairs_from_samples([{prompt.id: [cut]}, {prompt.id: [whole]}], {prompt.id: prompt})
+    (again,) = pairs_from_comparisons([pair_of(prompt, cut, whole)])
     for each in (pair, again):
         assert (each.finished_first, each.finished_second) == ("length", "stop")
         for p, ends in ((0.9, ("length", "stop")), (0.1, ("stop", "length"))):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from endpoints import Endpoint, completion, prefers
 from small_models import refused
 from small_stages import Small, comparisons, contents
@@ -21,10 +22,15 @@ from ayni.errors import AyniError
 from ayni.evaluate.results import Result, read_results
 from ayni.files import Killed, write_jsonl
 from ayni.formats.reading import read_comparisons
+from ayni.model.layout import Layout
+from ayni.model.role import Role
+from ayni.model.transformer import Transformer
 from ayni.model_directory import save_model
 from ayni.records import Comparison, Message, Prompt, to_dict
+from ayni.reward.answer_pairs import AnswerPair
 from ayni.reward.api_judge import ApiJudge
 from ayni.reward.judge_prompts import AXES, DECIDE, THINK_THEN_DECIDE, pair_question
+from ayni.reward.likelihood_judge import LikelihoodJudge
 from ayni.reward.option_judge import OptionJudge
 from ayni.reward.verdicts import Verdict
 from ayni.rollout.engine import rollout
@@ -32,6 +38,7 @@ from ayni.rollout.local import load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all
 from ayni.stages import label
+from ayni.text.chat import answer_tokens, render_prompt
 
 PAIRS = 12
 
@@ -323,7 +330,7 @@ def test_an_endpoint_that_stops_is_asked_for_the_rest_only(directory: Path, tmp_
 def test_after_reasoning_the_papers_40_to_60_percent_are_the_default(directory: Path) -> None:
     assert label.Config().surest_reasoned == 0.6
     (c,) = comparisons(1)
-    pair = label.AnswerPair(c.prompt, c.prompt, "x", "y")
+    pair = AnswerPair(c.prompt, c.prompt, "x", "y")
     for forward, backward, said, clamped in ((0.9, 0.8, 0.85, 0.6), (0.1, 0.3, 0.8, 0.6), (0.5, 0.54, 0.52, 0.52)):
         verdict = Verdict((forward,), (backward,))
         for config, expected in (
@@ -449,3 +456,67 @@ def test_the_page_shows_the_questions_as_they_are() -> None:
     asked = Prompt("p", (Message("user", "Who sings?"),))
     assert shown == pair_question(asked, "The river.", "No.", DECIDE)
     assert f"*{AXES['safety']}*" in page
+
+
+# by likelihood
+
+
+def test_the_likelier_answer_is_better_in_any_order(directory: Path) -> None:
+    judge, other = load_engine(directory / "judge"), policy_model(3, context=1024)
+    pairs = comparisons(6)
+    asked = [c.prompt for c in pairs], [c.chosen for c in pairs], [c.rejected for c in pairs]
+    for reference in (None, Role(other)):
+        found = [v.probability for v in LikelihoodJudge(judge, reference).verdicts(*asked)]
+        turned = [v.probability for v in LikelihoodJudge(judge, reference).verdicts(asked[0], asked[2], asked[1])]
+        assert found == pytest.approx([1 - p for p in turned], abs=1e-6)
+        for c, p in zip(pairs, found, strict=True):
+            means, lengths = [], []
+            for answer in (c.chosen, c.rejected):
+                sequence = answer_tokens(c.prompt.dialog, answer, judge.tokenizer)
+                start = len(render_prompt(c.prompt.dialog, judge.tokenizer))
+                assert sequence.tokens[-1] == judge.tokenizer.eos
+                total = logprob(judge.role.model, sequence.tokens, start)
+                total -= logprob(other, sequence.tokens, start) if reference else 0.0
+                lengths.append(len(sequence.tokens) - start)
+                means.append(total / lengths[-1])
+            sure = math.sqrt(sum(lengths) / 2) * (means[0] - means[1])
+            assert p == pytest.approx(1 / (1 + math.exp(-sure)), abs=1e-5)
+    assert found != pytest.approx([0.5] * 6, abs=1e-3)
+
+
+@torch.no_grad()
+def logprob(model: Transformer, tokens: list[int], start: int) -> float:
+    """Of the tokens from `start` on, one by one."""
+    hidden = model(torch.tensor(tokens), Layout.of([len(tokens)], model.device))
+    logs = torch.log_softmax(hidden.float() @ model.head.T.float(), -1)
+    return sum(float(logs[i - 1, tokens[i]]) for i in range(start, len(tokens)))
+
+
+def test_a_judge_by_likelihood_labels_one_task(directory: Path, tmp_path: Path) -> None:
+    small = stage(directory, by="likelihood", safety_labels=False, task="safety", soft_labels=True)
+    small.execute(tmp_path / "o")
+    wanted = [c for c in comparisons(PAIRS) if c.task == "safety"]
+    found = records(tmp_path / "o")
+    assert len(found) == len(wanted)
+    assert all(c.task == "safety" and c.safety is None and 0.5 < (c.probability or 0) <= 1 for c in found)
+    assert rows(tmp_path / "o")["verdict_flips", "safety"].value == 0
+    # what the judge itself had said before it learnt weighs nothing: no pair is decided
+    given(small, reference=directory / "judge").execute(tmp_path / "none")
+    assert records(tmp_path / "none") == []
+    assert lines(tmp_path / "none" / "metrics.jsonl")[0]["undecided"] == len(wanted)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"safety_labels": True}, "by: likelihood asks nobody"),
+        ({"safety_labels": False, "reasoning": True}, "by: likelihood asks nobody"),
+        ({"safety_labels": False, "by": "options", "reference": True}, "reference: belongs to a judge by likelihood"),
+    ],
+)
+def test_what_a_judge_by_likelihood_cannot_do(
+    directory: Path, tmp_path: Path, settings: dict[str, Any], message: str
+) -> None:
+    reference = directory / "judge" if settings.pop("reference", False) else None
+    small = given(stage(directory, **{"by": "likelihood", **settings}), reference=reference)
+    assert message in refused(lambda: small.execute(tmp_path / "o"))

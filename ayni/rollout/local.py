@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ayni.cores import cores, side_by_side
+from ayni.errors import BadInput
 from ayni.model.compute import METER, of_tokens
 from ayni.model.placement import Placement
 from ayni.model.role import Role
@@ -114,6 +115,15 @@ def load_engine(path: Path, placement: Placement = Placement(), name: str = "") 
     """A frozen language model that speaks, from its directory; named after it. Raises BadInput for a reward model."""
     model, tokenizer = load_model(path, expect="logits")
     return LocalEngine(Role(placement.freeze(model)), tokenizer, name or name_of(path), placement.ranks)
+
+
+def load_reference(path: Path, engine: LocalEngine, placement: Placement) -> Role:
+    """A model that stands still beside the engine's, and reads the same tokens; else BadInput."""
+    reference = load_engine(path, placement)
+    if reference.tokenizer.fingerprint != engine.tokenizer.fingerprint:
+        what = f"its tokenizer is not {engine.name}'s, so it has no probability of the same answers"
+        raise BadInput(what, path=path, field="reference")
+    return reference.role
 
 
 def load_compared(inputs: Mapping[str, Any], placement: Placement, suffix: str = "") -> dict[str, LocalEngine]:

@@ -24,15 +24,17 @@ from ayni.formats.reading import read_comparisons, read_prompts_of
 from ayni.model.compute import METER
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
-from ayni.quality.judge_consistency import AnnotatorChoice, agreement_results, consistency_results
-from ayni.records import RATINGS, Comparison, Finished, Prompt, Sample, comparable, root_of, to_dict
+from ayni.quality.judge_consistency import agreement_results, consistency_results
+from ayni.records import RATINGS, Comparison, root_of, to_dict
+from ayni.reward.answer_pairs import AnswerPair, pairs_from_comparisons, pairs_from_samples, samples_by_prompt
 from ayni.reward.api_judge import ApiJudge, Question, served_model
+from ayni.reward.likelihood_judge import LikelihoodJudge
 from ayni.reward.option_judge import OptionJudge
 from ayni.reward.shared_judge import SharedJudge
 from ayni.reward.verdicts import PROBABILITY_THRESHOLDS, PairJudge, Verdict, comparison_of, preference
-from ayni.rollout.local import load_engine
+from ayni.rollout.local import load_engine, load_reference
 from ayni.rollout.sampling import Sampling
-from ayni.rollout.store import note_spent, read_groups, spent_on
+from ayni.rollout.store import note_spent, spent_on
 from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
@@ -42,6 +44,7 @@ FACE = Face(
     "records",
     inputs=(
         Input("judge", "model", ("language_model",), optional=True, setting="judge_url"),
+        Input("reference", "model", ("language_model",), optional=True),
         Input("data", "records.jsonl", ("comparisons",), many=True, optional=True),
         Input("samples", "samples.jsonl", ("samples",), many=True, optional=True),
         Input("prompts", "prompts-train.jsonl", ("prompts",), many=True, optional=True),
@@ -55,6 +58,10 @@ WORD = 8  # tokens of a reply that says one word
 class Config(Base):
     """The judge is the input `judge`, a language model of ours, or the endpoint at `judge_url`."""
 
+    by: Literal["options", "likelihood"] = Field(
+        "options",
+        description="how a model of ours judges: by its answer to a question, or by how likely it finds both answers",
+    )
     judge_url: str | None = Field(None, description="an OpenAI-compatible endpoint that judges, up to /v1")
     judge_model: str | None = Field(None, description="its model; default: the one it serves")
     judge_logprobs: bool = Field(False, description="the endpoint says how probable A and B are, not one of them")
@@ -86,6 +93,9 @@ class Config(Base):
     data_task: Literal["helpfulness", "safety"] | None = Field(
         None, description="set on every comparison read; hh-rlhf files, for one, do not say their task"
     )
+    task: Literal["helpfulness", "safety"] | None = Field(
+        None, description="judge only pairs of this task: a judge may know one of them"
+    )
     limit: int | None = Field(None, ge=1, description="pairs to judge, chosen by the seed")
     heldout_share: float = Field(0.1, ge=0, lt=1, description="of the conversations, for the reward models' test set")
     batch: str = Field("1", description="the name of this batch")
@@ -108,27 +118,18 @@ class Config(Base):
             raise ValueError("what is within the budget cannot be told without a price")
         return self
 
+    @model_validator(mode="after")
+    def _of_a_likelihood(self) -> Config:
+        if self.by == "likelihood" and (self.judge_url is not None or self.reasoning or self.safety_labels):
+            raise ValueError("by: likelihood asks nobody: leave judge_url and reasoning, and set safety_labels: false")
+        return self
+
     @field_validator("degrees")
     @classmethod
     def _descending(cls, degrees: tuple[float, float, float]) -> tuple[float, float, float]:
         if not 0.5 >= degrees[0] >= degrees[1] >= degrees[2] >= 0:
             raise ValueError("degrees must go down, from at most 0.5 to at least 0")
         return degrees
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerPair:
-    """Two answers to one prompt, judged by the guidelines of `asked.task`; `choices`: what is known of them already."""
-
-    prompt: Prompt
-    asked: Prompt
-    first: str
-    second: str
-    model_first: str = ""
-    model_second: str = ""
-    finished_first: Finished | None = None
-    finished_second: Finished | None = None
-    choices: tuple[AnnotatorChoice, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +144,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     run.begin_anew()
     if config.judge_url is not None and not run.leads:
         return  # one process alone asks an endpoint
-    read = read_pairs(config, inputs, run)
+    read = [pair for pair in read_pairs(config, inputs, run) if config.task in (None, pair.asked.task)]
     order = rng(run.seed, run.name, "pairs").permutation(len(read))[: config.limit]
     judge = judge_of(config, inputs, run)
     pairs = [pair for pair in (read[i] for i in order) if judge.fits(pair.asked, pair.first, pair.second)]
@@ -194,44 +195,9 @@ def read_pairs(config: Config, inputs: dict[str, Any], run: Run) -> list[AnswerP
     return pairs_from_samples([samples_by_prompt(Path(path)) for path in inputs["samples"]], prompts)
 
 
-def pairs_from_comparisons(comparisons: Iterable[Comparison]) -> list[AnswerPair]:
-    """A pair that several annotators judged is one pair, whichever answer each of them chose."""
-    found: dict[Any, AnswerPair] = {}
-    for c in comparisons:
-        key = (c.prompt.dialog, c.task, frozenset((c.chosen, c.rejected)))
-        models, finished = (c.model_chosen, c.model_rejected), (c.finished_chosen, c.finished_rejected)
-        new = AnswerPair(c.prompt, replace(c.prompt, task=c.task), c.chosen, c.rejected, *models, *finished)
-        pair = found.setdefault(key, new)
-        found[key] = replace(pair, choices=(*pair.choices, AnnotatorChoice(pair.first == c.chosen, c.rating)))
-    return list(found.values())
-
-
-def samples_by_prompt(path: Path) -> dict[str, list[Sample]]:
-    """The samples of every prompt, by its id, from a store that `rollout.store` wrote."""
-    found: dict[str, list[Sample]] = {}
-    for sample in (sample for group in read_groups(path) for sample in group):
-        found.setdefault(sample.prompt_id, []).append(sample)
-    return found
-
-
-def pairs_from_samples(stores: list[dict[str, list[Sample]]], prompts: dict[str, Prompt]) -> list[AnswerPair]:
-    """From two stores the first, second … samples of each prompt side by side; from one, its samples two by two."""
-    if len(stores) > 2:
-        raise BadInput(f"{len(stores)} stores of samples", field="samples", fix="give two, or one")
-    found: dict[Any, AnswerPair] = {}
-    for id, samples in stores[0].items():
-        if id not in prompts:
-            raise BadInput(f"the prompts hold no {id}", field="prompts", fix="give the prompts that the samples answer")
-        both = (samples, stores[1].get(id, [])) if len(stores) == 2 else (samples[0::2], samples[1::2])
-        for a, b in zip(*both, strict=False):
-            if comparable(a.text, b.text):
-                models, finished = (a.model, b.model), (a.finished, b.finished)
-                pair = AnswerPair(prompts[id], prompts[id], a.text, b.text, *models, *finished)
-                found.setdefault((id, frozenset((a.text, b.text))), pair)
-    return list(found.values())
-
-
 def judge_of(config: Config, inputs: dict[str, Any], run: Run) -> PairJudge:
+    if inputs.get("reference") and config.by != "likelihood":
+        raise BadInput("belongs to a judge by likelihood", field="reference", fix="set by: likelihood")
     if (config.judge_url is None) == (not inputs.get("judge")):
         raise BadInput("give a judge (a model's directory) or a judge_url, one of the two", field="judge")
     judge: PairJudge
@@ -249,9 +215,16 @@ def judge_of(config: Config, inputs: dict[str, Any], run: Run) -> PairJudge:
     else:
         placement = Placement.of(run, config.dtype)
         engine = load_engine(inputs["judge"], placement).alone()
-        reasoning = Sampling(config.temperature, 1.0, config.max_tokens) if config.reasoning else None
-        seed = seed_of(run.seed, run.name, "reasoning")
-        judge = SharedJudge(OptionJudge(engine, reasoning, seed, config.tokens_per_micro_batch), placement.ranks)
+        asked: PairJudge
+        if config.by == "likelihood":
+            path = inputs.get("reference")
+            reference = load_reference(path, engine, placement) if path else None
+            asked = LikelihoodJudge(engine, reference, config.tokens_per_micro_batch)
+        else:
+            reasoning = Sampling(config.temperature, 1.0, config.max_tokens) if config.reasoning else None
+            seed = seed_of(run.seed, run.name, "reasoning")
+            asked = OptionJudge(engine, reasoning, seed, config.tokens_per_micro_batch)
+        judge = SharedJudge(asked, placement.ranks)
     if config.times > 1 and not judge.varies:
         fix = "set reasoning and a temperature" if config.judge_url is None else "set a temperature"
         raise BadInput("this judge says the same each time", field="times", fix=fix)

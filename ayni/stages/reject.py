@@ -31,7 +31,7 @@ from ayni.reward.ensemble import ensemble_of
 from ayni.reward.function import FunctionReward, load_choice, outside_sources
 from ayni.reward.model import TOKENS_PER_PASS
 from ayni.rollout.engine import sampled_sequence, with_room
-from ayni.rollout.local import LocalEngine, load_engine
+from ayni.rollout.local import LocalEngine, load_engine, load_reference
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import kept_rollout, read_groups
 from ayni.run import Run, name_of
@@ -144,11 +144,7 @@ def reference_of(inputs: dict[str, Any], engine: LocalEngine, config: Config, pl
         raise BadInput("beta and a reference belong together", field="beta", fix="give both, or neither")
     if not config.beta:
         return None
-    reference = load_engine(inputs["reference"], placement)
-    if reference.tokenizer.fingerprint != engine.tokenizer.fingerprint:
-        what = "its tokenizer is not the model's, so it has no probability of what that draws"
-        raise BadInput(what, path=inputs["reference"], field="reference")
-    return reference.role
+    return load_reference(inputs["reference"], engine, placement)
 
 
 def log_ratios(policy: Role, reference: Role, groups: list[list[Sample]], placement: Placement) -> Tensor:
