@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ayni.errors import BadInput
-from ayni.files import failpoint, json_line, parse_json, write_text
+from ayni.files import failpoint, fsync, json_line, parse_json, write_text
 from ayni.memory import need_memory
 from ayni.model.compute import METER, Compute
 from ayni.records import Prompt, Sample, from_dict, to_dict
@@ -57,10 +57,14 @@ def kept_rollout(
 
 def note_spent(store: Path, spent: Compute) -> None:
     """Keeps what the next chunk of a store has cost."""
-    with open(_beside(store), "a", encoding="utf-8") as file:
+    path = _beside(store)
+    first = not path.exists()
+    with open(path, "a", encoding="utf-8") as file:
         file.write(json_line(asdict(spent)))
         file.flush()
         os.fsync(file.fileno())
+    if first:
+        fsync(path.parent)  # its name, too, is there before the chunk is
 
 
 def spent_on(store: Path, chunks: int) -> Compute:
