@@ -40,6 +40,8 @@ def claim(metric: str, **more: Any) -> Claim:
         (claim("clear", minus={"metric": "unsure"}, above=0.24), "PASS"),  # 0.3 ± 0.05
         (claim("clear", minus={"metric": "unsure"}, above=0.26), "UNDECIDED"),
         (claim("unsure", minus={"metric": "clear"}, above=-0.2), "FAIL"),
+        (claim("clear", minus={"metric": "unsure"}, times=0.5, above=0.54), "PASS"),
+        (claim("clear", minus={"metric": "unsure"}, times=0.5, above=0.57), "UNDECIDED"),
     ],
 )
 def test_the_whole_interval_must_lie_on_one_side(given: Claim, verdict: str) -> None:

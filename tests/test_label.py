@@ -37,6 +37,9 @@ from ayni.rollout.engine import rollout
 from ayni.rollout.local import load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.store import draw_all
+from ayni.runs.claims import judged
+from ayni.runs.pipeline import run_recipe
+from ayni.runs.recipe import read_recipe
 from ayni.stages import label
 from ayni.text.chat import answer_tokens, render_prompt
 
@@ -520,3 +523,38 @@ def test_what_a_judge_by_likelihood_cannot_do(
     reference = directory / "judge" if settings.pop("reference", False) else None
     small = given(stage(directory, **{"by": "likelihood", **settings}), reference=reference)
     assert message in refused(lambda: small.execute(tmp_path / "o"))
+
+
+# recipes/rlaif.yaml, small
+
+RECIPE = Path(__file__).parent.parent / "recipes" / "rlaif.yaml"
+
+
+def test_the_recipe_at_a_size_of_seconds(tmp_path: Path) -> None:
+    online = "{iterations: 2, batch_size: 16, mini_batch: 8, critic_warmup: 1, max_tokens: 8, dtype: fp32}"
+    (tmp_path / "small.yaml").write_text(f"""\
+extends: {RECIPE}
+name: small
+stages:
+  village: {{words: 30000, demonstrations: 200, exercises: 40, prompts: 200}}
+  tokenizer: {{vocab_size: 400}}
+  base: {{dim: 16, layers: 1, heads: 2, kv_heads: 1, hidden: 32, tokens: 20000, dtype: fp32}}
+  sft: {{dtype: fp32}}
+  comparisons: {{limit: 60, max_tokens: 16, pairs_per_prompt: 1, dtype: fp32}}
+  labels: {{dtype: fp32}}
+  safety-labels: {{dtype: fp32}}
+  ai-helpfulness: {{start_answers: 8, max_tokens: 16, dtype: fp32}}
+  ai-safety: {{start_answers: 8, max_tokens: 16, dtype: fp32}}
+  people-helpfulness: {{start_answers: 8, max_tokens: 16, dtype: fp32}}
+  people-safety: {{start_answers: 8, max_tokens: 16, dtype: fp32}}
+  ai: {online}
+  people: {online}
+  evaluate-ai: {{limit: 12, max_tokens: 8, kl_prompts: 4, dtype: fp32}}
+  evaluate-people: {{limit: 12, max_tokens: 8, kl_prompts: 4, dtype: fp32}}
+  examine-ai: {{max_tokens: 4, fact_answers: 2, dtype: fp32}}
+  examine-people: {{max_tokens: 4, fact_answers: 2, dtype: fp32}}
+""")
+    run_recipe(tmp_path / "small.yaml", tmp_path / "run", quiet=True)
+    found = judged(read_recipe(RECIPE).claims, read_results(tmp_path / "run" / "results.json"))
+    # every row that is spoken of is there, and alone; models so small may only tie
+    assert {claim.why for claim in found if claim.value is None} <= {"nothing was counted"}

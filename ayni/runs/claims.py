@@ -41,12 +41,13 @@ class Number(Config):
 
 
 class Claim(Config):
-    """`number` (less another one, `minus`) lies `above` a bound, or `below` it."""
+    """`number` (less so many `times` another one, `minus`) lies `above` a bound, or `below` it."""
 
     says: str = Field(min_length=1)
     paper: str = Field("", description="the table, figure or section that shows it")
     number: Number
     minus: Number | None = None
+    times: float | None = Field(None, gt=0, description="how often `minus` counts: 0.8 for four fifths of it")
     above: float | None = None
     below: float | None = None
 
@@ -81,19 +82,24 @@ class Judged:
         return f"{self.verdict:9}  {self.claim.says}{paper}: {number}{spread}{why}, asked {side} {bound:g}"
 
 
+_Measured = tuple[float | None, tuple[float, float] | None]
+
+
 def judged(claims: Sequence[Claim], rows: Sequence[Result]) -> list[Judged]:
     """Every claim held against the rows."""
     return [_judged(claim, rows) for claim in claims]
 
 
 def _judged(claim: Claim, rows: Sequence[Result]) -> Judged:
-    found = []
-    for number in filter(None, (claim.number, claim.minus)):
+    found = list[_Measured]()
+    for number, times in ((claim.number, 1.0), (claim.minus, claim.times or 1.0)):
+        if number is None:
+            continue
         matching = list(dict.fromkeys((row.value, row.interval) for row in number.of(rows)))
         if len(matching) != 1:
             what = "nothing measured" if not matching else f"{len(matching)} numbers are meant by"
             return Judged(claim, "UNDECIDED", why=f"{what} {number}")
-        found.append(matching[0])
+        found.append(_times(times, *matching[0]))
     (value, interval), *less = found
     if value is None or any(other is None for other, _ in less):
         return Judged(claim, "UNDECIDED", why="nothing was counted")
@@ -106,6 +112,10 @@ def _judged(claim: Claim, rows: Sequence[Result]) -> Judged:
     sides = interval[0] > bound, interval[1] < bound
     holds, fails = sides if claim.above is not None else sides[::-1]
     return Judged(claim, "PASS" if holds else "FAIL" if fails else "UNDECIDED", value, interval)
+
+
+def _times(times: float, value: float | None, interval: tuple[float, float] | None) -> _Measured:
+    return None if value is None else times * value, interval and (times * interval[0], times * interval[1])
 
 
 def _difference(value: float, interval: tuple[float, float], *less: tuple[float, float]) -> tuple[float, float]:
