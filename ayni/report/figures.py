@@ -149,10 +149,9 @@ def plane(points: Sequence[tuple[str, Estimate, Estimate]], labels: tuple[str, s
                 axes.vlines(across.value or 0.0, *up.interval, color=_STAND_IN["teal"], linewidth=1.2, alpha=0.55)
         axes.plot(x, y, color=_STAND_IN["line"], linewidth=1.4, zorder=1)
         axes.plot(x, y, "o", color=_STAND_IN["plum"], markersize=6)
-        for (name, _, _), left, low in zip(points, x, y, strict=True):
-            axes.annotate(name, (left, low), (7, 6), textcoords="offset points", fontweight="bold", fontsize=10.5)
         axes.grid(True, axis="x")
-        axes.margins(0.12)
+        axes.margins(0.08)
+        _name_at_the_right(axes, [(p[0], across, up, "plum") for p, across, up in zip(points, x, y, strict=True)])
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         for axis in (axes.xaxis, axes.yaxis):
@@ -232,25 +231,30 @@ def worth(points: Sequence[Point], *, x_label: str, y_label: str, level: float |
             axes.plot([x], [y], "o", color=colour, markersize=5.5)
         axes.grid(True, axis="x")
         axes.margins(0.08)
-        low, high = axes.get_ylim()
-        inside = [((point.y.value or 0.0) - low) / (high - low) for point in points]
-        line = {"arrowstyle": "-", "color": _STAND_IN["line"], "linewidth": 0.9, "shrinkA": 2, "shrinkB": 5}
-        for point, height in zip(points, spread(inside, 0.94 / max(len(points), 12)), strict=True):
-            axes.annotate(
-                point.label,
-                (point.x.value or 0.0, point.y.value or 0.0),
-                (1.03, height),
-                textcoords="axes fraction",
-                va="center",
-                fontsize=9.5,
-                color=_STAND_IN[point.colour],
-                arrowprops=line,
-            )
+        _name_at_the_right(axes, [(p.label, p.x.value or 0.0, p.y.value or 0.0, p.colour) for p in points])
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         return _svg(figure)
+
+
+def _name_at_the_right(axes: Axes, points: Sequence[tuple[str, float, float, str]]) -> None:
+    """Names (with x, y and a colour) in a column beside the axes, in the order of their heights, a line to each."""
+    low, high = axes.get_ylim()
+    inside = [(y - low) / (high - low) for _, _, y, _ in points]
+    line = {"arrowstyle": "-", "color": _STAND_IN["line"], "linewidth": 0.9, "shrinkA": 2, "shrinkB": 5}
+    for (name, x, y, colour), height in zip(points, spread(inside, 0.94 / max(len(points), 12)), strict=True):
+        axes.annotate(
+            name,
+            (x, y),
+            (1.03, height),
+            textcoords="axes fraction",
+            va="center",
+            fontsize=9.5,
+            color=_STAND_IN[colour],
+            arrowprops=line,
+        )
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
