@@ -193,7 +193,7 @@ def parse_config(
         loc = (*at, *first["loc"])
         known = ", ".join(sorted(kind.model_fields))
         fix = f"known here: {known}" if first["type"] == "extra_forbidden" else None
-        what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"]
+        what = "unknown key" if first["type"] == "extra_forbidden" else first["msg"].removeprefix("Value error, ")
         at_line = next((lines[loc[:n]] for n in range(len(loc), -1, -1) if loc[:n] in lines), line) if lines else line
         where = None if path is None else str(path)
         raise BadInput(what, path=where, line=at_line, field=".".join(map(str, loc)) or None, fix=fix) from None
