@@ -25,8 +25,8 @@ from ayni.formats.pairing import pairs_of_judgements
 from ayni.formats.reading import read_comparisons, read_demonstrations
 from ayni.maths.rewards import penalise_cut
 from ayni.model.role import Role
+from ayni.quality.answer_pairs import pairs_from_comparisons, pairs_from_samples
 from ayni.records import Comparison, Demonstration, Judgement, Message, Prompt, Sample, from_dict, to_dict
-from ayni.reward.answer_pairs import pairs_from_comparisons, pairs_from_samples
 from ayni.reward.combine import best_of
 from ayni.reward.model import RewardModel
 from ayni.reward.verdicts import Verdict, comparison_of

@@ -26,8 +26,8 @@ from ayni.model.layout import Layout
 from ayni.model.role import Role
 from ayni.model.transformer import Transformer
 from ayni.model_directory import save_model
+from ayni.quality.answer_pairs import AnswerPair
 from ayni.records import Comparison, Message, Prompt, to_dict
-from ayni.reward.answer_pairs import AnswerPair
 from ayni.reward.api_judge import ApiJudge
 from ayni.reward.judge_prompts import AXES, DECIDE, THINK_THEN_DECIDE, pair_question
 from ayni.reward.likelihood_judge import LikelihoodJudge

@@ -24,9 +24,9 @@ from ayni.formats.reading import read_comparisons, read_prompts_of
 from ayni.model.compute import METER
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
+from ayni.quality.answer_pairs import AnswerPair, pairs_from_comparisons, pairs_from_samples, samples_by_prompt
 from ayni.quality.judge_consistency import agreement_results, consistency_results
 from ayni.records import RATINGS, Comparison, root_of, to_dict
-from ayni.reward.answer_pairs import AnswerPair, pairs_from_comparisons, pairs_from_samples, samples_by_prompt
 from ayni.reward.api_judge import ApiJudge, Question, served_model
 from ayni.reward.likelihood_judge import LikelihoodJudge
 from ayni.reward.option_judge import OptionJudge
