@@ -73,13 +73,12 @@ def peft(place: Path) -> Path:
     return place / "m"
 
 
-def refused(path: Path, says: str = "") -> str:
+def refused(path: Path) -> str:
     """The line that importing it ends with, soon and without much memory; nothing is made."""
     out = path.parent / "out"
     with little_memory():
         line = outcome(lambda: import_model(path, out))
     assert line is not None
-    assert says in line
     assert not out.exists()
     return line
 
@@ -100,7 +99,7 @@ def test_numbers_of_a_config(tmp_path: Path, key: str) -> None:
         if key in ("rms_norm_eps", "rope_theta") and value in (0.5, 10**9, 2**31):
             continue  # odd, but a number
         edit_json(m / "config.json", **{key: value})
-        refused(m, str(m))
+        assert str(m) in refused(m)
 
 
 @pytest.mark.parametrize(
@@ -111,7 +110,7 @@ def test_numbers_of_params(tmp_path: Path, key: str) -> None:
     for value in VALUES:
         if key != "vocab_size" or value != -1:  # as Meta's own files say that the tokenizer knows it
             edit_json(m / "params.json", **{key: value})
-            refused(m, str(m))
+            assert str(m) in refused(m)
 
 
 @pytest.mark.parametrize("place", range(7))
@@ -121,7 +120,7 @@ def test_numbers_of_a_header(tmp_path: Path, place: int) -> None:
     for value in (2**31 - 1, -(2**31), 10**9, 0, -1, 2**20):
         changed = [*values[:place], value, *values[place + 1 :]]
         file.write_bytes(struct.pack("<7i", *changed) + file.read_bytes()[28:])
-        refused(file, str(file))
+        assert str(file) in refused(file)
 
 
 @pytest.mark.parametrize("key", ["r", "lora_alpha", "target_modules", "layers_to_transform", "modules_to_save"])
@@ -132,7 +131,7 @@ def test_numbers_and_lists_of_an_adapter(tmp_path: Path, key: str) -> None:
         sound = {"lora_alpha": (0.5, 10**9, 2**31), "target_modules": (lists[0],), "modules_to_save": (0, {})}
         edit_json(m / "adapter_config.json", **{key: value})
         if value not in sound.get(key, ()) or value is True:
-            refused(m, str(tmp_path))
+            assert str(tmp_path) in refused(m)
 
 
 def test_a_shape_has_bounds() -> None:
@@ -199,7 +198,7 @@ def test_a_terabyte_of_nothing(tmp_path: Path, case: str) -> None:
     if case == "index":
         (m / "model.safetensors").unlink()
     os.truncate(m / name, HUGE)
-    refused(m)
+    assert str(tmp_path) in refused(m)
     if make is not meta:
         # nor is it hashed as a stage's input
         with little_memory():
@@ -212,7 +211,7 @@ def test_a_terabyte_of_llama2c(tmp_path: Path) -> None:
     shape = Shape(values[0], values[2], values[3], values[4], values[1], values[5], 64, tied=True)
     file.write_bytes(struct.pack("<7i", *values))
     os.truncate(file, 28 + 4 * (shape.parameters + 64 * shape.head_dim))
-    refused(file, "GB of memory")
+    assert "GB of memory" in refused(file)
 
 
 @pytest.mark.parametrize("make", [hugging_face, pickled, meta, peft, llama2c], ids=lambda make: make.__name__)
@@ -259,7 +258,7 @@ def test_shards_are_files_beside_their_index(tmp_path: Path, shard: Any) -> None
     (m / "model.safetensors").rename(m / "part.safetensors")
     index = {"weight_map": {"a": "part.safetensors", "b": shard}}
     (m / "model.safetensors.index.json").write_text(json.dumps(index))
-    refused(m, str(m))
+    assert str(m) in refused(m)
 
 
 def test_very_many_shards(tmp_path: Path) -> None:
@@ -271,7 +270,7 @@ def test_very_many_shards(tmp_path: Path) -> None:
     for i in range(999):
         (m / f"{i}.safetensors").symlink_to(m / "part.safetensors")
     index.write_text(json.dumps({"weight_map": {f"w{i}": f"{i}.safetensors" for i in range(999)}}))
-    refused(m, str(m))
+    assert str(m) in refused(m)
 
 
 # PyTorch's files
@@ -405,7 +404,7 @@ def test_nan_in_every_kind(tmp_path: Path, make: Callable[[Path], Path]) -> None
         state = torch.load(file, weights_only=True)
         next(iter(state.values())).view(-1)[0] = float("nan")
         torch.save(state, file)
-    refused(m, "the weight holds NaN or infinity")
+    assert "the weight holds NaN or infinity" in refused(m)
 
 
 def test_numbers_that_overflow_while_sampling_are_exit_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -358,7 +358,6 @@ def test_killed_anywhere_the_same_call_continues(recipe: Path, monkeypatch: pyte
 CHILD = """
 import sys; sys.path[:0] = [{tests!r}]
 from pathlib import Path
-from typing import Any
 import test_pipeline
 test_pipeline.install()
 from ayni.runs.pipeline import run_recipe

@@ -6,24 +6,22 @@ from pathlib import Path
 
 import pytest
 from small_models import refused
+from small_recipes import RECIPES, run_small, unmeasured
 from small_stages import PRINCIPLES, Small, prepare
 from tiny import prompts, tokenizer
 
 from ayni.evaluate.refusals import refuses
-from ayni.evaluate.results import read_results
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_demonstrations, read_principles, read_prompts
 from ayni.records import Message, Sample, to_dict
 from ayni.rollout.store import read_groups
-from ayni.runs.claims import judged
-from ayni.runs.pipeline import run_recipe
 from ayni.runs.recipe import read_recipe
 from ayni.stages import revise
 from ayni.text.chat import render_prompt
 from ayni.village import Gold, Village
 from ayni.village.principles import CURT, FINE, HARM
 
-RECIPE = Path(__file__).parent.parent / "recipes" / "constitutional.yaml"
+RECIPE = RECIPES / "constitutional.yaml"
 
 
 @pytest.fixture(scope="module")
@@ -178,22 +176,6 @@ def test_without_it_the_village_is_what_it_was(tmp_path: Path) -> None:
 
 
 def test_the_recipe_at_a_size_of_seconds(tmp_path: Path) -> None:
-    (tmp_path / "small.yaml").write_text(f"""\
-extends: {RECIPE}
-name: small
-stages:
-  village: {{words: 30000, demonstrations: 200, exercises: 0, prompts: 200, attacks: 40, revising: 60}}
-  tokenizer: {{vocab_size: 400}}
-  base: {{dim: 16, layers: 1, heads: 2, kv_heads: 1, hidden: 32, tokens: 20000, dtype: fp32}}
-  sft: {{dtype: fp32}}
-  revised: {{limit: 12, max_tokens: 24, temperature: 2.0, dtype: fp32}}
-  constitutional: {{dtype: fp32}}
-  redteam: {{limit: 8, max_tokens: 8, dtype: fp32}}
-""")
-    run_recipe(tmp_path / "small.yaml", tmp_path / "run", quiet=True)
-    claims = judged(read_recipe(RECIPE).claims, read_results(tmp_path / "run" / "results.json"))
-    assert len(claims) == 3
-    # every row that is spoken of is there, and alone; models so small may only tie
-    assert {claim.why for claim in claims if claim.value is None} <= {"nothing was counted"}
-    again = run_recipe(tmp_path / "small.yaml", tmp_path / "run", quiet=True)
-    assert {stage["state"] for stage in again["stages"]} == {"reused"}
+    assert len(read_recipe(RECIPE).claims) == 3
+    assert unmeasured(RECIPE, tmp_path / "run") == []
+    assert {stage["state"] for stage in run_small(RECIPE, tmp_path / "run")["stages"]} == {"reused"}

@@ -747,8 +747,10 @@ def test_collected_comparisons_are_held_out_by_prompt(stages: dict[str, Small], 
     assert metrics(tmp_path / "c")[0]["train"] == len(train)
 
 
-def test_the_village_judges_its_own_prompts_only(stages: dict[str, Small], tmp_path: Path) -> None:
-    write_jsonl(tmp_path / "p.jsonl", [to_dict(Prompt("x", (Message("user", "owl"),)))])
+@pytest.mark.parametrize("sources", [[""], ["village-"], ["village-x"], ["village-²"], ["village-7", "village-8"]])
+def test_the_village_judges_its_own_prompts_only(stages: dict[str, Small], tmp_path: Path, sources: list[str]) -> None:
+    asked = [Prompt(f"x{i}", (Message("user", "owl"),), source=source) for i, source in enumerate(sources)]
+    write_jsonl(tmp_path / "p.jsonl", map(to_dict, asked))
     with pytest.raises(BadInput, match="the village's annotators judge the prompts of one village"):
         given(stages["collect"], prompts=[tmp_path / "p.jsonl"]).execute(tmp_path / "c")
 

@@ -16,7 +16,7 @@ from ayni.records import Prompt, Sample, Task, cluster_of
 from ayni.reward.api_judge import ApiJudge
 from ayni.reward.model import RewardModel
 from ayni.text.tokenizer import Tokenizer
-from ayni.village.gold import TIE, Gold, gold_of
+from ayni.village.gold import TIE, Gold, gold_of, village_seed
 
 QUANTILES = (0.1, 0.25, 0.5, 0.75, 0.9)  # of a reward model's scores (paper Figure 20)
 Progress = Callable[[int, int, str], None]  # done, of how many, of what
@@ -40,12 +40,10 @@ class GoldScorer:
     name, tie = "gold", TIE
 
     def __init__(self, prompts: Sequence[Prompt]) -> None:
-        worlds = {prompt.source for prompt in prompts}
-        name = next(iter(worlds), "")
-        seed = name.removeprefix("village-")
-        if len(worlds) != 1 or not name.startswith("village-") or not seed.isdigit():
+        seed = village_seed(prompts)
+        if seed is None:
             raise BadInput("the gold judge knows the prompts of one village only", fix="give a reward model as judge")
-        self.gold = gold_of(int(seed))
+        self.gold = gold_of(seed)
 
     def scores(
         self, prompts: Sequence[Prompt], answers: Sequence[Sample], axis: Task, tokenizer: Tokenizer

@@ -27,7 +27,8 @@ class LikelihoodJudge:
 
     With s the mean over an answer's tokens (EOS included) of log p(y|x), or of log p(y|x)/p_0(y|x), and n the mean
     length of the two answers in tokens: P(a is better) = σ(√n · (s_a − s_b)). Means, as RRHF ranks (Yuan et al. 2023):
-    sums would prefer the shorter answer. √n, because the mean of more tokens is the surer one.
+    sums would prefer the shorter answer. √n, because the mean of more tokens is the surer one. An answer that was cut
+    off is read as if it ended there: the EOS that its policy did not draw counts against it.
     """
 
     engine: LocalEngine
@@ -62,7 +63,6 @@ class LikelihoodJudge:
         raise BadInput("how likely an answer is does not say whether it is safe", field="safety_labels", fix="false")
 
     def fits(self, prompt: Prompt, first: str, second: str) -> bool:
-        tokenizer = self.engine.tokenizer
-        return (
-            max(len(answer_tokens(prompt.dialog, x, tokenizer).tokens) for x in (first, second)) <= self.engine.context
-        )
+        context = min(role.context for role in (self.engine.role, self.reference) if role is not None)
+        both = (answer_tokens(prompt.dialog, text, self.engine.tokenizer) for text in (first, second))
+        return max(len(answer.tokens) for answer in both) <= context

@@ -39,7 +39,7 @@ from ayni.run import Run
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 from ayni.village.annotators import Opinion, SimulatedAnnotators
-from ayni.village.gold import gold_of
+from ayni.village.gold import gold_of, village_seed
 
 VERSION = 9  # held out by conversation; comparisons say which answers were cut off
 FACE = Face(
@@ -166,10 +166,10 @@ def check_config(config: Config) -> None:
 
 
 def panel_of(prompts: Sequence[Prompt], path: Path, config: Config) -> SimulatedAnnotators:
-    seeds = {p.source for p in prompts}
-    if len(seeds) != 1 or not next(iter(seeds)).startswith("village-"):
+    seed = village_seed(prompts)
+    if seed is None:
         raise BadInput("the village's annotators judge the prompts of one village", path=path, fix="judges: people")
-    panel = SimulatedAnnotators(gold_of(int(next(iter(seeds)).removeprefix("village-"))), config.annotators_seed)
+    panel = SimulatedAnnotators(gold_of(seed), config.annotators_seed)
     if config.overlap > len(panel.panel):
         what = f"{config.overlap} annotators wanted, the village has {len(panel.panel)}"
         raise BadInput(what, field="overlap")

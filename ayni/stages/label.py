@@ -146,6 +146,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         return  # one process alone asks an endpoint
     read = [pair for pair in read_pairs(config, inputs, run) if config.task in (None, pair.asked.task)]
     order = rng(run.seed, run.name, "pairs").permutation(len(read))[: config.limit]
+    if config.task is not None and not read:
+        raise BadInput(f"no pair of the task {config.task} is given", field="task")
     judge = judge_of(config, inputs, run)
     pairs = [pair for pair in (read[i] for i in order) if judge.fits(pair.asked, pair.first, pair.second)]
     if not pairs:

@@ -7,7 +7,9 @@ being visible.
 
 from __future__ import annotations
 
+import re
 from collections import Counter
+from collections.abc import Iterable
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Literal
@@ -241,6 +243,13 @@ def _sized(knowledge: Knowledge, response: str) -> float:
     n = len(words(response))
     low, high = (24, 55) if knowledge.category == "story" else (3, 26) if knowledge.target else (7, 32)
     return n / low if n < low else 1.0 if n <= high else max(0.0, 1 - (n - high) / 25)
+
+
+def village_seed(prompts: Iterable[Prompt]) -> int | None:
+    """The seed of the one village that all these prompts are of; None of others."""
+    sources = {prompt.source for prompt in prompts}
+    found = re.fullmatch("village-(-?[0-9]{1,18})", sources.pop()) if len(sources) == 1 else None
+    return int(found[1]) if found else None
 
 
 @lru_cache(maxsize=2)
