@@ -34,10 +34,9 @@ def ours(options: Options, turns: Turns) -> None:
         mine = data[turn * options.steps : (turn + 1) * options.steps]
         read = [with_reference(batch, Role(reference), trainer.tokens_per_micro_batch) for batch in mine]
         losses = [trainer.update(batch, DPO(BETA))["loss"] for batch in read]
-        sequences = [s for batch in mine for p in batch for s in (p.chosen, p.rejected)]
-        lengths = [len(s.tokens) for s in sequences]
-        once = flops.forward(policy.shape, lengths, flops.supervised(sequences))
-        turns.end(sum(lengths), losses=losses, flops=(flops.TRAINING + 1) * once)
+        once = flops.forward(policy.shape, (row for batch in mine for pair in batch for row in flops.rows_of(pair)))
+        tokens = sum(len(s.tokens) for batch in mine for p in batch for s in (p.chosen, p.rejected))
+        turns.end(tokens, losses=losses, flops=(flops.TRAINING + 1) * once)
 
 
 def trl(options: Options, turns: Turns) -> None:

@@ -5,6 +5,8 @@ python -m benchmarks.reward --shape A --dtype fp32 bf16
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from ayni.model.role import Role
 from ayni.model.score_head import with_score_head
 from ayni.model.transformer import Transformer
@@ -32,9 +34,10 @@ def ours(options: Options, turns: Turns) -> None:
     for turn in turns:
         mine = data[turn * options.steps : (turn + 1) * options.steps]
         losses = [trainer.update(batch, Ranking())["loss"] for batch in mine]
-        lengths = [len(s.tokens) for batch in mine for p in batch for s in (p.chosen, p.rejected)]
-        needed = flops.TRAINING * flops.forward(model.shape, lengths, len(lengths))
-        turns.end(sum(lengths), losses=losses, flops=needed)
+        rows = [row for batch in mine for pair in batch for row in flops.rows_of(pair)]
+        read_at_the_end = (replace(row, asked=(row.length - 1,)) for row in rows)
+        needed = flops.TRAINING * flops.forward(model.shape, read_at_the_end)
+        turns.end(sum(row.length for row in rows), losses=losses, flops=needed)
 
 
 def trl(options: Options, turns: Turns) -> None:

@@ -26,7 +26,7 @@ from ayni.model.adapters import (
     with_adapter,
     without_adapter,
 )
-from ayni.model.heads import column_values, sequence_scores, token_logprobs
+from ayni.model.heads import column_values, token_logprobs
 from ayni.model.layout import Layout
 from ayni.model.role import Role
 from ayni.model.score_head import with_score_head
@@ -150,11 +150,10 @@ def test_gradients_are_those_of_the_merged_weights(kind: str) -> None:
             return (hidden[layout.ends] @ head.t()).square().sum()
         return torch.log_softmax(hidden @ head.t(), -1)[mask, ids.roll(-1)[mask]].sum()
 
-    hidden = model(ids, layout)
     if kind == "score":
-        sequence_scores(model, hidden, layout).square().sum().backward()
+        column_values(model, model(ids, layout, layout.ends)).square().sum().backward()
     else:
-        token_logprobs(hidden, model.head, ids.roll(-1), mask).sum().backward()
+        token_logprobs(model(ids, layout, mask.nonzero()[:, 0]), model.head, ids.roll(-1)[mask]).sum().backward()
 
     own = {name: p.detach().clone().requires_grad_() for name, p in adapter_tensors(model).items()}
     weights = {name: p.detach() for name, p in model.named_parameters() if name not in own}
@@ -243,13 +242,12 @@ def test_a_checkpoint_holds_what_learns_alone_and_resumes_to_the_same_bits() -> 
 
 def test_a_frozen_head_gets_no_gradient_and_the_hidden_states_the_same() -> None:
     ids, layout = tokens()
-    mask = torch.ones(len(ids), dtype=torch.bool)
     grads = []
     for learns in (True, False):
         model = language_model()
         model.output.requires_grad_(learns)
         hidden = model(ids, layout).detach().requires_grad_()
-        token_logprobs(hidden, model.head, ids, mask).sum().backward()
+        token_logprobs(hidden, model.head, ids).sum().backward()
         assert (model.head.grad is not None) == learns
         grads.append(hidden.grad)
     assert torch.equal(*grads)
@@ -288,7 +286,7 @@ def test_policy_reference_critic_and_reward_model_share_one_trunk() -> None:
         assert torch.equal(reference(ids, layout), actor(ids, layout))
         assert torch.equal(reward(ids, layout), actor(ids, layout))
         assert torch.equal(without_adapter(actor)(ids, layout), plain(ids, layout))
-        assert sequence_scores(reward, reward(ids, layout), layout).std() > 0.1
+        assert column_values(reward, reward(ids, layout, layout.ends)).std() > 0.1
 
 
 def test_what_moves_the_trunk_moves_it_for_all() -> None:
@@ -309,7 +307,7 @@ def test_a_reward_model_starts_as_one_on_copied_weights_does() -> None:
     assert torch.equal(model.head, whole.head)
     ids, layout = tokens()
     with torch.no_grad():
-        scores = [column_values(m, m(ids, layout), layout.ends) for m in (model, whole)]
+        scores = [column_values(m, m(ids, layout, layout.ends)) for m in (model, whole)]
     assert torch.equal(*scores)
     assert "already" in refused(lambda: with_score_head(model, seed=0))
     half = with_score_head(with_adapter(language_model(dtype=torch.bfloat16), Lora(rank=4), seed=0), seed=7)

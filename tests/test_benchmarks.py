@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
 from ayni.records import Message, to_dict
 from ayni.text.chat import render_prompt
+from ayni.train.batch import Pair
 from benchmarks import data, flops, machine, numbers, publish, summary, tables
 from benchmarks.number_text import number_tokenizer
 from benchmarks.options import asked
@@ -69,8 +71,14 @@ def test_numbers_as_text_come_back_as_they_went() -> None:
 
 def test_flops_of_a_shape_counted_by_hand() -> None:
     assert flops.matrices(SMALL) == 2 * 16 + 2 * 4 * 2 + 3 * 4 * 3 == 84
-    # 5 tokens through the matrices, 3 + 6 seen keys, two columns of the head
-    assert flops.forward(SMALL, [2, 3], 2) == 2 * 84 * 5 + 4 * 4 * 9 + 2 * 4 * 5 * 2
+    # 5 columns give keys and values, two answer: of 2 and 3 keys, through the other matrices and the head
+    rows = [flops.Row(2, (1,)), flops.Row(3, (2,))]
+    assert flops.forward(SMALL, rows) == 2 * 16 * 5 + 2 * 68 * 2 + 4 * 4 * 5 + 2 * 4 * 5 * 2
+    two = replace(SMALL, layers=2)
+    assert flops.forward(two, rows) == flops.forward(SMALL, rows) + 2 * 84 * 5 + 4 * 4 * 9
+    # the second row's first two columns are the first row's
+    shared = [rows[0], replace(rows[1], shared=2)]
+    assert flops.forward(two, rows) - flops.forward(two, shared) == 2 * 2 * (84 + 16) + 4 * 4 * 3
     assert flops.decoding_bytes(SMALL, 4) == (84 + 20) * 4
 
 
@@ -82,14 +90,20 @@ def test_flops_beside_torch_which_counts_the_whole_square(monkeypatch: pytest.Mo
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(torch.arange(length), Layout.of([length]))
     unseen = length**2 - length * (length + 1) // 2
-    assert counter.get_total_flops() == flops.forward(shape, [length], 0) + 4 * shape.layers * shape.dim * unseen
+    head = 2 * shape.dim * shape.vocab * length
+    every = flops.forward(shape, [flops.Row(length, tuple(range(length)))]) - head
+    assert counter.get_total_flops() == every + 4 * shape.layers * shape.dim * unseen
 
 
 def test_training_takes_three_passes_and_the_head_only_at_answers() -> None:
     sequences = data.sequences("tiny", 0, count=2)
-    lengths = [len(s.tokens) for s in sequences]
-    columns = sum(len(data.answer_of(s)) for s in sequences)
-    assert flops.training(SMALL, sequences) == 3 * flops.forward(SMALL, lengths, columns)
+    rows = [flops.row_of(s) for s in sequences]
+    for row, sequence in zip(rows, sequences, strict=True):
+        answer = len(data.answer_of(sequence))
+        assert row.asked == tuple(range(row.length - answer - 1, row.length - 1))
+    assert flops.training(SMALL, sequences) == 3 * flops.forward(SMALL, rows)
+    pair = Pair(*sequences)
+    assert flops.rows_of(pair) == [rows[0], replace(rows[1], shared=len(data.prompt_of(sequences[0])) - 1)]
 
 
 # turns

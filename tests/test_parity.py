@@ -11,7 +11,7 @@ import transformers
 from torch import Tensor
 
 from ayni.conversion import export_model, import_model
-from ayni.model.heads import sequence_scores
+from ayni.model.heads import column_values
 from ayni.model.layout import Layout
 from ayni.model.score_head import with_score_head
 from ayni.model.shape import Shape
@@ -169,7 +169,8 @@ def test_a_reward_model_scores_equally_as_a_sequence_classifier(
     lengths = [len(row) for row in rows]
     layout = Layout.of(lengths)
     with torch.no_grad():
-        scores = sequence_scores(model, model(torch.cat([torch.tensor(row) for row in rows]), layout), layout)
+        flat = torch.tensor([token for row in rows for token in row])
+        scores = column_values(model, model(flat, layout, layout.ends))
         padded = torch.tensor([row + [pad] * (30 - len(row)) for row in rows])
         mask = torch.arange(30) < torch.tensor(lengths)[:, None]
         together = theirs(padded, attention_mask=mask.long()).logits[:, 0]

@@ -29,7 +29,7 @@ from ayni.model.adapters import (
     merged,
     with_adapter,
 )
-from ayni.model.heads import sequence_scores
+from ayni.model.heads import column_values
 from ayni.model.layout import Layout
 from ayni.model.peft_files import our_adapter_name, their_adapter_name
 from ayni.model.score_head import with_score_head
@@ -92,8 +92,9 @@ def tokens(count: int = 50, seed: int = 0) -> Tensor:
 def ours(model: Transformer, ids: Tensor) -> Tensor:
     """Logits (T, V), or the score (1,)."""
     layout = Layout.of([len(ids)])
-    hidden = model(ids, layout)
-    return sequence_scores(model, hidden, layout) if model.shape.head == "score" else hidden @ model.head.t()
+    if model.shape.head == "score":
+        return column_values(model, model(ids, layout, layout.ends))
+    return model(ids, layout) @ model.head.t()
 
 
 @torch.no_grad()

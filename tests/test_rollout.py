@@ -41,8 +41,8 @@ def crowded(monkeypatch: pytest.MonkeyPatch) -> None:
 def trained(speaker: LocalEngine, sample: Sample, temperature: float) -> torch.Tensor:
     """The training forward's log-probs of the sampled tokens."""
     batch = batch_of([sampled_sequence(sample)])
-    hidden = speaker.role.model(batch.tokens, batch.layout)
-    return token_logprobs(hidden, speaker.role.model.head, batch.targets, batch.mask, temperature).detach()
+    hidden = speaker.role.model(batch.tokens, batch.layout)[batch.mask]
+    return token_logprobs(hidden, speaker.role.model.head, batch.targets[batch.mask], temperature).detach()
 
 
 def tokens_of(groups: list[list[Sample]]) -> list[list[tuple[int, ...]]]:

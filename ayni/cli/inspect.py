@@ -122,7 +122,7 @@ def _prefix_values(critic: Any, tokens: list[int], normalisation: Normalisation 
 
     with torch.no_grad():
         hidden = critic(torch.tensor(tokens, device=critic.device), Layout.of([len(tokens)], critic.device))
-        values = column_values(critic, hidden, torch.arange(len(tokens), device=critic.device))
+        values = column_values(critic, hidden)
         values = values if normalisation is None else normalisation(values)
     if not values.isfinite().all():
         raise BadNumbers("the critic's values are not finite")

@@ -51,6 +51,10 @@ class Columns:
     keys: Tensor
     layers: int
 
+    def at(self, asked: Tensor | None) -> Columns:
+        """These columns alone, all where None."""
+        return self if asked is None else replace(self, keys=self.keys[asked])
+
     def drop(self, branch: Tensor, layer: int, which: int) -> Tensor:
         """The branch (T, D), 0 where dropped and larger where not, so that its mean stays; `which` of its block's."""
         dropped = round(self.dropout.rate(layer, self.layers) * _SIZE)  # of _SIZE

@@ -1,4 +1,4 @@
-"""Heads, applied only to the columns that count and never as one (T, V) block."""
+"""Heads, applied to the hidden states of the columns that count alone."""
 
 from __future__ import annotations
 
@@ -8,45 +8,30 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from ayni.model.layout import Layout
 from ayni.model.rounding import resize, rounded
 from ayni.model.transformer import Transformer
 
 CHUNK_ELEMENTS = 1 << 20  # logits at a time: 4 MiB of fp32, what a core's cache holds
+KEPT = 1 << 24  # logits that wait for the backward pass: 64 MiB
 
 
 def at_least_fp32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
-def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, mask: Tensor, temperature: float = 1.0) -> Tensor:
-    """log p(target | prefix) at the M columns where mask is True: hidden (T, D), head (V, D) → (M,), at least fp32.
+def token_logprobs(hidden: Tensor, head: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
+    """log p(target | prefix) at M columns: hidden (M, D), head (V, D), targets (M,) → (M,), at least fp32.
 
-    Logits are divided by `temperature` as the sampler's are. They live a chunk at a time and are computed again in
-    the backward pass.
+    Logits are divided by `temperature` as the sampler's are. More than KEPT of them live a chunk at a time and are
+    computed again in the backward pass.
     """
-    columns = mask.nonzero().squeeze(-1)
-    if len(columns) == 0:
+    count = len(hidden)
+    if count == 0:
         return at_least_fp32(hidden.sum() * 0 + head.sum() * 0).expand(0)
     # few shapes here too: the columns that count are another number in every batch
-    filled = rounded(len(columns), hidden.dtype, hidden.device)
-    rows, wanted = resize(Rows.apply(hidden, columns), filled), resize(targets[columns], filled)
-    return _TokenLogprobs.apply(rows, head, wanted, temperature)[: len(columns)]
-
-
-class Rows(torch.autograd.Function):
-    """x[columns] for distinct columns; the gradient is a copy, not an accumulation (which crawls on a CPU)."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, columns: Tensor) -> Tensor:
-        ctx.save_for_backward(columns)
-        ctx.shape = x.shape
-        return x.index_select(0, columns)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        (columns,) = ctx.saved_tensors
-        return grads[0].new_zeros(ctx.shape).index_copy_(0, columns, grads[0]), None
+    filled = rounded(count, hidden.dtype, hidden.device)
+    keeps = torch.is_grad_enabled() and filled * len(head) <= KEPT
+    return _TokenLogprobs.apply(resize(hidden, filled), head, resize(targets, filled), temperature, keeps)[:count]
 
 
 class _TokenLogprobs(torch.autograd.Function):
@@ -54,40 +39,46 @@ class _TokenLogprobs(torch.autograd.Function):
     once, however many tokens there are."""
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float) -> Tensor:
+    def forward(ctx: Any, hidden: Tensor, head: Tensor, targets: Tensor, temperature: float, keeps: bool) -> Tensor:
         of_targets = norms = at_least_fp32(hidden.new_full((len(hidden),), float("-inf")))
+        kept: list[Tensor] = []
         for tile in _tiles(len(head), len(hidden)):
             logits = _logits(hidden, head[tile], temperature)
             inside, at = _within(targets, tile)
             of_targets = torch.where(inside, logits.gather(-1, at).squeeze(-1), of_targets)
-            # kept instead of the logits: (M,) numbers where those would be (M, V)
             most = logits.amax(-1)
-            norms = torch.logaddexp(norms, logits.sub_(most[:, None]).exp_().sum(-1).log_().add_(most))
-        ctx.save_for_backward(hidden, head, targets, norms)
+            weights = logits.sub_(most[:, None]).exp_()
+            norms = torch.logaddexp(norms, weights.sum(-1).log_().add_(most))
+            kept += [weights, most] if keeps else []
+        ctx.save_for_backward(hidden, head, targets, norms, *kept)
         ctx.temperature = temperature
         return of_targets - norms
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None]:
-        hidden, head, targets, norms = ctx.saved_tensors
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor | None, None, None, None]:
+        hidden, head, targets, norms, *kept = ctx.saved_tensors
         # it adds up over the tiles, in at least fp32
         grad_hidden = torch.zeros_like(hidden, dtype=norms.dtype)
         grad_head = torch.empty_like(head) if ctx.needs_input_grad[1] else None  # an adapter's trunk is frozen
         scaled = grads[0] / ctx.temperature
-        for tile in _tiles(len(head), len(hidden)):
+        for number, tile in enumerate(_tiles(len(head), len(hidden))):
             weight = head[tile].to(hidden.dtype)
-            logits = _logits(hidden, weight, ctx.temperature)
             inside, at = _within(targets, tile)
             # d log p(y) / d logits = onehot(y) − softmax
-            grad = logits.sub_(norms[:, None]).exp_().mul_(-scaled[:, None])
+            if kept:
+                weights, most = kept[2 * number : 2 * number + 2]
+                grad = weights * ((most - norms).exp_() * -scaled)[:, None]
+            else:
+                logits = _logits(hidden, weight, ctx.temperature)
+                grad = logits.sub_(norms[:, None]).exp_().mul_(-scaled[:, None])
             grad.scatter_add_(1, at, (scaled * inside)[:, None])
             # both products in the compute dtype
             grad = grad.to(hidden.dtype)
             grad_hidden += grad @ weight
             if grad_head is not None:
                 grad_head[tile] = grad.t() @ hidden
-        return grad_hidden.to(hidden.dtype), grad_head, None, None
+        return grad_hidden.to(hidden.dtype), grad_head, None, None, None
 
 
 def _tiles(vocab: int, rows: int) -> list[slice]:
@@ -108,33 +99,25 @@ def _within(targets: Tensor, tile: slice) -> tuple[Tensor, Tensor]:
     return inside, (targets - tile.start).clamp_(0, tile.stop - tile.start - 1)[:, None]
 
 
-def sequence_scores(model: Transformer, hidden: Tensor, layout: Layout) -> Tensor:
-    """The reward model's raw score of every sequence, read at its last token: (N,), at least fp32."""
-    return column_values(model, hidden, layout.ends)
+def column_values(model: Transformer, hidden: Tensor) -> Tensor:
+    """The scalar head at M columns: (M, D) → (M,), at least fp32. It runs in fp32 whatever the trunk's dtype."""
+    return (at_least_fp32(hidden) @ at_least_fp32(model.head).t()).squeeze(-1)
 
 
-def column_values(model: Transformer, hidden: Tensor, columns: Tensor) -> Tensor:
-    """The scalar head at these columns: (M,), at least fp32. The head runs in fp32 whatever the trunk's dtype."""
-    rows = Rows.apply(hidden, columns)
-    return (at_least_fp32(rows) @ at_least_fp32(model.head).t()).squeeze(-1)
+def token_kl(hidden_p: Tensor, head_p: Tensor, hidden_q: Tensor, head_q: Tensor, temperature: float = 1.0) -> Tensor:
+    """KL(p‖q) over the whole vocabulary at M columns, exactly: (M,), in nats, at least fp32.
 
-
-def token_kl(
-    hidden_p: Tensor, head_p: Tensor, hidden_q: Tensor, head_q: Tensor, mask: Tensor, temperature: float = 1.0
-) -> Tensor:
-    """KL(p‖q) over the whole vocabulary at the M columns where mask is True, exactly: (M,), in nats, at least fp32.
-
-    hidden (T, D), head (V, D); D of p and q may differ. Both logits are divided by `temperature`. Only q learns: p is
+    hidden (M, D), head (V, D); D of p and q may differ. Both logits are divided by `temperature`. Only q learns: p is
     taken as it is. Logits live a chunk at a time and are computed again in the backward pass. Differentiated twice, as
     for the Fisher matrix of a small model, all of them are kept.
     """
-    columns = mask.nonzero().squeeze(-1)
-    if len(columns) == 0:
+    count = len(hidden_q)
+    if count == 0:
         return at_least_fp32(hidden_q.sum() * 0 + head_q.sum() * 0).expand(0)
-    # p is π_old: a gradient to it would be of another quantity
-    p, q = hidden_p.detach().index_select(0, columns), Rows.apply(hidden_q, columns)
-    filled = max(rounded(len(columns), x.dtype, x.device) for x in (p, q))
-    return _TokenKL.apply(resize(p, filled), head_p.detach(), resize(q, filled), head_q, temperature)[: len(columns)]
+    # π_old: a gradient to it would be of another quantity
+    p, q = hidden_p.detach(), hidden_q
+    filled = max(rounded(count, x.dtype, x.device) for x in (p, q))
+    return _TokenKL.apply(resize(p, filled), head_p.detach(), resize(q, filled), head_q, temperature)[:count]
 
 
 class _TokenKL(torch.autograd.Function):

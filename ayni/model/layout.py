@@ -22,6 +22,7 @@ from ayni.model.attention import (
     takes_variable_length,
     variable_length_attention,
 )
+from ayni.model.columns import take
 
 SHORT = 256
 STRIDE = 32  # rows of a bucket are a multiple of this long: few shapes, for the sake of ayni.model.rounding
@@ -170,7 +171,8 @@ def _placed(x: Tensor, places: Places | None) -> Tensor:
 
 
 def _taken(x: Tensor, places: Places | None) -> Tensor:
-    return x if places is None else _Take.apply(x, places)
+    """(P, …) → (T, …): every column from its own place."""
+    return take(x, None if places is None else places.own)
 
 
 class _Place(torch.autograd.Function):
@@ -191,17 +193,3 @@ class _Place(torch.autograd.Function):
         for copies, columns in places.again:
             out.index_copy_(0, columns, out.index_select(0, columns) + grad.index_select(0, copies))
         return out, None
-
-
-class _Take(torch.autograd.Function):
-    """(P, …) → (T, …): every column from its own place."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, places: Places) -> Tensor:
-        ctx.places = places
-        return x.index_select(0, places.own)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        places, (grad,) = ctx.places, grads
-        return grad.new_zeros(places.size, *grad.shape[1:]).index_copy_(0, places.own, grad), None

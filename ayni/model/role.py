@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
-from ayni.model.heads import column_values, sequence_scores, token_kl, token_logprobs
+from ayni.model.heads import column_values, token_kl, token_logprobs
 from ayni.model.layout import Layout
 from ayni.model.rounding import hidden_states
 from ayni.model.score_scale import Normalisation
@@ -42,32 +42,31 @@ class Role:
 
     def logprobs(self, batch: Columns, temperature: float = 1.0) -> Tensor:
         """log π(target | what stands before it) at the masked columns: (M,)."""
-        hidden = self._hidden(batch)
-        return token_logprobs(hidden, self.model.head, batch.targets, batch.mask, temperature)
+        asked = batch.mask.nonzero().squeeze(1)
+        return token_logprobs(self._hidden(batch, asked), self.model.head, batch.targets[asked], temperature)
 
     def divergence(self, batch: Columns, other: Role, temperature: float = 1.0) -> Tensor:
         """KL(other‖self) of the whole next-token distributions at the masked columns: (M,), no gradient for `other`."""
+        asked = batch.mask.nonzero().squeeze(1)
         # the other one is where we were: it stands still
         with torch.no_grad():
-            theirs = other._hidden(batch)
-        ours = self._hidden(batch)
-        return token_kl(theirs, other.model.head, ours, self.model.head, batch.mask, temperature)
+            theirs = other._hidden(batch, asked)
+        return token_kl(theirs, other.model.head, self._hidden(batch, asked), self.model.head, temperature)
 
     def values(self, batch: Columns) -> Tensor:
         """V before each masked target is sampled: (M,). Needs a scalar head."""
         # at the column before the token: V(s_t) may not have seen a_t
-        hidden = self._hidden(batch)
-        values = column_values(self.model, hidden, batch.mask.nonzero().squeeze(-1))
+        values = column_values(self.model, self._hidden(batch, batch.mask.nonzero().squeeze(1)))
         return values if self.normalisation is None else self.normalisation(values)
 
     def scores(self, batch: Columns) -> Tensor:
         """The raw reward of every sequence, read at its last token: (N,). Needs a scalar head."""
         # at the end of the answer, EOS read: the score of all of it (§3.2.2)
-        return sequence_scores(self.model, self._hidden(batch), batch.layout)
+        return column_values(self.model, self._hidden(batch, batch.layout.ends))
 
-    def _hidden(self, batch: Columns) -> Tensor:
-        """(T, D)."""
-        return hidden_states(self.model, batch.tokens, batch.layout, self.dtype)
+    def _hidden(self, batch: Columns, asked: Tensor) -> Tensor:
+        """(M, D) of the columns asked (M,)."""
+        return hidden_states(self.model, batch.tokens, batch.layout, self.dtype, asked)
 
     def idle(self) -> Tensor:
         """A zero that touches every parameter: what a rank with fewer micro-batches runs, so that none waits."""

@@ -29,18 +29,31 @@ def rounded(rows: int, dtype: torch.dtype, device: torch.device) -> int:
 
 
 def hidden_states(
-    model: Callable[[Tensor, AttentionContext], Tensor], tokens: Tensor, context: AttentionContext, dtype: torch.dtype
+    model: Callable[[Tensor, AttentionContext, Tensor | None], Tensor],
+    tokens: Tensor,
+    context: AttentionContext,
+    dtype: torch.dtype,
+    asked: Tensor | None = None,
 ) -> Tensor:
-    """model(tokens, context), computed in `dtype` with as many rows as `rounded` says: (T,) → (T, D)."""
-    rows = rounded(len(tokens), dtype, tokens.device)
-    if rows == len(tokens):
-        hidden = model(tokens, context)
-    else:
-        # the filling reads token 0, attends to nothing and is cut off again
-        hidden = resize(model(resize(tokens, rows), _Filled(context, rows)), len(tokens))
+    """model(tokens, context, asked), computed in `dtype` with as many rows as `rounded` says: (T,) → (T, D), or (M, D)
+    of the columns `asked` (M,)."""
+    count, rows = len(tokens), rounded(len(tokens), dtype, tokens.device)
+    if asked is not None:
+        count, asked = len(asked), _filled(asked, rounded(len(asked), dtype, tokens.device), rows)
+    # the filling reads token 0, attends to nothing and is cut off again
+    place = context if rows == len(tokens) else _Filled(context, rows)
+    hidden = resize(model(resize(tokens, rows), place, asked), count)
     if isinstance(model, Transformer):  # a decoder's tokens are counted by its engine
         METER.add(of_tokens(model.shape, len(tokens), backward=hidden.requires_grad))
     return hidden
+
+
+def _filled(asked: Tensor, count: int, size: int) -> Tensor:
+    """`count` columns of `size`, distinct: those asked, and others behind them."""
+    if count == len(asked):
+        return asked
+    others = torch.ones(size, dtype=torch.bool, device=asked.device).index_fill_(0, asked, False)
+    return torch.cat([asked, others.nonzero().squeeze(1)[: count - len(asked)]])
 
 
 @dataclass(frozen=True)

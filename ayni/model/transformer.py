@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from ayni.model.columns import put, take
 from ayni.model.dropout import Columns, Dropout
 from ayni.model.kernels import add_norm, rotate, swiglu
 from ayni.model.shape import Shape
@@ -68,10 +69,14 @@ class Attention(nn.Module):
         self.wv = Linear(shape.dim, shape.kv_heads * shape.head_dim)
         self.wo = Linear(shape.heads * shape.head_dim, shape.dim)
 
-    def forward(self, x: Tensor, rotation: Tensor, context: AttentionContext, layer: int) -> Tensor:
-        q, k, v = (w(x).unflatten(-1, (-1, self.head_dim)) for w in (self.wq, self.wk, self.wv))
+    def forward(
+        self, x: Tensor, rotation: Tensor, context: AttentionContext, layer: int, asked: Tensor | None
+    ) -> Tensor:
+        # whoever is not asked answers nothing, but all others may look at it: it has a key and a value
+        queries = put(self.wq(take(x, asked)), asked, len(x))
+        q, k, v = (y.unflatten(-1, (-1, self.head_dim)) for y in (queries, self.wk(x), self.wv(x)))
         attended = context.attend(layer, rotate(q, rotation), rotate(k, rotation), v)
-        return self.wo(attended.flatten(1))
+        return self.wo(take(attended.flatten(1), asked))
 
 
 class FeedForward(nn.Module):
@@ -87,7 +92,7 @@ class FeedForward(nn.Module):
 
 
 class Block(nn.Module):
-    """The stream so far and a branch that is not added yet → the same of the next block.
+    """The stream so far and a branch that is not added yet → the same of the next block, at the `asked` columns alone.
 
     Residuals are added in the dtype of the stream, branches run in the compute dtype.
     """
@@ -108,11 +113,13 @@ class Block(nn.Module):
         layer: int,
         dtype: torch.dtype,
         columns: Columns | None = None,
+        asked: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         # norms stand inside the branches: nothing ever scales the stream itself (§2.2, pre-normalisation)
         stream, x = self.attention_norm.added(stream, branch, dtype)
-        attended = self.attention(x, rotation, context, layer)
+        attended, stream = self.attention(x, rotation, context, layer, asked), take(stream, asked)
         if columns is not None:
+            columns = columns.at(asked)
             attended = columns.drop(attended, layer, 0)
         stream, x = self.ffn_norm.added(stream, attended, dtype)
         fed = self.feed_forward(x)
@@ -120,7 +127,8 @@ class Block(nn.Module):
 
 
 class Transformer(nn.Module):
-    """tokens (T,) and a context → hidden (T, D) in `dtype` (the parameters' own unless set).
+    """tokens (T,) and a context → hidden (T, D) in `dtype` (the parameters' own unless set); (M, D) of distinct
+    columns `asked` (M,), behind whose last attention the other columns are not computed.
 
     With `recompute` only the blocks' inputs are kept for the backward pass, which computes the rest a second time
     (activation checkpointing, Chen et al. 2016): the same bits, a third more time.
@@ -152,7 +160,7 @@ class Transformer(nn.Module):
     def device(self) -> torch.device:
         return self.tok_embeddings.weight.device
 
-    def forward(self, tokens: Tensor, context: AttentionContext) -> Tensor:
+    def forward(self, tokens: Tensor, context: AttentionContext, asked: Tensor | None = None) -> Tensor:
         stream = self.tok_embeddings(tokens)
         dtype = self.dtype or stream.dtype
         # 2L branches add up in it: 8 bits of mantissa would round the small ones away
@@ -163,7 +171,8 @@ class Transformer(nn.Module):
         columns = None if self.dropout is None else self.dropout.on(tokens, context.positions, len(self.layers))
         branch: Tensor | None = None
         for i, layer in enumerate(self.layers):
-            inputs = (stream, branch, rotation, context, i, dtype, columns)
+            last = i == len(self.layers) - 1
+            inputs = (stream, branch, rotation, context, i, dtype, columns, asked if last else None)
             if self.recompute and torch.is_grad_enabled():
                 # no random state in a block: none to put back
                 stream, branch = checkpoint(layer, *inputs, use_reentrant=False, preserve_rng_state=False)

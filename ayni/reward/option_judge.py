@@ -90,7 +90,7 @@ def option_logprobs(model: Transformer, choices: Sequence[Choice], tokens_per_pa
         # both options read the same hidden states; their columns and targets differ
         for which in (0, 1):
             targets, mask, owner = _targets(part, which, len(hidden))
-            logprobs = token_logprobs(hidden, model.head, targets.to(model.device), mask.to(model.device))
+            logprobs = token_logprobs(hidden[mask], model.head, targets[mask].to(model.device))
             out[:, which].index_add_(0, torch.tensor(order[done : done + len(part)])[owner], logprobs.cpu().double())
         done += len(part)
     return out

@@ -58,7 +58,7 @@ def diverse_beams(
     device = model.device
     prefill = Prefill(Layout.of([len(prompt) for prompt in prompts], device))
     tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)
-    logits = model.logits(hidden_states(model, tokens, prefill, model.dtype)[prefill.layout.ends])
+    logits = model.logits(hidden_states(model, tokens, prefill, model.dtype, prefill.layout.ends))
     longest, steps = prefill.longest, max(limits)
 
     def rows(x: Tensor) -> Tensor:

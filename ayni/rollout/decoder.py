@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ayni.model.columns import take
 from ayni.model.kernels import add_norm, rotate, swiglu
 from ayni.model.transformer import AttentionContext, Block, Linear, RMSNorm, Transformer
 from ayni.rollout.step import Step
@@ -30,7 +31,8 @@ class _Block:
 
 
 class Decoder:
-    """tokens (T,) and a context → hidden (T, D), as a Transformer; the last norm's gain is in `logits`."""
+    """tokens (T,) and a context → hidden (T, D), of the columns `asked` alone (M, D), as a Transformer; the last norm's
+    gain is in `logits`."""
 
     def __init__(self, model: Transformer) -> None:
         self.shape, self.device = model.shape, model.device
@@ -67,12 +69,15 @@ class Decoder:
         return (shape.layers * block + shape.vocab * shape.dim) * self.dtype.itemsize
 
     @torch.no_grad()
-    def __call__(self, tokens: Tensor, context: AttentionContext) -> Tensor:
+    def __call__(self, tokens: Tensor, context: AttentionContext, asked: Tensor | None = None) -> Tensor:
         stream, branch = self.embeddings[tokens].to(self.stream), None
         rotation = self.rotations[context.positions]
         for i, layer in enumerate(self.layers):
             stream, x = self._added(stream, branch)
-            stream, x = self._added(stream, layer.out(self._attended(layer.qkv(x), rotation, context, i)))
+            attended = self._attended(layer.qkv(x), rotation, context, i)
+            if layer is self.layers[-1]:
+                stream, attended = take(stream, asked), take(attended, asked)
+            stream, x = self._added(stream, layer.out(attended))
             branch = layer.down(swiglu(*layer.up(x).chunk(2, -1)))
         return self._added(stream, branch)[1]
 

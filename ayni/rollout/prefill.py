@@ -61,7 +61,7 @@ def begin(model: Decoder, requests: Sequence[Request], context: int, at_once: in
     device = model.device
     prefill = Prefill(Layout.of([len(r.tokens) for r in requests], device))
     prompts = torch.tensor([token for r in requests for token in r.tokens], device=device)
-    logits = model.logits(hidden_states(model, prompts, prefill, model.dtype)[prefill.layout.ends])
+    logits = model.logits(hidden_states(model, prompts, prefill, model.dtype, prefill.layout.ends))
     wanted = [(row, seed, r.sampling) for row, r in enumerate(requests) for seed in r.seeds]
     found = []
     for start in range(0, len(wanted), at_once):
