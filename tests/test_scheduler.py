@@ -101,9 +101,9 @@ def test_at_most_slots_rows_and_few_when_few_are_left(monkeypatch: pytest.Monkey
     running, rows = scheduler(slots=8), []
     forward = Decoder.__call__
 
-    def counted(self: Decoder, tokens: torch.Tensor, context: Any) -> torch.Tensor:
+    def counted(self: Decoder, tokens: torch.Tensor, context: Any, asked: Any = None) -> torch.Tensor:
         rows.append(len(tokens))
-        return forward(self, tokens, context)
+        return forward(self, tokens, context, asked)
 
     monkeypatch.setattr(Decoder, "__call__", counted)
     asked = [replace(r, sampling=Sampling(1.0, 1.0, 40)) for r in requests(6, n=3)]

@@ -1,9 +1,9 @@
 """What a stage computes, counted while it does: tokens forward and backward, and the operations that they took.
 
 Two floating-point operations for each weight that a token meets on the way forward, four on the way back (6·N·D; Kaplan
-et al. 2020, §2.1), as if every token met all of them, though the last block and the head are asked at some columns alone.
-Embeddings are looked up, and count as far as they are the head too; attention's scores, norms and what is computed twice
-to save memory do not count. Sampling reads a prompt once, and every token that it draws.
+et al. 2020, §2.1), as if every token met all of them, though the last block and the head are asked at some columns
+alone. Embeddings are looked up, and count as far as they are the head too; attention's scores, norms and what is
+computed twice to save memory do not count. Sampling reads a prompt once, and every token that it draws.
 """
 
 from __future__ import annotations
