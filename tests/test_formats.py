@@ -294,6 +294,16 @@ def test_a_folder_that_vanishes_or_is_closed(
             files_of(tmp_path, (".txt",))
 
 
+def test_a_file_is_closed_where_a_row_is_wrong(tmp_path: Path) -> None:
+    good = to_dict(Prompt("a", (Message("user", "owl"),)))
+    write_jsonl(tmp_path / "p.jsonl", [good, {**good, "id": "b", "task": "owls"}, {**good, "id": "c"}])
+    with pytest.raises(BadInput, match="task") as caught:
+        read_prompts(tmp_path / "p.jsonl")
+    held = [os.path.realpath(f"/proc/self/fd/{number}") for number in os.listdir("/proc/self/fd")]
+    assert caught.traceback  # which holds the frames that read it
+    assert [name for name in held if name.startswith(str(tmp_path))] == []
+
+
 def test_directories_are_read_in_name_order(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(json.dumps([{"instruction": "2", "output": "x"}]))
     write_jsonl(tmp_path / "a.jsonl", [{"prompt": "1", "completion": "x"}])

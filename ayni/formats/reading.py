@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
@@ -40,18 +41,21 @@ def detect(path: Path) -> Format:
         path = files_of(path, (*ROW_SUFFIXES, *DOCUMENT_SUFFIXES))[0]
     if not path.exists():
         raise BadInput("no such file or directory", path=path)
-    return _opened(path, [])[0]
+    with _opened(path, []) as (found, _):
+        return found
 
 
-def _opened(file: Path, errors: list[BadInput] | None) -> tuple[Format, Iterator[Row]]:
-    """The file's format and its rows; `errors` as of ayni.formats.rows.rows."""
-    stream = rows(file, errors)
-    if suffix_of(file) in DOCUMENT_SUFFIXES:
-        return format_of(Row(file, 1, 0, {})), stream
-    first = next(stream, None)
-    if first is not None:
-        return format_of(first), chain([first], stream)
-    raise errors[0] if errors else BadInput("the file holds no rows", path=file, line=1)
+@contextmanager
+def _opened(file: Path, errors: list[BadInput] | None) -> Iterator[tuple[Format, Iterator[Row]]]:
+    """The file's format and its rows, closed whatever is raised; `errors` as of ayni.formats.rows.rows."""
+    with closing(rows(file, errors)) as stream:
+        if suffix_of(file) in DOCUMENT_SUFFIXES:
+            yield format_of(Row(file, 1, 0, {})), stream
+            return
+        first = next(stream, None)
+        if first is None:
+            raise errors[0] if errors else BadInput("the file holds no rows", path=file, line=1)
+        yield format_of(first), chain([first], stream)
 
 
 def kinds_of(path: Path) -> tuple[Kind, ...] | None:
@@ -95,19 +99,18 @@ def scan(path: Path, kind: Kind | None = None, *, strict: bool = True, pairing: 
     scanned: ScannedRecords | None = None
     for file in files:
         errors: list[BadInput] | None = None if strict else []
-        found, stream = _opened(file, errors)
-        wanted = found.made_for if kind is None else kind
-        if scanned is None:
-            scanned = ScannedRecords(found.name, wanted, [], [])
-        if kind is None and wanted != scanned.kind:
-            raise BadInput(
-                f"holds {wanted}, the file before it {scanned.kind}", path=file, fix="keep one kind in a directory"
-            )
-        _must_hold(wanted, found, file)
-        if wanted in found.readers:
-            _read_rows(stream, found, scanned, errors)
-        else:
-            _read_as_pairs(stream, found, scanned, errors, pairing)
+        with _opened(file, errors) as (found, stream):
+            wanted = found.made_for if kind is None else kind
+            if scanned is None:
+                scanned = ScannedRecords(found.name, wanted, [], [])
+            if kind is None and wanted != scanned.kind:
+                what = f"holds {wanted}, the file before it {scanned.kind}"
+                raise BadInput(what, path=file, fix="keep one kind in a directory")
+            _must_hold(wanted, found, file)
+            if wanted in found.readers:
+                _read_rows(stream, found, scanned, errors)
+            else:
+                _read_as_pairs(stream, found, scanned, errors, pairing)
         scanned.errors.extend(errors or [])
     assert scanned is not None  # files_of never returns an empty list
     if scanned.kind in ("prompts", "constraints", "principles", "questions"):
@@ -255,10 +258,10 @@ def read_prompts_of(paths: Iterable[Path]) -> list[Prompt]:
 def read_texts(path: Path) -> Iterator[str]:
     """Documents, one at a time: chapters of .md, whole .txt files, `{"text"}` rows of .jsonl (.gz too)."""
     for file in files_of(Path(path), TEXT_SUFFIXES):
-        found, stream = _opened(file, None)
-        _must_hold("texts", found, file)
-        skipped, text = Counter[str](), None
-        for text, _ in _records(stream, found, "texts", skipped, None):
-            yield text
-        if text is None:
-            raise _holds_none("texts", skipped, file)
+        with _opened(file, None) as (found, stream):
+            _must_hold("texts", found, file)
+            skipped, text = Counter[str](), None
+            for text, _ in _records(stream, found, "texts", skipped, None):
+                yield text
+            if text is None:
+                raise _holds_none("texts", skipped, file)

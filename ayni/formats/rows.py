@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
@@ -131,7 +131,7 @@ def _csv_rows(path: Path, file: TextIO) -> Iterator[Row]:
         raise BadInput(f"not CSV: {error}", path=path, line=line) from None
 
 
-def rows(path: Path, errors: list[BadInput] | None = None) -> Iterator[Row]:
+def rows(path: Path, errors: list[BadInput] | None = None) -> Generator[Row, None, None]:
     """Every row of a .json, .jsonl or .csv file (or .gz of one); of .md the chapters and of .txt the whole, as `text`.
 
     Raises BadInput at the first row that is no JSON object; with `errors` such rows are put there and passed over.
