@@ -23,7 +23,7 @@ def logprob_sums(role: Role, sequences: Sequence[TokenSequence], budget: int, ra
     mine = ranks.share(sequences)
 
     def read(part: Sequence[TokenSequence]) -> Tensor:
-        batch = batch_of(part).to(role.device)
+        batch = batch_of(part, alike=True).to(role.device)
         return sum_by_sequence(role.logprobs(batch), batch).cpu()
 
     sums = side_by_side(read, shares(mine, budget, role.device))

@@ -8,13 +8,20 @@ from typing import TypeVar
 import torch
 
 from ayni.cores import cores
-from ayni.train.batch import cut, tokens_in
+from ayni.train.batch import tokens_in
 
 E = TypeVar("E")
 
 
 def shares(examples: Sequence[E], tokens_per_micro_batch: int, device: torch.device | str) -> list[list[E]]:
-    """As `cut`, for `side_by_side`: the cores share the tokens of a micro-batch, and no core goes without."""
-    among = cores(device)
+    """The examples in order, in parts for `side_by_side` of nearly as many tokens each: the cores share the tokens of a
+    micro-batch, and none goes without. A part may have half an example too much."""
     whole = sum(map(tokens_in, examples))
-    return list(cut(examples, max(1, min(tokens_per_micro_batch // among, -(-whole // among)))))
+    count = cores(device) * -(-whole // max(1, tokens_per_micro_batch))
+    parts: list[list[E]] = [[] for _ in range(count)]
+    done = 0
+    for example in examples:
+        # where its middle lies
+        parts[(2 * done + tokens_in(example)) * count // (2 * whole)].append(example)
+        done += tokens_in(example)
+    return [part for part in parts if part]
