@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from ayni.maths.advantages import whiten
+
 
 def combine_rewards(helpfulness: Tensor, safety: Tensor, is_safety: Tensor, threshold: float = 0.15) -> Tensor:
     """logit(R_c), R_c = R_s if the prompt is tagged or R_s < 0.15, else R_h (paper §3.2.3). All (N,); PPO whitens it.
@@ -42,3 +44,20 @@ def penalise_cut(rewards: Tensor, cut: Tensor) -> Tensor:
     # of a single answer, or of equal ones, there is no scale to go by
     step = torch.where(deviation > 0, deviation, torch.ones_like(deviation))
     return torch.where(cut, finished.min() - step, rewards)
+
+
+def shaped(
+    combined: Tensor, cut: Tensor, *, whitened: bool, bound: float | None, truncated: float | Literal["worst", "scored"]
+) -> Tensor:
+    """What is optimised of an iteration's rewards: whitened, within ±`bound`, and of answers that were cut off what
+    `truncated` says in place of their own: (N,), (N,) → (N,)."""
+    if whitened:
+        # paper §3.2.3: so that β weighs alike for any reward model's scale; scores that will not count must not set it
+        replaced = truncated != "scored" and not bool(cut.all())
+        combined = whiten(combined, ~cut if replaced else None)
+    if bound is not None:
+        combined = combined.clamp(-bound, bound)
+    if truncated == "scored":
+        return combined
+    # after whitening: a number is in deviations of the iteration's finished answers
+    return penalise_cut(combined, cut) if truncated == "worst" else combined.masked_fill(cut, truncated)

@@ -15,13 +15,13 @@ from torch import Tensor
 
 from ayni import interruption
 from ayni.errors import BadNumbers
-from ayni.maths.advantages import whiten
 from ayni.maths.losses import proportional_beta
-from ayni.maths.rewards import penalise_cut
+from ayni.maths.rewards import penalise_cut, shaped
 from ayni.model.role import Role
 from ayni.online.estimators import AdvantageEstimate, Estimator
 from ayni.online.experience import ScoredAnswers, read_answers, trajectories
 from ayni.online.learner import Learner, State
+from ayni.online.measures import measured
 from ayni.online.settings import LoopSettings
 from ayni.parallel import Ranks
 from ayni.records import Prompt, Sample
@@ -218,28 +218,23 @@ class Loop:
     ) -> tuple[Tensor, Tensor | None]:
         """Of the samples (N,), and of the prompts' greedy answers (P,) where the estimator compares with them."""
         if not self.estimator.greedy:
-            return self._optimised(combined, samples), None
+            return self._shaped(combined, samples), None
         sampling = Sampling(GREEDY, 1.0, self.settings.max_tokens)
         groups = rollout(self.engine, asked, n=1, sampling=sampling, seed=self.seed, iteration=self.iteration + 1)
         # together: a cut answer is worth the same in both
         both = torch.cat([combined, self.reward(asked, groups).combined])
-        rewards = self._optimised(both, samples + [sample for (sample,) in groups])
+        rewards = self._shaped(both, samples + [sample for (sample,) in groups])
         return rewards[: len(samples)], rewards[len(samples) :]
 
-    def _optimised(self, combined: Tensor, samples: Sequence[Sample]) -> Tensor:
-        """Rewards, whitened where the estimator wants it, and what a cut answer gets in place of its own: (N,)."""
-        truncated, cut = self.settings.truncated, cut_off(samples)
-        if self.estimator.whitened:
-            # paper §3.2.3: whitened, so that β weighs alike for any reward model's scale; scores that will not count
-            # must not set that scale
-            replaced = truncated != "scored" and not bool(cut.all())
-            combined = whiten(combined, ~cut if replaced else None)
-        if (bound := self.settings.reward_clip) is not None:
-            combined = combined.clamp(-bound, bound)
-        if truncated == "scored":
-            return combined
-        # after whitening: a number is in deviations of the iteration's finished answers
-        return penalise_cut(combined, cut) if truncated == "worst" else combined.masked_fill(cut, truncated)
+    def _shaped(self, combined: Tensor, samples: Sequence[Sample]) -> Tensor:
+        settings = self.settings
+        return shaped(
+            combined,
+            cut_off(samples),
+            whitened=self.estimator.whitened,
+            bound=settings.reward_clip,
+            truncated=settings.truncated,
+        )
 
     def _mini_batches(self, items: list[Trajectory], t: int) -> Iterator[list[Trajectory]]:
         count = steps_per_epoch(len(items), self.settings.mini_batch)
@@ -256,32 +251,14 @@ class Loop:
         estimate: AdvantageEstimate | None,
         learned: dict[str, float],
     ) -> None:
-        settings, mean_kl, mask = self.settings, float(answers.kl().mean()), answers.batch.mask
-        shown = {
-            "reward": float(scores.combined.mean()),
-            "reward_deviation": float(scores.combined.std(correction=0)),
-            "helpfulness": float(scores.helpfulness.mean()),
-            "kl": mean_kl,
-            "kl_k3": answers.mean_k3(),
-            "beta": self.beta,
-            "length": sum(len(s.tokens) for s in samples) / len(samples),
-            "truncated": float(cut_off(samples).float().mean()),
-            # nats per token, from the samples' own log-probs: −E[log π]
-            "entropy": -sum(sum(s.logprobs) for s in samples) / sum(len(s.tokens) for s in samples),
-        }
-        if estimate is not None and estimate.returns is not None and answers.outputs.values is not None:
-            # 1: the critic knows the returns; 0: no better than their mean
-            error = (estimate.returns - answers.outputs.values)[mask].var(correction=0)  # of one token, too
-            shown["explained_variance"] = float(1 - error / estimate.returns[mask].var(correction=0).clamp(min=1e-8))
-        if scores.safety is not None:
-            shown["safety"] = float(scores.safety.mean())
+        settings, shown = self.settings, measured(scores, samples, answers, estimate)
         if self.ranks.leads:
             self.run.log(self.iteration, **shown, **learned)
-            self.run.progress(self.iteration, settings.iterations, "iteration", reward=shown["reward"], kl=mean_kl)
-        if settings.kl_limit is not None and mean_kl > settings.kl_limit:
+            self.run.progress(self.iteration, settings.iterations, "iteration", reward=shown["reward"], kl=shown["kl"])
+        if settings.kl_limit is not None and shown["kl"] > settings.kl_limit:
             raise BadNumbers(
-                f"{self.run.directory}: the mean KL per answer is {mean_kl:.2f} nats at iteration {self.iteration}, "
-                f"over kl_limit {settings.kl_limit}; raise beta or lower the learning rate"
+                f"{self.run.directory}: the mean KL per answer is {shown['kl']:.2f} nats at iteration "
+                f"{self.iteration}, over kl_limit {settings.kl_limit}; raise beta or lower the learning rate"
             )
 
     def validate(self, prompts: Sequence[Prompt]) -> None:
