@@ -108,6 +108,12 @@ bench: .venv-bench/installed
 	@$(BENCH_PIP) install --no-deps --target .venv-bench/trl-1.12 -r benchmarks/peers-ppo.txt
 	@touch $@
 
+# llama.cpp beside our sampling, built from source with a C++ compiler and CMake.
+.venv-bench/llama-cpp: .venv-bench/installed benchmarks/peers-llama.txt
+	@echo "building llama.cpp into .venv-bench: ten minutes"
+	@$(BENCH_PIP) install -r benchmarks/peers-llama.txt
+	@touch $@
+
 clean:
 	rm -rf .venv .venv-audit .venv-bench .venv-harness build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

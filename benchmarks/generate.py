@@ -1,4 +1,4 @@
-"""Sampling: 16 rows at once, ours beside transformers' generate.
+"""Sampling: 16 rows at once, ours beside transformers' generate, and beside llama.cpp where it is built.
 
     python -m benchmarks.generate --variant ragged --dtype fp32 bf16
 
@@ -7,11 +7,14 @@
   longest has; only wanted tokens count.
 - `samples`: 16 answers of 128 to one prompt of 256.
 
-Both draw from the whole distribution at temperature 1. Ours keeps every log-prob; theirs returns tokens only.
+All draw from the whole distribution at temperature 1. Ours keeps every log-prob; the others return tokens only.
+llama.cpp draws with one sampler a row and lets a row go where it ends, as ours does; its keys and values are of half
+precision unless all is fp32 (its default).
 """
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
@@ -30,6 +33,7 @@ from benchmarks.options import Options
 from benchmarks.side import Turns
 from benchmarks.work import OURS, Work, main
 
+LONGEST = {"fixed": 64 + 128, "ragged": 128 + 256, "samples": 256 + 128}
 GREEDY = 8  # tokens that both sides draw first, to be the same
 
 
@@ -109,6 +113,22 @@ def theirs(options: Options, turns: Turns) -> None:
         turns.end(count, losses=[best * asked.answers], bytes=least_bytes(options, turn))
 
 
+def llama_cpp(options: Options, turns: Turns) -> None:
+    from benchmarks.llama_cpp_side import Speaker
+
+    turns.imported()
+    model, columns = start(options.shape), LONGEST[options.variant]
+    speaker = Speaker(model, options.torch_dtype, rows=ROWS, columns=columns, threads=options.threads)
+    asked = wanted(options, 0)
+    best = speaker.greedy(asked.prompts, GREEDY) * asked.answers
+    for turn in turns:
+        count = 0
+        for step in range(turn * options.steps, (turn + 1) * options.steps):
+            asked = wanted(options, step)
+            count += speaker.draw(asked.prompts, asked.answers, asked.limits, step)
+        turns.end(count, losses=[best], bytes=least_bytes(options, turn))
+
+
 def least_bytes(options: Options, turn: int) -> int:
     """What the decode steps of a turn read at least: all weights once a step, in the compute dtype."""
     each = flops.decoding_bytes(SHAPES[options.shape], options.torch_dtype.itemsize)
@@ -117,11 +137,14 @@ def least_bytes(options: Options, turn: int) -> int:
 
 
 SIDES = {OURS: ours, "transformers": theirs}
+if importlib.util.find_spec("llama_cpp") is not None:  # ten minutes to build: who has not is measured without it
+    SIDES["llama.cpp"] = llama_cpp
 WORK = Work(
     "generate",
     "tokens/s",
     SIDES,
     tolerance={"fp32": 1e-4, "bf16": 1e-2},
+    loosely={"llama.cpp": 2e-3},  # of hundreds of tokens one may be as likely as another to the last digits
     variants=("fixed", "ragged", "samples"),
     needs="transformers",
 )
