@@ -163,6 +163,15 @@ def test_who_sees_everything_tells_checks_no_better_than_a_coin(store: Store) ->
     assert low <= 0.5 <= high, share
 
 
+def test_a_page_is_as_long_at_any_moment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An hour of 17 digits now and 16 then would let the same adversary find by chance what is not there."""
+    lengths = set()
+    for now in (1795416025.4654794, 1795416025.5, 1795416026.0):
+        monkeypatch.setattr("ayni.feedback.page.judge.time.time", lambda now=now: now)
+        lengths.add(len(judge.fresh_values()["shown"]))
+    assert len(lengths) == 1
+
+
 def meter(call: Call, batch: PreferenceBatch) -> dict[str, object]:
     return {"done": call.context.store.done(batch.id), "mine": 0}
 

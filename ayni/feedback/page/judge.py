@@ -68,7 +68,11 @@ def how_far(call: Call, batch: PreferenceBatch) -> dict[str, Any]:
 
 
 def fresh_values() -> dict[str, str]:
-    return {"submission": uuid.uuid4().hex, "shown": repr(time.time()), **_EMPTY}
+    return {
+        "submission": uuid.uuid4().hex,
+        "shown": f"{time.time():.6f}",
+        **_EMPTY,
+    }  # of one length: nothing to guess by
 
 
 def form_for(
