@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ayni.files import write_text
+from benchmarks import verdicts
 from benchmarks.turns import ROOT
 
 RESULTS = ROOT / "docs" / "results"
@@ -139,7 +140,14 @@ def feedback() -> str:
 {made(document, "feedback.json", "docs/results/")}"""
 
 
-BLOCKS: dict[str, Callable[[], str]] = {block.__name__: block for block in (villages, feedback)}
+def verdicts_of_studies() -> str:
+    """docs/paper.md: every claim that was tried."""
+    return verdicts.table(RESULTS)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    block.__name__.replace("_", "-"): block for block in (villages, feedback, verdicts_of_studies)
+}
 
 if __name__ == "__main__":
     for path in pages():

@@ -13,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ayni.config import parse_yaml
 from ayni.errors import BadInput
 from ayni.evaluate.items import Item, rows_of
 from ayni.evaluate.results import SCHEMA, Result
@@ -20,8 +21,11 @@ from ayni.evaluate.win_rate import Outcome, win_rate_results
 from ayni.files import write_json
 from ayni.records import from_dict
 from ayni.runs.reading import RunData, read_run
+from ayni.runs.recipe import read_recipe
 from benchmarks.machine import described
+from benchmarks.turns import ROOT
 
+RECIPES = ROOT / "recipes"
 NAMES = ("model", "against", "judge")
 
 
@@ -33,7 +37,7 @@ def published(directories: Sequence[Path]) -> dict[str, Any]:
             raise BadInput(f"the run is {run.status}", path=run.directory, fix="run its recipe again")
     document: dict[str, Any] = {"schema": SCHEMA, "made": made(runs)}
     if len(runs) == 1:
-        return document | {"results": rows(runs[0].results)}
+        return document | {"claims": [claim.shown() for claim in runs[0].claims()], "results": rows(runs[0].results)}
     each = [{"run": run.name, "results": rows(run.results)} for run in runs]
     return document | {"results": rows(pooled(runs)), "runs": each}
 
@@ -43,7 +47,7 @@ def made(runs: Sequence[RunData]) -> dict[str, Any]:
     opened = [stage.opened for run in runs for stage in run.stages if stage.opened]
     commits = {f"{o['commit'][:7]}{'-dirty' if o['changed'] else ''}" for o in opened if o["commit"]}
     return {
-        "command": " && ".join(f"ayni run recipes/{run.name}.yaml" for run in runs),
+        "command": " && ".join(map(command, runs)),
         "commit": ", ".join(sorted(commits)) or about["commit"],
         "machine": about["machine"],
         "cores": about["cores"],
@@ -51,6 +55,21 @@ def made(runs: Sequence[RunData]) -> dict[str, Any]:
         "date": max(run.when for run in runs).strftime("%Y-%m-%d"),
         "seconds": round(sum(run.seconds for run in runs)),
     }
+
+
+def command(run: RunData) -> str:
+    """What made it, with the seeds of another village than its recipe's."""
+    recipe = next(iter(RECIPES.rglob(f"{run.name}.yaml")), RECIPES / f"{run.name}.yaml")
+    said = f"ayni run {recipe.relative_to(ROOT)}"
+    if not run.recipe or not recipe.is_file():
+        return said
+    made, here = (seeds(value) for value in (parse_yaml(run.recipe, run.directory)[0], read_recipe(recipe).resolved()))
+    return said + "".join(f" --set {key}={made[key]}" for key in made if made[key] != here.get(key))
+
+
+def seeds(recipe: Any) -> dict[str, int]:
+    village = recipe["stages"].get("village", {})
+    return {"seed": recipe["seed"]} | {f"village.{key}": village[key] for key in village if key == "village_seed"}
 
 
 def pooled(runs: Sequence[RunData]) -> list[Result]:

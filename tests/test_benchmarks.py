@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,17 +15,19 @@ from torch.utils.flop_counter import FlopCounterMode
 from ayni.errors import BadInput
 from ayni.evaluate.items import Item, rows_of
 from ayni.evaluate.results import write_results
-from ayni.files import write_json, write_jsonl
+from ayni.files import write_json, write_jsonl, write_text
 from ayni.model import layout
 from ayni.model.layout import Layout
 from ayni.model.shape import Shape
 from ayni.model.transformer import Transformer, initialise
 from ayni.records import Message, to_dict
+from ayni.runs.recipe import read_recipe
 from ayni.text.chat import render_prompt
 from ayni.train.batch import Pair
-from benchmarks import data, flops, machine, numbers, publish, summary, tables
+from benchmarks import data, flops, machine, numbers, publish, summary, tables, verdicts
 from benchmarks.number_text import number_tokenizer
 from benchmarks.options import asked
+from benchmarks.turns import ROOT
 
 SMALL = Shape(dim=4, layers=1, heads=2, kv_heads=1, hidden=3, vocab=5)
 
@@ -248,6 +251,17 @@ def test_several_runs_are_pooled_by_their_prompts_and_one_topic_is_one_cluster(t
     assert numbers.one(alone["results"], "content")["value"] == 0.75
 
 
+def test_what_is_published_says_which_village_it_was_made_on(tmp_path: Path) -> None:
+    run = run_of(tmp_path, "tiny", [1, 0])
+    recipe = read_recipe(ROOT / "recipes" / "tiny.yaml", ["seed=9", "village.village_seed=8"]).resolved()
+    claim = {"says": "half is right", "number": {"metric": "content"}, "above": 0.4}
+    write_text(run / "recipe.yaml", json.dumps(recipe | {"claims": [claim]}))
+    document = publish.published([run])
+    assert document["made"]["command"] == "ayni run recipes/tiny.yaml --set seed=9 --set village.village_seed=8"
+    (said,) = document["claims"]
+    assert (said["verdict"], said["value"], said["above"], said["below"]) == ("UNDECIDED", 0.5, 0.4, None)
+
+
 def test_an_unfinished_run_is_not_published(tmp_path: Path) -> None:
     run = run_of(tmp_path, "a", [1, 0])
     write_json(run / "status.json", {"run": "a", "status": "failed", "stages": []})
@@ -264,3 +278,22 @@ def test_the_numbers_of_every_page_are_those_of_the_results(page: Path) -> None:
 def test_every_block_of_numbers_on_a_page_is_known() -> None:
     text = "".join(page.read_text(encoding="utf-8") for page in numbers.pages())
     assert {name for _, name, _ in numbers.MARKS.findall(text)} <= set(numbers.BLOCKS)
+
+
+def claimed(value: float | None, interval: tuple[float, float] | None, above: float = 0.5) -> dict[str, object]:
+    why = "" if interval else "nothing measured x"
+    return {"says": "it rises", "above": above, "below": None, "value": value, "interval": interval, "why": why}
+
+
+def test_a_claim_tried_in_several_villages_is_judged_by_all_of_them(tmp_path: Path) -> None:
+    """Halves 0.06 and 0.08 of two villages: of their mean 0.05."""
+    for seed, value, interval in ((1, 0.56, (0.50, 0.62)), (2, 0.60, (0.52, 0.68))):
+        write_json(tmp_path / f"two-words-seed{seed}.json", {"claims": [claimed(value, interval)]})
+    write_json(tmp_path / "alone-seed1.json", {"claims": [claimed(0.45, (0.40, 0.49)), claimed(None, None)]})
+    write_json(tmp_path / "mini.json", {"claims": []})
+    assert verdicts.table(tmp_path).splitlines()[2:] == [
+        "| alone, village [1](results/alone-seed1.json) | it rises | above 0.5 | 0.450 [0.400, 0.490] | FAIL |",
+        "|  | it rises | above 0.5 | nothing measured x | UNDECIDED |",
+        "| two-words, villages [1](results/two-words-seed1.json), [2](results/two-words-seed2.json) "
+        "| it rises | above 0.5 | 0.580 [0.530, 0.630] (0.560 / 0.600) | PASS |",
+    ]

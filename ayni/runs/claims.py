@@ -71,7 +71,8 @@ class Judged:
     def shown(self) -> dict[str, Any]:
         """As `ayni run --json` prints it."""
         says = {"says": self.claim.says, "paper": self.claim.paper, "verdict": self.verdict}
-        return says | {"value": self.value, "interval": self.interval, "why": self.why}
+        bound = {"above": self.claim.above, "below": self.claim.below}
+        return says | {"value": self.value, "interval": self.interval, "why": self.why} | bound
 
     def __str__(self) -> str:
         side, bound = ("above", self.claim.above) if self.claim.above is not None else ("below", self.claim.below)
@@ -107,11 +108,15 @@ def _judged(claim: Claim, rows: Sequence[Result]) -> Judged:
     if interval is None or any(other is None for _, other in less):
         return Judged(claim, "UNDECIDED", value, why="too few for an interval")
     interval = _difference(value, interval, *(other for _, other in less if other is not None))
-    bound = claim.above if claim.above is not None else claim.below
-    assert bound is not None
-    sides = interval[0] > bound, interval[1] < bound
-    holds, fails = sides if claim.above is not None else sides[::-1]
-    return Judged(claim, "PASS" if holds else "FAIL" if fails else "UNDECIDED", value, interval)
+    return Judged(claim, verdict(interval, claim.above, claim.below), value, interval)
+
+
+def verdict(interval: tuple[float, float], above: float | None, below: float | None) -> Verdict:
+    """On which side of the one bound that is given the whole interval lies."""
+    low, high = interval
+    holds = low > above if above is not None else below is not None and high < below
+    fails = high < above if above is not None else below is not None and low > below
+    return "PASS" if holds else "FAIL" if fails else "UNDECIDED"
 
 
 def _times(times: float, value: float | None, interval: tuple[float, float] | None) -> _Measured:

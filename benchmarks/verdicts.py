@@ -1,0 +1,73 @@
+"""What the studies said: every claim of a recipe over the villages it was run on, from docs/results/NAME-seedN.json.
+
+Pooled: the mean over the villages, half-widths of their clustered intervals in quadrature, for each village has people,
+topics and models of its own.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ayni.runs.claims import verdict
+
+FILE = re.compile(r"(.+)-seed(\d+)\.json")
+Row = Mapping[str, Any]
+
+
+def found(results: Path) -> dict[str, dict[int, Row]]:
+    """Study → seed of the village → its file."""
+    studies: dict[str, dict[int, Row]] = {}
+    for path in sorted(results.glob("*-seed*.json")):
+        if name := FILE.fullmatch(path.name):
+            studies.setdefault(name[1], {})[int(name[2])] = json.loads(path.read_text(encoding="utf-8"))
+    return studies
+
+
+def pooled(claims: Sequence[Row]) -> tuple[float, tuple[float, float]] | None:
+    """One claim of several villages; None where none of them has an interval."""
+    known = [(claim["value"], *claim["interval"]) for claim in claims if claim["interval"] is not None]
+    if not known:
+        return None
+    value = sum(each for each, _, _ in known) / len(known)
+    half = sum(((high - low) / 2) ** 2 for _, low, high in known) ** 0.5 / len(known)
+    # of a single village the interval as it stands, which need not lie evenly around its number
+    return value, (known[0][1:] if len(known) == 1 else (value - half, value + half))
+
+
+def table(results: Path) -> str:
+    return "\n".join(
+        ["| study | claim | asked | measured | verdict |", "|---|---|---|---|---|", *lines(found(results))]
+    )
+
+
+def lines(studies: Mapping[str, Mapping[int, Row]]) -> Iterator[str]:
+    for name, by_seed in studies.items():
+        files = ", ".join(f"[{seed}](results/{name}-seed{seed}.json)" for seed in by_seed)
+        first = f"{name}, village {files}" if len(by_seed) == 1 else f"{name}, villages {files}"
+        for claims in zip(*(document["claims"] for document in by_seed.values()), strict=True):
+            yield f"| {first} | {claims[0]['says']} | {asked(claims[0])} | {measured(claims)} |"
+            first = ""
+
+
+def asked(claim: Row) -> str:
+    return f"above {claim['above']:g}" if claim["above"] is not None else f"below {claim['below']:g}"
+
+
+def measured(claims: Sequence[Row]) -> str:
+    """The number, each village's where there are several, and what follows."""
+    whole = pooled(claims)
+    if whole is None:
+        return f"{', '.join(dict.fromkeys(claim['why'] for claim in claims))} | UNDECIDED"
+    value, (low, high) = whole
+    apart = f" ({numbers(claim['value'] for claim in claims)})" if len(claims) > 1 else ""
+    return (
+        f"{value:.3f} [{low:.3f}, {high:.3f}]{apart} | {verdict((low, high), claims[0]['above'], claims[0]['below'])}"
+    )
+
+
+def numbers(values: Iterable[float | None]) -> str:
+    return " / ".join("–" if value is None else f"{value:.3f}" for value in values)
