@@ -30,6 +30,7 @@ Kind = Literal[
     "samples",
     "compute",
     "answers",
+    "leads",
     "function",
 ]
 KIND_WORDS: dict[Kind, str] = {
@@ -49,6 +50,7 @@ KIND_WORDS: dict[Kind, str] = {
     "samples": "samples",
     "compute": "what a stage has computed",
     "answers": "answers side by side",  # of several models, with their scores: what the report shows
+    "leads": "what a reward model says of the pairs it held out",
     "function": "a Python file with a reward function",
 }
 COMPUTE = "compute.json"  # what every stage leaves

@@ -335,7 +335,11 @@ def test_exit_codes_are_those_of_the_errors() -> None:
 @pytest.mark.parametrize("kind", stage_kinds())
 def test_stage_page_names_every_setting_with_its_default(kind: str) -> None:
     config = load_stage(kind).config
-    rows = first_table(section(STAGE_PAGES / f"{kind}.md", "Settings"))
+    text = section(STAGE_PAGES / f"{kind}.md", "Settings")
+    if not config.model_fields:
+        assert text.strip() == "None."
+        return
+    rows = first_table(text)
     documented = {code(row[0]): parse_yaml(code(row[1]))[0] for row in rows}
     assert len(documented) == len(rows)
     assert documented.keys() == config.model_fields.keys()

@@ -14,7 +14,8 @@ from scipy.optimize import minimize
 from small_stages import Small, comparisons, prepare
 
 from ayni.config import parse_config
-from ayni.evaluate.reward_baselines import L2, WordRegression, baseline_results, longer
+from ayni.evaluate.leads import baseline_results, leads_of
+from ayni.evaluate.reward_baselines import L2, WordRegression, longer
 from ayni.files import write_jsonl
 from ayni.model.transformer import Transformer, initialise
 from ayni.model_directory import load_model
@@ -75,7 +76,7 @@ def test_a_word_that_was_chosen_in_training_wins_on_new_prompts() -> None:
 
 def results(train: list[Comparison], heldout: list[Comparison]) -> list[Any]:
     leads = np.array([1.0] * 10 + [-1.0] * 5)
-    return baseline_results(leads, train, heldout, axis="helpfulness", model="rm", seed=0)
+    return baseline_results(leads_of(leads, train, heldout), axis="helpfulness", model="rm", seed=0)
 
 
 def test_a_reward_model_is_reported_beside_its_baselines(stages: dict[str, Small], tmp_path: Path) -> None:

@@ -12,43 +12,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from ayni.evaluate.results import Result, result
-from ayni.evaluate.reward_accuracy import accuracy_gains, reward_accuracy
-from ayni.records import Comparison, root_of
+from ayni.records import Comparison
 
 Floats = NDArray[np.float64]
-LONGER, WORDS = "longer answer", "bag of words"
 # ½·10·‖w‖²: on hh-rlhf's harmlessness pairs the best of 1, 3, 10, 30 and 100, which differ by two points at most
 L2 = 10.0
 LEAST = 2  # training pairs in which a word must tell the answers apart
 _WORD = re.compile(r"\w+(?:'\w+)?")
-
-
-def baseline_results(
-    leads: ArrayLike,
-    train: Sequence[Comparison],
-    heldout: Sequence[Comparison],
-    *,
-    axis: str,
-    model: str,
-    seed: int,
-) -> list[Result]:
-    """Rows `baseline_accuracy` of each baseline, and `accuracy_over_baseline` of the model `against` it.
-
-    `leads` (P,) are the model's scores of the chosen less those of the rejected answers held out; the words' regression
-    learns from `train`, the pairs that the model was trained on.
-    """
-    ratings, asked = [c.rating for c in heldout], [root_of(c.prompt.dialog) for c in heldout]
-    rows: list[Result] = []
-    for name, lead in ((LONGER, longer(heldout)), (WORDS, WordRegression.fit(train).leads(heldout))):
-        where = {"axis": axis, "split": "heldout", "judge": "labels"}
-        accuracy = reward_accuracy(lead, np.zeros(len(lead)), ratings, asked).accuracy
-        rows.append(result("baseline_accuracy", accuracy, model=name, **where))
-        gain = accuracy_gains(leads, lead, ratings, asked)[""]
-        rows.append(result("accuracy_over_baseline", gain, model=model, against=name, seed=seed, **where))
-    return rows
 
 
 def longer(comparisons: Sequence[Comparison]) -> Floats:

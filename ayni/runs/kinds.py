@@ -87,6 +87,8 @@ def kinds_at(path: Path) -> tuple[Kind, ...] | None:
         return ("samples",)
     if isinstance(value, dict) and value.keys() == {"forward", "backward", "flops"}:
         return ("compute",)
+    if isinstance(value, dict) and {"pair", "conversation", "model", "words"} <= value.keys():
+        return ("leads",)
     if isinstance(value, dict) and {"prompt", "answers"} <= value.keys():
         return ("answers",)
     return kinds_of(path)

@@ -16,16 +16,17 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from ayni.config import Config as Base
 from ayni.errors import BadInput
+from ayni.evaluate.leads import LEADS, baseline_results, leads_of
 from ayni.evaluate.results import Result, result, write_results
 from ayni.evaluate.reward_accuracy import HALF, accuracy_gains, accuracy_parts, reward_accuracy, threshold_report
-from ayni.evaluate.reward_baselines import baseline_results
+from ayni.files import write_jsonl
 from ayni.formats.reading import read_comparisons
 from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model.score_head import with_score_head
 from ayni.model.score_scale import Anchor, Normalisation, ScoreScale
 from ayni.model_directory import load_model, save_model
-from ayni.records import RATINGS, Comparison, Prompt, Rating, Sample, Task, margin_of, root_of, safe_answers
+from ayni.records import RATINGS, Comparison, Prompt, Rating, Sample, Task, margin_of, root_of, safe_answers, to_dict
 from ayni.reward.model import RewardModel, load_reward
 from ayni.rollout.engine import rollout, with_room
 from ayni.rollout.local import LocalEngine
@@ -48,7 +49,7 @@ FACE = Face(
         Input("heldout", "heldout.jsonl", ("comparisons",), many=True, optional=True),
         Input("against", "model", ("reward_model",), optional=True),
     ),
-    leaves={"model": "reward_model"},
+    leaves={"model": "reward_model", "leads.jsonl": "leads"},
 )
 
 
@@ -111,10 +112,21 @@ class Config(Fitting):
         description="λ of the safety auxiliary loss; default: 1 for safety, given labels of both kinds, else 0",
     )
     heldout_share: float = Field(0.1, ge=0, lt=1, description="of the conversations, if no held-out input is given")
+    fold: str | None = Field(
+        None, pattern=r"[0-9]{1,3}/[0-9]{1,3}", description="2/5: instead, the second of five parts of all of them"
+    )
     start_answers: int = Field(
         256, ge=0, description="answers of the start model whose scores' mean and deviation are kept; 0: none"
     )
     max_tokens: int = Field(256, ge=1, description="the longest of these answers")
+
+    @model_validator(mode="after")
+    def _one_of_several(self) -> Config:
+        if self.fold is not None:
+            part, parts = map(int, self.fold.split("/"))
+            if not 1 <= part <= parts or parts < 2:
+                raise ValueError(f"there is no part {self.fold}; say 1/5 for the first of five")
+        return self
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
@@ -166,23 +178,30 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         rows.append(elsewhere(reward, away))
     if before is not None:
         rows += gains(reward, before, judged, config.task, run.seed)
-    if judged:
-        lead = np.subtract(*scores_of(reward, judged))
-        rows += baseline_results(lead, train, judged, axis=config.task, model=run.name, seed=run.seed)
+    leads = leads_of(np.subtract(*scores_of(reward, judged)), train, judged) if judged else []
+    write_jsonl(run.directory / LEADS, map(to_dict, leads))
+    if leads:
+        where = {"axis": config.task, "split": "heldout", "judge": "labels", "model": run.name, "seed": run.seed}
+        rows += baseline_results(leads, **where)
     write_results(run.directory / "results.json", rows)
 
 
 def split(
     comparisons: list[Comparison], heldout: list[Comparison], config: Config, order: np.random.Generator
 ) -> tuple[list[Comparison], list[Comparison]]:
-    """(to train on, held out): a share of the task's own where none are held out already.
+    """(to train on, held out): a share, or one of several parts, of the task's own where none are held out already.
 
     By conversation: its pairs, of any turn and of either task, never stand on both sides.
     """
     if not heldout:
         home = [c for c in comparisons if c.task == config.task]
         roots = sorted({root_of(c.prompt.dialog) for c in home})
-        drawn = order.permutation(len(roots))[: round(config.heldout_share * len(roots))]
+        mixed_up = order.permutation(len(roots))
+        if config.fold is None:
+            drawn = mixed_up[: round(config.heldout_share * len(roots))]
+        else:
+            part, parts = map(int, config.fold.split("/"))
+            drawn = mixed_up[part - 1 :: parts]
         chosen = {roots[i] for i in drawn}
         heldout = [c for c in home if root_of(c.prompt.dialog) in chosen]
     apart = {root_of(c.prompt.dialog) for c in heldout}
