@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "attention.c", "step.c"))
-HEADERS = tuple(Path(__file__).with_name(name) for name in ("numbers.h", "vectors.h"))
+HEADERS = tuple(Path(__file__).with_name(name) for name in ("numbers.h", "vectors.h", "pairs.h"))
 FLAGS = ("-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 MACHINE = ("-march=native", "-mprefer-vector-width=512")
 DEFINES = {torch.float32: (), torch.bfloat16: ("-DBF16",)}

@@ -3,7 +3,7 @@
  * values and weights are numbers (float or bf16), all else is float. A row's sums have one order, whatever rows it is
  * computed with. */
 
-#include "vectors.h"
+#include "pairs.h"
 
 #define AHEAD 4096 /* bytes: weights come from far, and are wanted at the pace of a core's multiplications */
 #define BLOCK 256 /* of floats added up before they are added to a double */
@@ -15,37 +15,6 @@
 #else
 typedef int32_t places __attribute__((vector_size(4 * LANES)));
 #define PICK(a, b, ...) __builtin_shuffle(a, b, (places){__VA_ARGS__})
-#endif
-
-/* What a product multiplies: one value of x and LANES weights, or, where the processor adds products of bf16 pairs into
- * floats, PAIR of each. */
-#if defined(BF16) && defined(__AVX512BF16__)
-#include <immintrin.h>
-#define PAIR 2
-typedef int32_t factor __attribute__((may_alias));
-typedef __m512i weights;
-
-static inline weights weighed(const number *panel) { return _mm512_loadu_si512(panel); }
-
-static inline lanes plus(lanes sum, factor x, weights w) {
-    return (lanes)_mm512_dpbf16_ps((__m512)sum, (__m512bh)_mm512_set1_epi32(x), (__m512bh)w);
-}
-
-static inline const factor *factors(long count, const float *x, factor *scratch) {
-    number *rounded = (number *)scratch;
-#pragma omp simd
-    for (long i = 0; i < count; i++)
-        rounded[i] = narrow(x[i]);
-    return scratch;
-}
-#else
-#define PAIR 1
-typedef float factor;
-typedef lanes weights;
-
-static inline weights weighed(const number *panel) { return load(panel); }
-static inline lanes plus(lanes sum, factor x, weights w) { return sum + x * w; }
-static inline const factor *factors(long count, const float *x, factor *scratch) { return x; }
 #endif
 
 /* A panel's outputs, how many weights of one of them lie side by side in it, and whether all this pays here: vectors
