@@ -140,13 +140,42 @@ def feedback() -> str:
 {made(document, "feedback.json", "docs/results/")}"""
 
 
+def crossvalidation() -> str:
+    """What reward models of real comparisons know that shorter ways do not."""
+    document = read("crossvalidation.json")
+    starts = {"the chat model": "harmlessness", "a random start": "harmlessness-from-nothing"}
+
+    def each(metric: str, against: str | None = None) -> str:
+        where = {} if against is None else {"against": against}
+        return " | ".join(points(one(document["results"], metric, model=name, **where)) for name in starts.values())
+
+    accuracy = [one(document["results"], "accuracy", model=name) for name in starts.values()]
+    gain = one(document["results"], "accuracy_gain", model="harmlessness", against="harmlessness-from-nothing")
+    return f"""\
+| harmlessness of real people's comparisons, {counts(accuracy[0])}, reward models begun from | {" | ".join(starts)} |
+|---|---|---|
+| accuracy | {" | ".join(map(share, accuracy))} |
+| over the longer answer, points | {each("accuracy_over_baseline", "longer answer")} |
+| over the bag of words | {each("accuracy_over_baseline", "bag of words")} |
+| with the words over the words alone | {each("accuracy_added")} |
+| over a random start | {points(gain)} | |
+
+{made(document, "crossvalidation.json", "../results/")}"""
+
+
+def points(row: Row) -> str:
+    """`+1.8 [−0.1, 3.8]`"""
+    low, high = row["interval"]
+    return f"{100 * row['value']:+.1f} [{100 * low:.1f}, {100 * high:.1f}]".replace("-", "−")
+
+
 def verdicts_of_studies() -> str:
     """docs/paper.md: every claim that was tried."""
     return verdicts.table(RESULTS)
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    block.__name__.replace("_", "-"): block for block in (villages, feedback, verdicts_of_studies)
+    block.__name__.replace("_", "-"): block for block in (villages, feedback, crossvalidation, verdicts_of_studies)
 }
 
 if __name__ == "__main__":
