@@ -7,6 +7,7 @@ from typing import Literal, get_args
 
 from ayni.errors import BadInput
 from ayni.files import atomic_directory, atomic_file, write_json
+from ayni.limits import absent
 from ayni.model.adapters import adapter_of, merged
 from ayni.model.fields import whole
 from ayni.model.llama2c import read_llama2c, write_llama2c
@@ -60,7 +61,7 @@ def _read(src: Path) -> tuple[str, Transformer]:
         # Shape says what it may be
         return "meta", read_meta(src, context=whole(read_extra(src), _CONTEXT, src / EXTRA, 4096))
     if not src.exists():
-        raise BadInput("no such file or directory", path=src)
+        raise absent(src)
     fix = "give a Hugging Face directory (config.json), PEFT's, a Meta directory (params.json) or a llama2.c .bin"
     raise BadInput("not a model", path=src, fix=fix)
 

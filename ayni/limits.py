@@ -8,6 +8,7 @@ for they may have no end.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import gzip
 import os
 import re
@@ -26,6 +27,7 @@ LARGEST_PIECE = 64 << 20  # of one that is read whole
 UNPACKED, RATIO = 64 << 20, 32  # to so many bytes any gzip file may unpack, a large one to so many times its size
 _DEFLATE = 1032  # no gzip file unpacks to more times its size
 _BLOCK = 1 << 20
+_LISTED = 10_000  # names beside a missing one that are looked at
 _SIZE = re.compile(r"([1-9][0-9]{0,15})([KMGT]?)", re.I)
 
 
@@ -58,6 +60,16 @@ def _too_large(path: Path, what: str) -> BadInput:
     return BadInput(what, path=path, fix=f"split it, or raise {FILE} if it is meant to be so large")
 
 
+def absent(path: Path, what: str = "file or directory") -> BadInput:
+    """That nothing is there, and what there is of nearly that name."""
+    try:
+        names = sorted(os.listdir(path.parent))[:_LISTED]
+    except (OSError, ValueError):  # there is no such directory either, or it is not ours to read
+        names = []
+    near = difflib.get_close_matches(path.name, names, n=1, cutoff=0.8)
+    return BadInput(f"no such {what}", path=path, fix=f"did you mean {path.with_name(near[0])}?" if near else None)
+
+
 def size_of(path: Path, *, whole: bool = False) -> int:
     """The size in bytes of a file that may be opened, to be read row by row or `whole`.
 
@@ -66,7 +78,7 @@ def size_of(path: Path, *, whole: bool = False) -> int:
     try:
         found = path.stat()
     except FileNotFoundError:
-        raise BadInput("no such file", path=path) from None
+        raise absent(path, "file") from None
     except (OSError, ValueError) as error:  # a ValueError: of a name with a NUL in it
         raise BadInput(f"cannot be read ({error})", path=path) from None
     if stat.S_ISDIR(found.st_mode):

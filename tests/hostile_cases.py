@@ -244,7 +244,7 @@ def changed_json(**change: Any) -> Maker:
             "added_tokens": [{"id": id, "content": name, **special} for id, name in enumerate(names)],
             "model": {"type": "BPE", "vocab": {n: id for id, n in enumerate([*names, "a", "b"])}, "merges": []},
         }
-        model = change.pop("model", {})
+        model = change.get("model", {})  # made anew each time it is asked for
         return raw("tokenizer.json", json.dumps({**sound, **change, "model": {**sound["model"], **model}}))(folder)  # type: ignore[dict-item]
 
     return make

@@ -18,6 +18,7 @@ from ayni.errors import BadInput
 from ayni.files import read_bytes, read_json, read_jsonl, read_text, sha256_of
 from ayni.formats import json_window
 from ayni.formats.reading import read_texts, scan
+from ayni.limits import absent, size_of
 from ayni.runs.kinds import kinds_at
 from ayni.runs.recipe import processes_of
 from ayni.text.tokenizer import load_tokenizer
@@ -227,3 +228,14 @@ def test_pipes_at_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture
         assert "is a pipe or a device" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jsonl", "r.yaml"]
     assert len(sha256_of(Path(__file__))) == 64
+
+
+def test_a_file_that_is_not_there_may_have_been_meant_otherwise(tmp_path: Path) -> None:
+    (tmp_path / "demonstrations.jsonl").write_text("{}\n")
+    with pytest.raises(BadInput, match=r"demonstration.jsonl: no such file; did you mean .*/demonstrations.jsonl\?$"):
+        size_of(tmp_path / "demonstration.jsonl")
+    for name in ("recipe.yaml", "no/demonstrations.jsonl", "x" * 300):
+        with pytest.raises(BadInput) as found:
+            size_of(tmp_path / name)
+        assert "did you mean" not in str(found.value)
+    assert str(absent(Path("\0"))) == "\0: no such file or directory"

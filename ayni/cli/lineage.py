@@ -9,6 +9,7 @@ from typing import Any
 from ayni.cli import VerbFailure, plain
 from ayni.cli.stages import located
 from ayni.errors import BadInput
+from ayni.limits import absent
 from ayni.runs.lineage import Step, lineage, read_lineage
 
 
@@ -19,7 +20,7 @@ def show_lineage(model: Path, as_json: bool) -> dict[str, Any] | VerbFailure:
     """
     path = located(model)
     if not path.exists():
-        raise BadInput("no such file or directory", path=path)
+        raise absent(path)
     steps, wrong = lineage(path), dict[str, str]()
     exported = not steps
     if exported:

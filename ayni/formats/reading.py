@@ -25,6 +25,7 @@ from ayni.formats.format import Format
 from ayni.formats.known import format_of
 from ayni.formats.pairing import PAIRING, Pairing, pairs_of_judgements
 from ayni.formats.rows import DOCUMENT_SUFFIXES, ROW_SUFFIXES, Row, Skip, files_of, peek, rows, suffix_of
+from ayni.limits import absent
 from ayni.records import Comparison, Constraint, Demonstration, Principle, Prompt, Question, Task
 from ayni.stage import Kind
 
@@ -40,7 +41,7 @@ def detect(path: Path) -> Format:
     if path.is_dir():
         path = files_of(path, (*ROW_SUFFIXES, *DOCUMENT_SUFFIXES))[0]
     if not path.exists():
-        raise BadInput("no such file or directory", path=path)
+        raise absent(path)
     with _opened(path, []) as (found, _):
         return found
 

@@ -15,7 +15,7 @@ from ayni.errors import BadInput
 from ayni.files import files_below, lines_of, parse_json, read_text, text_file
 from ayni.formats.json_window import MOST_KEYS, ROWS, SPACE, Window
 from ayni.formats.markdown import markdown_documents
-from ayni.limits import line_limit, too_long, unpacked
+from ayni.limits import absent, line_limit, too_long, unpacked
 
 ROW_SUFFIXES = (".json", ".jsonl", ".csv")
 DOCUMENT_SUFFIXES = (".md", ".txt")
@@ -194,7 +194,7 @@ def peek(path: Path) -> Any:
 def files_of(path: Path, suffixes: tuple[str, ...]) -> list[Path]:
     """The file itself, or every file with such a suffix under a directory, in name order; BadInput if none."""
     if not path.exists():
-        raise BadInput("no such file or directory", path=path)
+        raise absent(path)
     if not path.is_dir():
         return [path]
     found = [file for file in files_below(path) if not file.name.startswith(".") and suffix_of(file) in suffixes]

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from ayni.errors import AyniError, BadInput
+from ayni.limits import absent
 from ayni.model.placement import Placement
 from ayni.records import Dialog, Finished, Message, Prompt, Sample, message_dicts
 from ayni.reward.model import Reward, load_reward
@@ -194,7 +195,7 @@ def _imported(name: str) -> ModuleType:
 
 def _module_of(path: Path) -> ModuleType:
     if not path.is_file():
-        raise BadInput("no such file", path=path)
+        raise absent(path, "file")
     path = path.absolute()  # as tracebacks name it
     name = f"ayni_reward_{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)

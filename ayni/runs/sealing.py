@@ -18,6 +18,7 @@ from typing import Any
 import ayni
 from ayni.errors import BadInput
 from ayni.files import digest_of, fsync, is_path, read_object, sha256_of, write_json
+from ayni.limits import absent
 from ayni.run import CHECKPOINTS
 from ayni.stage import COMPUTE
 
@@ -129,7 +130,7 @@ def content_hash(path: Path) -> str:
     if (sealed := sealed_hash(path)) is not None:
         return sealed
     if not path.exists():
-        raise BadInput("no such file or directory", path=path)
+        raise absent(path)
     return sha256_of(path)
 
 
