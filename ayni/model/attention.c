@@ -111,7 +111,7 @@ long attention(const sequences *s, long from, long to, long longest, const numbe
                     long at = (s->start[i] + first) * stride + head * size;
                     float shares[ROWS];
                     copied(rows, ROWS, size, q + at, stride, queries);
-                    across(size, seen, taken(ROWS * size, queries, wide), panels, scores);
+                    across(size, seen, as_factors(ROWS * size, queries, wide), panels, scores);
                     for (long row = 0; row < rows; row++) {
                         float *of = scores + row * seen, most = -INFINITY, total = 0;
                         long end = shared + first + row + 1;
@@ -150,7 +150,7 @@ long attention_backward(const sequences *s, long from, long to, long longest, co
     factor *scratch = (factor *)(sums + ROWS * size), *wide = scratch + ROWS * width;
     number *of_head = (number *)(wide + ROWS * size), *key_panels = of_head + width * size;
     number *value_panels = key_panels + width * size, *stack = value_panels + width * size;
-    number *queries = stack + width * size, *grads = queries + ROWS * size, *few = grads + ROWS * size;
+    number *queries = stack + width * size, *grads = queries + ROWS * size, *lower_stack = grads + ROWS * size;
     for (long i = from; i < to; i++)
         for (long kv = 0; kv < s->kv_heads; kv++) {
             long shared = s->shared[i], own = s->end[i] - s->start[i], columns = filled(shared + own);
@@ -166,8 +166,8 @@ long attention_backward(const sequences *s, long from, long to, long longest, co
                     long at = (s->start[i] + first) * stride + head * size;
                     copied(rows, ROWS, size, q + at, stride, queries);
                     copied(rows, ROWS, size, g + at, stride, grads);
-                    across(size, seen, taken(ROWS * size, queries, wide), key_panels, shares);
-                    across(size, seen, taken(ROWS * size, grads, wide), value_panels, d_scores);
+                    across(size, seen, as_factors(ROWS * size, queries, wide), key_panels, shares);
+                    across(size, seen, as_factors(ROWS * size, grads, wide), value_panels, d_scores);
                     for (long row = 0; row < ROWS; row++) {
                         float *share = shares + row * seen, *d_score = d_scores + row * seen, dot = 0, log = 0;
                         long end = row < rows ? shared + first + row + 1 : 0;
@@ -191,9 +191,9 @@ long attention_backward(const sequences *s, long from, long to, long longest, co
 #pragma omp simd
                         for (long j = 0; j < size; j++)
                             d_q[at + row * stride + j] = narrow(sums[row * size + j] * s->scale);
-                    const number *lower = stacked(ROWS, size, queries, few);
+                    const number *lower = stacked(ROWS, size, queries, lower_stack);
                     back(size, seen, crossed(ROWS, seen, d_scores, scratch), lower, of_keys);
-                    lower = stacked(ROWS, size, grads, few);
+                    lower = stacked(ROWS, size, grads, lower_stack);
                     back(size, seen, crossed(ROWS, seen, shares, scratch), lower, of_values);
                 }
             for (long column = 0; column < shared + own; column++) {

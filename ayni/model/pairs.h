@@ -16,7 +16,7 @@ static inline lanes plus(lanes sum, factor x, weights w) {
 }
 
 /* x (count), already rounded, in pairs of neighbours. */
-static inline const factor *taken(long count, const number *x, factor *scratch) { return (const factor *)x; }
+static inline const factor *as_factors(long count, const number *x, factor *scratch) { return (const factor *)x; }
 
 static inline __m256i rounded(const float *x) { return (__m256i)_mm512_cvtneps_pbh(_mm512_loadu_ps(x)); }
 
@@ -51,13 +51,13 @@ static inline lanes plus(lanes sum, factor x, weights w) { return sum + x * w; }
 static inline const factor *factors(long count, const float *x, factor *scratch) { return x; }
 static inline const factor *crossed(long rows, long columns, const float *x, factor *scratch) { return x; }
 #ifdef BF16
-static inline const factor *taken(long count, const number *x, factor *scratch) {
+static inline const factor *as_factors(long count, const number *x, factor *scratch) {
 #pragma omp simd
     for (long i = 0; i < count; i++)
         scratch[i] = widen(x[i]);
     return scratch;
 }
 #else
-static inline const factor *taken(long count, const number *x, factor *scratch) { return x; }
+static inline const factor *as_factors(long count, const number *x, factor *scratch) { return x; }
 #endif
 #endif
