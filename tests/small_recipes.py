@@ -17,7 +17,7 @@ RECIPES = Path(__file__).parent.parent / "recipes"
 SMALL: dict[str, dict[str, Any]] = {
     "village": {
         **{"words": 40000, "demonstrations": 200, "exercises": 60, "prompts": 400, "attacks": 60, "revising": 60},
-        **{"safety_demonstrations": 60, "obeying": 80, "heldout_words": 20000},
+        **{"safety_demonstrations": 60, "obeying": 80, "heldout_words": 20000, "heldout_demonstrations": 40},
     },
     "tokenizer": {"vocab_size": 500},
     "pretrain": {"dim": 16, "layers": 1, "heads": 2, "kv_heads": 1, "hidden": 32, "tokens": 50000, "dtype": "fp32"},
@@ -45,7 +45,8 @@ SMALL: dict[str, dict[str, Any]] = {
     "label": {"dtype": "fp32"},
     "study": {"limit": 8, "threshold": 0, "max_tokens": 8, "dtype": "fp32"},
 }
-OPTIONAL = {("village", key) for key in ("attacks", "revising", "safety_demonstrations", "obeying", "heldout_words")}
+OPTIONAL = {("village", key) for key in ("attacks", "revising", "safety_demonstrations", "obeying")}
+OPTIONAL |= {("village", key) for key in ("heldout_words", "heldout_demonstrations")}
 OPTIONAL |= {("ppo", "snapshot_every"), ("collect", "limit")}
 
 

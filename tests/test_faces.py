@@ -105,7 +105,7 @@ def test_a_face_knows_its_outputs() -> None:
 )
 def test_a_stage_leaves_what_its_face_says(kind: str, stages: dict[str, Small], tmp_path: Path) -> None:
     counts = ("demonstrations", "prompts", "attacks", "safety_demonstrations", "revising", "obeying")
-    sizes = {"words": 400, "heldout_words": 400} | dict.fromkeys(counts, 5)
+    sizes = {"words": 400, "heldout_words": 400, "heldout_demonstrations": 5} | dict.fromkeys(counts, 5)
     small = stages.get(kind) or Small(kind, sizes, {})
     small.execute(tmp_path / "out")
     for pattern, left in load_stage(kind).face.leaves.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,8 @@ from typing import Any
 
 import pytest
 import tiny
+import torch
+import transformers
 from feedback_cases import Clock, judgement
 from small_stages import Small, prepare
 
@@ -21,9 +24,9 @@ from ayni.feedback.pairs import Plan, pairs
 from ayni.feedback.records_of import split
 from ayni.feedback.store import Store, open_store
 from ayni.files import read_jsonl, write_jsonl
-from ayni.formats.reading import read_comparisons, read_prompts, read_prompts_of
+from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts, read_prompts_of
 from ayni.model.placement import Placement
-from ayni.records import Comparison, Dialog, Message, Prompt, Sample, root_of, to_dict, under
+from ayni.records import Comparison, Demonstration, Dialog, Message, Prompt, Sample, root_of, to_dict, under
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import as_answers_to, rollout
 from ayni.rollout.local import load_engine
@@ -33,6 +36,7 @@ from ayni.runs.recipe import read_recipe
 from ayni.seeds import rng, seed_of
 from ayni.stages import evaluate, reward
 from ayni.stages import tokenizer as tokenizer_stage
+from ayni.text.chat import render
 from ayni.village.village import village_of
 
 RECIPES = Path(__file__).parent.parent / "recipes"
@@ -200,6 +204,35 @@ def test_two_models_foresee_the_same_texts(tmp_path: Path) -> None:
     parts = {metric for metric, _ in rows if metric.startswith("bits_per_byte_difference:")}
     assert len(parts) >= 2
     assert sum(rows[part, "policy"].n or 0 for part in parts) <= len(texts)
+
+
+def test_good_answers_that_a_model_has_forgotten_surprise_it(tmp_path: Path) -> None:
+    """Held against transformers' loss of the same tokens."""
+    prepare(tmp_path)
+    inputs = {"model": tmp_path / "policy", "against": tmp_path / "base"}
+    inputs["demonstrations"] = [tmp_path / "demonstrations.jsonl"]
+    Small("evaluate", {"dtype": "fp32"}, inputs).execute(tmp_path / "out")
+    rows = {(row.metric, row.model): row for row in read_results(tmp_path / "out" / "results.json")}
+    for name in ("policy", "base"):
+        model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / name)
+        nats, tokens = 0.0, 0
+        for d in read_demonstrations(tmp_path / "demonstrations.jsonl"):
+            row = render(d.dialog, tiny.tokenizer(), d.train, d.finished)
+            labels = torch.tensor([[t if asked else -100 for t, asked in zip(row.tokens, row.mask, strict=True)]])
+            loss = float(model(torch.tensor([row.tokens]), labels=labels).loss.detach())
+            nats, tokens = nats + loss * sum(row.mask), tokens + sum(row.mask)
+        assert rows["perplexity", name].value == pytest.approx(math.exp(nats / tokens), rel=1e-5)
+    ratio = rows["perplexity_ratio", "policy"]
+    assert ratio.value == pytest.approx(
+        (rows["perplexity", "policy"].value or 0) / (rows["perplexity", "base"].value or 1)
+    )
+    assert ratio.interval is not None
+    assert ratio.interval[0] < (ratio.value or 0) < ratio.interval[1]
+    write_jsonl(tmp_path / "long.jsonl", [to_dict(Demonstration((*said("owl " * 200), Message("assistant", "hill"))))])
+    with pytest.raises(BadInput, match="no demonstration fits in 96 tokens"):
+        Small("evaluate", {"dtype": "fp32"}, {**inputs, "demonstrations": [tmp_path / "long.jsonl"]}).execute(
+            tmp_path / "x"
+        )
 
 
 def test_a_system_message_is_said_to_the_model_alone(tmp_path: Path) -> None:

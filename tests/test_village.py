@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from ayni.errors import BadInput
+from ayni.formats.reading import read_demonstrations
 from ayni.run import Run
 from ayni.seeds import rng
 from ayni.stages import village as stage
@@ -62,11 +63,16 @@ def test_held_out_documents_are_in_no_corpus(tmp_path: Path) -> None:
     def texts(name: str) -> list[str]:
         return [json.loads(line)["text"] for line in (tmp_path / name).read_text().splitlines()]
 
-    config = stage.Config(words=20000, demonstrations=5, exercises=0, checks=0, heldout_words=3000)
+    sizes = {"words": 20000, "demonstrations": 5, "exercises": 0, "checks": 0, "heldout_words": 3000}
+    config = stage.Config(**sizes, heldout_demonstrations=50)
     stage.run(config, {}, Run(tmp_path, name="village", quiet=True))
     assert len(texts("heldout.jsonl")) > 30
     assert not set(texts("heldout.jsonl")) & set(texts("corpus.jsonl"))
     assert texts("corpus.jsonl") == Village(7).corpus(20000)
+    good = read_demonstrations(tmp_path / "demonstrations-validation.jsonl")
+    asked = {prompt.dialog for prompt in Village(7).prompts("validation")}
+    assert len(good) == 50
+    assert all(d.dialog[:-1] in asked for d in good)
 
 
 def test_enough_of_everything(village: Village) -> None:

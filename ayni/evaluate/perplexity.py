@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
+from ayni.errors import BadInput
 from ayni.evaluate.results import Result, result
 from ayni.maths.clustered import clustered_ratio
 from ayni.maths.statistics import Estimate
-from ayni.records import TokenSequence
+from ayni.records import Demonstration, TokenSequence, root_of
 from ayni.rollout.local import LocalEngine
+from ayni.text.chat import render
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.reference import logprob_sums
 
@@ -97,6 +100,44 @@ def bits_by_text(engine: LocalEngine, texts: Sequence[str], budget: int) -> np.n
     found = np.zeros(len(texts))
     np.add.at(found, owners, logprob_sums(engine.role, sequences, budget).double().numpy())
     return found / -math.log(2)
+
+
+def foreseen(
+    engine: LocalEngine,
+    demonstrations: Sequence[Demonstration],
+    where: Mapping[str, Any],
+    budget: int,
+    against: LocalEngine | None = None,
+) -> list[Result]:
+    """Rows `perplexity` of the demonstrations' answers, of `against` too, and `perplexity_ratio`: the one over the
+    other, for tuning may forget what it should still find likely. Over tokens; conversations stand or fall together.
+
+    Raises BadInput where no demonstration fits in the models' contexts.
+    """
+    engines = [engine, *([against] if against is not None else [])]
+    rows = [render(d.dialog, engine.tokenizer, d.train, d.finished) for d in demonstrations]
+    longest = min(each.context for each in engines)
+    kept = [i for i, row in enumerate(rows) if len(row.tokens) <= longest]
+    if not kept:
+        raise BadInput(f"no demonstration fits in {longest} tokens", field="demonstrations")
+    sequences, owners = [rows[i] for i in kept], [root_of(demonstrations[i].dialog) for i in kept]
+    counts = [sum(sequence.mask) for sequence in sequences]
+    nats = [-logprob_sums(each.role, sequences, budget).double().numpy() for each in engines]
+    found = [
+        result("perplexity", _exponential(clustered_ratio(each, counts, owners)), **{**where, "model": speaker.name})
+        for speaker, each in zip(engines, nats, strict=True)
+    ]
+    if against is not None:
+        ratio = _exponential(clustered_ratio(nats[0] - nats[1], counts, owners))
+        found.append(result("perplexity_ratio", ratio, **{**where, "against": against.name}))
+    return found
+
+
+def _exponential(mean: Estimate) -> Estimate:
+    """Of e to that power, at whose ends the interval has its ends."""
+    low, high = mean.interval or (math.nan, math.nan)
+    interval = None if mean.interval is None else (math.exp(low), math.exp(high))
+    return replace(mean, value=None if mean.value is None else math.exp(mean.value), interval=interval)
 
 
 def by_length(metric: str, bits: np.ndarray, sizes: np.ndarray, where: Mapping[str, Any]) -> list[Result]:

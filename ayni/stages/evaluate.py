@@ -24,12 +24,12 @@ from ayni.evaluate.items import Item, rows_of
 from ayni.evaluate.judges import GoldScorer, RewardScorer, Scorer, outcomes_by, refusals, score_results
 from ayni.evaluate.label_agreement import gold_agreement
 from ayni.evaluate.people import PEOPLE, Contest, answers_in, outcomes_of
-from ayni.evaluate.perplexity import perplexities
+from ayni.evaluate.perplexity import foreseen, perplexities
 from ayni.evaluate.results import Result, result, write_results
 from ayni.evaluate.splits import check_split, named_split
 from ayni.evaluate.win_rate import Outcome, win_rate_results
 from ayni.files import write_jsonl
-from ayni.formats.reading import read_comparisons, read_prompts_of, read_texts
+from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts_of, read_texts
 from ayni.maths.clustered import clustered_mean, clustered_share
 from ayni.maths.rewards import Join
 from ayni.model.placement import Placement
@@ -68,6 +68,7 @@ FACE = Face(
         Input("seen", "prompts-train.jsonl", ("prompts",), many=True, optional=True),
         Input("texts", "heldout.jsonl", ("texts",), many=True, optional=True),
         Input("train_texts", "corpus.jsonl", ("texts",), many=True, optional=True),
+        Input("demonstrations", "demonstrations-validation.jsonl", ("demonstrations",), many=True, optional=True),
         Input("labels", "records.jsonl", ("comparisons",), many=True, optional=True),
     ),
     leaves={"samples.jsonl": "answers"},
@@ -138,13 +139,19 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         where = {"model": engines["model"].name, "split": "heldout", "seed": run.seed}
         other = engines.get("against")
         rows += perplexities(engines["model"], texts, train, where, config.tokens_per_micro_batch, other)
+    if inputs.get("demonstrations"):
+        good = [d for path in inputs["demonstrations"] for d in read_demonstrations(Path(path))]
+        where = {"model": engines["model"].name, "split": config.split, "seed": run.seed}
+        rows += foreseen(engines["model"], good, where, config.tokens_per_micro_batch, engines.get("against"))
     if inputs.get("labels"):
         labels = [c for path in inputs["labels"] for c in read_comparisons(Path(path), say=run.say)]
         opened = [c.prompt for c in labels if named_split(c.prompt) == "test"]  # of other splits any may be read
         check_split(opened, final=config.final, path=inputs["labels"][0])
         rows += gold_agreement(labels, config.split, run.seed)
     if not rows:
-        raise BadInput("nothing to evaluate on", field="prompts", fix="give prompts, people, texts or labels")
+        raise BadInput(
+            "nothing to evaluate on", field="prompts", fix="give prompts, people, texts, demonstrations or labels"
+        )
     write_results(run.directory / "results.json", rows)
 
 

@@ -27,6 +27,7 @@ FACE = Face(
         "prompts-validation.jsonl": "prompts",
         "prompts-test.jsonl": "prompts",
         "demonstrations.jsonl": "demonstrations",
+        "demonstrations-validation.jsonl": "demonstrations",
         "exercises.jsonl": "comparisons",
         "checks.jsonl": "comparisons",
         "attacks-train.jsonl": "prompts",
@@ -46,6 +47,7 @@ FACE = Face(
     sealed=("prompts-test.jsonl", "attacks-test.jsonl", "talks-test.jsonl", "constraints-test.jsonl"),
     by_setting={
         "heldout.jsonl": "heldout_words",
+        "demonstrations-validation.jsonl": "heldout_demonstrations",
         "attacks-train.jsonl": "attacks",
         "attacks-validation.jsonl": "attacks",
         "attacks-test.jsonl": "attacks",
@@ -69,6 +71,9 @@ class Config(Base):
     heldout_words: int = Field(0, ge=0, description="of documents like the corpus's, none of which is in it")
     demonstrations: int = Field(6000, ge=1)
     quality: Quality = Field("mixed", description="of the demonstrations: a vendor's, clean (paid to think), or noisy")
+    heldout_demonstrations: int = Field(
+        0, ge=0, description="clean ones, of validation prompts: what should be foreseen"
+    )
     exercises: int = Field(20000, ge=0, description="comparisons of the school's books; they cost no annotator")
     checks: int = Field(80, ge=0, description="comparisons whose answer is beyond doubt, to check annotators by")
     prompts: int | None = Field(None, ge=1, description="training prompts; default: all")
@@ -116,6 +121,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     task: Task | None = None if config.demonstrated == "all" else "helpfulness"
     demonstrations = village.demonstrations(config.demonstrations, task=task, quality=config.quality)
     write_jsonl(run.directory / "demonstrations.jsonl", map(to_dict, demonstrations))
+    if config.heldout_demonstrations:
+        good = village.demonstrations(config.heldout_demonstrations, quality="clean", split="validation")
+        write_jsonl(run.directory / "demonstrations-validation.jsonl", map(to_dict, good))
     write_jsonl(run.directory / "exercises.jsonl", map(to_dict, village.exercises(config.exercises)))
     write_jsonl(run.directory / "checks.jsonl", map(to_dict, village.checks(config.checks)))
     if config.obeying:

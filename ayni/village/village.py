@@ -105,10 +105,15 @@ class Village:
         return answers.vendor(self.knowledge(prompt), rng, quality)
 
     def demonstrations(
-        self, n: int, seed: int = 0, task: Task | None = None, quality: answers.Quality = "mixed"
+        self,
+        n: int,
+        seed: int = 0,
+        task: Task | None = None,
+        quality: answers.Quality = "mixed",
+        split: Split = "train",
     ) -> list[Demonstration]:
-        """`n` answered training prompts (of one `task`) of this quality; prompts repeat only when there are fewer."""
-        pool = [prompt for prompt in self.prompts("train", seed=seed) if task in (None, prompt.task)]
+        """`n` answered prompts (of one `task`) of this quality; prompts repeat only when there are fewer."""
+        pool = [prompt for prompt in self.prompts(split, seed=seed) if task in (None, prompt.task)]
         out = []
         for i in range(n):
             prompt = pool[i % len(pool)]
