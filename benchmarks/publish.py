@@ -18,7 +18,7 @@ from ayni.errors import BadInput
 from ayni.evaluate.items import Item, rows_of
 from ayni.evaluate.results import SCHEMA, Result
 from ayni.evaluate.win_rate import Outcome, win_rate_results
-from ayni.files import write_json
+from ayni.files import write_text
 from ayni.records import from_dict
 from ayni.runs.reading import RunData, read_run
 from ayni.runs.recipe import read_recipe
@@ -26,6 +26,7 @@ from benchmarks.machine import described
 from benchmarks.turns import ROOT
 
 RECIPES = ROOT / "recipes"
+WIDEST = 400  # characters of a line of what is published
 NAMES = ("model", "against", "judge")
 
 
@@ -97,9 +98,25 @@ def rows(results: Sequence[Result]) -> list[dict[str, Any]]:
     return [{key: value for key, value in asdict(row).items() if value is not None} for row in results]
 
 
+def readable(value: Any) -> str:
+    """JSON with a row of results on a line: whatever is short and holds nothing long."""
+    return _lines(value, "") + "\n"
+
+
+def _lines(value: Any, indent: str) -> str:
+    whole = json.dumps(value, ensure_ascii=False)
+    if len(whole) <= WIDEST or not isinstance(value, (dict, list)):
+        return whole
+    deeper = indent + "  "
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(deeper + _lines(each, deeper) for each in value) + f"\n{indent}]"
+    members = (f"{deeper}{json.dumps(key)}: {_lines(each, deeper)}" for key, each in value.items())
+    return "{\n" + ",\n".join(members) + f"\n{indent}}}"
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
     parser.add_argument("runs", type=Path, nargs="+")
     given = parser.parse_args()
-    write_json(given.file, published(given.runs))
+    write_text(given.file, readable(published(given.runs)))

@@ -246,6 +246,9 @@ def test_several_runs_are_pooled_by_their_prompts_and_one_topic_is_one_cluster(t
     made = document["made"]
     assert made["command"] == "ayni run recipes/a.yaml && ayni run recipes/b.yaml"
     assert (made["commit"], made["seconds"]) == ("abcdef0", 120)
+    shown = publish.readable(document)
+    assert json.loads(shown) == document
+    assert max(map(len, shown.splitlines())) < 500
     alone = publish.published(runs[:1])
     assert "runs" not in alone
     assert numbers.one(alone["results"], "content")["value"] == 0.75
