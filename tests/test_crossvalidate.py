@@ -44,6 +44,18 @@ def test_a_fold_that_is_none_is_refused(fold: str) -> None:
         parse_config(reward.Config, {"fold": fold})
 
 
+def test_a_fold_is_two_numbers() -> None:
+    with pytest.raises(BadInput, match="fold"):
+        parse_config(reward.Config, {"fold": "x1/5y"})
+
+
+def test_a_fold_and_a_held_out_input_exclude_each_other(tmp_path: Path) -> None:
+    small = prepare(tmp_path)["reward"]
+    inputs = {**small.inputs, "heldout": small.inputs["data"]}
+    with pytest.raises(BadInput, match="fold: a part of data cannot be held out beside heldout; give one of them"):
+        Small("reward", {**small.settings, "fold": "1/2"}, inputs).execute(tmp_path / "rm")
+
+
 def test_each_model_counts_in_units_of_its_own() -> None:
     """Root mean squares: 5 and 0.5; 1 of the words."""
     found = together([[lead("a1", 1.0), lead("b1", -7.0)], [lead("a1", 0.5), lead("c1", 0.5, words=-1.0)]])

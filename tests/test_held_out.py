@@ -26,10 +26,11 @@ from ayni.feedback.store import Store, open_store
 from ayni.files import read_jsonl, write_jsonl
 from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts, read_prompts_of
 from ayni.model.placement import Placement
+from ayni.model.role import Role
 from ayni.records import Comparison, Demonstration, Dialog, Message, Prompt, Sample, root_of, to_dict, under
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import as_answers_to, rollout
-from ayni.rollout.local import load_engine
+from ayni.rollout.local import LocalEngine, load_engine
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 from ayni.runs.recipe import read_recipe
@@ -228,11 +229,24 @@ def test_good_answers_that_a_model_has_forgotten_surprise_it(tmp_path: Path) -> 
     )
     assert ratio.interval is not None
     assert ratio.interval[0] < (ratio.value or 0) < ratio.interval[1]
-    write_jsonl(tmp_path / "long.jsonl", [to_dict(Demonstration((*said("owl " * 200), Message("assistant", "hill"))))])
-    with pytest.raises(BadInput, match="no demonstration fits in 96 tokens"):
-        Small("evaluate", {"dtype": "fp32"}, {**inputs, "demonstrations": [tmp_path / "long.jsonl"]}).execute(
-            tmp_path / "x"
-        )
+
+
+def test_good_answers_too_long_for_a_model_are_left_out_and_counted(tmp_path: Path) -> None:
+    long = Demonstration((*said("owl " * 200), Message("assistant", "hill")))
+    short = [Demonstration((*said(f"owl {i}"), Message("assistant", "hill"))) for i in range(4)]
+    told: list[str] = []
+    rows = perplexity.foreseen(tiny.policy(), [long, *short], {}, 512, say=told.append)
+    assert told == ["4 demonstrations, 1 left out as longer than 96 tokens"]
+    assert rows[0].n == 4
+    with pytest.raises(BadInput, match="demonstrations: no demonstration fits in 96 tokens"):
+        perplexity.foreseen(tiny.policy(), [long], {}, 512)
+
+
+def test_perplexities_of_two_tokenizers_are_not_compared() -> None:
+    other = LocalEngine(Role(tiny.policy_model()), tiny.tokenizer(1), "stranger")
+    good = [Demonstration((*said("owl"), Message("assistant", "hill")))]
+    with pytest.raises(BadInput, match="two tokenizers' perplexities do not compare"):
+        perplexity.foreseen(tiny.policy(), good, {}, 512, other)
 
 
 def test_a_system_message_is_said_to_the_model_alone(tmp_path: Path) -> None:

@@ -162,6 +162,10 @@ def test_an_evaluation_knows_what_its_models_were_trained_on(
         run_recipe(recipe(tmp_path, **stages, final={**look, "final": True}), tmp_path / "run", quiet=True)
     known = {**look, "final": True, "seen": [str(tmp_path / "shown.jsonl")]}
     assert run_recipe(recipe(tmp_path, **stages, final=known), tmp_path / "run", quiet=True)["status"] == "done"
+    # good answers that it has learnt surprise nobody
+    foreseen = {"kind": "evaluate", "model": "after", "demonstrations": [str(tmp_path / "shown.jsonl")], "final": True}
+    with pytest.raises(BadInput, match="trained on 2 of the prompts to evaluate on"):
+        run_recipe(recipe(tmp_path, **stages, final=foreseen), tmp_path / "run", quiet=True)
 
 
 # The sealed test

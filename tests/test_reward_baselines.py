@@ -111,7 +111,9 @@ def held_out(small: Small, directory: Path, name: str) -> list[str]:
         patch.setattr(
             reward,
             "heldout_results",
-            lambda rm, held, *rest: seen.extend(c.prompt.id for c in held) or heldout_results(rm, held, *rest),
+            lambda good, bad, held, **where: (
+                seen.extend(c.prompt.id for c in held) or heldout_results(good, bad, held, **where)
+            ),
         )
         config = parse_config(load_stage("reward").config, dict(small.settings))
         execute("reward", config, small.inputs, directory, name=name, seed=1, quiet=True)

@@ -272,9 +272,9 @@ def test_a_held_out_prompt_is_held_out_of_both_tasks(
     held: list[Comparison] = []
     heldout_results = reward.heldout_results
 
-    def measured(model: Any, heldout: list[Comparison], *rest: Any) -> Any:
+    def measured(chosen: Any, rejected: Any, heldout: list[Comparison], **where: Any) -> Any:
         held.extend(heldout)
-        return heldout_results(model, heldout, *rest)
+        return heldout_results(chosen, rejected, heldout, **where)
 
     monkeypatch.setattr(reward.Config, "fit", lambda self, model, items, objective, run, **more: seen.extend(items))
     monkeypatch.setattr(reward, "heldout_results", measured)

@@ -16,9 +16,9 @@ from numpy.typing import ArrayLike
 from pydantic import ConfigDict
 
 from ayni.evaluate.results import Result, result
-from ayni.evaluate.reward_accuracy import accuracy_gains, reward_accuracy
 from ayni.evaluate.reward_baselines import WordRegression, longer
 from ayni.files import read_jsonl
+from ayni.maths.clustered import clustered_gain, clustered_share
 from ayni.maths.statistics import Estimate
 from ayni.records import Comparison, Number, Text, from_dict, root_of
 from ayni.seeds import seed_of
@@ -83,8 +83,7 @@ def baseline_results(leads: Sequence[Lead], **where: Any) -> list[Result]:
     """Rows `baseline_accuracy` of each baseline, and `accuracy_over_baseline` of the model `against` it."""
     rows: list[Result] = []
     for name, lead in ((LONGER, [each.longer for each in leads]), (WORDS, [each.words for each in leads])):
-        accuracy = reward_accuracy(lead, np.zeros(len(lead)), None, clusters_of(leads)).accuracy
-        rows.append(result("baseline_accuracy", accuracy, **where | {"model": name, "seed": None}))
+        rows.append(result("baseline_accuracy", right(lead, leads), **where | {"model": name, "seed": None}))
         gain = gained([each.model for each in leads], lead, leads)
         rows.append(result("accuracy_over_baseline", gain, against=name, **where))
     return rows
@@ -96,10 +95,12 @@ def added(leads: Sequence[Lead], **where: Any) -> Result:
     return result("accuracy_added", gained(both, [lead.words for lead in leads], leads), against=WORDS, **where)
 
 
+def right(differences: Sequence[float], leads: Sequence[Lead]) -> Estimate:
+    """How often these differences (P,) put the chosen answer first; equal ones are wrong."""
+    return clustered_share(np.asarray(differences) > 0, [lead.conversation for lead in leads])
+
+
 def gained(now: Sequence[float], before: Sequence[float], leads: Sequence[Lead]) -> Estimate:
-    """How much more often one is right of these pairs than another."""
-    return accuracy_gains(now, before, [None] * len(leads), clusters_of(leads))[""]
-
-
-def clusters_of(leads: Sequence[Lead]) -> list[str]:
-    return [lead.conversation for lead in leads]
+    """How much more often the one is right of these pairs than the other."""
+    more = (np.asarray(now) > 0) * 1.0 - (np.asarray(before) > 0)
+    return clustered_gain(more, [lead.conversation for lead in leads])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -108,18 +108,24 @@ def foreseen(
     where: Mapping[str, Any],
     budget: int,
     against: LocalEngine | None = None,
+    say: Callable[[str], None] = print,
 ) -> list[Result]:
     """Rows `perplexity` of the demonstrations' answers, of `against` too, and `perplexity_ratio`: the one over the
     other, for tuning may forget what it should still find likely. Over tokens; conversations stand or fall together.
 
-    Raises BadInput where no demonstration fits in the models' contexts.
+    Raises BadInput where no demonstration fits in the models' contexts, or their tokens are not the same.
     """
     engines = [engine, *([against] if against is not None else [])]
+    if len({each.tokenizer.fingerprint for each in engines}) > 1:
+        raise BadInput(
+            "two tokenizers' perplexities do not compare", field="demonstrations", fix="compare bits per byte of texts"
+        )
     rows = [render(d.dialog, engine.tokenizer, d.train, d.finished) for d in demonstrations]
     longest = min(each.context for each in engines)
     kept = [i for i, row in enumerate(rows) if len(row.tokens) <= longest]
     if not kept:
         raise BadInput(f"no demonstration fits in {longest} tokens", field="demonstrations")
+    say(f"{len(kept)} demonstrations, {len(rows) - len(kept)} left out as longer than {longest} tokens")
     sequences, owners = [rows[i] for i in kept], [root_of(demonstrations[i].dialog) for i in kept]
     counts = [sum(sequence.mask) for sequence in sequences]
     nats = [-logprob_sums(each.role, sequences, budget).double().numpy() for each in engines]
@@ -135,9 +141,10 @@ def foreseen(
 
 def _exponential(mean: Estimate) -> Estimate:
     """Of e to that power, at whose ends the interval has its ends."""
-    low, high = mean.interval or (math.nan, math.nan)
-    interval = None if mean.interval is None else (math.exp(low), math.exp(high))
-    return replace(mean, value=None if mean.value is None else math.exp(mean.value), interval=interval)
+    if mean.value is None:
+        return mean
+    ends = mean.interval and (math.exp(mean.interval[0]), math.exp(mean.interval[1]))
+    return replace(mean, value=math.exp(mean.value), interval=ends)
 
 
 def by_length(metric: str, bits: np.ndarray, sizes: np.ndarray, where: Mapping[str, Any]) -> list[Result]:

@@ -18,7 +18,7 @@ from ayni.errors import BadInput
 from ayni.files import sha256_of, write_json
 from ayni.runs.faces import Stage, face_of
 from ayni.runs.kinds import Mismatch
-from ayni.runs.leaks import asked_in, copied_prompts, gone, models_in
+from ayni.runs.leaks import ASKED, asked_in, copied_prompts, gone, models_in
 from ayni.runs.lineage import makers
 from ayni.runs.sealing import read_seal
 from ayni.stage import Face
@@ -56,7 +56,7 @@ def check_prompts(stage: Stage, config: Config, inputs: Mapping[str, Any], *, qu
 
     The stage itself does not know what made its models: the inputs.json beside them do.
     """
-    if stage.face.family != "evaluates" or not (inputs.get("prompts") or inputs.get("people")):
+    if stage.face.family != "evaluates" or not any(inputs.get(asked) for asked in ASKED):
         return
     trained_by = makers(models_in(stage.kind, inputs))
     for path in [] if quiet else gone(trained_by):

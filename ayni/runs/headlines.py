@@ -42,7 +42,7 @@ HEADLINES = (
     Headline("accuracy", "reward accuracy", share=True),
     Headline("accuracy_gain", "accuracy gained", share=True),
     Headline("accuracy_over_baseline", "accuracy over a baseline", share=True),
-    Headline("accuracy_added", "accuracy added to it", share=True),
+    Headline("accuracy_added", "accuracy added to words", share=True),
     Headline("bits_per_byte", "bits per byte", unit="held-out text", label="{model}", colour="muted", any_model=True),
     Headline("perplexity_ratio", "perplexity of good answers", unit="times"),
     Headline("proxy_change", "change of reward"),

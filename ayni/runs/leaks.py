@@ -1,8 +1,8 @@
 """Leaks of a run: what its stages trained on, held against what it evaluates on.
 
-Evaluated on are the prompts and texts of evaluations and the comparisons that reward models hold out. Trained on is
-whatever else a stage reads: a tokenizer, a round of sampling and a batch of comparisons lead to a model too. What a
-stage's own `heldout` names it leaves out itself.
+Evaluated on are the prompts, demonstrations and texts of evaluations and the comparisons that reward models hold out.
+Trained on is whatever else a stage reads: a tokenizer, a round of sampling and a batch of comparisons lead to a model
+too. What a stage's own `heldout` names it leaves out itself.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from ayni.text.overlap import PromptIndex
 DIALOGUES: frozenset[Kind] = frozenset({"demonstrations", "comparisons", "judgements", "prompts"})
 # Inputs that nothing learns from: what is held out, what annotators are checked by, what stops training early.
 APART = ("heldout", "checks", "validation")
+ASKED = ("prompts", "people", "demonstrations")  # the inputs of an evaluation that `asked_in` reads
 LONGEST = 100  # characters of an example
 
 
@@ -128,7 +129,7 @@ def copied_prompts(prompts: Sequence[Prompt], stages: Iterable[Made]) -> Iterato
 
 def asked_in(inputs: Any) -> list[Prompt]:
     """The prompts that an evaluation of these inputs asks."""
-    prompts = read_prompts_of(_there(inputs.get("prompts")))
+    prompts = read_prompts_of(_there(inputs.get("prompts"))) + read_prompts_of(_there(inputs.get("demonstrations")))
     prompts += [c.prompt for path in _there(inputs.get("people")) for c in read_comparisons(path)]
     seen = {root_of(prompt.dialog) for prompt in read_prompts_of(_there(inputs.get("seen")))}
     return [prompt for prompt in prompts if root_of(prompt.dialog) not in seen]

@@ -9,13 +9,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from ayni.config import Config as Base
 from ayni.errors import BadInput
-from ayni.evaluate.leads import LEADS, added, baseline_results, clusters_of, gained, read_leads, together
-from ayni.evaluate.results import Result, result, write_results
-from ayni.evaluate.reward_accuracy import reward_accuracy
+from ayni.evaluate.leads import LEADS, added, baseline_results, gained, read_leads, right, together
+from ayni.evaluate.results import result, write_results
 from ayni.files import write_jsonl
 from ayni.records import to_dict
 from ayni.run import Run, name_of
@@ -46,12 +43,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         raise BadInput(f"comparisons of {' and '.join(axes)} in one", path=files[0], field="axis", fix="cross one task")
     run.say(f"{len(leads)} pairs held out by {len(files)} models")
     where: dict[str, Any] = {"axis": axes[0], "split": "heldout", "judge": "labels", "model": run.name}
-    model = [lead.model for lead in leads]
-    rows: list[Result] = [
-        result("accuracy", reward_accuracy(model, np.zeros(len(leads)), None, clusters_of(leads)).accuracy, **where)
-    ]
-    rows += baseline_results(leads, **where)
-    rows.append(added(leads, **where))
+    rows = [result("accuracy", right([lead.model for lead in leads], leads), **where)]
+    rows += [*baseline_results(leads, **where), added(leads, **where)]
     if inputs.get("against"):
         path = Path(inputs["against"])
         other = {lead.pair: lead for lead in read_leads(path)}

@@ -142,7 +142,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if inputs.get("demonstrations"):
         good = [d for path in inputs["demonstrations"] for d in read_demonstrations(Path(path))]
         where = {"model": engines["model"].name, "split": config.split, "seed": run.seed}
-        rows += foreseen(engines["model"], good, where, config.tokens_per_micro_batch, engines.get("against"))
+        rows += foreseen(engines["model"], good, where, config.tokens_per_micro_batch, engines.get("against"), run.say)
     if inputs.get("labels"):
         labels = [c for path in inputs["labels"] for c in read_comparisons(Path(path), say=run.say)]
         opened = [c.prompt for c in labels if named_split(c.prompt) == "test"]  # of other splits any may be read

@@ -113,7 +113,7 @@ class Config(Fitting):
     )
     heldout_share: float = Field(0.1, ge=0, lt=1, description="of the conversations, if no held-out input is given")
     fold: str | None = Field(
-        None, pattern=r"[0-9]{1,3}/[0-9]{1,3}", description="2/5: instead, the second of five parts of all of them"
+        None, pattern=r"^[0-9]{1,3}/[0-9]{1,3}$", description="2/5: instead, the second of five parts of all of them"
     )
     start_answers: int = Field(
         256, ge=0, description="answers of the start model whose scores' mean and deviation are kept; 0: none"
@@ -139,6 +139,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if not any(c.task == config.task for c in comparisons):
         raise BadInput(f"no comparison of the task {config.task}", path=inputs["data"][0])
     # by the seed alone: two stages that read the same comparisons hold the same ones out
+    if config.fold is not None and inputs.get("heldout"):
+        raise BadInput("a part of data cannot be held out beside heldout", field="fold", fix="give one of them")
     order, before_split = rng(run.seed, "reward", "split"), len(comparisons)
     comparisons, heldout = split(comparisons, heldout, config, order)
     if inputs.get("heldout") and len(comparisons) < before_split:
@@ -171,14 +173,15 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     scale = ScoreScale(anchor, normalisation_of(reward, drawn, run))
     card = {"stage": f"reward ({config.task})"}
     save_model(run.directory / "model", model, tokenizer, card=card, extra=scale.noted())
-    rows = heldout_results(reward, judged, config.task)
+    scores = scores_of(reward, judged)
+    rows = heldout_results(*scores, judged, axis=config.task, model=run.name)
     if away := [
         c for c in heldout if c.task != config.task and fits(pair_of(c, tokenizer, config), reward.role.context)
     ]:
         rows.append(elsewhere(reward, away))
     if before is not None:
-        rows += gains(reward, before, judged, config.task, run.seed)
-    leads = leads_of(np.subtract(*scores_of(reward, judged)), train, judged) if judged else []
+        rows += gains(np.subtract(*scores), before, judged, axis=config.task, model=run.name, seed=run.seed)
+    leads = leads_of(np.subtract(*scores), train, judged) if judged else []
     write_jsonl(run.directory / LEADS, map(to_dict, leads))
     if leads:
         where = {"axis": config.task, "split": "heldout", "judge": "labels", "model": run.name, "seed": run.seed}
@@ -285,10 +288,12 @@ def fits(pair: Pair, context: int) -> bool:
     return max(len(pair.chosen.tokens), len(pair.rejected.tokens)) <= context
 
 
-def heldout_results(reward: RewardModel, heldout: list[Comparison], task: str) -> list[Result]:
-    """Accuracy overall, by rating and by part, calibration, and how well σ = 0.15 and 0.5 divide safe from unsafe."""
-    chosen, rejected = scores_of(reward, heldout)
-    where = {"axis": task, "model": reward.name, "split": "heldout"}
+def heldout_results(
+    chosen: np.ndarray, rejected: np.ndarray, heldout: list[Comparison], *, axis: str, model: str
+) -> list[Result]:
+    """Accuracy overall, by rating and by part, calibration, and how well σ = 0.15 and 0.5 divide safe from unsafe; from
+    the scores of the chosen and of the rejected answers (P,)."""
+    where = {"axis": axis, "model": model, "split": "heldout"}
     asked = [root_of(c.prompt.dialog) for c in heldout]
     rows = reward_accuracy(chosen, rejected, [c.rating for c in heldout], asked).results(**where)
     parts = accuracy_parts(chosen - rejected, heldout)
@@ -313,17 +318,12 @@ def elsewhere(reward: RewardModel, away: list[Comparison]) -> Result:
     return result("accuracy_elsewhere", found, axis=away[0].task, judge="labels", model=reward.name, split="heldout")
 
 
-def gains(reward: RewardModel, before: RewardModel, heldout: list[Comparison], task: str, seed: int) -> list[Result]:
-    """Rows `accuracy_gain` and `accuracy_gain:RATING`: this model's accuracy minus the earlier one's."""
-    now, then = (np.subtract(*scores_of(model, heldout)) for model in (reward, before))
+def gains(now: np.ndarray, before: RewardModel, heldout: list[Comparison], **where: Any) -> list[Result]:
+    """Rows `accuracy_gain` and `accuracy_gain:RATING`: this model's accuracy, from its differences `now` (P,), minus
+    the earlier one's."""
+    then = np.subtract(*scores_of(before, heldout))
     found = accuracy_gains(now, then, [c.rating for c in heldout], [root_of(c.prompt.dialog) for c in heldout])
-    where: dict[str, Any] = {
-        "axis": task,
-        "model": reward.name,
-        "against": before.name,
-        "split": "heldout",
-        "seed": seed,
-    }
+    where |= {"against": before.name, "split": "heldout"}
     return [
         result(f"accuracy_gain:{rating}" if rating else "accuracy_gain", gain, judge="labels", **where)
         for rating, gain in found.items()

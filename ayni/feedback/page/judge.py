@@ -68,11 +68,8 @@ def how_far(call: Call, batch: PreferenceBatch) -> dict[str, Any]:
 
 
 def fresh_values() -> dict[str, str]:
-    return {
-        "submission": uuid.uuid4().hex,
-        "shown": f"{time.time():.6f}",
-        **_EMPTY,
-    }  # of one length: nothing to guess by
+    # so many digits always, or a page's length would say something that nobody meant
+    return {"submission": uuid.uuid4().hex, "shown": f"{time.time():.6f}", **_EMPTY}
 
 
 def form_for(
