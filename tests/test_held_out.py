@@ -297,17 +297,22 @@ def test_the_real_recipe_evaluates_on_nothing_it_trains_on(data_dir: Path) -> No
     def opened(name: str, wanted: str) -> list[Path]:
         return [reference.path for reference in stages[name].inputs[wanted] if reference.stage is None]
 
-    asked = {root_of(p.dialog) for p in read_prompts_of(opened("answers", "prompts"))}
-    asked -= {root_of(p.dialog) for p in read_prompts_of(opened("answers", "seen"))}
+    asked = {root_of(p.dialog) for p in read_prompts_of(opened("evaluate2", "prompts")) if p.source != "xstest_prompts"}
+    asked -= {root_of(p.dialog) for p in read_prompts_of(opened("evaluate2", "seen"))}
     assert len(asked) > 90
     files = [
         ("sft", "data"),
         ("helpfulness", "data"),
         ("safety", "data"),
         ("samples1", "prompts"),
-        ("v1-ppo", "prompts"),
+        ("v2-ppo", "prompts"),
     ]
     for name, wanted in files:
         assert not asked & {root_of(p.dialog) for path in opened(name, wanted) for p in read_prompts(path)}, name
+    # of the safety prompts those that the rounds have asked are left out
+    rounds = [stages[name].inputs["seen"][1].stage for name in ("evaluate1", "evaluate2", "evaluate2-ppo")]
+    assert rounds == ["random2"] * 3
+    assert {reference.stage for reference in stages["random2"].inputs["earlier"]} == {"samples1", "samples2"}
+    assert not any("xstest" in path.name for path in opened("v2-ppo", "prompts"))
     for name in ("tokenizer", "base"):
         assert opened(name, "heldout") == opened("books", "texts")

@@ -65,7 +65,7 @@ FACE = Face(
         Input("reward_safety", "model", ("reward_model",), optional=True),
         Input("critic", "critic", ("critic", "reward_model"), optional=True),
         Input("prompts", "prompts-validation.jsonl", ("prompts",), many=True, optional=True),
-        Input("seen", "prompts-train.jsonl", ("prompts",), many=True, optional=True),
+        Input("seen", "prompts-train.jsonl", ("prompts", "demonstrations"), many=True, optional=True),
         Input("texts", "heldout.jsonl", ("texts",), many=True, optional=True),
         Input("train_texts", "corpus.jsonl", ("texts",), many=True, optional=True),
         Input("demonstrations", "demonstrations-validation.jsonl", ("demonstrations",), many=True, optional=True),
