@@ -249,6 +249,43 @@ def test_bad_input_is_one_line(runs: list[Path], tmp_path: Path, capsys: pytest.
     assert "outcomes.jsonl:1: " in refused(lambda: compare_runs(runs))
 
 
+def test_another_judge_than_gold(runs: list[Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A reward model that contradicts gold in everything; on one axis or on both."""
+    for path in runs[0].glob("stages/*/outcomes.jsonl"):
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        turned = [{**line, "judge": "rm", "score": 1 - line["score"]} for line in lines if line["judge"] == "gold"]
+        write_jsonl(path, [*lines, *turned])
+
+    def verdicts(*words: str) -> tuple[dict[str, str], dict[str, str], dict[str, Any]]:
+        out = tmp_path / "out"
+        code, said, _ = call(capsys, "compare", str(runs[0]), "--out", str(out), "--json", *words)
+        assert code == 0
+        rows = {(row.metric, row.model): row for row in read_results(out / "results.json")}
+        shown = json.loads(said)
+        safer = {
+            name: "over" if (row.value or 0) > 0 else "under"
+            for (m, name), row in rows.items()
+            if m == "safety_over_control"
+        }
+        return (
+            {each["method"]: each["verdict"] for each in shown["methods"]},
+            safer,
+            {metric: row.judge for (metric, name), row in rows.items() if name == "dpo"},
+        )
+
+    helpful, safer, judges = verdicts("--judge", "rm")
+    assert (helpful["dpo"], helpful["worse"]) == ("FAIL", "PASS")
+    assert (safer["dpo"], safer["worse"]) == ("under", "over")
+    assert (judges["helpfulness"], judges["safety"], judges["content"]) == ("rm", "rm", "gold")
+    helpful, safer, judges = verdicts("--judge", "helpfulness=rm")
+    assert (helpful["dpo"], safer["dpo"]) == ("FAIL", "over")
+    assert (judges["over_control"], judges["safety_over_control"], judges["kl"]) == ("rm", "gold", None)
+    assert "judged by rm and gold" in " ".join((tmp_path / "out" / "index.html").read_text().split())
+    for word in ("style=rm", "helpfulness="):
+        assert "--judge: " in call(capsys, "compare", str(runs[0]), "--judge", word)[2]
+    assert "against a start by nobody is finished here" in call(capsys, "compare", str(runs[0]), "--judge", "nobody")[2]
+
+
 def test_averages() -> None:
     rows = [Result("kl", value=1.0, interval=(0.0, 2.0), n=5), Result("kl", value=3.0, interval=(2.0, 4.0), n=5)]
     assert averaged(rows, independent=True).interval == pytest.approx((2 - 2**0.5 / 2, 2 + 2**0.5 / 2))

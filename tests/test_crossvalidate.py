@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 from small_stages import Small, comparisons, prepare
 
 from ayni.config import parse_config
@@ -17,8 +18,10 @@ from ayni.evaluate.leads import Lead, added, gained, read_leads, together
 from ayni.files import write_jsonl
 from ayni.records import root_of, to_dict
 from ayni.seeds import rng
-from ayni.stages import reward
+from ayni.stages import dpo, reward
 from ayni.stages.reward import Config, split
+from ayni.text.chat import render_prompt
+from ayni.train.batch import Pair
 
 
 def lead(pair: str, model: float, words: float = 1.0, longer: float = 1.0, axis: str = "safety") -> Lead:
@@ -42,6 +45,23 @@ def test_every_conversation_is_held_out_by_one_fold() -> None:
 def test_a_fold_that_is_none_is_refused(fold: str) -> None:
     with pytest.raises(BadInput, match=f"there is no part {fold}; say 1/5"):
         parse_config(reward.Config, {"fold": fold})
+
+
+def test_dpo_leaves_out_what_a_reward_model_of_the_same_fold_holds_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside one of the other half, which learns from just these, it has no conversation in common."""
+    small = prepare(tmp_path)
+    pairs = [c for c in comparisons(40) if c.task == "helpfulness"]
+    write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, pairs))
+    inputs = {"model": small["dpo"].inputs["model"], "data": [tmp_path / "pairs.jsonl"]}
+    seen: list[Pair] = []
+    monkeypatch.setattr(dpo.Config, "fit", lambda self, model, items, objective, run: seen.extend(items))
+    Small("dpo", {**small["dpo"].settings, "fold": "1/2"}, inputs).execute(tmp_path / "dpo")
+    train, heldout = split(pairs, [], Config(fold="1/2"), rng(1, "reward", "split"))
+    assert len(seen) == len(train) < len(pairs)
+    prompts = {tuple(pair.chosen.tokens[: pair.chosen.mask.index(True)]) for pair in seen}
+    assert not prompts & {tuple(render_prompt(c.prompt.dialog, tiny.tokenizer())) for c in heldout}
 
 
 def test_a_fold_is_two_numbers() -> None:

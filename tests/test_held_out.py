@@ -316,3 +316,22 @@ def test_the_real_recipe_evaluates_on_nothing_it_trains_on(data_dir: Path) -> No
     assert not any("xstest" in path.name for path in opened("v2-ppo", "prompts"))
     for name in ("tokenizer", "base"):
         assert opened(name, "heldout") == opened("books", "texts")
+
+
+def test_the_comparison_on_real_files_evaluates_on_nothing_it_trains_on(data_dir: Path) -> None:
+    stages = {stage.name: stage for stage in read_recipe(RECIPES / "real-compare.yaml").stages}
+
+    def asked(name: str, wanted: str) -> set[str]:
+        paths = [reference.path for reference in stages[name].inputs[wanted] if reference.stage is None]
+        return {root_of(p.dialog) for p in read_prompts_of(paths)}
+
+    methods = [name.removesuffix("-judged") for name in stages if name.endswith("-judged") and "best" not in name]
+    evaluated = asked("dpo-judged", "prompts") - asked("dpo-judged", "seen")
+    assert len(evaluated) > 500
+    for name, stage in stages.items():
+        if name.startswith(tuple(f"{method}-" for method in methods)) and not name.endswith("-judged"):
+            inputs = [wanted for wanted in ("prompts", "data") if stage.inputs.get(wanted)]
+            assert not any(evaluated & asked(name, wanted) for wanted in inputs), name
+    # one half for who learns, the other for who judges
+    folds = {name: stages[name].config.model_dump()["fold"] for name in ("dpo-1", "helpfulness", "judge-helpfulness")}
+    assert folds == {"dpo-1": "1/2", "helpfulness": "1/2", "judge-helpfulness": "2/2"}

@@ -269,12 +269,15 @@ def _compare(
     control: Annotated[
         str | None, typer.Option(help="The method all others are held against (default: random, where there is one).")
     ] = None,
+    judge: Annotated[
+        list[str], typer.Option(metavar="[AXIS=]NAME", help="Who says what is better (default: gold); may be repeated.")
+    ] = [],  # noqa: B006
     as_json: Json = False,
 ) -> Value:
-    """Compare methods from one start: worth by the sealed judge, cost, and what is undecided."""
+    """Compare methods from one start: worth by the judge, cost, and what is undecided."""
     from ayni.cli.compare import compare
 
-    return compare(runs, out, control, as_json)
+    return compare(runs, out, control, judge, as_json)
 
 
 def _doctor(

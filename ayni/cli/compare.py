@@ -8,13 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from ayni.cli import plain
+from ayni.errors import BadInput
 from ayni.report.compared import cell, columns, sentences, verdict_of, write_comparison
 from ayni.runs.comparison import Comparison, compare_runs
+from ayni.runs.judged_methods import GOLD, Judges
 
 
-def compare(runs: Sequence[Path], out: Path, control: str | None, as_json: bool) -> dict[str, Any]:
-    """{runs, start, control, methods, sentences, page}; the page and results.json lie in `out`."""
-    comparison = compare_runs(runs, control)
+def compare(
+    runs: Sequence[Path], out: Path, control: str | None, judge: Sequence[str], as_json: bool
+) -> dict[str, Any]:
+    """{runs, start, control, judges, methods, sentences, page}; the page and results.json lie in `out`."""
+    comparison = compare_runs(runs, control, judges_of(judge))
     page = write_comparison(comparison, out)
     said = sentences(comparison)
     if not as_json:
@@ -23,6 +27,18 @@ def compare(runs: Sequence[Path], out: Path, control: str | None, as_json: bool)
         print(f"all numbers: {out / 'results.json'}", file=sys.stderr)
         print(f"page: {page}", file=sys.stderr)
     return comparison.shown() | {"sentences": said, "page": str(page)}
+
+
+def judges_of(given: Sequence[str]) -> Judges:
+    """Of NAME, who judges both axes, and AXIS=NAME; gold of what is not given."""
+    judges = dict(GOLD)
+    for each in given:
+        axis, named, name = each.rpartition("=")
+        if not name or (named and axis not in judges):
+            fix = "say NAME, helpfulness=NAME or safety=NAME"
+            raise BadInput(f"{each!r} names no judge", field="--judge", fix=fix)
+        judges |= {axis: name} if named else dict.fromkeys(judges, name)
+    return judges
 
 
 def table(comparison: Comparison) -> list[str]:

@@ -95,12 +95,12 @@ def sentences(comparison: Comparison) -> list[str]:
 
 
 def panels(comparison: Comparison) -> list[Panel]:
-    """Gold helpfulness against KL, against compute and against wall-clock time."""
+    """Helpfulness against KL, against compute and against wall-clock time."""
     found = []
     for key, title, label, scale in (
-        ("kl", "Gold against KL", "KL to the start, nats per answer", 1.0),
-        ("flops", "Gold against compute", "floating-point operations, 10¹²", 1e12),
-        ("seconds", "Gold against time", "seconds", 1.0),
+        ("kl", "Helpfulness against KL", "KL to the start, nats per answer", 1.0),
+        ("flops", "Helpfulness against compute", "floating-point operations, 10¹²", 1e12),
+        ("seconds", "Helpfulness against time", "seconds", 1.0),
     ):
         points = [
             Point(m.name, COLOURS[m.verdict], _scaled(m.numbers[key], scale), y)
@@ -109,7 +109,9 @@ def panels(comparison: Comparison) -> list[Panel]:
         ]
         if points:
             drawn = worth(points, x_label=label, y_label=f"more helpful than {comparison.start}", level=0.5)
-            found.append(Panel(title, "ties as half; 95% intervals", (), "", drawn))
+            found.append(
+                Panel(title, f"by {comparison.judges['helpfulness']}, ties as half; 95% intervals", (), "", drawn)
+            )
     return found
 
 

@@ -1,15 +1,15 @@
-"""Methods beside each other, from one or more finished runs: what each is worth by the sealed judge, and what it cost.
+"""Methods beside each other, from one or more finished runs: what each is worth by the judge, and what it cost.
 
-A method is what a final evaluation judged against the model that all started from. What was measured prompt by prompt
-is pooled from the runs' outcomes.jsonl and items.jsonl, by cluster; what is one number a run is averaged over the runs.
-What a method cost is what its own stages cost, those that bear its name (ayni.runs.methods): the start, the comparisons
-and the reward models are given to all alike.
+A method is what a final evaluation judged against the model that all started from; the judge is gold, unless another
+is named. What was measured prompt by prompt is pooled from the runs' outcomes.jsonl and items.jsonl, by cluster; what
+is one number a run is averaged over the runs. What a method cost is what its own stages cost, those that bear its name
+(ayni.runs.methods): the start, the comparisons and the reward models are given to all alike.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,7 +18,7 @@ from ayni.evaluate.results import Result, result
 from ayni.maths.clustered import clustered_mean, clustered_share
 from ayni.maths.statistics import Estimate
 from ayni.runs.claims import Verdict
-from ayni.runs.judged_methods import Draw, Judged, judged_in
+from ayni.runs.judged_methods import GOLD, Draw, Judged, Judges, judged_in
 
 CONTROL = "random"
 ALIKE = 1.25  # equal compute: within this factor of the median method's
@@ -26,28 +26,29 @@ ALIKE = 1.25  # equal compute: within this factor of the median method's
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One number of every method. `share`: between -1 and 1; `gold`: by the hidden scores; `cost`: what it took."""
+    """One number of every method. `share`: between -1 and 1; `by`: the axis whose judge said so, or gold, which alone
+    knows what is right; `cost`: what it took."""
 
     key: str
     name: str
     share: bool = False
-    gold: bool = False
+    by: str = ""
     cost: bool = False
 
 
 MEASURES = (
-    Measure("helpfulness", "helpfulness", share=True, gold=True),
-    Measure("over_control", "over the control", share=True, gold=True),
-    Measure("behind_best", "over the best", share=True, gold=True),
-    Measure("safety", "safety", share=True, gold=True),
-    Measure("safety_over_control", "over the control", share=True, gold=True),
-    Measure("content", "right content", share=True, gold=True),
-    Measure("content_over_control", "over the control", share=True, gold=True),
+    Measure("helpfulness", "helpfulness", share=True, by="helpfulness"),
+    Measure("over_control", "over the control", share=True, by="helpfulness"),
+    Measure("behind_best", "over the best", share=True, by="helpfulness"),
+    Measure("safety", "safety", share=True, by="safety"),
+    Measure("safety_over_control", "over the control", share=True, by="safety"),
+    Measure("content", "right content", share=True, by="gold"),
+    Measure("content_over_control", "over the control", share=True, by="gold"),
     Measure("kl", "KL"),
     Measure("length", "tokens"),
     Measure("drawn", "tokens drawn"),
     Measure("self_bleu", "Self-BLEU", share=True),
-    Measure("refused", "borderline refused", share=True, gold=True),
+    Measure("refused", "borderline refused", share=True, by="gold"),
     Measure("forward", "tokens forward", cost=True),
     Measure("backward", "tokens backward", cost=True),
     Measure("flops", "compute", cost=True),
@@ -62,7 +63,7 @@ OVER_CONTROL = ("over_control", "safety_over_control", "content_over_control")
 
 @dataclass(frozen=True)
 class Method:
-    """One method: its numbers by Measure.key (absent: not measured), and the verdict on its gold helpfulness.
+    """One method: its numbers by Measure.key (absent: not measured), and the verdict on its helpfulness.
 
     `seeds`: its helpfulness over the control with every seed, where there is one. `chosen`: the try that validation
     chose with each, and of how many; empty where there was nothing to choose.
@@ -81,12 +82,21 @@ class Method:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All methods of the runs, the most helpful one first; `control` is None where no run has it."""
+    """All methods of the runs, the most helpful one first; `control` is None where no run has it.
+
+    `judges`: of each axis, whose outcomes these are.
+    """
 
     runs: tuple[str, ...]
     start: str
     control: str | None
     methods: tuple[Method, ...]
+    judges: Judges = field(default_factory=lambda: GOLD)
+
+    @property
+    def judged_by(self) -> str:
+        """In words."""
+        return " and ".join(dict.fromkeys(self.judges.values()))
 
     def unequal(self, key: str) -> list[Method]:
         """The methods whose cost is further than ALIKE from the median method's."""
@@ -109,7 +119,7 @@ class Comparison:
             result(
                 measure.key,
                 method.numbers[measure.key],
-                judge="gold" if measure.gold else None,
+                judge=self.judges.get(measure.by) or measure.by or None,
                 model=method.name,
                 against=others.get(measure.key),
                 split="test",
@@ -132,14 +142,15 @@ class Comparison:
             }
             for method in self.methods
         ]
-        head = {"runs": list(self.runs), "start": self.start, "control": self.control}
+        head = {"runs": list(self.runs), "start": self.start, "control": self.control, "judges": dict(self.judges)}
         return head | {"methods": methods}
 
 
-def compare_runs(runs: Sequence[Path], control: str | None = None) -> Comparison:
+def compare_runs(runs: Sequence[Path], control: str | None = None, judges: Judges = GOLD) -> Comparison:
     """Reads the runs; BadInput where there is no final evaluation, or they are not about the same start.
 
-    `control`: the method that all others are held against; None: `random`, where there is one.
+    `control`: the method that all others are held against; None: `random`, where there is one. `judges`: of each axis,
+    whose outcomes count.
     """
     if len({run.resolve() for run in runs}) < len(runs):
         raise BadInput("the same run is given twice", field="RUN")
@@ -147,10 +158,11 @@ def compare_runs(runs: Sequence[Path], control: str | None = None) -> Comparison
     starts: dict[str, Path] = {}
     held_to: dict[Draw, str] = {}
     for run in runs:
-        judged = judged_in(run)
+        judged = judged_in(run, judges)
         if not judged:
             fix = "finish it with `ayni run`, or compare others"
-            raise BadInput("no final evaluation against a start by gold is finished here", path=run, fix=fix)
+            who = " and ".join(dict.fromkeys(judges.values()))
+            raise BadInput(f"no final evaluation against a start by {who} is finished here", path=run, fix=fix)
         for each in judged:
             if found.setdefault(each.name, {}).setdefault(each.draw, each).hash != each.hash:
                 what = f"{each.name} was judged here and in another run, on the same prompts with the same seed"
@@ -170,7 +182,7 @@ def compare_runs(runs: Sequence[Path], control: str | None = None) -> Comparison
     methods.sort(key=lambda method: -(method.value("helpfulness") or 0))
     best = methods[0].name
     others = [replace(each, numbers={**each.numbers, **_behind(found[each.name], found[best])}) for each in methods[1:]]
-    return Comparison(tuple(map(str, runs)), next(iter(starts)), held, (methods[0], *others))
+    return Comparison(tuple(map(str, runs)), next(iter(starts)), held, (methods[0], *others), judges)
 
 
 _Pool = Callable[[Sequence[float], Sequence[tuple[str, str]]], Estimate]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -42,6 +42,9 @@ class Chosen:
     of: tuple[Text, ...]
 
 
+Judges = Mapping[str, str]  # of each axis, whose outcomes count
+GOLD: Judges = {"helpfulness": "gold", "safety": "gold"}
+
 Draw = tuple[str, int]  # what was asked, by hash, and the seed: what is compared prompt by prompt
 
 
@@ -61,14 +64,14 @@ class Judged:
     decided: bool = True
 
 
-def judged_in(run: Path) -> list[Judged]:
-    """What the final evaluations of a run say of each method."""
+def judged_in(run: Path, judges: Judges = GOLD) -> list[Judged]:
+    """What the final evaluations of a run say of each method, by these judges."""
     finals = []
     for directory in stage_directories(run).values():
         seal = read_seal(directory)
         if seal is not None and seal["config"].get("final") is True:
             finals.append((seal["kind"], made_in(directory)))
-    evaluated = [_evaluated(made) for kind, made in finals if kind == "evaluate"]
+    evaluated = [_evaluated(made, judges) for kind, made in finals if kind == "evaluate"]
     found = [judged for judged in evaluated if judged is not None]
     for kind, made in finals:
         for judged in found:
@@ -77,12 +80,12 @@ def judged_in(run: Path) -> list[Judged]:
     return found
 
 
-def _evaluated(made: Made) -> Judged | None:
-    """None of an evaluation that compares nothing, or by other judges than gold."""
+def _evaluated(made: Made, judges: Judges) -> Judged | None:
+    """None of an evaluation that compares nothing, or by other judges."""
     path, seal = made.directory / "outcomes.jsonl", read_seal(made.directory) or {}
     lines = read_jsonl(path) if path.is_file() else ()
     outcomes = [from_dict(_Outcome, value, path=path, line=line) for line, value in lines]
-    outcomes = [outcome for outcome in outcomes if outcome.judge == "gold"]
+    outcomes = [outcome for outcome in outcomes if outcome.judge == judges.get(outcome.axis)]
     if not outcomes:
         return None
     name, start = outcomes[0].model, outcomes[0].against

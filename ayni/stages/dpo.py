@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from ayni.errors import BadInput
+from ayni.formats.folds import Fold, but_for
 from ayni.formats.guidelines import GUIDELINE, Guideline, taught
 from ayni.formats.reading import read_comparisons
 from ayni.introduction import read_introduction
@@ -42,16 +43,20 @@ class Config(Fitting):
     smoothing: float = Field(0.0, ge=0, lt=0.5, description="ε of the conservative form")
     ipo: bool = Field(False, description="the squared loss of Azar et al. instead")
     task: Guideline = Field("own", description=GUIDELINE)
+    fold: Fold | None = Field(
+        None,
+        description="2/5: all conversations but this part, which `reward` of the same data and seed holds out, too",
+    )
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     start, tokenizer = load_model(inputs["model"], expect="logits")
     model = config.to_train(start, run)
     read = [c for path in inputs["data"] for c in read_comparisons(Path(path), say=run.say)]
-    pairs = [Pair(*compared_tokens(c, tokenizer)) for c in taught(read, config.task, run.say)]
+    read = taught(but_for(read, config.fold, run.seed), config.task, run.say)
+    pairs = [Pair(*compared_tokens(c, tokenizer)) for c in read]
     context = model.shape.context
-    kept = [p for p in pairs if max(len(p.chosen.tokens), len(p.rejected.tokens)) <= context]
-    if not kept:
+    if not (kept := [p for p in pairs if max(len(p.chosen.tokens), len(p.rejected.tokens)) <= context]):
         raise BadInput(f"no pair fits the context of {context} tokens", path=inputs["data"][0])
     run.say(f"{len(kept)} pairs, {len(pairs) - len(kept)} dropped as too long")
     placement = Placement.of(run, config.dtype)

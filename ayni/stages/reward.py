@@ -20,6 +20,7 @@ from ayni.evaluate.leads import LEADS, baseline_results, leads_of
 from ayni.evaluate.results import Result, result, write_results
 from ayni.evaluate.reward_accuracy import HALF, accuracy_gains, accuracy_parts, reward_accuracy, threshold_report
 from ayni.files import write_jsonl
+from ayni.formats.folds import Fold, conversations, fold_order, part_of
 from ayni.formats.reading import read_comparisons
 from ayni.model.placement import Placement
 from ayni.model.role import Role
@@ -112,21 +113,11 @@ class Config(Fitting):
         description="λ of the safety auxiliary loss; default: 1 for safety, given labels of both kinds, else 0",
     )
     heldout_share: float = Field(0.1, ge=0, lt=1, description="of the conversations, if no held-out input is given")
-    fold: str | None = Field(
-        None, pattern=r"^[0-9]{1,3}/[0-9]{1,3}$", description="2/5: instead, the second of five parts of all of them"
-    )
+    fold: Fold | None = Field(None, description="2/5: instead, the second of five parts of all of them")
     start_answers: int = Field(
         256, ge=0, description="answers of the start model whose scores' mean and deviation are kept; 0: none"
     )
     max_tokens: int = Field(256, ge=1, description="the longest of these answers")
-
-    @model_validator(mode="after")
-    def _one_of_several(self) -> Config:
-        if self.fold is not None:
-            part, parts = map(int, self.fold.split("/"))
-            if not 1 <= part <= parts or parts < 2:
-                raise ValueError(f"there is no part {self.fold}; say 1/5 for the first of five")
-        return self
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
@@ -138,10 +129,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     )
     if not any(c.task == config.task for c in comparisons):
         raise BadInput(f"no comparison of the task {config.task}", path=inputs["data"][0])
-    # by the seed alone: two stages that read the same comparisons hold the same ones out
     if config.fold is not None and inputs.get("heldout"):
         raise BadInput("a part of data cannot be held out beside heldout", field="fold", fix="give one of them")
-    order, before_split = rng(run.seed, "reward", "split"), len(comparisons)
+    order, before_split = fold_order(run.seed), len(comparisons)
     comparisons, heldout = split(comparisons, heldout, config, order)
     if inputs.get("heldout") and len(comparisons) < before_split:
         run.say(f"{before_split - len(comparisons)} comparisons are of conversations held out, and not trained on")
@@ -198,14 +188,11 @@ def split(
     """
     if not heldout:
         home = [c for c in comparisons if c.task == config.task]
-        roots = sorted({root_of(c.prompt.dialog) for c in home})
-        mixed_up = order.permutation(len(roots))
+        roots = conversations(home)
         if config.fold is None:
-            drawn = mixed_up[: round(config.heldout_share * len(roots))]
+            chosen = {roots[i] for i in order.permutation(len(roots))[: round(config.heldout_share * len(roots))]}
         else:
-            part, parts = map(int, config.fold.split("/"))
-            drawn = mixed_up[part - 1 :: parts]
-        chosen = {roots[i] for i in drawn}
+            chosen = part_of(roots, config.fold, order)
         heldout = [c for c in home if root_of(c.prompt.dialog) in chosen]
     apart = {root_of(c.prompt.dialog) for c in heldout}
     return [c for c in comparisons if root_of(c.prompt.dialog) not in apart], heldout
