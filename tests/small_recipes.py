@@ -41,6 +41,7 @@ SMALL: dict[str, dict[str, Any]] = {
     "diversity": {"each": 6, "n": 3, "max_tokens": 8, "dtype": "fp32"},
     "revise": {"limit": 12, "max_tokens": 24, "temperature": 2.0, "dtype": "fp32"},
     "crossvalidate": {},
+    "split": {},
     "select": {"clusters": 4, "dtype": "fp32"},
     "label": {"dtype": "fp32"},
     "study": {"limit": 8, "threshold": 0, "max_tokens": 8, "dtype": "fp32"},

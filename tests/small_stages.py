@@ -27,7 +27,7 @@ STAGES = (
     *("tokenizer", "pretrain", "sft", "reward", "dpo", "kto", "rrhf"),
     *("collect", "reject", "distill", "revise", "select", "ghost", "ppo"),
     *("pro", "raft"),  # rrhf and reject in their other forms
-    "choose",
+    *("choose", "split"),
 )
 ANCHORED = ScoreScale(Anchor(1.0, safe=9, unsafe=4))
 OPTIMISER = {"lr": 5e-3, "warmup": 0.03}
@@ -173,6 +173,7 @@ def prepare(directory: Path) -> dict[str, Small]:
                 "principles": directory / "principles.jsonl",
             },
         ),
+        "split": Small("split", {"test_share": 0.3}, {"data": [directory / "demonstrations.jsonl"]}),
         "select": Small(
             "select",
             {"chosen_share": 0.3, "clusters": 3, "tokens_per_micro_batch": 120, "dtype": "fp32"},

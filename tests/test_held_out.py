@@ -297,7 +297,7 @@ def test_the_real_recipe_evaluates_on_nothing_it_trains_on(data_dir: Path) -> No
     def opened(name: str, wanted: str) -> list[Path]:
         return [reference.path for reference in stages[name].inputs[wanted] if reference.stage is None]
 
-    asked = {root_of(p.dialog) for p in read_prompts_of(opened("evaluate2", "prompts")) if p.source != "xstest_prompts"}
+    asked = {root_of(p.dialog) for p in read_prompts_of(opened("evaluate2", "prompts"))}
     asked -= {root_of(p.dialog) for p in read_prompts_of(opened("evaluate2", "seen"))}
     assert len(asked) > 90
     files = [
@@ -309,11 +309,17 @@ def test_the_real_recipe_evaluates_on_nothing_it_trains_on(data_dir: Path) -> No
     ]
     for name, wanted in files:
         assert not asked & {root_of(p.dialog) for path in opened(name, wanted) for p in read_prompts(path)}, name
-    # of the safety prompts those that the rounds have asked are left out
-    rounds = [stages[name].inputs["seen"][1].stage for name in ("evaluate1", "evaluate2", "evaluate2-ppo")]
-    assert rounds == ["random2"] * 3
-    assert {reference.stage for reference in stages["random2"].inputs["earlier"]} == {"samples1", "samples2"}
-    assert not any("xstest" in path.name for path in opened("v2-ppo", "prompts"))
+    # of the prompts that look unsafe one half is sealed
+    reads = {
+        stage.name: [str(r.path) for r in stage.inputs.get("prompts", ()) if r.stage == "risky"]
+        for stage in stages.values()
+    }
+    assert {name for name, paths in reads.items() if any("test" in path for path in paths)} == {
+        *("evaluate1", "evaluate2", "evaluate2-ppo", "evaluate2-random")
+    }
+    assert {name for name, paths in reads.items() if any("train" in path for path in paths)} == {
+        *("samples1", "samples2", "random2", "v2-ppo")
+    }
     for name in ("tokenizer", "base"):
         assert opened(name, "heldout") == opened("books", "texts")
 
@@ -327,7 +333,7 @@ def test_the_comparison_on_real_files_evaluates_on_nothing_it_trains_on(data_dir
 
     methods = [name.removesuffix("-judged") for name in stages if name.endswith("-judged") and "best" not in name]
     evaluated = asked("dpo-judged", "prompts") - asked("dpo-judged", "seen")
-    assert len(evaluated) > 500
+    assert len(evaluated) > 90
     for name, stage in stages.items():
         if name.startswith(tuple(f"{method}-" for method in methods)) and not name.endswith("-judged"):
             inputs = [wanted for wanted in ("prompts", "data") if stage.inputs.get(wanted)]

@@ -159,7 +159,8 @@ def _evaluated(stages: Sequence[Made]) -> _Evaluated:
 def _training_inputs(stages: Iterable[Made]) -> Iterator[tuple[Made, Input, Path]]:
     for stage in stages:
         face = face_of(stage.kind)
-        if face is None or face.family == "evaluates":
+        # who seals a part of what it reads trains nobody on that part; what it leaves is the others' input
+        if face is None or face.family == "evaluates" or face.sealed:
             continue
         for spec in face.inputs:
             if spec.name not in APART and {"texts", *DIALOGUES} & {*spec.accepts}:
