@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ayni.files import write_text
-from benchmarks import verdicts
+from benchmarks import methods, verdicts
 from benchmarks.turns import ROOT
 
 RESULTS = ROOT / "docs" / "results"
@@ -174,8 +174,25 @@ def verdicts_of_studies() -> str:
     return verdicts.table(RESULTS)
 
 
+def real() -> str:
+    """docs/real.md: the campaign's claims on real files."""
+    document = read("real.json")
+    claims = [
+        f"| {claim['says']} | {verdicts.asked(claim)} | {verdicts.measured([claim])} |" for claim in document["claims"]
+    ]
+    head = ["| claim | asked | measured | verdict |", "|---|---|---|---|"]
+    return "\n".join([*head, *claims, "", made(document, "real.json", "results/")])
+
+
+def real_methods() -> str:
+    """docs/real.md: methods beside each other there."""
+    document = read("real-compare.json")
+    return f"{methods.table([document])}\n\n{made(document, 'real-compare.json', 'results/')}"
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
-    block.__name__.replace("_", "-"): block for block in (villages, feedback, crossvalidation, verdicts_of_studies)
+    block.__name__.replace("_", "-"): block
+    for block in (villages, feedback, crossvalidation, verdicts_of_studies, real, real_methods)
 }
 
 if __name__ == "__main__":

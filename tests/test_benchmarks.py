@@ -24,7 +24,7 @@ from ayni.records import Message, to_dict
 from ayni.runs.recipe import read_recipe
 from ayni.text.chat import render_prompt
 from ayni.train.batch import Pair
-from benchmarks import data, flops, machine, numbers, publish, summary, tables, verdicts
+from benchmarks import data, flops, machine, methods, numbers, publish, summary, tables, verdicts
 from benchmarks.number_text import number_tokenizer
 from benchmarks.options import asked
 from benchmarks.turns import ROOT
@@ -300,3 +300,27 @@ def test_a_claim_tried_in_several_villages_is_judged_by_all_of_them(tmp_path: Pa
         "| two-words, villages [1](results/two-words-seed1.json), [2](results/two-words-seed2.json) "
         "| it rises | above 0.5 | 0.580 [0.530, 0.630] (0.560 / 0.600) | PASS |",
     ]
+
+
+def judged(name: str, over: tuple[float, float, float] | None, **costs: float) -> dict[str, object]:
+    found: dict[str, object] = {key: {"value": value, "interval": None} for key, value in costs.items()}
+    if over is not None:
+        found["over_control"] = {"value": over[0], "interval": over[1:]}
+    return {"method": name, "numbers": found}
+
+
+def test_methods_of_several_seeds_are_pooled_by_their_numbers() -> None:
+    """Halves 0.06 and 0.08: of their mean 0.05."""
+    seeds = [
+        [judged("random", None, flops=2e12), judged("dpo", (0.06, 0.00, 0.12), flops=4e12, kl=1.0)],
+        [judged("random", None, flops=2e12), judged("dpo", (0.10, 0.02, 0.18), flops=6e12, kl=2.0)],
+    ]
+    documents = [{"comparison": {"control": "random", "methods": of}} for of in seeds]
+    assert methods.table(documents).splitlines() == [
+        "| method | helpful, over the control | KL, nats | compute, 10¹² | verdict |",
+        "|---|---|---|---|---|",
+        "| dpo | +8.0 [3.0, 13.0] | 1.50 | 5 | PASS |",
+        "| random | – | – | 2 | control |",
+    ]
+    alone = methods.table(documents[:1]).splitlines()
+    assert "| dpo | +6.0 [0.0, 12.0] | 1.00 | 4 | UNDECIDED |" in alone

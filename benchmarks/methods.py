@@ -1,0 +1,95 @@
+"""Methods beside each other: a file of one run's comparison, and the table of several seeds.
+
+python -m benchmarks.methods docs/results/compare-seed1.json runs/compare-1 [--judge [AXIS=]NAME …]
+
+`ayni compare` pools several runs prompt by prompt, while they are there. Files of different days are pooled by their
+numbers: the mean over the seeds, half-widths in quadrature, for every seed is another village.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ayni.cli.compare import judges_of
+from ayni.evaluate.results import SCHEMA
+from ayni.files import write_text
+from ayni.runs.claims import verdict
+from ayni.runs.comparison import compare_runs
+from ayni.runs.judged_methods import Judges
+from ayni.runs.reading import read_run
+from benchmarks.publish import made, readable
+from benchmarks.verdicts import pooled
+
+Row = Mapping[str, Any]
+SHARES = {
+    "over_control": "helpful, over the control",
+    "safety_over_control": "safe, over the control",
+    "content_over_control": "right, over the control",
+    "refused": "borderline refused",
+}
+NUMBERS = {"kl": "KL, nats", "length": "tokens", "self_bleu": "Self-BLEU"}
+COSTS = {"flops": "compute, 10¹²", "seconds": "seconds", "memory": "memory, MiB", "lines": "lines"}
+SCALES = {"flops": 1e12, "memory": 2**20}
+
+
+def compared(directory: Path, judges: Judges) -> dict[str, Any]:
+    """`made`, then what `ayni compare --json` says of the run."""
+    comparison = compare_runs([directory], judges=judges)
+    return {"schema": SCHEMA, "made": made([read_run(directory)]), "comparison": comparison.shown()}
+
+
+def table(documents: Sequence[Row]) -> str:
+    """All methods of these files, the one with the most helpfulness over the control first."""
+    by_method: dict[str, list[Row]] = {}
+    for document in documents:
+        for method in document["comparison"]["methods"]:
+            by_method.setdefault(method["method"], []).append(method["numbers"])
+    heads = {
+        key: name
+        for key, name in (SHARES | NUMBERS | COSTS).items()
+        if any(key in n for of in by_method.values() for n in of)
+    }
+    control = documents[0]["comparison"]["control"]
+    order = sorted(by_method, key=lambda name: -_lead(by_method[name]))
+    rows = [f"| method | {' | '.join(heads.values())} | verdict |", "|---" * (len(heads) + 2) + "|"]
+    for name in order:
+        cells = [_cell(key, [numbers[key] for numbers in by_method[name] if key in numbers]) for key in heads]
+        rows.append(f"| {name} | {' | '.join(cells)} | {'control' if name == control else _verdict(by_method[name])} |")
+    return "\n".join(rows)
+
+
+def _lead(seeds: Sequence[Row]) -> float:
+    values = [numbers["over_control"]["value"] for numbers in seeds if "over_control" in numbers]
+    return sum(values) / len(values) if values else 0.0
+
+
+def _verdict(seeds: Sequence[Row]) -> str:
+    whole = pooled([numbers["over_control"] for numbers in seeds if "over_control" in numbers])
+    return "UNDECIDED" if whole is None else verdict(whole[1], 0, None)
+
+
+def _cell(key: str, estimates: Sequence[Row]) -> str:
+    values = [each["value"] for each in estimates if each["value"] is not None]
+    if not values:
+        return "–"
+    mean = sum(values) / len(values)
+    if key in COSTS:
+        return f"{mean / SCALES.get(key, 1):,.0f}"
+    if key not in SHARES:
+        return f"{mean:.2f}"
+    whole = pooled(estimates)
+    spread = "" if whole is None else f" [{100 * whole[1][0]:.1f}, {100 * whole[1][1]:.1f}]"
+    signed = f"{100 * mean:+.1f}" if key.endswith("over_control") else f"{100 * mean:.1f}"
+    return f"{signed}{spread}".replace("-", "−")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("file", type=Path)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--judge", action="append", default=[])
+    given = parser.parse_args()
+    write_text(given.file, readable(compared(given.run, judges_of(given.judge))))
