@@ -39,8 +39,25 @@ def pooled(claims: Sequence[Row]) -> tuple[float, tuple[float, float]] | None:
 
 
 def table(results: Path) -> str:
-    return "\n".join(
-        ["| study | claim | asked | measured | verdict |", "|---|---|---|---|---|", *lines(found(results))]
+    studies = found(results)
+    head = ["| study | claim | asked | measured | verdict |", "|---|---|---|---|---|"]
+    return "\n".join([*head, *lines(studies), "", in_all(studies)])
+
+
+def in_all(studies: Mapping[str, Mapping[int, Row]]) -> str:
+    """Which studies passed with every claim, which failed with any."""
+    verdicts = {name: [verdict_of(claims) for claims in each_claim(by_seed)] for name, by_seed in studies.items()}
+    passed = [name for name, each in verdicts.items() if {*each} == {"PASS"}]
+    failed = [name for name, each in verdicts.items() if "FAIL" in each]
+    open_ = [name for name in verdicts if name not in (*passed, *failed)]
+    return "  \n".join(
+        f"{what}, {len(names)} of {len(verdicts)}: {', '.join(names)}."
+        for what, names in (
+            ("PASS with every claim", passed),
+            ("FAIL with one claim or more", failed),
+            ("Undecided in part", open_),
+        )
+        if names
     )
 
 
@@ -48,9 +65,19 @@ def lines(studies: Mapping[str, Mapping[int, Row]]) -> Iterator[str]:
     for name, by_seed in studies.items():
         files = ", ".join(f"[{seed}](results/{name}-seed{seed}.json)" for seed in by_seed)
         first = f"{name}, village {files}" if len(by_seed) == 1 else f"{name}, villages {files}"
-        for claims in zip(*(document["claims"] for document in by_seed.values()), strict=True):
+        for claims in each_claim(by_seed):
             yield f"| {first} | {claims[0]['says']} | {asked(claims[0])} | {measured(claims)} |"
             first = ""
+
+
+def each_claim(by_seed: Mapping[int, Row]) -> Iterator[tuple[Row, ...]]:
+    """A study's claims, each as it came out in every village."""
+    return zip(*(document["claims"] for document in by_seed.values()), strict=True)
+
+
+def verdict_of(claims: Sequence[Row]) -> str:
+    whole = pooled(claims)
+    return "UNDECIDED" if whole is None else verdict(whole[1], claims[0]["above"], claims[0]["below"])
 
 
 def asked(claim: Row) -> str:
@@ -64,9 +91,7 @@ def measured(claims: Sequence[Row]) -> str:
         return f"{', '.join(dict.fromkeys(claim['why'] for claim in claims))} | UNDECIDED"
     value, (low, high) = whole
     apart = f" ({numbers(claim['value'] for claim in claims)})" if len(claims) > 1 else ""
-    return (
-        f"{value:.3f} [{low:.3f}, {high:.3f}]{apart} | {verdict((low, high), claims[0]['above'], claims[0]['below'])}"
-    )
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]{apart} | {verdict_of(claims)}"
 
 
 def numbers(values: Iterable[float | None]) -> str:

@@ -299,6 +299,9 @@ def test_a_claim_tried_in_several_villages_is_judged_by_all_of_them(tmp_path: Pa
         "|  | it rises | above 0.5 | nothing measured x | UNDECIDED |",
         "| two-words, villages [1](results/two-words-seed1.json), [2](results/two-words-seed2.json) "
         "| it rises | above 0.5 | 0.580 [0.530, 0.630] (0.560 / 0.600) | PASS |",
+        "",
+        "PASS with every claim, 1 of 2: two-words.  ",
+        "FAIL with one claim or more, 1 of 2: alone.",
     ]
 
 
