@@ -33,6 +33,7 @@ rounds:
     safety{{n}}: {{start_answers: 8, max_tokens: 16, dtype: fp32}}
     samples{{n}}:
       {{limit: 24, n: 2, tried_prompts: 6, threshold: 0, max_tokens: 16, finished_only: false, dtype: fp32}}
+    ghost{{n}}: {{rounds: [2], limit: 16, cuts: 2, max_tokens: 96, dtype: fp32}}
     v{{n}}: {{dtype: fp32}}
     v{{n}}-ppo:
       {{iterations: 2, batch_size: 16, mini_batch: 8, critic_warmup: 1, threshold: 0, max_tokens: 16, dtype: fp32}}
@@ -43,9 +44,11 @@ rounds:
     evaluate{{n}}-more-sft: {{limit: 12, max_tokens: 16, dtype: fp32}}
     evaluate{{n}}: {{limit: 12, max_tokens: 16, dtype: fp32}}
     evaluate{{n}}-ppo: {{limit: 12, max_tokens: 16, dtype: fp32}}
+    perplexity{{n}}: {{dtype: fp32}}
+    persistence{{n}}: {{conversations: 4, attention: 2, max_tokens: 8, dtype: fp32}}
     examine{{n}}: {{max_tokens: 4, fact_answers: 2, dtype: fp32}}
 stages:
-  village: {{words: 30000, demonstrations: 200, exercises: 60, prompts: 200}}
+  village: {{words: 30000, demonstrations: 200, exercises: 60, prompts: 200, obeying: 60, heldout_demonstrations: 20}}
   tokenizer: {{vocab_size: 400}}
   base: {{dim: 16, layers: 1, heads: 2, kv_heads: 1, hidden: 32, tokens: 20000, dtype: fp32}}
   sft: {{dtype: fp32}}
@@ -90,6 +93,19 @@ def test_the_second_round_keeps_the_best_of_both(campaign: Path) -> None:
     before = {group[0].prompt_id for group in read_groups(where["comparisons1"] / "samples-0.jsonl")}
     now = {group[0].prompt_id for group in read_groups(where["comparisons2"] / "samples-0.jsonl")}
     assert not before & now  # nobody judges a prompt twice
+
+
+def test_the_last_round_learns_to_keep_an_instruction_too(campaign: Path) -> None:
+    """In the recipe from V3 on; here in the second of two rounds."""
+    where = stage_directories(campaign)
+    read = {
+        name: {Path(given["path"]).parent for given in read_json(where[name] / "inputs.json")["inputs"]["data"]}
+        for name in ("v1", "v2")
+    }
+    assert read == {"v1": {where["samples1"]}, "v2": {where["samples2"], where["ghost2"]}}
+    asked = read_json(where["ghost2"] / "inputs.json")["inputs"]["model"]
+    assert [Path(given["path"]).parent for given in asked] == [where["v1"]]
+    assert any(row.metric == "kept_gain" for row in read_results(where["persistence2"] / "results.json"))
 
 
 def test_every_version_is_compared_with_sft(campaign: Path) -> None:
@@ -143,7 +159,7 @@ def test_the_controls_are_as_large_and_as_costly(campaign: Path) -> None:
     rows = read_results(campaign / "results.json")
     computed = {row.model: row.value or 0.0 for row in rows if row.metric == "compute"}
     rounds = [f"{name}{n}" for name in ("comparisons", "helpfulness", "safety", "samples", "v") for n in (1, 2)]
-    campaigned = sum(computed[name] for name in [*rounds, "v2-ppo"])
+    campaigned = sum(computed[name] for name in [*rounds, "ghost2", "v2-ppo"])
     assert computed["v2-more-sft"] == pytest.approx(campaigned, rel=0.1)
     against = {(row.model, row.against) for row in rows if row.metric == "win_rate"}
     assert {("v2", "v2-random"), ("v2-ppo", "v2-more-sft")} <= against
