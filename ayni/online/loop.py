@@ -20,6 +20,7 @@ from ayni.maths.rewards import penalise_cut, shaped
 from ayni.model.role import Role
 from ayni.online.estimators import AdvantageEstimate, Estimator
 from ayni.online.experience import ScoredAnswers, read_answers, trajectories
+from ayni.online.kl_budget import KLBudget
 from ayni.online.learner import Learner, State
 from ayni.online.measures import measured
 from ayni.online.settings import LoopSettings
@@ -36,7 +37,6 @@ from ayni.train.trainer import steps_per_epoch
 
 RewardFunction = Callable[[Sequence[Prompt], list[list[Sample]]], Scores]
 GREEDY = 0.0  # temperature
-_KEPT = "memory", "beta", "returned", "within_kl", "pace"  # numbers of the loop's that a resume needs
 
 
 class Loop:
@@ -66,10 +66,7 @@ class Loop:
         self.iteration, self.stopped, self.waited = 0, False, 0
         self.memory: dict[str, float] = {}  # the estimator's
         self.beta = settings.beta
-        self.within: State = {}, {}  # the last policy within kl_budget, and the best one validated until then
-        self.within_kl = 0.0
-        self.returned = False  # whether we have just gone back to it
-        self.pace = 1.0  # of the policy's steps
+        self.budget = KLBudget(settings.kl_budget)
         self.best: float | None = None
         self.best_weights: dict[str, Tensor] = {}
 
@@ -105,7 +102,7 @@ class Loop:
         samples = [sample for group in groups for sample in group]
         answers = self._read(asked, samples, scores)
         self.iteration, kl = t, float(answers.kl().mean())
-        if not self._within_budget(kl):
+        if not self.budget.admits(kl, self._progress):
             # nothing is learned from what a policy past its budget says
             self._log(scores, samples, answers, None, {"over_budget": 1.0})
             self._go_back(kl)
@@ -143,41 +140,18 @@ class Loop:
         )
         return asked, groups
 
-    def _within_budget(self, kl: float) -> bool:
-        """Whether the policy that answered may go on; if so, and there is a budget, it is what we can go back to."""
-        budget = self.settings.kl_budget
-        if budget is None:
-            return True
-        # one that was found within and is measured anew goes on, or chance could hold us here for ever
-        if kl > budget and not self.returned:
-            return False
-        tensors, numbers = self._progress()
-        self.within, self.returned = ({name: t.detach().clone() for name, t in tensors.items()}, numbers), False
-        self.within_kl = kl
-        return True
-
     def _go_back(self, kl: float) -> None:
         """To the last policy within the budget, its optimiser and the best one it had seen; the critic stays."""
-        tensors, numbers = self.within
-        # the copy stays one: an optimiser works on the tensors it is given
-        self._load_progress({name: t.clone() for name, t in tensors.items()}, numbers)
+        self._load_progress(*self.budget.last())
         self.engine.sync(self.policy.role)
-        budget = self.settings.kl_budget
-        assert budget is not None  # nothing else sends us back
-        past = f"iteration {self.iteration}: {kl:.2f} nats of KL, past the budget of {budget:g}"
+        past = f"iteration {self.iteration}: {kl:.2f} nats of KL, past the budget of {self.budget.nats:g}"
         if self.settings.over_budget == "stop":
             self.stopped = True
             self.run.say(f"{past}: stopped at the last policy within it")
             return
-        self.returned = True
-        if self.within_kl < 0.5 * budget:
-            # one iteration went half the budget or more: no β holds a step back that begins where it charges little
-            self.pace /= 2
-            self.policy.pace(self.pace)
-        else:
-            # many went there: a smaller step would only come to the same place later
-            self.beta *= 2
-        now = f"beta {self.beta:g}, learning rate × {self.pace:g}"
+        self.beta *= self.budget.hold_back()
+        self.policy.pace(self.budget.pace)
+        now = f"beta {self.beta:g}, learning rate × {self.budget.pace:g}"
         self.run.say(f"{past}: back to the last policy within it, {now}")
 
     def _look_back(self, prompts: Sequence[Prompt]) -> None:
@@ -185,7 +159,7 @@ class Loop:
         asked, groups = self._draw(prompts, self.iteration + 1)
         samples = [sample for group in groups for sample in group]
         kl = float(self._read(asked, samples, self.reward(asked, groups)).kl().mean())
-        if not self._within_budget(kl):
+        if not self.budget.admits(kl, self._progress):
             self._go_back(kl)
 
     def _order(self, count: int, prompts: int, t: int) -> list[int]:
@@ -293,10 +267,8 @@ class Loop:
         if self.critic is not None:
             more, counts = self.critic.state("critic.")
             tensors, numbers = tensors | more, numbers | counts
-        weights, counted = self.within
-        within = {f"within.{name}": weight for name, weight in weights.items()}
-        kept: dict[str, Any] = {name: getattr(self, name) for name in _KEPT}
-        return tensors | within, numbers | kept | {"within": counted}
+        within, spent = self.budget.state()
+        return tensors | within, numbers | spent | {"memory": self.memory, "beta": self.beta}
 
     def _progress(self) -> State:
         """What going back takes back: the policy with its optimiser, and what was seen on held-out prompts."""
@@ -319,11 +291,9 @@ class Loop:
         self._load_progress(tensors, numbers)
         if self.critic is not None:
             self.critic.load(tensors, numbers, "critic.")
-        within = {n.removeprefix("within."): t for n, t in tensors.items() if n.startswith("within.")}
-        self.within = within, numbers["within"]
-        for name in _KEPT:
-            setattr(self, name, numbers[name])
-        self.policy.pace(self.pace)
+        self.budget.load(tensors, numbers)
+        self.memory, self.beta = numbers["memory"], numbers["beta"]
+        self.policy.pace(self.budget.pace)
 
     def _load_progress(self, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
         self.policy.load(tensors, numbers, "actor.")
