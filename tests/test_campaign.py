@@ -95,13 +95,15 @@ def test_the_second_round_keeps_the_best_of_both(campaign: Path) -> None:
     assert not before & now  # nobody judges a prompt twice
 
 
+def learnt(stage: Path) -> set[Path]:
+    """The files a stage was trained on."""
+    return {Path(given["path"]) for given in read_json(stage / "inputs.json")["inputs"]["data"]}
+
+
 def test_the_last_round_learns_to_keep_an_instruction_too(campaign: Path) -> None:
     """In the recipe from V3 on; here in the second of two rounds."""
     where = stage_directories(campaign)
-    read = {
-        name: {Path(given["path"]).parent for given in read_json(where[name] / "inputs.json")["inputs"]["data"]}
-        for name in ("v1", "v2")
-    }
+    read = {name: {path.parent for path in learnt(where[name])} for name in ("v1", "v2")}
     assert read == {"v1": {where["samples1"]}, "v2": {where["samples2"], where["ghost2"]}}
     asked = read_json(where["ghost2"] / "inputs.json")["inputs"]["model"]
     assert [Path(given["path"]).parent for given in asked] == [where["v1"]]
@@ -149,6 +151,15 @@ def test_killed_anywhere_ends_the_same(campaign: Path) -> None:
     for killed in campaign.parent.glob("killed-*"):
         assert left(killed) == left(campaign)
         assert read_results(killed / "results.json") == read_results(campaign / "results.json")
+
+
+def test_the_controls_differ_in_one_thing(campaign: Path) -> None:
+    """In who chose among the answers; in what the computing was spent on."""
+    where = stage_directories(campaign)
+    chosen, by_chance = (where[name] / "records.jsonl" for name in ("samples2", "random2"))
+    assert learnt(where["v2"]) - learnt(where["v2-random"]) == {chosen}
+    assert learnt(where["v2-random"]) - learnt(where["v2"]) == {by_chance}
+    assert learnt(where["v2-more-sft"]) == learnt(where["sft"])
 
 
 def test_the_controls_are_as_large_and_as_costly(campaign: Path) -> None:

@@ -102,6 +102,8 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     prompts = unseen(config, inputs, run) if inputs.get("prompts") else []
     placement = Placement.of(run, config.dtype)
     engines = load_compared(inputs, placement, suffix_of(config, inputs))
+    # before anything is drawn: a mistake in a file is not to cost an hour
+    of_files = read_apart(engines, config, inputs, run) if run.leads else []
     contests = recorded(engines, config, inputs, run) if inputs.get("people") else None
     drawn: list[tuple[Prompt, TokenSequence]] = []
     chosen: list[Chosen] = []
@@ -132,6 +134,17 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         rows += [kl_result(engines, drawn, config.tokens_per_micro_batch, **where)] if drawn else []
     if not run.leads:
         return
+    rows += of_files
+    if not rows:
+        raise BadInput(
+            "nothing to evaluate on", field="prompts", fix="give prompts, people, texts, demonstrations or labels"
+        )
+    write_results(run.directory / "results.json", rows)
+
+
+def read_apart(engines: dict[str, LocalEngine], config: Config, inputs: dict[str, Any], run: Run) -> list[Result]:
+    """Rows of what is read and not answered: held-out texts, good demonstrations, labels."""
+    rows: list[Result] = []
     if inputs.get("texts"):
         texts = [text for path in inputs["texts"] for text in read_texts(Path(path))]
         read = (text for path in inputs.get("train_texts") or [] for text in read_texts(Path(path)))
@@ -148,11 +161,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         opened = [c.prompt for c in labels if named_split(c.prompt) == "test"]  # of other splits any may be read
         check_split(opened, final=config.final, path=inputs["labels"][0])
         rows += gold_agreement(labels, config.split, run.seed)
-    if not rows:
-        raise BadInput(
-            "nothing to evaluate on", field="prompts", fix="give prompts, people, texts, demonstrations or labels"
-        )
-    write_results(run.directory / "results.json", rows)
+    return rows
 
 
 def suffix_of(config: Config, inputs: dict[str, Any]) -> str:
