@@ -42,7 +42,12 @@ def compared(directory: Path, judges: Judges) -> dict[str, Any]:
 
 
 def table(documents: Sequence[Row]) -> str:
-    """All methods of these files, the one with the most helpfulness over the control first."""
+    """All methods of these files, the one with the most helpfulness over the control first.
+
+    ValueError where they were not held against the same control, by the same judges.
+    """
+    if len({(each["comparison"]["control"], str(each["comparison"].get("judges"))) for each in documents}) > 1:
+        raise ValueError("the files differ in their control or their judges")
     by_method: dict[str, list[Row]] = {}
     for document in documents:
         for method in document["comparison"]["methods"]:
@@ -57,7 +62,10 @@ def table(documents: Sequence[Row]) -> str:
     rows = [f"| method | {' | '.join(heads.values())} | verdict |", "|---" * (len(heads) + 2) + "|"]
     for name in order:
         cells = [_cell(key, [numbers[key] for numbers in by_method[name] if key in numbers]) for key in heads]
-        rows.append(f"| {name} | {' | '.join(cells)} | {'control' if name == control else _verdict(by_method[name])} |")
+        some = "" if len(by_method[name]) == len(documents) else f" ({len(by_method[name])} of {len(documents)} seeds)"
+        rows.append(
+            f"| {name}{some} | {' | '.join(cells)} | {'control' if name == control else _verdict(by_method[name])} |"
+        )
     return "\n".join(rows)
 
 
@@ -75,12 +83,12 @@ def _cell(key: str, estimates: Sequence[Row]) -> str:
     values = [each["value"] for each in estimates if each["value"] is not None]
     if not values:
         return "–"
-    mean = sum(values) / len(values)
+    whole = pooled(estimates) if key in SHARES else None
+    mean = whole[0] if whole is not None else sum(values) / len(values)
     if key in COSTS:
         return f"{mean / SCALES.get(key, 1):,.0f}"
     if key not in SHARES:
         return f"{mean:.2f}"
-    whole = pooled(estimates)
     spread = "" if whole is None else f" [{100 * whole[1][0]:.1f}, {100 * whole[1][1]:.1f}]"
     signed = f"{100 * mean:+.1f}" if key.endswith("over_control") else f"{100 * mean:.1f}"
     return f"{signed}{spread}".replace("-", "−")

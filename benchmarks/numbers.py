@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ayni.files import write_text
+from ayni.runs.recipe import read_recipe
 from benchmarks import methods, verdicts
+from benchmarks.fingerprint import fingerprint
 from benchmarks.turns import ROOT
 
 RESULTS = ROOT / "docs" / "results"
@@ -171,7 +173,11 @@ def points(row: Row) -> str:
 
 def verdicts_of_studies() -> str:
     """docs/paper.md: every claim that was tried."""
-    return verdicts.table(RESULTS)
+    recipes = (ROOT / "recipes").rglob("*.yaml")
+    studies = verdicts.found(RESULTS)
+    return verdicts.table(
+        RESULTS, {path.stem: fingerprint(read_recipe(path)) for path in recipes if path.stem in studies}
+    )
 
 
 def real() -> str:

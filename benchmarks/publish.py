@@ -22,6 +22,7 @@ from ayni.files import write_text
 from ayni.records import from_dict
 from ayni.runs.reading import RunData, read_run
 from ayni.runs.recipe import read_recipe
+from benchmarks.fingerprint import fingerprint
 from benchmarks.machine import described
 from benchmarks.turns import ROOT
 
@@ -44,11 +45,12 @@ def published(directories: Sequence[Path]) -> dict[str, Any]:
 
 
 def made(runs: Sequence[RunData]) -> dict[str, Any]:
-    about = described("cpu")
+    about, recipes = described("cpu"), [run.directory / "recipe.yaml" for run in runs]
     opened = [stage.opened for run in runs for stage in run.stages if stage.opened]
     commits = {f"{o['commit'][:7]}{'-dirty' if o['changed'] else ''}" for o in opened if o["commit"]}
     return {
         "command": " && ".join(map(command, runs)),
+        "recipe": ", ".join(dict.fromkeys(fingerprint(read_recipe(path)) for path in recipes if path.is_file())),
         "commit": ", ".join(sorted(commits)) or about["commit"],
         "machine": about["machine"],
         "cores": about["cores"],

@@ -1,7 +1,8 @@
 """What the studies said: every claim of a recipe over the villages it was run on, from docs/results/NAME-seedN.json.
 
 Pooled: the mean over the villages, half-widths of their clustered intervals in quadrature, for each village has people,
-topics and models of its own.
+topics and models of its own. A study is one recipe: what another made is not pooled with it, and where it has changed
+since, the commit of the results is named.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ayni.errors import BadInput
 from ayni.runs.claims import verdict
 
 FILE = re.compile(r"(.+)-seed(\d+)\.json")
@@ -19,12 +21,23 @@ Row = Mapping[str, Any]
 
 
 def found(results: Path) -> dict[str, dict[int, Row]]:
-    """Study → seed of the village → its file."""
+    """Study → seed of the village → its file. BadInput where the files of one study are of different recipes."""
     studies: dict[str, dict[int, Row]] = {}
     for path in sorted(results.glob("*-seed*.json")):
-        if name := FILE.fullmatch(path.name):
-            studies.setdefault(name[1], {})[int(name[2])] = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(path.read_text(encoding="utf-8"))
+        if "claims" in document and (name := FILE.fullmatch(path.name)):
+            of = studies.setdefault(name[1], {})
+            of[int(name[2])] = document
+            if len({recipe_of(each) for each in of.values()}) > 1:
+                what = "another recipe made it than the other villages' results"
+                raise BadInput(what, path=path, fix="run them all at one commit, or give the file another name")
     return studies
+
+
+def recipe_of(document: Row) -> str | None:
+    """The fingerprint of the recipe that made it."""
+    recipe: str | None = document.get("made", {}).get("recipe")
+    return recipe
 
 
 def pooled(claims: Sequence[Row]) -> tuple[float, tuple[float, float]] | None:
@@ -38,10 +51,11 @@ def pooled(claims: Sequence[Row]) -> tuple[float, tuple[float, float]] | None:
     return value, (known[0][1:] if len(known) == 1 else (value - half, value + half))
 
 
-def table(results: Path) -> str:
+def table(results: Path, recipes: Mapping[str, str]) -> str:
+    """`recipes`: the fingerprints of the studies as they are now."""
     studies = found(results)
     head = ["| study | claim | asked | measured | verdict |", "|---|---|---|---|---|"]
-    return "\n".join([*head, *lines(studies), "", in_all(studies)])
+    return "\n".join([*head, *lines(studies, recipes), "", in_all(studies)])
 
 
 def in_all(studies: Mapping[str, Mapping[int, Row]]) -> str:
@@ -61,10 +75,13 @@ def in_all(studies: Mapping[str, Mapping[int, Row]]) -> str:
     )
 
 
-def lines(studies: Mapping[str, Mapping[int, Row]]) -> Iterator[str]:
+def lines(studies: Mapping[str, Mapping[int, Row]], recipes: Mapping[str, str]) -> Iterator[str]:
     for name, by_seed in studies.items():
         files = ", ".join(f"[{seed}](results/{name}-seed{seed}.json)" for seed in by_seed)
         first = f"{name}, village {files}" if len(by_seed) == 1 else f"{name}, villages {files}"
+        document = next(iter(by_seed.values()))
+        if (made := recipe_of(document)) is not None and made != recipes.get(name):
+            first += f", at {document['made']['commit']}"
         for claims in each_claim(by_seed):
             yield f"| {first} | {claims[0]['says']} | {asked(claims[0])} | {measured(claims)} |"
             first = ""

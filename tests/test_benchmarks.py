@@ -25,6 +25,7 @@ from ayni.runs.recipe import read_recipe
 from ayni.text.chat import render_prompt
 from ayni.train.batch import Pair
 from benchmarks import data, flops, machine, methods, numbers, publish, summary, tables, verdicts
+from benchmarks.fingerprint import fingerprint
 from benchmarks.number_text import number_tokenizer
 from benchmarks.options import asked
 from benchmarks.turns import ROOT
@@ -261,6 +262,7 @@ def test_what_is_published_says_which_village_it_was_made_on(tmp_path: Path) -> 
     write_text(run / "recipe.yaml", json.dumps(recipe | {"claims": [claim]}))
     document = publish.published([run])
     assert document["made"]["command"] == "ayni run recipes/tiny.yaml --set seed=9 --set village.village_seed=8"
+    assert document["made"]["recipe"] == fingerprint(read_recipe(ROOT / "recipes" / "tiny.yaml"))
     (said,) = document["claims"]
     assert (said["verdict"], said["value"], said["above"], said["below"]) == ("UNDECIDED", 0.5, 0.4, None)
 
@@ -292,9 +294,13 @@ def test_a_claim_tried_in_several_villages_is_judged_by_all_of_them(tmp_path: Pa
     """Halves 0.06 and 0.08 of two villages: of their mean 0.05."""
     for seed, value, interval in ((1, 0.56, (0.50, 0.62)), (2, 0.60, (0.52, 0.68))):
         write_json(tmp_path / f"two-words-seed{seed}.json", {"claims": [claimed(value, interval)]})
-    write_json(tmp_path / "alone-seed1.json", {"claims": [claimed(0.45, (0.40, 0.49)), claimed(None, None)]})
+    write_json(
+        tmp_path / "alone-seed1.json",
+        {"made": {"recipe": "f1", "commit": "abc"}, "claims": [claimed(0.45, (0.40, 0.49)), claimed(None, None)]},
+    )
     write_json(tmp_path / "mini.json", {"claims": []})
-    assert verdicts.table(tmp_path).splitlines()[2:] == [
+    write_json(tmp_path / "compare-seed1.json", {"comparison": {}})  # of methods, which claims nothing
+    assert verdicts.table(tmp_path, {"alone": "f1"}).splitlines()[2:] == [
         "| alone, village [1](results/alone-seed1.json) | it rises | above 0.5 | 0.450 [0.400, 0.490] | FAIL |",
         "|  | it rises | above 0.5 | nothing measured x | UNDECIDED |",
         "| two-words, villages [1](results/two-words-seed1.json), [2](results/two-words-seed2.json) "
@@ -303,6 +309,23 @@ def test_a_claim_tried_in_several_villages_is_judged_by_all_of_them(tmp_path: Pa
         "PASS with every claim, 1 of 2: two-words.  ",
         "FAIL with one claim or more, 1 of 2: alone.",
     ]
+    # the recipe has changed since
+    assert "| alone, village [1](results/alone-seed1.json), at abc | it" in verdicts.table(tmp_path, {"alone": "f2"})
+    write_json(tmp_path / "alone-seed2.json", {"made": {"recipe": "f2", "commit": "def"}, "claims": []})
+    with pytest.raises(BadInput, match=r"alone-seed2\.json: another recipe made it than the other villages' results"):
+        verdicts.table(tmp_path, {})
+
+
+def test_a_fingerprint_is_of_what_is_computed(tmp_path: Path) -> None:
+    def of(*settings: str) -> str:
+        return fingerprint(read_recipe(ROOT / "recipes" / "tiny.yaml", settings))
+
+    assert of("seed=9", "village.village_seed=8", "sft.tokens_per_micro_batch=8192") == of()
+    assert of("sft.batch_size=3") != of()
+    # what `only` leaves out does not count
+    (tmp_path / "part.yaml").write_text(f"extends: {ROOT / 'recipes' / 'tiny.yaml'}\nname: part\nonly: [base]\n")
+    part = tmp_path / "part.yaml"
+    assert fingerprint(read_recipe(part, ["sft.batch_size=3"])) == fingerprint(read_recipe(part)) != of()
 
 
 def judged(name: str, over: tuple[float, float, float] | None, **costs: float) -> dict[str, object]:
@@ -325,5 +348,11 @@ def test_methods_of_several_seeds_are_pooled_by_their_numbers() -> None:
         "| dpo | +8.0 [3.0, 13.0] | 1.50 | 5 | PASS |",
         "| random | – | – | 2 | control |",
     ]
+    other = {"comparison": {"control": "random", "methods": [judged("dpo", None, kl=1.0)]}}
+    assert "| dpo | – | 1.00 | UNDECIDED |" in methods.table([other])
+    three = methods.table([*documents, {"comparison": {"control": "random", "methods": [seeds[0][0]]}}])
+    assert "| dpo (2 of 3 seeds) | +8.0 [3.0, 13.0] | 1.50 | 5 | PASS |" in three
+    with pytest.raises(ValueError, match="differ in their control"):
+        methods.table([*documents, {"comparison": {"control": "sft", "methods": []}}])
     alone = methods.table(documents[:1]).splitlines()
     assert "| dpo | +6.0 [0.0, 12.0] | 1.00 | 4 | UNDECIDED |" in alone

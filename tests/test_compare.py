@@ -281,6 +281,10 @@ def test_another_judge_than_gold(runs: list[Path], tmp_path: Path, capsys: pytes
     assert (helpful["dpo"], safer["dpo"]) == ("FAIL", "over")
     assert (judges["over_control"], judges["safety_over_control"], judges["kl"]) == ("rm", "gold", None)
     assert "judged by rm and gold" in " ".join((tmp_path / "out" / "index.html").read_text().split())
+    helpful, safer, judges = verdicts("--judge", "safety=gold", "--judge", "rm")  # in whatever order
+    assert (judges["over_control"], judges["safety_over_control"]) == ("rm", "gold")
+    misspelt = call(capsys, "compare", str(runs[0]), "--judge", "helpfulness=rmm")
+    assert (misspelt[0], "rmm has not judged helpfulness; who has: gold, people, rm" in misspelt[2]) == (2, True)
     for word in ("style=rm", "helpfulness="):
         assert "--judge: " in call(capsys, "compare", str(runs[0]), "--judge", word)[2]
     assert "against a start by nobody is finished here" in call(capsys, "compare", str(runs[0]), "--judge", "nobody")[2]

@@ -14,7 +14,7 @@ from small_stages import Small, comparisons, prepare
 
 from ayni.config import parse_config
 from ayni.errors import BadInput
-from ayni.evaluate.leads import Lead, added, gained, read_leads, together
+from ayni.evaluate.leads import Lead, accuracy_gain, added, read_leads, together
 from ayni.files import write_jsonl
 from ayni.records import root_of, to_dict
 from ayni.seeds import rng
@@ -52,7 +52,8 @@ def test_dpo_leaves_out_what_a_reward_model_of_the_same_fold_holds_out(
 ) -> None:
     """Beside one of the other half, which learns from just these, it has no conversation in common."""
     small = prepare(tmp_path)
-    pairs = [c for c in comparisons(40) if c.task == "helpfulness"]
+    pairs = comparisons(40)
+    assert {c.task for c in pairs} == {"helpfulness", "safety"}
     write_jsonl(tmp_path / "pairs.jsonl", map(to_dict, pairs))
     inputs = {"model": small["dpo"].inputs["model"], "data": [tmp_path / "pairs.jsonl"]}
     seen: list[Pair] = []
@@ -60,6 +61,7 @@ def test_dpo_leaves_out_what_a_reward_model_of_the_same_fold_holds_out(
     Small("dpo", {**small["dpo"].settings, "fold": "1/2"}, inputs).execute(tmp_path / "dpo")
     train, heldout = split(pairs, [], Config(fold="1/2"), rng(1, "reward", "split"))
     assert len(seen) == len(train) < len(pairs)
+    assert heldout
     prompts = {tuple(pair.chosen.tokens[: pair.chosen.mask.index(True)]) for pair in seen}
     assert not prompts & {tuple(render_prompt(c.prompt.dialog, tiny.tokenizer())) for c in heldout}
 
@@ -92,7 +94,7 @@ def test_what_is_added_to_the_words_is_what_both_know_less_what_they_know() -> N
     leads = [lead("a", 3, -1), lead("b", 1, 2), lead("c", 1, -2), lead("d", -3, -1)]
     row = added(leads, model="rm")
     assert (row.metric, row.against, row.value, row.n) == ("accuracy_added", "bag of words", 0.25, 4)
-    assert gained([1, 1, -1, -1], [-1, -1, 1, -1], leads).value == 0.25
+    assert accuracy_gain([1, 1, -1, -1], [-1, -1, 1, -1], leads).value == 0.25
 
 
 @pytest.fixture(scope="module")

@@ -287,7 +287,7 @@ def test_prompts_seen_in_training_are_not_evaluated_on(tmp_path: Path) -> None:
     Small("evaluate", settings, {**inputs, "seen": [tmp_path / "seen.jsonl"]}).execute(tmp_path / "e")
     (row,) = [row for row in read_results(tmp_path / "e" / "results.json") if row.metric == "score"]
     assert row.n == 2
-    with pytest.raises(BadInput, match="every prompt was seen in training; evaluate on others"):
+    with pytest.raises(BadInput, match="all prompts were seen in training; evaluate on others"):
         Small("evaluate", settings, {**inputs, "seen": inputs["prompts"]}).execute(tmp_path / "none")
 
 
@@ -309,7 +309,13 @@ def test_the_real_recipe_evaluates_on_nothing_it_trains_on(data_dir: Path) -> No
     ]
     for name, wanted in files:
         assert not asked & {root_of(p.dialog) for path in opened(name, wanted) for p in read_prompts(path)}, name
-    # of the prompts that look unsafe one half is sealed
+    # of the prompts that look unsafe one half is sealed, and what people said of either half is not learnt from
+    looks_unsafe = {root_of(p.dialog) for p in read_prompts_of(opened("risky", "data"))}
+    looks_unsafe -= {root_of(p.dialog) for p in read_prompts_of(opened("evaluate2", "seen"))}
+    assert len(looks_unsafe) > 440
+    for name in ("sft", "helpfulness", "safety"):
+        learnt = {root_of(p.dialog) for path in opened(name, "data") for p in read_prompts(path)}
+        assert not looks_unsafe & learnt, name
     reads = {
         stage.name: [str(r.path) for r in stage.inputs.get("prompts", ()) if r.stage == "risky"]
         for stage in stages.values()

@@ -13,6 +13,7 @@ from small_stages import FIT, comparisons
 
 from ayni import cli
 from ayni.errors import BadInput
+from ayni.evaluate.results import read_results
 from ayni.files import read_json, write_jsonl
 from ayni.records import Demonstration, Dialog, Message, Prompt, to_dict
 from ayni.report import build_report
@@ -166,6 +167,13 @@ def test_an_evaluation_knows_what_its_models_were_trained_on(
     foreseen = {"kind": "evaluate", "model": "after", "demonstrations": [str(tmp_path / "shown.jsonl")], "final": True}
     with pytest.raises(BadInput, match="trained on 2 of the prompts to evaluate on"):
         run_recipe(recipe(tmp_path, **stages, final=foreseen), tmp_path / "run", quiet=True)
+    # said to be seen they are left out, not measured all the same
+    write_jsonl(tmp_path / "more.jsonl", [to_dict(Demonstration(dialog)), to_dict(Demonstration(said("c", "d")))])
+    partly = {**foreseen, "demonstrations": [str(tmp_path / "more.jsonl")], "seen": [str(tmp_path / "shown.jsonl")]}
+    run_recipe(recipe(tmp_path, **stages, final=partly), tmp_path / "run", quiet=True)
+    assert [row.n for row in read_results(tmp_path / "run" / "results.json") if row.metric == "perplexity"] == [1]
+    with pytest.raises(BadInput, match="all demonstrations were seen in training; evaluate on others"):
+        run_recipe(recipe(tmp_path, **stages, final={**partly, **foreseen}), tmp_path / "run", quiet=True)
 
 
 # The sealed test

@@ -71,6 +71,8 @@ def test_what_is_trained_on_resembles_nothing_held_out(tmp_path: Path) -> None:
     parts = split(tmp_path, [*some(40), *alike], test_share=0.5)
     index = PromptIndex([p.dialog for name in ("validation", "test") for p in parts[name]])
     assert not any(hit for p in parts["train"] for hit in index.in_dialog(p.dialog))
+    tested = PromptIndex([p.dialog for p in parts["test"]])
+    assert not any(hit for p in parts["validation"] for hit in tested.in_dialog(p.dialog))
     assert sum(map(len, parts.values())) < 70
 
 

@@ -30,9 +30,9 @@ def compare(
 
 
 def judges_of(given: Sequence[str]) -> Judges:
-    """Of NAME, who judges both axes, and AXIS=NAME; gold of what is not given."""
+    """Of NAME, who judges both axes, and AXIS=NAME, who judges one; gold of what is not given."""
     judges = dict(GOLD)
-    for each in given:
+    for each in sorted(given, key=lambda each: "=" in each):
         axis, named, name = each.rpartition("=")
         if not name or (named and axis not in judges):
             fix = "say NAME, helpfulness=NAME or safety=NAME"

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike
 from pydantic import ConfigDict
 
 from ayni.evaluate.results import Result, result
+from ayni.evaluate.reward_accuracy import righter
 from ayni.evaluate.reward_baselines import WordRegression, longer
 from ayni.files import read_jsonl
 from ayni.maths.clustered import clustered_gain, clustered_share
@@ -83,8 +84,8 @@ def baseline_results(leads: Sequence[Lead], **where: Any) -> list[Result]:
     """Rows `baseline_accuracy` of each baseline, and `accuracy_over_baseline` of the model `against` it."""
     rows: list[Result] = []
     for name, lead in ((LONGER, [each.longer for each in leads]), (WORDS, [each.words for each in leads])):
-        rows.append(result("baseline_accuracy", right(lead, leads), **where | {"model": name, "seed": None}))
-        gain = gained([each.model for each in leads], lead, leads)
+        rows.append(result("baseline_accuracy", accuracy(lead, leads), **where | {"model": name, "seed": None}))
+        gain = accuracy_gain([each.model for each in leads], lead, leads)
         rows.append(result("accuracy_over_baseline", gain, against=name, **where))
     return rows
 
@@ -92,15 +93,14 @@ def baseline_results(leads: Sequence[Lead], **where: Any) -> list[Result]:
 def added(leads: Sequence[Lead], **where: Any) -> Result:
     """Row `accuracy_added`: how much more often model and words together are right than the words alone."""
     both = [lead.model + lead.words for lead in leads]
-    return result("accuracy_added", gained(both, [lead.words for lead in leads], leads), against=WORDS, **where)
+    return result("accuracy_added", accuracy_gain(both, [lead.words for lead in leads], leads), against=WORDS, **where)
 
 
-def right(differences: Sequence[float], leads: Sequence[Lead]) -> Estimate:
+def accuracy(differences: Sequence[float], leads: Sequence[Lead]) -> Estimate:
     """How often these differences (P,) put the chosen answer first; equal ones are wrong."""
     return clustered_share(np.asarray(differences) > 0, [lead.conversation for lead in leads])
 
 
-def gained(now: Sequence[float], before: Sequence[float], leads: Sequence[Lead]) -> Estimate:
+def accuracy_gain(now: Sequence[float], before: Sequence[float], leads: Sequence[Lead]) -> Estimate:
     """How much more often the one is right of these pairs than the other."""
-    more = (np.asarray(now) > 0) * 1.0 - (np.asarray(before) > 0)
-    return clustered_gain(more, [lead.conversation for lead in leads])
+    return clustered_gain(righter(now, before), [lead.conversation for lead in leads])

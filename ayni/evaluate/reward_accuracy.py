@@ -92,13 +92,18 @@ def accuracy_gains(
     `differences` and `before` (P,) are chosen minus rejected of the two. `prompts` (P,) say which comparisons stand or
     fall together.
     """
-    gain = (np.asarray(differences, np.float64) > 0) * 1.0 - (np.asarray(before, np.float64) > 0)
+    gain = righter(differences, before)
     found = {}
     for rating in ("", *RATINGS):
         of = [i for i, label in enumerate(ratings) if not rating or label == rating]
         if of:
             found[rating] = clustered_gain(gain[of], [prompts[i] for i in of], level)
     return found
+
+
+def righter(differences: ArrayLike, before: ArrayLike) -> np.ndarray:
+    """Of each comparison (P,) from chosen minus rejected: 1 where the first alone is right, −1 where the second."""
+    return (np.asarray(differences, np.float64) > 0) * 1.0 - (np.asarray(before, np.float64) > 0)
 
 
 def accuracy_parts(

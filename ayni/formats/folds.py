@@ -8,6 +8,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import AfterValidator, Field
 
+from ayni.errors import BadInput
 from ayni.records import Comparison, root_of
 from ayni.seeds import rng
 
@@ -27,10 +28,19 @@ def conversations(comparisons: Iterable[Comparison]) -> list[str]:
     return sorted({root_of(c.prompt.dialog) for c in comparisons})
 
 
-def part_of(conversations: list[str], fold: str, order: np.random.Generator) -> set[str]:
-    """Those of this part, mixed up: `2/5` is the second of five. Of the same ones and the same generator the same."""
+def part_of(comparisons: Iterable[Comparison], fold: str, order: np.random.Generator) -> set[str]:
+    """The conversations of this part, mixed up: `2/5` is the second of five.
+
+    The same ones for whoever reads the same comparisons, of both tasks, with the same generator. BadInput where nothing
+    is held out, or nothing left.
+    """
+    roots = conversations(comparisons)
     part, parts = map(int, fold.split("/"))
-    return {conversations[i] for i in order.permutation(len(conversations))[part - 1 :: parts]}
+    found = {roots[i] for i in order.permutation(len(roots))[part - 1 :: parts]}
+    if not 0 < len(found) < len(roots):
+        what = f"{len(roots)} conversations do not make {parts} parts"
+        raise BadInput(what, field="fold", fix="give more comparisons, or fewer parts")
+    return found
 
 
 def fold_order(seed: int) -> np.random.Generator:
@@ -42,5 +52,5 @@ def but_for(comparisons: list[Comparison], fold: str | None, seed: int) -> list[
     """All but those of this part's conversations; all where there is no fold."""
     if fold is None:
         return comparisons
-    apart = part_of(conversations(comparisons), fold, fold_order(seed))
+    apart = part_of(comparisons, fold, fold_order(seed))
     return [c for c in comparisons if root_of(c.prompt.dialog) not in apart]

@@ -18,7 +18,7 @@ from ayni.evaluate.results import Result, result
 from ayni.maths.clustered import clustered_mean, clustered_share
 from ayni.maths.statistics import Estimate
 from ayni.runs.claims import Verdict
-from ayni.runs.judged_methods import GOLD, Draw, Judged, Judges, judged_in
+from ayni.runs.judged_methods import GOLD, Draw, Judged, Judges, judged_in, judges_there
 
 CONTROL = "random"
 ALIKE = 1.25  # equal compute: within this factor of the median method's
@@ -26,29 +26,30 @@ ALIKE = 1.25  # equal compute: within this factor of the median method's
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """One number of every method. `share`: between -1 and 1; `by`: the axis whose judge said so, or gold, which alone
+    """One number of every method. `share`: between -1 and 1; `axis`: whose judge said so; `judge`: gold, which alone
     knows what is right; `cost`: what it took."""
 
     key: str
     name: str
     share: bool = False
-    by: str = ""
+    axis: str = ""
+    judge: str | None = None
     cost: bool = False
 
 
 MEASURES = (
-    Measure("helpfulness", "helpfulness", share=True, by="helpfulness"),
-    Measure("over_control", "over the control", share=True, by="helpfulness"),
-    Measure("behind_best", "over the best", share=True, by="helpfulness"),
-    Measure("safety", "safety", share=True, by="safety"),
-    Measure("safety_over_control", "over the control", share=True, by="safety"),
-    Measure("content", "right content", share=True, by="gold"),
-    Measure("content_over_control", "over the control", share=True, by="gold"),
+    Measure("helpfulness", "helpfulness", share=True, axis="helpfulness"),
+    Measure("over_control", "over the control", share=True, axis="helpfulness"),
+    Measure("behind_best", "over the best", share=True, axis="helpfulness"),
+    Measure("safety", "safety", share=True, axis="safety"),
+    Measure("safety_over_control", "over the control", share=True, axis="safety"),
+    Measure("content", "right content", share=True, judge="gold"),
+    Measure("content_over_control", "over the control", share=True, judge="gold"),
     Measure("kl", "KL"),
     Measure("length", "tokens"),
     Measure("drawn", "tokens drawn"),
     Measure("self_bleu", "Self-BLEU", share=True),
-    Measure("refused", "borderline refused", share=True, by="gold"),
+    Measure("refused", "borderline refused", share=True, judge="gold"),
     Measure("forward", "tokens forward", cost=True),
     Measure("backward", "tokens backward", cost=True),
     Measure("flops", "compute", cost=True),
@@ -84,7 +85,7 @@ class Method:
 class Comparison:
     """All methods of the runs, the most helpful one first; `control` is None where no run has it.
 
-    `judges`: of each axis, whose outcomes these are.
+    `judges`: of each axis that was judged, whose outcomes these are.
     """
 
     runs: tuple[str, ...]
@@ -119,7 +120,7 @@ class Comparison:
             result(
                 measure.key,
                 method.numbers[measure.key],
-                judge=self.judges.get(measure.by) or measure.by or None,
+                judge=measure.judge or self.judges.get(measure.axis),
                 model=method.name,
                 against=others.get(measure.key),
                 split="test",
@@ -160,8 +161,9 @@ def compare_runs(runs: Sequence[Path], control: str | None = None, judges: Judge
     for run in runs:
         judged = judged_in(run, judges)
         if not judged:
-            fix = "finish it with `ayni run`, or compare others"
             who = " and ".join(dict.fromkeys(judges.values()))
+            there = " and ".join(dict.fromkeys(name for axis in judges for name in judges_there([run], axis)))
+            fix = f"judges there: {there}" if there else "finish it with `ayni run`, or compare others"
             raise BadInput(f"no final evaluation against a start by {who} is finished here", path=run, fix=fix)
         for each in judged:
             if found.setdefault(each.name, {}).setdefault(each.draw, each).hash != each.hash:
@@ -174,6 +176,12 @@ def compare_runs(runs: Sequence[Path], control: str | None = None, judges: Judge
     if len(starts) > 1:
         what = " and ".join(f"{start} ({run})" for start, run in starts.items())
         raise BadInput(f"methods are compared from one start, and these are judged against {what}")
+    measured = {axis for of in found.values() for judged in of.values() for axis in judged.items}
+    heard = {axis: name for axis, name in judges.items() if axis in measured}
+    for axis, name in judges.items():
+        if name not in (GOLD[axis], *heard.values()):
+            there = ", ".join(judges_there(runs, axis)) or "nobody"
+            raise BadInput(f"{name} has not judged {axis}", field="--judge", fix=f"who has: {there}")
     if control is not None and control not in found:
         fix = f"methods: {', '.join(found)}"
         raise BadInput(f"there is no method {control!r} here", field="--control", fix=fix)
@@ -182,7 +190,7 @@ def compare_runs(runs: Sequence[Path], control: str | None = None, judges: Judge
     methods.sort(key=lambda method: -(method.value("helpfulness") or 0))
     best = methods[0].name
     others = [replace(each, numbers={**each.numbers, **_behind(found[each.name], found[best])}) for each in methods[1:]]
-    return Comparison(tuple(map(str, runs)), next(iter(starts)), held, (methods[0], *others), judges)
+    return Comparison(tuple(map(str, runs)), next(iter(starts)), held, (methods[0], *others), heard)
 
 
 _Pool = Callable[[Sequence[float], Sequence[tuple[str, str]]], Estimate]

@@ -10,7 +10,8 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePath
+from types import SimpleNamespace
 from typing import Any
 
 from ayni.config import Config
@@ -31,10 +32,11 @@ def is_final(config: Config) -> bool:
 
 
 def sealed_from(stage: str, path: Path, face: Face, config: Config) -> Mismatch | None:
-    """Why a stage of this config may not read the output at `path` of the stage; None where it may."""
+    """Why a stage of this config may not read the output at `path` of a stage with this face; None where it may."""
     if path.as_posix() not in face.sealed or is_final(config):
         return None
-    instead = path.as_posix().replace("test", "validation")
+    names = (path.as_posix().replace("test", other) for other in ("validation", "train"))
+    instead = next((name for name in names if face.left_at(PurePath(name))), "what it has not sealed")
     fix = f"give {stage}/{instead}" + (", or set `final: true`" if hasattr(config, "final") else "")
     return Mismatch(f"only a final evaluation opens {stage}/{path}", fix)
 
@@ -46,7 +48,10 @@ def check_seal(path: Path, config: Config) -> None:
         if (seal := read_seal(directory)) is None:
             continue
         face = face_of(str(seal["kind"]))
-        found = face and sealed_from(directory.name, real.relative_to(directory), face, config)
+        if face is None:
+            continue
+        face = face.under(SimpleNamespace(**(dict.fromkeys(face.by_setting.values()) | seal["config"])))
+        found = sealed_from(directory.name, real.relative_to(directory), face, config)
         if found:
             raise BadInput(found.what, path=path, fix=found.fix)
 

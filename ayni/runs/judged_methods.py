@@ -66,11 +66,7 @@ class Judged:
 
 def judged_in(run: Path, judges: Judges = GOLD) -> list[Judged]:
     """What the final evaluations of a run say of each method, by these judges."""
-    finals = []
-    for directory in stage_directories(run).values():
-        seal = read_seal(directory)
-        if seal is not None and seal["config"].get("final") is True:
-            finals.append((seal["kind"], made_in(directory)))
+    finals = _finals(run)
     evaluated = [_evaluated(made, judges) for kind, made in finals if kind == "evaluate"]
     found = [judged for judged in evaluated if judged is not None]
     for kind, made in finals:
@@ -80,12 +76,32 @@ def judged_in(run: Path, judges: Judges = GOLD) -> list[Judged]:
     return found
 
 
+def judges_there(runs: Iterable[Path], axis: str) -> list[str]:
+    """Who has judged the methods of these runs for the axis."""
+    finals = (made.directory / "outcomes.jsonl" for run in runs for kind, made in _finals(run) if kind == "evaluate")
+    outcomes = (outcome for path in finals for outcome in _outcomes(path))
+    return sorted({outcome.judge for outcome in outcomes if outcome.axis == axis})
+
+
+def _finals(run: Path) -> list[tuple[str, Made]]:
+    """The finished final evaluations of a run, with their kinds."""
+    found = []
+    for directory in stage_directories(run).values():
+        seal = read_seal(directory)
+        if seal is not None and seal["config"].get("final") is True:
+            found.append((seal["kind"], made_in(directory)))
+    return found
+
+
+def _outcomes(path: Path) -> Iterable[_Outcome]:
+    if path.is_file():
+        yield from (from_dict(_Outcome, value, path=path, line=line) for line, value in read_jsonl(path))
+
+
 def _evaluated(made: Made, judges: Judges) -> Judged | None:
     """None of an evaluation that compares nothing, or by other judges."""
-    path, seal = made.directory / "outcomes.jsonl", read_seal(made.directory) or {}
-    lines = read_jsonl(path) if path.is_file() else ()
-    outcomes = [from_dict(_Outcome, value, path=path, line=line) for line, value in lines]
-    outcomes = [outcome for outcome in outcomes if outcome.judge == judges.get(outcome.axis)]
+    seal = read_seal(made.directory) or {}
+    outcomes = [o for o in _outcomes(made.directory / "outcomes.jsonl") if o.judge == judges.get(o.axis)]
     if not outcomes:
         return None
     name, start = outcomes[0].model, outcomes[0].against

@@ -140,7 +140,7 @@ def run_recipe(
     recipe = read_recipe(path, sets)
     from ayni.parallel import Ranks  # not before the recipe's environment is set: it imports torch
 
-    entries = _wanted(recipe, only or recipe.only)
+    entries = wanted(recipe, only or recipe.only)
     directory = out or Path("runs") / recipe.name
     stages = [StageProgress(entry.name, entry.stage.kind, inputs=_shown(entry)) for entry in entries]
     leads = Ranks.current().rank == 0
@@ -247,7 +247,7 @@ def _shown(entry: RecipeStage) -> dict[str, list[str]]:
     return {name: [r.stage or r.text for r in references] for name, references in entry.inputs.items()}
 
 
-def _wanted(recipe: Recipe, only: Collection[str]) -> list[RecipeStage]:
+def wanted(recipe: Recipe, only: Collection[str]) -> list[RecipeStage]:
     """The entries named in `only` and all they need, in the recipe's order; all of them when it is empty."""
     by_name = {entry.name: entry for entry in recipe.stages}
     for name in only:

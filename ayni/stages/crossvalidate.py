@@ -11,7 +11,7 @@ from typing import Any
 
 from ayni.config import Config as Base
 from ayni.errors import BadInput
-from ayni.evaluate.leads import LEADS, added, baseline_results, gained, read_leads, right, together
+from ayni.evaluate.leads import LEADS, accuracy, accuracy_gain, added, baseline_results, read_leads, together
 from ayni.evaluate.results import result, write_results
 from ayni.files import write_jsonl
 from ayni.records import to_dict
@@ -43,7 +43,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         raise BadInput(f"comparisons of {' and '.join(axes)} in one", path=files[0], field="axis", fix="cross one task")
     run.say(f"{len(leads)} pairs held out by {len(files)} models")
     where: dict[str, Any] = {"axis": axes[0], "split": "heldout", "judge": "labels", "model": run.name}
-    rows = [result("accuracy", right([lead.model for lead in leads], leads), **where)]
+    rows = [result("accuracy", accuracy([lead.model for lead in leads], leads), **where)]
     rows += [*baseline_results(leads, **where), added(leads, **where)]
     if inputs.get("against"):
         path = Path(inputs["against"])
@@ -52,7 +52,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         if not both:
             raise BadInput("none of these pairs was held out there", path=path, fix="cross the same comparisons")
         run.say(f"{len(both)} of them {name_of(path.parent)} held out, too")
-        gain = gained([lead.model for lead in both], [other[lead.pair].model for lead in both], both)
+        gain = accuracy_gain([lead.model for lead in both], [other[lead.pair].model for lead in both], both)
         rows.append(result("accuracy_gain", gain, against=name_of(path.parent), **where))
     if run.leads:
         write_jsonl(run.directory / LEADS, map(to_dict, leads))

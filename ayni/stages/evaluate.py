@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import Field
 
@@ -35,7 +35,7 @@ from ayni.maths.rewards import Join
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.quality.page_measures import quality_of
-from ayni.records import Prompt, Sample, TokenSequence, cluster_of, root_of, to_dict, under
+from ayni.records import Demonstration, Prompt, Sample, TokenSequence, cluster_of, root_of, to_dict, under
 from ayni.reward.api_judge import ApiJudge, served_model
 from ayni.reward.choosing import Chooser, Chosen, chooser_of, chosen_how
 from ayni.reward.combine import THRESHOLD, load_combined
@@ -73,6 +73,7 @@ FACE = Face(
     ),
     leaves={"samples.jsonl": "answers"},
 )
+Asked = TypeVar("Asked", Prompt, Demonstration)
 
 
 class Config(Asking):
@@ -154,6 +155,7 @@ def read_apart(engines: dict[str, LocalEngine], config: Config, inputs: dict[str
         rows += perplexities(engines["model"], texts, train, where, config.tokens_per_micro_batch, other)
     if inputs.get("demonstrations"):
         good = [d for path in inputs["demonstrations"] for d in read_demonstrations(Path(path))]
+        good = without_seen(good, "demonstrations", inputs, run)
         where = {"model": engines["model"].name, "split": config.split, "seed": run.seed}
         rows += foreseen(engines["model"], good, where, config.tokens_per_micro_batch, engines.get("against"), run.say)
     if inputs.get("labels"):
@@ -175,12 +177,17 @@ def unseen(config: Config, inputs: dict[str, Any], run: Run) -> list[Prompt]:
     """The prompts, less those that begin like a conversation in `seen`; BadInput where one is of another split."""
     prompts = read_prompts_of(inputs["prompts"])
     check_split(prompts, final=config.final, path=inputs["prompts"][0])
-    known = {root_of(prompt.dialog) for prompt in read_prompts_of(inputs.get("seen") or [])}
-    kept = [prompt for prompt in prompts if root_of(prompt.dialog) not in known]
+    return without_seen(prompts, "prompts", inputs, run)
+
+
+def without_seen(records: list[Asked], name: str, inputs: dict[str, Any], run: Run) -> list[Asked]:
+    """Those of the input `name` that begin like no conversation in `seen`; BadInput where none is left."""
+    seen = {root_of(prompt.dialog) for prompt in read_prompts_of(inputs.get("seen") or [])}
+    kept = [record for record in records if root_of(record.dialog) not in seen]
     if not kept:
-        raise BadInput("every prompt was seen in training", path=inputs["prompts"][0], fix="evaluate on others")
-    if len(kept) < len(prompts):
-        run.say(f"{len(prompts) - len(kept)} prompts were seen in training and are left out")
+        raise BadInput(f"all {name} were seen in training", path=inputs[name][0], fix="evaluate on others")
+    if len(kept) < len(records):
+        run.say(f"{len(records) - len(kept)} {name} were seen in training and are left out")
     return kept
 
 

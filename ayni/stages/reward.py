@@ -186,15 +186,16 @@ def split(
 
     By conversation: its pairs, of any turn and of either task, never stand on both sides.
     """
-    if not heldout:
+    if heldout:
+        apart = {root_of(c.prompt.dialog) for c in heldout}
+    else:
         home = [c for c in comparisons if c.task == config.task]
-        roots = conversations(home)
         if config.fold is None:
-            chosen = {roots[i] for i in order.permutation(len(roots))[: round(config.heldout_share * len(roots))]}
+            roots = conversations(home)
+            apart = {roots[i] for i in order.permutation(len(roots))[: round(config.heldout_share * len(roots))]}
         else:
-            chosen = part_of(roots, config.fold, order)
-        heldout = [c for c in home if root_of(c.prompt.dialog) in chosen]
-    apart = {root_of(c.prompt.dialog) for c in heldout}
+            apart = part_of(comparisons, config.fold, order)
+        heldout = [c for c in home if root_of(c.prompt.dialog) in apart]
     return [c for c in comparisons if root_of(c.prompt.dialog) not in apart], heldout
 
 

@@ -1,11 +1,12 @@
 """Prompts of any files, apart: to train on, to choose by, and sealed for the final evaluation.
 
-By conversation, and what resembles a held-out prompt is not trained on: what is measured was never practised.
+By conversation, and what resembles a prompt of the test is neither trained on nor chosen by, what resembles one to
+choose by not trained on: what is measured was never practised.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from ayni.seeds import rng
 from ayni.stage import Face, Input
 from ayni.text.overlap import PromptIndex
 
-VERSION = 1
+VERSION = 2
 FACE = Face(
     "records",
     inputs=(Input("data", "records.jsonl", ("prompts", "demonstrations", "comparisons"), many=True),),
@@ -49,13 +50,14 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if config.task is not None:
         prompts = [replace(prompt, task=config.task) for prompt in prompts]
     parts = parted(prompts, config, run.seed)
-    train = unlike(parts["train"], parts["validation"] + parts["test"])
+    kept = apart(parts)
+    left_out = sum(len(parts[name]) - len(held) for name, held in kept.items())
     run.say(
-        f"{len(train)} prompts to train on, {len(parts['train']) - len(train)} left out as too like those held out; "
-        f"{len(parts['validation'])} to choose by, {len(parts['test'])} to test on"
+        f"{len(kept['train'])} prompts to train on, {len(kept['validation'])} to choose by, {len(kept['test'])} to "
+        f"test on; {left_out} left out as too like those held out"
     )
     shares = {"train": 1.0, "validation": config.validation_share, "test": config.test_share}
-    wanted = {name: held for name, held in (parts | {"train": train}).items() if shares[name]}
+    wanted = {name: held for name, held in kept.items() if shares[name]}
     for name, held in wanted.items():
         if not held:
             raise BadInput(f"no prompt is left for {name}", path=inputs["data"][0], fix="give more prompts")
@@ -75,6 +77,13 @@ def parted(prompts: Sequence[Prompt], config: Config, seed: int) -> dict[str, li
     for prompt in prompts:
         parts[name_of[root_of(prompt.dialog)]].append(prompt)
     return parts
+
+
+def apart(parts: Mapping[str, list[Prompt]]) -> dict[str, list[Prompt]]:
+    """The parts, of each only what resembles nothing of those that are closed after it."""
+    test = parts["test"]
+    validation = unlike(parts["validation"], test)
+    return {"train": unlike(parts["train"], validation + test), "validation": validation, "test": test}
 
 
 def unlike(prompts: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[Prompt]:
