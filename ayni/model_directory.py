@@ -257,7 +257,7 @@ def pad_id(tokenizer: Tokenizer) -> int:
 
 
 def _generation_config(bos: int, eos: int, pad: int) -> dict[str, Any]:
-    """The paper's sampling defaults for chat (RECIPE §3)."""
+    """The sampling defaults of Meta's release for chat."""
     ids = {"bos_token_id": bos, "eos_token_id": eos, "pad_token_id": pad}
     return {**ids, "do_sample": True, "temperature": 0.6, "top_p": 0.9}
 

@@ -349,7 +349,7 @@ def test_methods_of_several_seeds_are_pooled_by_their_numbers() -> None:
         "| random | – | – | 2 | control |",
     ]
     other = {"comparison": {"control": "random", "methods": [judged("dpo", None, kl=1.0)]}}
-    assert "| dpo | – | 1.00 | UNDECIDED |" in methods.table([other])
+    assert "| dpo | 1.00 | UNDECIDED |" in methods.table([other])
     three = methods.table([*documents, {"comparison": {"control": "random", "methods": [seeds[0][0]]}}])
     assert "| dpo (2 of 3 seeds) | +8.0 [3.0, 13.0] | 1.50 | 5 | PASS |" in three
     with pytest.raises(ValueError, match="differ in their control"):

@@ -16,7 +16,7 @@ from small_recipes import RECIPES, unmeasured
 from small_stages import Small, contents, prepare
 from tiny import answered, language_model, policy, policy_model, prompts, tokenizer
 
-from ayni.evaluate.checkpoint_choice import Choice
+from ayni.evaluate.checkpoint_choice import CheckpointChoice
 from ayni.files import Killed, write_jsonl
 from ayni.model.dropout import Dropout
 from ayni.model.layout import Layout
@@ -142,9 +142,9 @@ def looks(directory: Path) -> dict[int, float]:
 
 
 def test_when_it_looks() -> None:
-    assert Choice().looks(32, 15 * 32) == [32 * epoch for epoch in range(5, 16)]
-    assert Choice(first=0, every=0.5).looks(4, 11) == [2, 4, 6, 8, 10, 11]
-    assert Choice(first=0.1, every=0.01).looks(3, 3) == [1, 2, 3]
+    assert CheckpointChoice().looks(32, 15 * 32) == [32 * epoch for epoch in range(5, 16)]
+    assert CheckpointChoice(first=0, every=0.5).looks(4, 11) == [2, 4, 6, 8, 10, 11]
+    assert CheckpointChoice(first=0.1, every=0.01).looks(3, 3) == [1, 2, 3]
 
 
 def test_the_step_with_the_best_answers_is_kept(small: Small, tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from ayni.model.shape import SHAPES, Shape, ffn_hidden
 from ayni.model.transformer import RMSNorm, Transformer, initialise
 
 SMALL = Shape(dim=32, layers=2, heads=4, kv_heads=2, hidden=48, vocab=61)
-# RECIPE §1: FFN size and parameters.
+# Of the released params.json: FFN size and parameters.
 PAPER = {
     "7B": (11008, 6_738_415_616),
     "13B": (13824, 13_015_864_320),

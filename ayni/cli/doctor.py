@@ -13,8 +13,6 @@ import ayni
 from ayni.cli import VerbFailure, plain
 from ayni.memory import memory
 
-NEEDED = (3, 11)
-
 
 def doctor(what: str | None, as_json: bool) -> dict[str, Any] | VerbFailure:
     """{python, torch, cores, bf16, native, memory_gb, disk_gb, data, dependencies, problems} of the machine, or what

@@ -31,7 +31,7 @@ from ayni.train.checkpoint import load_checkpoint, save_checkpoint
 from ayni.train.trainer import Fitting, steps_per_epoch, total_steps
 
 
-class Choice(Config):
+class CheckpointChoice(Config):
     """When to look, and how answers are drawn: LIMA's settings."""
 
     first: float = Field(5, ge=0, description="epochs before the first look")
@@ -48,7 +48,7 @@ class Choice(Config):
         return sorted({*range(round(self.first * per_epoch) or apart, steps, apart), steps})
 
 
-class Chooser:
+class CheckpointChooser:
     """Looks at a model while it is trained, and keeps the weights of the best look beside the run's checkpoints.
 
     A look draws by prompt and seed alone: taken again after a kill it says the same, and what was kept stays.
@@ -56,7 +56,7 @@ class Chooser:
 
     def __init__(
         self,
-        choice: Choice,
+        choice: CheckpointChoice,
         looks: Sequence[int],
         prompts: Sequence[Prompt],
         reward: RewardModel,
@@ -108,9 +108,14 @@ class Chooser:
         return step
 
 
-def chooser_of(
-    choice: Choice, fitting: Fitting, inputs: Mapping[str, Any], tokenizer: Tokenizer, dialogues: int, run: Run
-) -> Chooser | None:
+def checkpoint_chooser(
+    choice: CheckpointChoice,
+    fitting: Fitting,
+    inputs: Mapping[str, Any],
+    tokenizer: Tokenizer,
+    dialogues: int,
+    run: Run,
+) -> CheckpointChooser | None:
     """Who looks at the model while it is trained; None where the last step is kept."""
     if bool(inputs.get("validation")) != bool(inputs.get("reward")):
         raise BadInput(
@@ -126,4 +131,4 @@ def chooser_of(
     reward = load_reward(inputs["reward"], Placement.of(run, fitting.dtype))
     steps = total_steps(dialogues, fitting.batch_size, fitting.epochs)
     looks = choice.looks(steps_per_epoch(dialogues, fitting.batch_size), steps)
-    return Chooser(choice, looks, prompts, reward, tokenizer, run)
+    return CheckpointChooser(choice, looks, prompts, reward, tokenizer, run)

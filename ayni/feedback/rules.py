@@ -18,7 +18,7 @@ _SOURCE = re.compile(r"person|village|[a-z]+:\S.{0,199}")
 
 
 def check_entry(entry: Entry, task: Task) -> None:
-    """A judgement of an item of this task, complete and without contradiction (RECIPE §4)."""
+    """A judgement of an item of this task, complete and without contradiction (paper §3.2.1)."""
     check_submission(entry.submission)
     check_one_of(entry.kind, ENTRY_KINDS, "kind")
     check_text(entry.reason or "", "reason")

@@ -1,4 +1,4 @@
-"""From rewards to advantages without a learned critic, and n steps with one (RECIPE §7 and §11).
+"""From rewards to advantages without a learned critic, and n steps with one.
 
 Rewards are one number per answer (N,). Answers of one prompt lie side by side, `n` each, so that row i is of prompt
 i // n. Columns (T,) are those of advantages.py. Everything here is of one whole batch: gather rewards and values of

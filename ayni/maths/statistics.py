@@ -97,31 +97,6 @@ def half_tie_rate(wins: int, ties: int, losses: int, level: float = 0.95) -> Est
     return Estimate(share, score_interval(share, ties / n, n, normal_quantile(level)), n, level, "wilson-ties")
 
 
-def pearson(x: ArrayLike, y: ArrayLike) -> float | None:
-    """Linear correlation of two series (n,); None when either never changes."""
-    a, b = vector(x), vector(y)
-    if a.shape != b.shape:
-        raise ValueError(f"{a.size} values against {b.size}")
-    # 0/0
-    if a.size < 2 or np.ptp(a) == 0 or np.ptp(b) == 0:
-        return None
-    a, b = a - a.mean(), b - b.mean()
-    return float((a * b).sum() / math.sqrt(float((a * a).sum() * (b * b).sum())))
-
-
-def spearman(x: ArrayLike, y: ArrayLike) -> float | None:
-    """Rank correlation of two series (n,); equal values share their mean rank."""
-    return pearson(ranks(x), ranks(y))
-
-
-def ranks(values: ArrayLike) -> Floats:
-    """Ranks from 1, equal values sharing their mean rank; (n,) → (n,)."""
-    x = vector(values)
-    _, inverse, counts = np.unique(x, return_inverse=True, return_counts=True)
-    last = np.cumsum(counts)
-    return (last - (counts - 1) / 2)[inverse]
-
-
 def vector(values: ArrayLike) -> Floats:
     """As float64 (n,). Raises ValueError for another shape, or a value that is not finite."""
     x = np.asarray(values, dtype=np.float64)

@@ -34,24 +34,24 @@ class Dropout:
         """Linear in the layer; the only block of a model is its bottom."""
         return self.top * layer / max(layers - 1, 1)
 
-    def on(self, tokens: Tensor, positions: Tensor, layers: int) -> Columns:
+    def on(self, tokens: Tensor, positions: Tensor, layers: int) -> ColumnDropout:
         """For columns laid end to end: tokens (T,), positions (T,), 0 where a sequence begins."""
         own = mixed(tokens + positions * GOLDEN + self.seed)
         # a sequence is known by the sum over its columns, whatever stands beside it
         owner = (positions == 0).cumsum(0) - 1
         whole = torch.zeros_like(own).index_add_(0, owner, own)
-        return Columns(self, mixed(own + whole[owner]), layers)
+        return ColumnDropout(self, mixed(own + whole[owner]), layers)
 
 
 @dataclass(frozen=True, slots=True)
-class Columns:
+class ColumnDropout:
     """The columns of one forward pass, each with its key (T,)."""
 
     dropout: Dropout
     keys: Tensor
     layers: int
 
-    def at(self, asked: Tensor | None) -> Columns:
+    def at(self, asked: Tensor | None) -> ColumnDropout:
         """These columns alone, all where None."""
         return self if asked is None else replace(self, keys=self.keys[asked])
 

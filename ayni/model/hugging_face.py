@@ -1,4 +1,4 @@
-"""Hugging Face's Llama: its names, its rotation of halves, its config.json and its weight files (RECIPE §1)."""
+"""Hugging Face's Llama: its names, its rotation of halves, its config.json and its weight files."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Meta's own layout: params.json and 1 to 8 `consolidated.NN.pth`, each a slice of every matrix (RECIPE §1)."""
+"""Meta's own layout: params.json and 1 to 8 `consolidated.NN.pth`, each a slice of every matrix."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ from ayni.model.score_scale import Normalisation
 from ayni.model.transformer import Transformer
 
 
-class Columns(Protocol):
+class BatchLike(Protocol):
     """tokens (T,) · targets (T,) · mask (T,) bool, of which M are True · layout of N sequences: a Batch."""
 
     @property
@@ -40,12 +40,12 @@ class Role:
     model: Transformer
     normalisation: Normalisation | None = None  # of a critic whose values are its head's output, normalised
 
-    def logprobs(self, batch: Columns, temperature: float = 1.0) -> Tensor:
+    def logprobs(self, batch: BatchLike, temperature: float = 1.0) -> Tensor:
         """log π(target | what stands before it) at the masked columns: (M,)."""
         asked = batch.mask.nonzero().squeeze(1)
         return token_logprobs(self._hidden(batch, asked), self.model.head, batch.targets[asked], temperature)
 
-    def divergence(self, batch: Columns, other: Role, temperature: float = 1.0) -> Tensor:
+    def divergence(self, batch: BatchLike, other: Role, temperature: float = 1.0) -> Tensor:
         """KL(other‖self) of the whole next-token distributions at the masked columns: (M,), no gradient for `other`."""
         asked = batch.mask.nonzero().squeeze(1)
         # the other one is where we were: it stands still
@@ -53,18 +53,18 @@ class Role:
             theirs = other._hidden(batch, asked)
         return token_kl(theirs, other.model.head, self._hidden(batch, asked), self.model.head, temperature)
 
-    def values(self, batch: Columns) -> Tensor:
+    def values(self, batch: BatchLike) -> Tensor:
         """V before each masked target is sampled: (M,). Needs a scalar head."""
         # at the column before the token: V(s_t) may not have seen a_t
         values = column_values(self.model, self._hidden(batch, batch.mask.nonzero().squeeze(1)))
         return values if self.normalisation is None else self.normalisation(values)
 
-    def scores(self, batch: Columns) -> Tensor:
+    def scores(self, batch: BatchLike) -> Tensor:
         """The raw reward of every sequence, read at its last token: (N,). Needs a scalar head."""
         # at the end of the answer, EOS read: the score of all of it (§3.2.2)
         return column_values(self.model, self._hidden(batch, batch.layout.ends))
 
-    def _hidden(self, batch: Columns, asked: Tensor) -> Tensor:
+    def _hidden(self, batch: BatchLike, asked: Tensor) -> Tensor:
         """(M, D) of the columns asked (M,)."""
         return hidden_states(self.model, batch.tokens, batch.layout, self.dtype, asked)
 

@@ -12,7 +12,7 @@ from ayni.model.transformer import Transformer
 
 
 def with_score_head(model: Transformer, seed: int) -> Transformer:
-    """A copy of the trunk under a head drawn from N(0, 1/√(D+1)), no bias (RECIPE §7, pitfall 9).
+    """A copy of the trunk under a head drawn from N(0, 1/√(D+1)), no bias (departure 23).
 
     Of a model with an adapter only that is copied; the trunk stays shared and frozen, and the head is at least fp32.
     Raises BadInput for a model that scores already: its head would be lost.

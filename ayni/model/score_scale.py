@@ -1,7 +1,7 @@
 """What is known of the scale of a reward model's raw scores, as its directory's `ayni.json` and card say it.
 
 A ranking loss fixes scores only up to a shift (paper §3.2.2). Two things can fix that: safety labels, to which σ(score)
-was fitted, and the mean on answers of the policy that the model started from (RECIPE §7, pitfall 9).
+was fitted, and the mean on answers of the policy that the model started from (departure 30).
 """
 
 from __future__ import annotations

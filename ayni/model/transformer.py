@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ayni.model.columns import put, take
-from ayni.model.dropout import Columns, Dropout
+from ayni.model.dropout import ColumnDropout, Dropout
 from ayni.model.kernels import add_norm, rotate, swiglu
 from ayni.model.shape import Shape
 from ayni.model.stored import Base
@@ -112,7 +112,7 @@ class Block(nn.Module):
         context: AttentionContext,
         layer: int,
         dtype: torch.dtype,
-        columns: Columns | None = None,
+        columns: ColumnDropout | None = None,
         asked: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
         # norms stand inside the branches: nothing ever scales the stream itself (§2.2, pre-normalisation)

@@ -46,7 +46,7 @@ class Algorithm(LoopSettings):
         False, description="the critic learns returns in running deviations of theirs (PopArt); value_clip is in them"
     )
     gamma: float = Field(1.0, gt=0, le=1)
-    # RECIPE §7, as most code has it; the paper (§3.2.3) names neither λ nor a critic
+    # as most code has it; the paper (§3.2.3) names neither λ nor a critic
     lam: float = Field(0.95, ge=0, le=1, description="gae: 1 trusts the rewards, 0 the critic")
     step_kl: float = Field(
         0.01,

@@ -1,4 +1,4 @@
-"""What every sampled token was worth: from the rewards of whole answers to advantages (RECIPE §7, §11).
+"""What every sampled token was worth: from the rewards of whole answers to advantages.
 
 An estimator says what it needs. The KL charge, at the answers' β, goes into the token rewards where there is a critic,
 into the answer's reward where there is none; GRPO alone charges it in the loss (ayni.train.objectives.PolicyClip).
@@ -60,25 +60,22 @@ class GAE(Estimator):
     def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
         mask = answers.batch.mask
         advantages, returns = gae(token_rewards(answers), _values(answers), mask, gamma=self.gamma, lam=self.lam)
-        # whitened again: their scale moves with the critic, and the clipped loss has one step size (RECIPE §7)
+        # whitened again: their scale moves with the critic, and the clipped loss has one step size (departure 30)
         return AdvantageEstimate(whiten(advantages, mask), returns)
 
 
 @dataclass(frozen=True)
 class ActorCritic(Estimator):
-    """R_t − V_t with n-step returns, to the answer's end by default (A2C, Mnih et al. 2016)."""
+    """R_t − V_t with returns to the answer's end (A2C, Mnih et al. 2016)."""
 
     critic = True
     whitened = True
     gamma: float = 1.0
-    steps: int | None = None
 
     def __call__(self, answers: ScoredAnswers, memory: Memory) -> AdvantageEstimate:
         # one KL charge a token, in nats; the score on the last one
         rewards, mask = token_rewards(answers), answers.batch.mask
-        return AdvantageEstimate(
-            *n_step_advantages(rewards, _values(answers), mask, gamma=self.gamma, steps=self.steps)
-        )
+        return AdvantageEstimate(*n_step_advantages(rewards, _values(answers), mask, gamma=self.gamma, steps=None))
 
 
 @dataclass(frozen=True)

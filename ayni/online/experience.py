@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from ayni.cores import side_by_side
-from ayni.maths.losses import kl_k3
+from ayni.maths.estimators import sum_per_answer
+from ayni.maths.losses import kl_k1, kl_k3
 from ayni.model.role import Role
 from ayni.parallel import Ranks
 from ayni.records import TokenSequence
@@ -49,14 +50,12 @@ class ScoredAnswers:
         if outputs.ref_logprobs is None:
             # nobody to drift from: β charges nothing
             return torch.zeros_like(outputs.logprobs)
-        return torch.where(self.batch.mask, outputs.logprobs - outputs.ref_logprobs, torch.zeros_like(outputs.logprobs))
+        gaps = kl_k1(outputs.logprobs, outputs.ref_logprobs)
+        return torch.where(self.batch.mask, gaps, torch.zeros_like(gaps))
 
     def kl(self) -> Tensor:
         """Σ_t log π/π_ref of every answer, in nats: (N,)."""
-        lengths = self.batch.layout.offsets.diff()
-        owner = torch.repeat_interleave(torch.arange(len(lengths)), lengths)
-        gaps = self.log_ratios()
-        return gaps.new_zeros(len(lengths)).index_add(0, owner, gaps)
+        return sum_per_answer(self.log_ratios(), self.batch.mask, self.batch.layout.offsets)
 
     def mean_k3(self) -> float:
         """The mean KL per answer as `kl` has it, by the estimator that is never negative: Σ_t π_ref/π − 1 − log."""

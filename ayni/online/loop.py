@@ -1,4 +1,4 @@
-"""The online loop: sample → score → read → estimate → learn, for PPO and its relatives (paper §3.2.3; RECIPE §6–7).
+"""The online loop: sample → score → read → estimate → learn, for PPO and its relatives (paper §3.2.3).
 
 It is given its parts and knows none of them: who samples (engine), who judges (reward), what an answer was worth
 (estimator), how the policy and the critic move (learners).

@@ -26,7 +26,7 @@ class LoopSettings(Config):
     adaptive_kl: AdaptiveKl | None = Field(None, description="beta is a start, and follows the KL: {target, horizon}")
     temperature: float = Field(1.0, gt=0)
     max_tokens: int = Field(256, ge=1)
-    # RECIPE §7 has a fixed −1, as most code; what −1 means depends on the reward model's scale
+    # most code has a fixed −1; what −1 means depends on the reward model's scale
     truncated: Literal["worst", "scored"] | Annotated[float, Field(ge=-1e6, le=1e6)] = Field(
         "worst",
         description="reward of answers cut off at max_tokens: worst (below every finished answer of the iteration), "

@@ -20,7 +20,7 @@ from ayni.text.tokenizer import Tokenizer
 
 @dataclass(frozen=True)
 class Ensemble:
-    """Scores less their mean, over their deviation, each model's own on answers of its start policy (RECIPE §7);
+    """Scores less their mean, over their deviation, each model's own on answers of its start policy (departure 30);
     joined, and brought back to the first model's scale, so that what is said of that one's scores holds for these.
     """
 

@@ -1,4 +1,4 @@
-"""Comparisons from an AI judge: our own language model or an endpoint, asked in both orders (RECIPE §11, RLAIF).
+"""Comparisons from an AI judge: our own language model or an endpoint, asked in both orders (RLAIF, Lee et al. 2023).
 
 The pairs are comparisons that exist, judged again, or samples: of two models, or of one. The records are those that
 people make (paper §3.2.1), with annotator `ai:NAME`; results.json says how far to trust them.

@@ -1,4 +1,4 @@
-"""PPO and its relatives against a helpfulness and a safety reward model (paper §3.2.3; RECIPE §6–7).
+"""PPO and its relatives against a helpfulness and a safety reward model (paper §3.2.3).
 
 The roles: the policy (trained), the critic (trained, from the helpfulness reward model, where the estimator reads
 values), the reference (the policy it starts from, frozen) and the reward models (frozen). The loop is ayni.online.loop.

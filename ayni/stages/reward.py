@@ -1,7 +1,7 @@
 """A reward model from comparisons: ranking loss with margins, safety auxiliary loss (paper §3.2.2).
 
 Its directory says what is known of the scale of its scores: the safety labels they are anchored to, and their mean and
-deviation on answers of the model it started from (RECIPE §7).
+deviation on answers of the model it started from (departure 30).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import Field
 
 from ayni.errors import BadInput
-from ayni.evaluate.checkpoint_choice import Choice, chooser_of
+from ayni.evaluate.checkpoint_choice import CheckpointChoice, checkpoint_chooser
 from ayni.formats.guidelines import chosen_answers
 from ayni.formats.reading import read_comparisons, read_demonstrations
 from ayni.introduction import Introduction, questions_of, read_introduction
@@ -44,7 +44,9 @@ class Config(Fitting):
     dropout: float = Field(
         0.0, ge=0, lt=1, description="residual dropout at the top block, rising linearly from none at the bottom"
     )
-    choice: Choice = Field(Choice(), description="which step is kept, where validation prompts and a reward are given")
+    choice: CheckpointChoice = Field(
+        CheckpointChoice(), description="which step is kept, where validation prompts and a reward are given"
+    )
     max_tokens: int | None = Field(None, ge=2, description="drop longer dialogues (counted); default: the context")
     limit: int | None = Field(None, ge=1, description="use only the first so many dialogues")
     about: str = Field("", description="what `ayni chat` says that the model knows; default: what its parent says")
@@ -71,7 +73,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     if inputs.get("spent"):
         config = config.model_copy(update={"epochs": epochs_for(inputs["spent"], model.shape, kept)})
         run.say(f"{config.epochs:.3g} epochs compute as much as what is given as spent")
-    chooser = chooser_of(config.choice, config, inputs, tokenizer, len(kept), run)
+    chooser = checkpoint_chooser(config.choice, config, inputs, tokenizer, len(kept), run)
     config.fit(model, kept, NextToken(), run, dropout=config.dropout, watch=chooser)
     if run.leads:
         if chooser is not None:

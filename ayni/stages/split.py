@@ -83,7 +83,7 @@ def apart(parts: Mapping[str, list[Prompt]]) -> dict[str, list[Prompt]]:
     """The parts, of each only what resembles nothing of those that are closed after it."""
     test = parts["test"]
     validation = unlike(parts["validation"], test)
-    return {"train": unlike(parts["train"], validation + test), "validation": validation, "test": test}
+    return {"test": test, "validation": validation, "train": unlike(parts["train"], validation + test)}
 
 
 def unlike(prompts: Sequence[Prompt], held_out: Sequence[Prompt]) -> list[Prompt]:

@@ -1,4 +1,4 @@
-"""Train a SentencePiece BPE tokenizer with Llama 2's settings (paper §2.2; RECIPE §1)."""
+"""Train a SentencePiece BPE tokenizer with Llama 2's settings (paper §2.2)."""
 
 from __future__ import annotations
 

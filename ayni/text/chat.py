@@ -1,4 +1,4 @@
-"""The Llama 2 chat format (RECIPE §3): the one place where a dialogue becomes tokens and a mask.
+"""The Llama 2 chat format (Meta's release; departure 15): the one place where a dialogue becomes tokens and a mask.
 
     finished turn:  BOS + enc("[INST] " + user.strip() + " [/INST] " + answer.strip() + " ") + EOS
     open turn:      BOS + enc("[INST] " + user.strip() + " [/INST]")

@@ -1,4 +1,4 @@
-"""SentencePiece BPE as Llama 2 uses it: training, loading, text to ids and back (RECIPE §1)."""
+"""SentencePiece BPE as Llama 2 uses it: training, loading, text to ids and back (paper §2.2)."""
 
 from __future__ import annotations
 

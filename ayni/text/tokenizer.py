@@ -1,6 +1,6 @@
 """Tokenizers of three kinds behind one face: SentencePiece (Llama 2's own), llama2.c's tok.bin, tokenizer.json.
 
-BOS and EOS are ids that code adds; no text, whatever it spells, ever becomes one (RECIPE §1).
+BOS and EOS are ids that code adds; no text, whatever it spells, ever becomes one.
 """
 
 from __future__ import annotations
@@ -115,7 +115,7 @@ def load_tokenizer(path: Path) -> Tokenizer:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, **settings: Any) -> Tokenizer:
-    """SentencePiece BPE with Llama 2's settings (RECIPE §1); the same texts give the same tokenizer."""
+    """SentencePiece BPE with Llama 2's settings (paper §2.2); the same texts give the same tokenizer."""
     return Tokenizer(SentencePieceCodec(train_sentencepiece(texts, vocab_size, **settings)))
 
 

@@ -53,7 +53,7 @@ class Optimiser(Config):
         return max(self.least_warmup, math.ceil(self.warmup * steps))
 
     def lr_at(self, step: int, steps: int) -> float:
-        """The learning rate of step 1…steps: peak·t/warm-up, then cosine, or a line, to floor·peak (RECIPE §2)."""
+        """The learning rate of step 1…steps: peak·t/warm-up, then cosine, or a line, to floor·peak (paper §2.2)."""
         warmup = self.warmup_steps(steps)
         if step <= warmup:
             return self.lr * step / max(warmup, 1)
