@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 from typing import Any
@@ -117,6 +118,7 @@ def test_a_kill_changes_no_count(
     stages: dict[str, Small], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     stages[kind].execute(tmp_path / "whole")
+    whole_seconds = read_json(tmp_path / "whole" / "DONE.json")["seconds"]
 
     class KilledError(Exception):
         pass
@@ -128,6 +130,12 @@ def test_a_kill_changes_no_count(
         if not left[0]:
             raise KilledError
 
+    class Slow:
+        """A clock on which fifty seconds pass whenever somebody looks."""
+
+        monotonic = itertools.count(0.0, 50.0).__next__
+
+    monkeypatch.setattr("ayni.model.compute.time", Slow)
     for module in ("ayni.train.checkpoint", "ayni.rollout.store"):
         monkeypatch.setattr(f"{module}.failpoint", failpoint)
     if kind in ("reject", "ppo"):
@@ -138,6 +146,8 @@ def test_a_kill_changes_no_count(
     stages[kind].execute(tmp_path / "killed")
     assert spent(tmp_path / "killed") == spent(tmp_path / "whole")
     assert spent(tmp_path / "whole").flops > 0
+    # nor what the part that was kept took
+    assert read_json(tmp_path / "killed" / "DONE.json")["seconds"] > 50 > whole_seconds
 
 
 def test_more_sft_at_equal_compute(stages: dict[str, Small], tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What a stage computes, counted while it does: tokens forward and backward, and the operations that they took.
+"""What a stage computes, counted while it does: tokens forward and backward, the operations, and the time they took.
 
 Two floating-point operations for each weight that a token meets on the way forward, four on the way back (6·N·D; Kaplan
 et al. 2020, §2.1), as if every token met all of them, though the last block and the head are asked at some columns
@@ -9,6 +9,7 @@ computed twice to save memory do not count. Sampling reads a prompt once, and ev
 from __future__ import annotations
 
 import threading
+import time
 from dataclasses import dataclass
 
 from ayni.model.shape import Shape
@@ -42,22 +43,30 @@ def of_tokens(shape: Shape, tokens: int, *, backward: bool = False) -> Compute:
 
 
 class Meter:
-    """What this process has computed since it was set; micro-batches side by side may add to it."""
+    """What this process has computed since it was set, and how long that took; micro-batches side by side may add.
+
+    What an interrupted stage did before, as far as it was kept, is added where it goes on, with its seconds.
+    """
 
     def __init__(self) -> None:
-        self._lock, self._read = threading.Lock(), Compute()
+        self._lock, self._read, self._since = threading.Lock(), Compute(), time.monotonic()
 
-    def add(self, more: Compute) -> None:
+    def add(self, more: Compute, seconds: float = 0.0) -> None:
         with self._lock:
             self._read = self._read + more
+            self._since -= seconds
 
-    def set(self, to: Compute) -> None:
+    def set(self, to: Compute, seconds: float = 0.0) -> None:
         with self._lock:
-            self._read = to
+            self._read, self._since = to, time.monotonic() - seconds
 
     @property
     def read(self) -> Compute:
         return self._read
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._since
 
 
 METER = Meter()  # of the stage that runs: one a process, as there is one stage at a time

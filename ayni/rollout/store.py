@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ayni.errors import BadInput
@@ -17,6 +17,17 @@ from ayni.rollout.engine import Engine, chunk_prompts, rollout
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """A line of what chunks have cost."""
+
+    forward: int
+    backward: int
+    flops: int
+    seconds: float = 0.0
+
+
 Draw = Callable[[Sequence[Prompt]], list[list[Sample]]]
 
 
@@ -26,11 +37,11 @@ def draw_all(
     """Samples of every prompt, drawn chunk by chunk and kept in `path`: one line per chunk of prompts."""
     done = resumed_chunks(path)
     _check_prompts(path, [group for groups in done for group in groups], prompts)
-    METER.add(spent_on(path, len(done)))
+    METER.add(*spent_on(path, len(done)))
     for start in range(sum(map(len, done)), len(prompts), chunk):
-        before = METER.read
+        before, began = METER.read, METER.seconds
         groups = draw(prompts[start : start + chunk])
-        note_spent(path, METER.read - before)  # first: no chunk whose cost is not known
+        note_spent(path, METER.read - before, METER.seconds - began)  # first: no chunk whose cost is not known
         with open(path, "a", encoding="utf-8") as file:
             file.write(json_line([[to_dict(s) for s in group] for group in groups]))
             failpoint("chunk-written")
@@ -55,28 +66,29 @@ def kept_rollout(
     )
 
 
-def note_spent(store: Path, spent: Compute) -> None:
-    """Keeps what the next chunk of a store has cost."""
+def note_spent(store: Path, spent: Compute, seconds: float) -> None:
+    """Keeps what the next chunk of a store has cost, and how long it took."""
     path = _beside(store)
     first = not path.exists()
     with open(path, "a", encoding="utf-8") as file:
-        file.write(json_line(asdict(spent)))
+        file.write(json_line({**asdict(spent), "seconds": round(seconds, 3)}))
         file.flush()
         os.fsync(file.fileno())
     if first:
         fsync(path.parent)  # its name, too, is there before the chunk is
 
 
-def spent_on(store: Path, chunks: int) -> Compute:
-    """What the first so many chunks have cost; nothing where an earlier version drew them. Lines of chunks that were
-    not kept are cut off."""
+def spent_on(store: Path, chunks: int) -> tuple[Compute, float]:
+    """What the first so many chunks have cost, and their seconds; nothing where an earlier version drew them. Lines of
+    chunks that were not kept are cut off."""
     path = _beside(store)
     lines = path.read_text(encoding="utf-8").split("\n")[:-1][:chunks] if path.exists() else []
     if lines:
         write_text(path, "".join(f"{line}\n" for line in lines))
     else:
         path.unlink(missing_ok=True)
-    return sum((from_dict(Compute, parse_json(line, path=path)) for line in lines), Compute())
+    spent = [from_dict(_Chunk, parse_json(line, path=path)) for line in lines]
+    return sum((Compute(c.forward, c.backward, c.flops) for c in spent), Compute()), sum(c.seconds for c in spent)
 
 
 def _beside(store: Path) -> Path:

@@ -16,7 +16,6 @@ import json
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -180,7 +179,6 @@ def execute_job(
 
 
 def _run_and_seal(job: Job, directory: Path, run: Run) -> None:
-    started = time.monotonic()
     forget_peak()
     spent = _metered(job, run)
     peak = peak_memory()
@@ -190,7 +188,7 @@ def _run_and_seal(job: Job, directory: Path, run: Run) -> None:
     failpoint("stage-finished")
     seal_directory(
         directory,
-        seconds=time.monotonic() - started,
+        seconds=METER.seconds,
         peak_memory=peak,
         hash=job.identity,
         kind=job.stage.kind,

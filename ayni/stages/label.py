@@ -241,7 +241,7 @@ def label_all(judge: PairJudge, pairs: list[AnswerPair], config: Config, run: Ru
     if path.exists():
         write_text(path, "".join(f"{line}\n" for line in lines[:whole]))
     labels = [_pair_label_of(json.loads(line)) for line in lines[:whole]]
-    METER.add(spent_on(path, -(-whole // CHUNK)))
+    METER.add(*spent_on(path, -(-whole // CHUNK)))
     again = set[int]()
     if judge.varies:
         draw = rng(run.seed, run.name, "consistency")
@@ -250,7 +250,7 @@ def label_all(judge: PairJudge, pairs: list[AnswerPair], config: Config, run: Ru
         often = max(config.times, config.consistency_times)
         announce(judge, [(p, often if i in again else config.times) for i, p in enumerate(pairs)][whole:], config, run)
     for start in range(len(labels), len(pairs), CHUNK):
-        chunk, before = range(start, min(start + CHUNK, len(pairs))), METER.read
+        chunk, before, began = range(start, min(start + CHUNK, len(pairs))), METER.read, METER.seconds
         labelled: dict[int, PairLabel] = {}
         for some, times in (
             ([i for i in chunk if i not in again], config.times),
@@ -262,7 +262,7 @@ def label_all(judge: PairJudge, pairs: list[AnswerPair], config: Config, run: Ru
                 some, label_pairs(judge, [pairs[i] for i in some], times, config.safety_labels), strict=True
             )
         text = "".join(json_line(_line(i, pairs[i], labelled[i])) for i in chunk)
-        note_spent(path, METER.read - before)
+        note_spent(path, METER.read - before, METER.seconds - began)
         with open(path, "a", encoding="utf-8") as file:
             file.write(text)
             failpoint("chunk-written")

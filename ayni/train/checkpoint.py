@@ -27,7 +27,7 @@ from ayni.parallel import Ranks
 from ayni.run import Run
 
 _TENSORS, _NUMBERS, _HASH = "state.safetensors", "numbers.json", "sha256"
-COMPUTE = "compute"  # among the numbers
+COMPUTE, TAKEN = "compute", "seconds"  # among the numbers
 _NAME = re.compile(r"step-\d{8,18}")
 # one more than the newest, which a failing disk may have torn
 KEEP = 2
@@ -65,7 +65,8 @@ class Checkpoints:
             what = f"the checkpoint of step {saved[0]} is not this stage's ({str(error)[:120]})"
             raise BadInput(what, path=self.run.checkpoints, fix="use --fresh to start over") from None
         if COMPUTE in saved[2]:  # what all processes had computed; one of an earlier version does not say
-            METER.set(Compute(**saved[2][COMPUTE]) if self.ranks.leads else Compute())
+            spent = Compute(**saved[2][COMPUTE]) if self.ranks.leads else Compute()
+            METER.set(spent, saved[2].get(TAKEN, 0.0))
         return saved[0]
 
     def after(self, step: int, state: Callable[[], State], *, last: bool) -> None:
@@ -78,7 +79,7 @@ class Checkpoints:
         spent = sum(self.ranks.gather([METER.read]), Compute())
         if self.ranks.leads and (asked or (not last and (step % self.every == 0 or self._overdue()))):
             tensors, numbers = state()
-            self.save(step, tensors, {**numbers, COMPUTE: asdict(spent)})
+            self.save(step, tensors, {**numbers, COMPUTE: asdict(spent), TAKEN: METER.seconds})
         if asked:
             self._writing.result()
             interruption.stop()
