@@ -1,7 +1,8 @@
-"""THE path from prompts to samples: rejection sampling, PPO, RAFT, evaluation and chat all come through here.
+"""The path from prompts to samples: rejection sampling, PPO, RAFT, evaluation and chat all come through here.
 
-An `Engine` samples: in this process (ayni.rollout.local), later behind an address. Tokens go in and tokens come out;
-nothing is tokenised again. What a sample draws depends only on its own seed.
+An `Engine` samples, in this process (ayni.rollout.local). Tokens go in and tokens come out; nothing is tokenised again.
+What a sample draws depends only on its own seed. Two need more than samples of whole prompts: `search`, which goes on
+from partial answers, asks the engine itself, and diverse beams read the decoder.
 """
 
 from __future__ import annotations
