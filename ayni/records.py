@@ -63,6 +63,11 @@ def root_of(dialog: Dialog) -> str:
     return " ".join(_WORD.findall(first.lower())) or first.strip()
 
 
+def turns_of(dialog: Dialog) -> int:
+    """Messages of the user's."""
+    return sum(message.role == "user" for message in dialog)
+
+
 @dataclass(frozen=True, slots=True)
 class Prompt:
     """A dialogue whose last message is the user's; `task` says which guidelines an answer is judged by.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from ayni.evaluate.win_rate import (
@@ -121,3 +123,26 @@ def test_the_two_verdicts_on_a_prompt_count_once() -> None:
     assert bias is not None
     assert (bias.first_place.n, bias.first_place.clusters) == (120, 60)
     assert bias.first_place.low < 0.95  # of 60 prompts, not of 120
+
+
+def test_by_turns_and_by_the_length_of_what_was_asked() -> None:
+    """Thirty prompts of one turn that are won, thirty longer ones of two that are lost, a few of three that tell
+    nothing."""
+
+    def asked(turns: int) -> tuple[Message, ...]:
+        return (Message("user", "ask"), Message("assistant", "yes")) * (turns - 1) + (Message("user", "and then?"),)
+
+    given = [Prompt(f"{turns}-{i}", asked(turns)) for turns, n in ((1, 30), (2, 30), (3, 6)) for i in range(n)]
+    outcomes = compare_scores(given, [1.0] * 30 + [0.0] * 36, [0.5] * 66)
+    rows = {row.metric: row for row in win_rate_results(outcomes, model="a", against="b", judge="rm", split="test")}
+    assert {metric: row.value for metric, row in rows.items() if "_by_" in metric} == {
+        "win_rate_by_turns:1": 1.0,
+        "win_rate_by_turns:2": 0.0,
+        "win_rate_by_length:short": 1.0,
+        "win_rate_by_length:middle": 0.0,
+    }
+    assert rows["win_rate_by_turns:2"].n == 30
+    unsaid = [replace(outcome, turns=None) for outcome in outcomes]  # by an earlier version
+    assert not any(
+        "_by_" in row.metric for row in win_rate_results(unsaid, model="a", against="b", judge="rm", split="test")
+    )

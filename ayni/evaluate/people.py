@@ -14,7 +14,7 @@ from ayni.errors import BadInput
 from ayni.evaluate.win_rate import Outcome
 from ayni.feedback.entries import Item, Judged
 from ayni.feedback.pairs import storable
-from ayni.records import Comparison, Finished, Prompt, Rating, Sample, cluster_of, comparable
+from ayni.records import Comparison, Finished, Prompt, Rating, Sample, comparable
 from ayni.seeds import seed_of
 from ayni.text.chat import answer_tokens
 from ayni.text.tokenizer import Tokenizer
@@ -53,14 +53,7 @@ def outcomes_of(contests: Iterable[Contest]) -> list[Outcome | None]:
     return [
         None
         if (score := each.verdict) is None
-        else Outcome(
-            each.prompt.id,
-            cluster_of(each.prompt),
-            each.prompt.task,
-            each.prompt.category,
-            score,
-            longer=len(each.ours) - len(each.theirs),
-        )
+        else Outcome.of(each.prompt, score, longer=len(each.ours) - len(each.theirs))
         for each in contests
     ]
 

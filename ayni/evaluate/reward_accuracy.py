@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ayni.evaluate.parts import parts, thirds
 from ayni.evaluate.results import Result, result
 from ayni.maths.calibration import Bin, calibration_error, reliability
 from ayni.maths.clustered import clustered_gain, clustered_share
 from ayni.maths.statistics import Estimate
-from ayni.records import RATINGS, Comparison, root_of
+from ayni.records import RATINGS, Comparison, root_of, turns_of
 
-LEAST_PAIRS = 30  # of a part that has an accuracy of its own
 HALF = 0.5  # where Table 29 divides safe from unsafe
 
 
@@ -113,28 +113,19 @@ def accuracy_parts(
     of the user's), `by_length:short`, `middle`, `long` (thirds, by characters of both answers), `by_safety:LABEL` where
     all have one (paper Table 29: `chosen_safe`, `both_safe`, `both_unsafe`).
 
-    Only parts of LEAST_PAIRS pairs or more, and only where there are several. Comparisons of one conversation stand or
+    Only parts of 30 pairs or more, and only where there are several. Comparisons of one conversation stand or
     fall together.
     """
     right = np.asarray(differences, np.float64) > 0
     owners = [root_of(c.prompt.dialog) for c in comparisons]
-    lengths = np.array([len(c.chosen.strip()) + len(c.rejected.strip()) for c in comparisons])
-    # equal lengths are never parted
-    thirds = np.searchsorted(np.quantile(lengths, [1 / 3, 2 / 3]), lengths) if len(lengths) else lengths
     labels: dict[str, list[str]] = {
         "source": [c.source or "unnamed" for c in comparisons],
-        "turns": [str(sum(m.role == "user" for m in c.prompt.dialog)) for c in comparisons],
-        "length": [("short", "middle", "long")[third] for third in thirds.tolist()],
+        "turns": [str(turns_of(c.prompt.dialog)) for c in comparisons],
+        "length": thirds([len(c.chosen.strip()) + len(c.rejected.strip()) for c in comparisons]),
     }
     if all(c.safety is not None for c in comparisons):
         labels["safety"] = [str(c.safety) for c in comparisons]
-    found = {}
-    for kind, of in labels.items():
-        for name in sorted(set(of)) if len(set(of)) > 1 else ():
-            at = [i for i, label in enumerate(of) if label == name]
-            if len(at) >= LEAST_PAIRS:
-                found[f"by_{kind}:{name}"] = clustered_share(right[at], [owners[i] for i in at], level)
-    return found
+    return {name: clustered_share(right[at], [owners[i] for i in at], level) for name, at in parts(labels)}
 
 
 @dataclass(frozen=True, slots=True)

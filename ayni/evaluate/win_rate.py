@@ -6,13 +6,14 @@ happens is reported. The paper only randomises the order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+from ayni.evaluate.parts import parts, thirds
 from ayni.evaluate.results import Result, result
 from ayni.maths.clustered import clustered_share, length_controlled_share
 from ayni.maths.statistics import Estimate
-from ayni.records import Prompt, cluster_of
+from ayni.records import Prompt, cluster_of, turns_of
 
 Judge = Callable[[Prompt, str, str], float]  # 1: the first answer is better, 0: the second, ½: neither
 
@@ -22,7 +23,8 @@ class Outcome:
     """One prompt's verdict. `score` is a's: 1, ½ or 0; `first` how a fared when shown first, `second` when second.
 
     `first` and `second` are None where the judge scores answers alone and so has no order. `cluster` is what the prompt
-    stands or falls with. `longer`: characters by which a's answer is longer than b's; None where nobody has said.
+    stands or falls with. `longer`: characters by which a's answer is longer than b's. `turns`: messages of the user's;
+    `asked`: characters of the whole dialogue. None where nobody has said.
     """
 
     prompt_id: str
@@ -33,6 +35,24 @@ class Outcome:
     first: float | None = None
     second: float | None = None
     longer: int | None = None
+    turns: int | None = None
+    asked: int | None = None
+
+    @classmethod
+    def of(
+        cls,
+        prompt: Prompt,
+        score: float,
+        *,
+        axis: str | None = None,
+        first: float | None = None,
+        second: float | None = None,
+        longer: int | None = None,
+    ) -> Outcome:
+        """`axis` defaults to the prompt's task."""
+        asked = sum(len(message.content) for message in prompt.dialog)
+        about = (prompt.id, cluster_of(prompt), axis or prompt.task, prompt.category)
+        return cls(*about, score, first, second, longer, turns_of(prompt.dialog), asked)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +96,7 @@ def compare(
         first = 0.5 if a == b else _verdict(judge, prompt, a, b)
         second = 0.5 if a == b else 1 - _verdict(judge, prompt, b, a)
         score, longer = first if first == second else 0.5, len(a) - len(b)
-        outcomes.append(
-            Outcome(prompt.id, cluster_of(prompt), axis or prompt.task, prompt.category, score, first, second, longer)
-        )
+        outcomes.append(Outcome.of(prompt, score, axis=axis, first=first, second=second, longer=longer))
     return outcomes
 
 
@@ -96,9 +114,7 @@ def compare_scores(
     known: Sequence[int | None] = [None] * len(prompts) if longer is None else longer
     for prompt, a, b, more in zip(prompts, scores_a, scores_b, known, strict=True):
         score = 0.5 if abs(a - b) <= tie else float(a > b)
-        outcomes.append(
-            Outcome(prompt.id, cluster_of(prompt), axis or prompt.task, prompt.category, score, longer=more)
-        )
+        outcomes.append(Outcome.of(prompt, score, axis=axis, longer=more))
     return outcomes
 
 
@@ -138,6 +154,15 @@ def by_category(outcomes: Sequence[Outcome]) -> dict[str, list[Outcome]]:
     return {name: [o for o in outcomes if o.category == name] for name in names}
 
 
+def by_prompt(outcomes: Sequence[Outcome]) -> Iterator[tuple[str, list[Outcome]]]:
+    """By the turns and the length, in thirds, of what was asked; nothing of outcomes that do not say."""
+    turns = [o.turns for o in outcomes if o.turns is not None]
+    lengths = [o.asked for o in outcomes if o.asked is not None]
+    if len(turns) == len(lengths) == len(outcomes):
+        for name, at in parts({"turns": [str(n) for n in turns], "length": thirds(lengths)}):
+            yield name, [outcomes[i] for i in at]
+
+
 def position_bias(outcomes: Sequence[Outcome], level: float = 0.95) -> PositionBias | None:
     """None when the judge was never asked in two orders."""
     asked = [(o.first, o.second, o.cluster) for o in outcomes if o.first is not None and o.second is not None]
@@ -160,8 +185,8 @@ def win_rate_results(
     level: float = 0.95,
 ) -> list[Result]:
     """Rows for results.json, per axis: `win_rate`, `win_rate_half`, both `_length_controlled` where lengths are known,
-    `win_rate:CATEGORY` where there are several, and `judge_consistency` and `first_place_rate` where the judge saw two
-    orders."""
+    `win_rate:CATEGORY` where there are several, `win_rate_by_turns:N` and `win_rate_by_length:short`, `middle`, `long`
+    (paper Figure 31), and `judge_consistency` and `first_place_rate` where the judge saw two orders."""
     rows = []
     for axis, mine in by_axis(outcomes).items():
 
@@ -192,6 +217,8 @@ def win_rate_results(
         categories = by_category(mine)
         if len(categories) > 1:
             rows += [row(f"win_rate:{name}", part, rate(part, level)) for name, part in categories.items()]
+        for name, part in by_prompt(mine):
+            rows += [row(f"win_rate_{name}", part, rate(part, level))]
         bias = position_bias(mine, level)
         if bias is not None:
             where = {"axis": axis, "judge": judge, "model": model, "against": against, "split": split}

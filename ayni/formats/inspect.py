@@ -18,6 +18,7 @@ from ayni.records import (
     Prompt,
     Question,
     TokenSequence,
+    turns_of,
 )
 from ayni.text.chat import answer_tokens, compared_tokens, render, render_prompt, render_text
 from ayni.text.tokenizer import Tokenizer
@@ -54,7 +55,7 @@ def _turns(record: Record) -> int:
     if isinstance(record, str | Constraint | Principle | Question):
         return 0
     dialog = record.prompt.dialog if isinstance(record, Comparison | Judgement) else record.dialog
-    return sum(message.role == "user" for message in dialog)
+    return turns_of(dialog)
 
 
 def _audit(records: list[Any], tokenizer: Tokenizer, max_tokens: int | None) -> dict[str, Any]:

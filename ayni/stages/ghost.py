@@ -21,7 +21,18 @@ from ayni.files import write_jsonl
 from ayni.formats.reading import read_constraints_of, read_prompts_of
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
-from ayni.records import Constraint, Demonstration, Dialog, Message, Prompt, Sample, attached, instruction, to_dict
+from ayni.records import (
+    Constraint,
+    Demonstration,
+    Dialog,
+    Message,
+    Prompt,
+    Sample,
+    attached,
+    instruction,
+    to_dict,
+    turns_of,
+)
 from ayni.reward.combine import THRESHOLD, CombinedReward, best_of, load_combined
 from ayni.reward.model import load_reward
 from ayni.rollout.conversations import own_answers
@@ -199,7 +210,7 @@ def conversations(
             goes_on=fit,
         )
 
-    longest = max(sum(m.role == "user" for m in prompt.dialog) for prompt in asked)
+    longest = max(turns_of(prompt.dialog) for prompt in asked)
     return draw_all(
         run.directory / "answers.jsonl",
         asked,
