@@ -1,9 +1,9 @@
-"""Methods beside each other: a file of one run's comparison, and the table of several seeds.
+"""Methods beside each other: a file of what `ayni compare` says of one run or several, and the table of such files.
 
-python -m benchmarks.methods docs/results/compare-seed1.json runs/compare-1 [--judge [AXIS=]NAME …]
+python -m benchmarks.methods docs/results/compare.json runs/compare-301 runs/compare-302 [--judge [AXIS=]NAME …]
 
-`ayni compare` pools several runs prompt by prompt, while they are there. Files of different days are pooled by their
-numbers: the mean over the seeds, half-widths in quadrature, for every seed is another village.
+Runs that are there together are pooled prompt by prompt. Files of different days are pooled by their numbers: the mean
+over the seeds, half-widths in quadrature, as if no topic were the same in two villages.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ COSTS = {"flops": "compute, 10¹²", "seconds": "seconds", "memory": "memory, Mi
 SCALES = {"flops": 1e12, "memory": 2**20}
 
 
-def compared(directory: Path, judges: Judges) -> dict[str, Any]:
-    """`made`, then what `ayni compare --json` says of the run."""
-    comparison = compare_runs([directory], judges=judges)
-    return {"schema": SCHEMA, "made": made([read_run(directory)]), "comparison": comparison.shown()}
+def compared(directories: Sequence[Path], judges: Judges) -> dict[str, Any]:
+    """`made`, then what `ayni compare --json` says of the runs."""
+    comparison = compare_runs(directories, judges=judges)
+    return {"schema": SCHEMA, "made": made([read_run(each) for each in directories]), "comparison": comparison.shown()}
 
 
 def table(documents: Sequence[Row]) -> str:
@@ -97,7 +97,7 @@ def _cell(key: str, estimates: Sequence[Row]) -> str:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("file", type=Path)
-    parser.add_argument("run", type=Path)
+    parser.add_argument("runs", type=Path, nargs="+")
     parser.add_argument("--judge", action="append", default=[])
     given = parser.parse_args()
-    write_text(given.file, readable(compared(given.run, judges_of(given.judge))))
+    write_text(given.file, readable(compared(given.runs, judges_of(given.judge))))

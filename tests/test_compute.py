@@ -20,6 +20,7 @@ from ayni.model.role import Role
 from ayni.model.shape import Shape
 from ayni.records import TokenSequence
 from ayni.rollout import store
+from ayni.rollout.beams import diverse_rollout
 from ayni.rollout.engine import rollout
 from ayni.rollout.local import load_engine
 from ayni.rollout.sampling import Sampling
@@ -68,6 +69,14 @@ def test_sampling_counts_a_prompt_once_and_every_token_drawn() -> None:
     engine = policy()
     METER.set(Compute())
     groups = rollout(engine, prompts(5), n=3, sampling=Sampling(1.0, 1.0, 9), seed=0)
+    tokens = sum(len(g[0].prompt_tokens) + sum(len(s.tokens) for s in g) for g in groups)
+    assert METER.read == of_tokens(engine.role.model.shape, tokens)
+
+
+def test_beams_count_as_samples_do() -> None:
+    engine = policy()
+    METER.set(Compute())
+    groups = diverse_rollout(engine, prompts(5), groups=3, penalty=1.0, max_tokens=9)
     tokens = sum(len(g[0].prompt_tokens) + sum(len(s.tokens) for s in g) for g in groups)
     assert METER.read == of_tokens(engine.role.model.shape, tokens)
 

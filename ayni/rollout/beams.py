@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ayni.errors import BadNumbers
+from ayni.model.compute import METER, of_tokens
 from ayni.model.heads import at_least_fp32
 from ayni.model.layout import STRIDE, Layout
 from ayni.model.rounding import hidden_states
@@ -47,6 +48,8 @@ def diverse_rollout(
         asked = [request.tokens for request in requests[start : start + size]]
         limits = [min(max_tokens, engine.context - len(tokens)) for tokens in asked]
         answers += diverse_beams(engine.decoder, asked, limits, groups, penalty, engine.tokenizer.eos)
+    read = sum(len(request.tokens) for request in requests)
+    METER.add(of_tokens(engine.decoder.shape, read + sum(len(d.tokens) for drawn in answers for d in drawn)))
     return engine.ranks.gather(as_samples(engine, mine, requests, answers))
 
 

@@ -193,7 +193,7 @@ def compare_runs(runs: Sequence[Path], control: str | None = None, judges: Judge
     return Comparison(tuple(map(str, runs)), next(iter(starts)), held, (methods[0], *others), heard)
 
 
-_Pool = Callable[[Sequence[float], Sequence[tuple[str, str]]], Estimate]
+_Pool = Callable[[Sequence[float], Sequence[str]], Estimate]
 
 
 def _method(name: str, of: Mapping[Draw, Judged], control: Mapping[Draw, Judged]) -> Method:
@@ -235,17 +235,18 @@ def _behind(of: Mapping[Draw, Judged], best: Mapping[Draw, Judged]) -> dict[str,
     return _pooled("behind_best", [_differences(*pair, "helpfulness") for pair in pairs], clustered_mean)
 
 
-def _values(judged: Judged, key: str) -> list[tuple[tuple[str, str], float]]:
-    return [((judged.draw[0], cluster), value) for cluster, value in judged.items.get(key, {}).values()]
+def _values(judged: Judged, key: str) -> list[tuple[str, float]]:
+    """Of each prompt its cluster and what was measured. A topic is one cluster in all villages."""
+    return list(judged.items.get(key, {}).values())
 
 
-def _differences(ours: Judged, theirs: Judged, key: str) -> list[tuple[tuple[str, str], float]]:
+def _differences(ours: Judged, theirs: Judged, key: str) -> list[tuple[str, float]]:
     """Of the prompts that both were asked, ours less theirs."""
     mine, other = ours.items.get(key, {}), theirs.items.get(key, {})
-    return [((ours.draw[0], mine[id][0]), mine[id][1] - other[id][1]) for id in mine if id in other]
+    return [(mine[id][0], mine[id][1] - other[id][1]) for id in mine if id in other]
 
 
-def _pooled(key: str, runs: Sequence[list[tuple[tuple[str, str], float]]], pool: _Pool) -> dict[str, Estimate]:
+def _pooled(key: str, runs: Sequence[list[tuple[str, float]]], pool: _Pool) -> dict[str, Estimate]:
     """The number over all runs; none where a run lacks it."""
     if not runs or not all(runs):
         return {}

@@ -19,11 +19,12 @@ from ayni.files import write_json
 from ayni.formats.reading import read_prompts_of
 from ayni.introduction import read_introduction
 from ayni.maths.clustered import clustered_mean, clustered_share
+from ayni.maths.rewards import penalise_cut
 from ayni.model.placement import Placement
 from ayni.model.precision import Dtype
 from ayni.model_directory import load_model, save_model
 from ayni.records import Prompt, cluster_of
-from ayni.reward.combine import THRESHOLD, CombinedReward, load_combined
+from ayni.reward.combine import THRESHOLD, CombinedReward, cut_off, load_combined
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import rollout, with_room
 from ayni.rollout.local import LocalEngine, load_engine
@@ -32,7 +33,7 @@ from ayni.run import Run, name_of
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 
-VERSION = 1
+VERSION = 2  # an answer that was cut off counts less than any that ended
 CHOSEN = "chosen.json"  # which try it was, and of how many
 FACE = Face(
     "evaluates",
@@ -93,10 +94,11 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
 def scores_of(
     engine: LocalEngine, prompts: list[Prompt], reward: CombinedReward, config: Config, run: Run
 ) -> list[float]:
-    """The combined reward of one answer to each prompt: (N,)."""
+    """The combined reward of one answer to each prompt, less where it was cut off: (N,)."""
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     groups = rollout(engine, prompts, n=1, sampling=sampling, seed=seed_of(run.seed, "choose"))
-    scores: list[float] = reward(prompts, groups).combined.tolist()
+    cut = cut_off([sample for (sample,) in groups])
+    scores: list[float] = penalise_cut(reward(prompts, groups).combined, cut).tolist()
     return scores
 
 
