@@ -13,7 +13,7 @@ SEEDS = ("village_seed",)
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """Of the stages it runs: their kinds, inputs, and settings other than the defaults; not of claims and seeds."""
+    """Of the stages it runs: kinds, versions, inputs, settings but for the defaults; not of claims and seeds."""
     stages: dict[str, Any] = {}
     for entry in wanted(recipe, recipe.only):
         settings = entry.config.model_dump(mode="json", exclude_defaults=True)
@@ -23,6 +23,7 @@ def fingerprint(recipe: Recipe) -> str:
             for name, references in entry.inputs.items()
         }
         own = {name: value for name, value in settings.items() if name not in SEEDS}
-        stages[entry.name] = {"kind": entry.stage.kind, "inputs": inputs, "settings": own}
+        kind = [entry.stage.kind, entry.stage.version]
+        stages[entry.name] = {"kind": kind, "inputs": inputs, "settings": own}
     text = json.dumps(stages, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -21,7 +21,7 @@ from ayni.runs.comparison import compare_runs
 from ayni.runs.judged_methods import Judges
 from ayni.runs.reading import read_run
 from benchmarks.publish import made, readable
-from benchmarks.verdicts import pooled
+from benchmarks.verdicts import pooled, recipe_of
 
 Row = Mapping[str, Any]
 SHARES = {
@@ -44,10 +44,11 @@ def compared(directories: Sequence[Path], judges: Judges) -> dict[str, Any]:
 def table(documents: Sequence[Row]) -> str:
     """All methods of these files, the one with the most helpfulness over the control first.
 
-    ValueError where they were not held against the same control, by the same judges.
+    ValueError where other recipes made them, or they were not held against the same control by the same judges.
     """
-    if len({(each["comparison"]["control"], str(each["comparison"].get("judges"))) for each in documents}) > 1:
-        raise ValueError("the files differ in their control or their judges")
+    alike = {(recipe_of(d), d["comparison"]["control"], str(d["comparison"].get("judges"))) for d in documents}
+    if len(alike) > 1:
+        raise ValueError("the files differ in their recipe, their control or their judges")
     by_method: dict[str, list[Row]] = {}
     for document in documents:
         for method in document["comparison"]["methods"]:

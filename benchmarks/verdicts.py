@@ -1,8 +1,8 @@
 """What the studies said: every claim of a recipe over the villages it was run on, from docs/results/NAME-seedN.json.
 
 Pooled: the mean over the villages, half-widths of their clustered intervals in quadrature, for each village has people,
-topics and models of its own. A study is one recipe: what another made is not pooled with it, and where it has changed
-since, the commit of the results is named.
+held-out topics and models of its own; that some topics are held out in two of them is not counted. A study is one
+recipe: what another made is not pooled with it, and where it has changed since, the commit of the results is named.
 """
 
 from __future__ import annotations
@@ -28,10 +28,15 @@ def found(results: Path) -> dict[str, dict[int, Row]]:
         if "claims" in document and (name := FILE.fullmatch(path.name)):
             of = studies.setdefault(name[1], {})
             of[int(name[2])] = document
-            if len({recipe_of(each) for each in of.values()}) > 1:
-                what = "another recipe made it than the other villages' results"
+            if len({_asked(each) for each in of.values()}) > 1:
+                what = "another recipe made it than the other villages' results, or claimed something else"
                 raise BadInput(what, path=path, fix="run them all at one commit, or give the file another name")
     return studies
+
+
+def _asked(document: Row) -> tuple[Any, ...]:
+    """What files of one study have in common: the recipe, and what it claims."""
+    return recipe_of(document), *((claim["says"], claim["above"], claim["below"]) for claim in document["claims"])
 
 
 def recipe_of(document: Row) -> str | None:
@@ -79,9 +84,8 @@ def lines(studies: Mapping[str, Mapping[int, Row]], recipes: Mapping[str, str]) 
     for name, by_seed in studies.items():
         files = ", ".join(f"[{seed}](results/{name}-seed{seed}.json)" for seed in by_seed)
         first = f"{name}, village {files}" if len(by_seed) == 1 else f"{name}, villages {files}"
-        document = next(iter(by_seed.values()))
-        if (made := recipe_of(document)) is not None and made != recipes.get(name):
-            first += f", at {document['made']['commit']}"
+        if (made := recipe_of(next(iter(by_seed.values())))) is not None and made != recipes.get(name):
+            first += f", at {', '.join(dict.fromkeys(each['made']['commit'] for each in by_seed.values()))}"
         for claims in each_claim(by_seed):
             yield f"| {first} | {claims[0]['says']} | {asked(claims[0])} | {measured(claims)} |"
             first = ""

@@ -352,7 +352,7 @@ def test_methods_of_several_seeds_are_pooled_by_their_numbers() -> None:
     assert "| dpo | 1.00 | UNDECIDED |" in methods.table([other])
     three = methods.table([*documents, {"comparison": {"control": "random", "methods": [seeds[0][0]]}}])
     assert "| dpo (2 of 3 seeds) | +8.0 [3.0, 13.0] | 1.50 | 5 | PASS |" in three
-    with pytest.raises(ValueError, match="differ in their control"):
+    with pytest.raises(ValueError, match="differ in their recipe, their control"):
         methods.table([*documents, {"comparison": {"control": "sft", "methods": []}}])
     alone = methods.table(documents[:1]).splitlines()
     assert "| dpo | +6.0 [0.0, 12.0] | 1.00 | 4 | UNDECIDED |" in alone

@@ -1,4 +1,4 @@
-"""From log-probs and scores to advantages, on the flat axis (paper §3.2.3; RECIPE's GAE).
+"""From log-probs and scores to advantages, on the flat axis (paper §3.2.3; Schulman et al. 2016).
 
 Columns are those of a Batch: `mask` marks the sampled tokens of every sequence, one contiguous run each. A value at
 column t is V before target t is sampled; V after the last masked column is 0.

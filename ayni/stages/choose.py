@@ -6,9 +6,12 @@ newest reward models, and asks people about the chosen ones alone; so does a rec
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 from pydantic import Field
+from torch import Tensor
 
 from ayni.config import Config as Base
 from ayni.errors import BadInput
@@ -33,8 +36,9 @@ from ayni.run import Run, name_of
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 
-VERSION = 2  # an answer that was cut off counts less than any that ended
+VERSION = 2  # an answer that was cut off loses against any that ended
 CHOSEN = "chosen.json"  # which try it was, and of how many
+Scored = tuple[Tensor, Tensor]  # rewards, and which answers were cut off
 FACE = Face(
     "evaluates",
     inputs=(
@@ -76,8 +80,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
             raise BadInput(f"two of the models are called {engine.name}", path=path, fix="give each once")
         if engine.tokenizer.fingerprint != start.tokenizer.fingerprint or engine.context < start.context:
             raise BadInput(f"did not start from {start.name}: another tokenizer or context", path=path)
-        after = scores_of(engine, prompts, reward, config, run)
-        tries[engine.name] = [outcome.score for outcome in compare_scores(prompts, after, before)]
+        tries[engine.name] = preferred(prompts, scores_of(engine, prompts, reward, config, run), before)
         run.progress(i + 1, len(inputs["models"]), "try", preferred=sum(tries[engine.name]) / len(prompts))
     best = max(tries, key=lambda name: sum(tries[name]))
     path = inputs["models"][list(tries).index(best)]
@@ -91,15 +94,18 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     save_model(run.directory / "model", model, tokenizer, card={"stage": "choose", "chosen": best}, extra=extra)
 
 
-def scores_of(
-    engine: LocalEngine, prompts: list[Prompt], reward: CombinedReward, config: Config, run: Run
-) -> list[float]:
-    """The combined reward of one answer to each prompt, less where it was cut off: (N,)."""
+def scores_of(engine: LocalEngine, prompts: list[Prompt], reward: CombinedReward, config: Config, run: Run) -> Scored:
+    """Of one answer to each prompt: the combined reward (N,), and whether it was cut off (N,)."""
     sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
     groups = rollout(engine, prompts, n=1, sampling=sampling, seed=seed_of(run.seed, "choose"))
-    cut = cut_off([sample for (sample,) in groups])
-    scores: list[float] = penalise_cut(reward(prompts, groups).combined, cut).tolist()
-    return scores
+    return reward(prompts, groups).combined, cut_off([sample for (sample,) in groups])
+
+
+def preferred(prompts: Sequence[Prompt], after: Scored, before: Scored) -> list[float]:
+    """1, ½ or 0 of each prompt (N,): whether the one scores above the other. Cut answers are worth the same in both."""
+    both = penalise_cut(torch.cat([after[0], before[0]]), torch.cat([after[1], before[1]]))
+    ours, theirs = both.chunk(2)
+    return [outcome.score for outcome in compare_scores(prompts, ours.tolist(), theirs.tolist())]
 
 
 def rows_of(

@@ -196,6 +196,8 @@ def split(
         else:
             apart = part_of(comparisons, config.fold, order)
         heldout = [c for c in home if root_of(c.prompt.dialog) in apart]
+        if config.fold is not None and not heldout:
+            raise BadInput(f"no comparison of the task {config.task} is in the part {config.fold}", field="fold")
     return [c for c in comparisons if root_of(c.prompt.dialog) not in apart], heldout
 
 
