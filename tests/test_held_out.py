@@ -249,6 +249,23 @@ def test_perplexities_of_two_tokenizers_are_not_compared() -> None:
         perplexity.foreseen(tiny.policy(), good, {}, 512, other)
 
 
+def test_a_mistake_in_a_file_is_found_before_anything_is_drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = prepare(tmp_path)["reject"]
+    write_jsonl(tmp_path / "asked.jsonl", [to_dict(Prompt("p", said("owl")))])
+    (tmp_path / "good.jsonl").write_text('{"dialog": 3}\n')
+    inputs = {
+        "model": small.inputs["model"],
+        "judge": [small.inputs["reward"]],
+        "prompts": [tmp_path / "asked.jsonl"],
+        "demonstrations": [tmp_path / "good.jsonl"],
+    }
+    drawn: list[object] = []
+    monkeypatch.setattr(evaluate, "rollout", lambda *given, **settings: drawn.append(given))
+    with pytest.raises(BadInput, match=r"good\.jsonl:1: "):
+        Small("evaluate", {"max_tokens": 6, "dtype": "fp32"}, inputs).execute(tmp_path / "e")
+    assert not drawn
+
+
 def test_a_system_message_is_said_to_the_model_alone(tmp_path: Path) -> None:
     small = prepare(tmp_path)["reject"]
     asked = [Prompt(f"p{i}", said(word)) for i, word in enumerate(tiny.WORDS)]
