@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import PurePath
-from typing import Literal
+from typing import Any, Literal
 
 Family = Literal["records", "fits", "online", "evaluates"]
 Kind = Literal[
@@ -89,9 +89,9 @@ class Face:
     sealed: tuple[str, ...] = ()
     by_setting: Mapping[str, str] = field(default_factory=dict)
 
-    def under(self, config: object) -> Face:
+    def under(self, settings: Mapping[str, Any]) -> Face:
         """The face of the stage with these settings, which leaves what they ask for and no more."""
-        off = {path for path, setting in self.by_setting.items() if not getattr(config, setting)}
+        off = {path for path, setting in self.by_setting.items() if not settings.get(setting)}
         return replace(self, leaves={path: kind for path, kind in self.leaves.items() if path not in off})
 
     def left_at(self, path: PurePath) -> Kind | None:

@@ -175,9 +175,8 @@ def verdicts_of_studies() -> str:
     """docs/paper.md: every claim that was tried."""
     recipes = (ROOT / "recipes").rglob("*.yaml")
     studies = verdicts.found(RESULTS)
-    return verdicts.table(
-        RESULTS, {path.stem: fingerprint(read_recipe(path)) for path in recipes if path.stem in studies}
-    )
+    now = {path.stem: fingerprint(read_recipe(path)) for path in recipes if path.stem in studies}
+    return verdicts.table(studies, now)
 
 
 def real() -> str:

@@ -56,9 +56,8 @@ def pooled(claims: Sequence[Row]) -> tuple[float, tuple[float, float]] | None:
     return value, (known[0][1:] if len(known) == 1 else (value - half, value + half))
 
 
-def table(results: Path, recipes: Mapping[str, str]) -> str:
+def table(studies: Mapping[str, Mapping[int, Row]], recipes: Mapping[str, str]) -> str:
     """`recipes`: the fingerprints of the studies as they are now."""
-    studies = found(results)
     head = ["| study | claim | asked | measured | verdict |", "|---|---|---|---|---|"]
     return "\n".join([*head, *lines(studies, recipes), "", in_all(studies)])
 

@@ -300,7 +300,7 @@ def test_a_claim_tried_in_several_villages_is_judged_by_all_of_them(tmp_path: Pa
     )
     write_json(tmp_path / "mini.json", {"claims": []})
     write_json(tmp_path / "compare-seed1.json", {"comparison": {}})  # of methods, which claims nothing
-    assert verdicts.table(tmp_path, {"alone": "f1"}).splitlines()[2:] == [
+    assert verdicts.table(verdicts.found(tmp_path), {"alone": "f1"}).splitlines()[2:] == [
         "| alone, village [1](results/alone-seed1.json) | it rises | above 0.5 | 0.450 [0.400, 0.490] | FAIL |",
         "|  | it rises | above 0.5 | nothing measured x | UNDECIDED |",
         "| two-words, villages [1](results/two-words-seed1.json), [2](results/two-words-seed2.json) "
@@ -310,10 +310,12 @@ def test_a_claim_tried_in_several_villages_is_judged_by_all_of_them(tmp_path: Pa
         "FAIL with one claim or more, 1 of 2: alone.",
     ]
     # the recipe has changed since
-    assert "| alone, village [1](results/alone-seed1.json), at abc | it" in verdicts.table(tmp_path, {"alone": "f2"})
+    assert "| alone, village [1](results/alone-seed1.json), at abc | it" in verdicts.table(
+        verdicts.found(tmp_path), {"alone": "f2"}
+    )
     write_json(tmp_path / "alone-seed2.json", {"made": {"recipe": "f2", "commit": "def"}, "claims": []})
     with pytest.raises(BadInput, match=r"alone-seed2\.json: another recipe made it than the other villages' results"):
-        verdicts.table(tmp_path, {})
+        verdicts.table(verdicts.found(tmp_path), {})
 
 
 def test_a_fingerprint_is_of_what_is_computed(tmp_path: Path) -> None:

@@ -118,7 +118,7 @@ def test_a_stage_leaves_what_its_face_says(kind: str, stages: dict[str, Small], 
 def test_a_setting_asks_for_what_is_left_by_it() -> None:
     stage = load_stage("village")
     for config, some in ((stage.config(), False), (stage.config(obeying=1), True)):
-        face = stage.face.under(config)
+        face = stage.face.under(vars(config))
         assert (face.left_at(Path("obeying.jsonl")) is not None) is some
         assert face.left_at(Path("demonstrations.jsonl")) == "demonstrations"
         assert ("constraints-test.jsonl" in face.leaves) is some

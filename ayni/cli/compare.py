@@ -32,6 +32,7 @@ def compare(
 def judges_of(given: Sequence[str]) -> Judges:
     """Of NAME, who judges both axes, and AXIS=NAME, who judges one; gold of what is not given."""
     judges = dict(GOLD)
+    # who judges one axis is named after who judges both, in whatever order they are given
     for each in sorted(given, key=lambda each: "=" in each):
         axis, named, name = each.rpartition("=")
         if not name or (named and axis not in judges):

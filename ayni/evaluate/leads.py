@@ -16,7 +16,7 @@ from numpy.typing import ArrayLike
 from pydantic import ConfigDict
 
 from ayni.evaluate.results import Result, result
-from ayni.evaluate.reward_accuracy import righter
+from ayni.evaluate.reward_accuracy import correctness_difference
 from ayni.evaluate.reward_baselines import WordRegression, longer
 from ayni.files import read_jsonl
 from ayni.maths.clustered import clustered_gain, clustered_share
@@ -103,4 +103,4 @@ def accuracy(differences: Sequence[float], leads: Sequence[Lead]) -> Estimate:
 
 def accuracy_gain(now: Sequence[float], before: Sequence[float], leads: Sequence[Lead]) -> Estimate:
     """How much more often the one is right of these pairs than the other."""
-    return clustered_gain(righter(now, before), [lead.conversation for lead in leads])
+    return clustered_gain(correctness_difference(now, before), [lead.conversation for lead in leads])

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from ayni.errors import BadInput
+from ayni.evaluate.parts import LEAST
 from ayni.evaluate.results import Result, result
 from ayni.maths.clustered import clustered_ratio
 from ayni.maths.statistics import Estimate
@@ -19,8 +20,6 @@ from ayni.rollout.local import LocalEngine
 from ayni.text.chat import render
 from ayni.text.tokenizer import Tokenizer
 from ayni.train.reference import logprob_sums
-
-LEAST_TEXTS = 30  # of one length that has a row of its own
 
 
 def perplexity(logprob: float, tokens: int) -> float:
@@ -149,12 +148,12 @@ def _exponential(mean: Estimate) -> Estimate:
 
 def by_length(metric: str, bits: np.ndarray, sizes: np.ndarray, where: Mapping[str, Any]) -> list[Result]:
     """The row of all texts, from their bits and bytes (N,), and rows METRIC:FEWEST-MOST of those of so many bytes,
-    where there are texts of several lengths and LEAST_TEXTS of one."""
+    where there are texts of several lengths and LEAST of one."""
     rows = [result(metric, bits_over(bits, sizes), **where)]
     octaves = np.log2(np.maximum(sizes, 1)).astype(int)
     for octave in np.unique(octaves) if len(np.unique(octaves)) > 1 else ():
         of = octaves == octave
-        if of.sum() >= LEAST_TEXTS:
+        if of.sum() >= LEAST:
             name = f"{metric}:{1 << octave}-{(2 << octave) - 1}"
             rows.append(result(name, bits_over(bits[of], sizes[of]), **where))
     return rows

@@ -92,7 +92,7 @@ def accuracy_gains(
     `differences` and `before` (P,) are chosen minus rejected of the two. `prompts` (P,) say which comparisons stand or
     fall together.
     """
-    gain = righter(differences, before)
+    gain = correctness_difference(differences, before)
     found = {}
     for rating in ("", *RATINGS):
         of = [i for i, label in enumerate(ratings) if not rating or label == rating]
@@ -101,7 +101,7 @@ def accuracy_gains(
     return found
 
 
-def righter(differences: ArrayLike, before: ArrayLike) -> np.ndarray:
+def correctness_difference(differences: ArrayLike, before: ArrayLike) -> np.ndarray:
     """Of each comparison (P,) from chosen minus rejected: 1 where the first alone is right, −1 where the second."""
     return (np.asarray(differences, np.float64) > 0) * 1.0 - (np.asarray(before, np.float64) > 0)
 

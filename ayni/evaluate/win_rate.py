@@ -50,9 +50,18 @@ class Outcome:
         longer: int | None = None,
     ) -> Outcome:
         """`axis` defaults to the prompt's task."""
-        asked = sum(len(message.content) for message in prompt.dialog)
-        about = (prompt.id, cluster_of(prompt), axis or prompt.task, prompt.category)
-        return cls(*about, score, first, second, longer, turns_of(prompt.dialog), asked)
+        return cls(
+            prompt.id,
+            cluster_of(prompt),
+            axis or prompt.task,
+            prompt.category,
+            score,
+            first,
+            second,
+            longer,
+            turns=turns_of(prompt.dialog),
+            asked=sum(len(message.content) for message in prompt.dialog),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,11 +60,7 @@ def make_comparison(row: Row, dialog: Dialog, chosen: str, rejected: str, field:
     prompt = _prompt(row, checked(row, dialog, field, last="user"))
     ours = {key: row.value[key] for key in OUR_FIELDS if row.value.get(key) is not None}
     if ours.get("safety") in ("rejected_safe", "chosen_unsafe"):
-        raise row.error(
-            "the chosen answer is unsafe and the rejected one safe",
-            "safety",
-            fix="leave such pairs out",
-        )
+        raise row.error("the chosen answer is unsafe and the rejected one safe", "safety", fix="leave such pairs out")
     answers = {"prompt": prompt, "chosen": chosen, "rejected": rejected, "task": prompt.task}
     value = {"source": prompt.source, **ours, **answers}
     return check_answers(row, from_dict(Comparison, value, path=row.path, line=row.line))

@@ -17,18 +17,17 @@ from ayni.rollout.engine import Engine, chunk_prompts, rollout
 from ayni.rollout.sampling import Sampling
 from ayni.run import Run
 
+Draw = Callable[[Sequence[Prompt]], list[list[Sample]]]
+
 
 @dataclass(frozen=True, slots=True)
-class _Chunk:
-    """A line of what chunks have cost."""
+class _Spent:
+    """What a chunk has cost."""
 
     forward: int
     backward: int
     flops: int
-    seconds: float = 0.0
-
-
-Draw = Callable[[Sequence[Prompt]], list[list[Sample]]]
+    seconds: float = 0.0  # an earlier version did not say
 
 
 def draw_all(
@@ -87,7 +86,7 @@ def spent_on(store: Path, chunks: int) -> tuple[Compute, float]:
         write_text(path, "".join(f"{line}\n" for line in lines))
     else:
         path.unlink(missing_ok=True)
-    spent = [from_dict(_Chunk, parse_json(line, path=path)) for line in lines]
+    spent = [from_dict(_Spent, parse_json(line, path=path)) for line in lines]
     return sum((Compute(c.forward, c.backward, c.flops) for c in spent), Compute()), sum(c.seconds for c in spent)
 
 

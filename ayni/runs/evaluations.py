@@ -11,7 +11,6 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path, PurePath
-from types import SimpleNamespace
 from typing import Any
 
 from ayni.config import Config
@@ -50,8 +49,7 @@ def check_seal(path: Path, config: Config) -> None:
         face = face_of(str(seal["kind"]))
         if face is None:
             continue
-        face = face.under(SimpleNamespace(**(dict.fromkeys(face.by_setting.values()) | seal["config"])))
-        found = sealed_from(directory.name, real.relative_to(directory), face, config)
+        found = sealed_from(directory.name, real.relative_to(directory), face.under(seal["config"]), config)
         if found:
             raise BadInput(found.what, path=path, fix=found.fix)
 

@@ -276,7 +276,7 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
     for variable in top.environment.keys() - reader.named - {*KNOBS}:
         fix = f"set it yourself, or use one of {', '.join(KNOBS)}"
         raise settings.wrong(("environment", variable), "no path names this variable, and a recipe may not set it", fix)
-    faces = {entry.name: entry.stage.face.under(entry.config) for entry in stages}
+    faces = {entry.name: entry.stage.face.under(vars(entry.config)) for entry in stages}
     for entry in stages:
         reader.check_kinds(entry, top.stages[entry.name], faces)
     return Recipe(

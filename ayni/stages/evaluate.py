@@ -73,7 +73,7 @@ FACE = Face(
     ),
     leaves={"samples.jsonl": "answers"},
 )
-Asked = TypeVar("Asked", Prompt, Demonstration)
+R = TypeVar("R", Prompt, Demonstration)
 
 
 class Config(Asking):
@@ -180,7 +180,7 @@ def unseen(config: Config, inputs: dict[str, Any], run: Run) -> list[Prompt]:
     return without_seen(prompts, "prompts", inputs, run)
 
 
-def without_seen(records: list[Asked], name: str, inputs: dict[str, Any], run: Run) -> list[Asked]:
+def without_seen(records: list[R], name: str, inputs: dict[str, Any], run: Run) -> list[R]:
     """Those of the input `name` that begin like no conversation in `seen`; BadInput where none is left."""
     seen = {root_of(prompt.dialog) for prompt in read_prompts_of(inputs.get("seen") or [])}
     kept = [record for record in records if root_of(record.dialog) not in seen]

@@ -197,7 +197,8 @@ def split(
             apart = part_of(comparisons, config.fold, order)
         heldout = [c for c in home if root_of(c.prompt.dialog) in apart]
         if config.fold is not None and not heldout:
-            raise BadInput(f"no comparison of the task {config.task} is in the part {config.fold}", field="fold")
+            what = f"no comparison of the task {config.task} is in the part {config.fold}"
+            raise BadInput(what, field="fold", fix="hold out another part, or fewer parts")
     return [c for c in comparisons if root_of(c.prompt.dialog) not in apart], heldout
 
 

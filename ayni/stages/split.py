@@ -22,7 +22,7 @@ from ayni.seeds import rng
 from ayni.stage import Face, Input
 from ayni.text.overlap import PromptIndex
 
-VERSION = 2
+VERSION = 2  # what resembles a prompt of the test is not chosen by either
 FACE = Face(
     "records",
     inputs=(Input("data", "records.jsonl", ("prompts", "demonstrations", "comparisons"), many=True),),
