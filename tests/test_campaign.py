@@ -17,6 +17,7 @@ from ayni.files import read_json
 from ayni.rollout.store import read_groups
 from ayni.runs.lineage import lineage
 from ayni.runs.pipeline import run_recipe
+from ayni.runs.reading import read_metrics
 from ayni.runs.status import stage_directories
 from ayni.seeds import rng
 
@@ -36,7 +37,9 @@ rounds:
     ghost{{n}}: {{rounds: [2], limit: 16, cuts: 2, max_tokens: 96, dtype: fp32}}
     v{{n}}: {{dtype: fp32}}
     v{{n}}-ppo:
-      {{iterations: 2, batch_size: 16, mini_batch: 8, critic_warmup: 1, threshold: 0, max_tokens: 16, dtype: fp32}}
+      {{iterations: 2, batch_size: 16, mini_batch: 8, critic_warmup: 1, snapshot_every: 1, threshold: 0, max_tokens: 16,
+        dtype: fp32}}
+    gold{{n}}: {{limit: 12, threshold: 0, max_tokens: 16, dtype: fp32}}
     random{{n}}: {{threshold: 0, max_tokens: 16, finished_only: false, dtype: fp32}}
     v{{n}}-random: {{dtype: fp32}}
     v{{n}}-more-sft: {{dtype: fp32}}
@@ -108,6 +111,12 @@ def test_the_last_round_learns_to_keep_an_instruction_too(campaign: Path) -> Non
     asked = read_json(where["ghost2"] / "inputs.json")["inputs"]["model"]
     assert [Path(given["path"]).parent for given in asked] == [where["v1"]]
     assert any(row.metric == "kept_gain" for row in read_results(where["persistence2"] / "results.json"))
+
+
+def test_gold_stands_beside_the_reward_along_ppo(campaign: Path) -> None:
+    lines = read_metrics(stage_directories(campaign)["gold2"] / "metrics.jsonl")
+    assert [line["step"] for line in lines] == [0, 1, 2]
+    assert all({"proxy", "gold"} <= line.keys() for line in lines)
 
 
 def test_every_version_is_compared_with_sft(campaign: Path) -> None:
