@@ -80,7 +80,7 @@ class Face:
     """`leaves`: the kind of each output by its path inside the stage's directory (`*` stands for any name).
 
     `sealed`: those that only a final evaluation may open. `by_setting`: those that are left only where this setting is
-    neither 0 nor false.
+    neither 0 nor false. `shared`: settings that are the same in all of a recipe's stages of this kind.
     """
 
     family: Family
@@ -88,6 +88,7 @@ class Face:
     leaves: Mapping[str, Kind]
     sealed: tuple[str, ...] = ()
     by_setting: Mapping[str, str] = field(default_factory=dict)
+    shared: tuple[str, ...] = ()
 
     def under(self, settings: Mapping[str, Any]) -> Face:
         """The face of the stage with these settings, which leaves what they ask for and no more."""

@@ -9,6 +9,7 @@ over the seeds, half-widths in quadrature, as if no topic were the same in two v
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,7 @@ from ayni.files import write_text
 from ayni.runs.claims import verdict
 from ayni.runs.comparison import compare_runs
 from ayni.runs.judged_methods import Judges
-from ayni.runs.reading import read_run
-from benchmarks.publish import made, readable
+from benchmarks.publish import finished, made, readable
 from benchmarks.verdicts import pooled, recipe_of
 
 Row = Mapping[str, Any]
@@ -37,8 +37,8 @@ SCALES = {"flops": 1e12, "memory": 2**20}
 
 def compared(directories: Sequence[Path], judges: Judges) -> dict[str, Any]:
     """`made`, then what `ayni compare --json` says of the runs."""
-    comparison = compare_runs(directories, judges=judges)
-    return {"schema": SCHEMA, "made": made([read_run(each) for each in directories]), "comparison": comparison.shown()}
+    runs = finished(directories)
+    return {"schema": SCHEMA, "made": made(runs), "comparison": compare_runs(directories, judges=judges).shown()}
 
 
 def table(documents: Sequence[Row]) -> str:
@@ -50,9 +50,11 @@ def table(documents: Sequence[Row]) -> str:
     if len(alike) > 1:
         raise ValueError("the files differ in their recipe, their control or their judges")
     by_method: dict[str, list[Row]] = {}
+    judged: Counter[str] = Counter()
     for document in documents:
         for method in document["comparison"]["methods"]:
             by_method.setdefault(method["method"], []).append(method["numbers"])
+            judged[method["method"]] += method["draws"]
     heads = {
         key: name
         for key, name in (SHARES | NUMBERS | COSTS).items()
@@ -63,7 +65,8 @@ def table(documents: Sequence[Row]) -> str:
     rows = [f"| method | {' | '.join(heads.values())} | verdict |", "|---" * (len(heads) + 2) + "|"]
     for name in order:
         cells = [_cell(key, [numbers[key] for numbers in by_method[name] if key in numbers]) for key in heads]
-        some = "" if len(by_method[name]) == len(documents) else f" ({len(by_method[name])} of {len(documents)} seeds)"
+        most = max(judged.values())
+        some = "" if judged[name] == most else f" ({judged[name]} of {most} seeds)"
         rows.append(
             f"| {name}{some} | {' | '.join(cells)} | {'control' if name == control else _verdict(by_method[name])} |"
         )
@@ -87,7 +90,7 @@ def _cell(key: str, estimates: Sequence[Row]) -> str:
     whole = pooled(estimates) if key in SHARES else None
     mean = whole[0] if whole is not None else sum(values) / len(values)
     if key in COSTS:
-        return f"{mean / SCALES.get(key, 1):,.0f}"
+        return f"{mean / SCALES.get(key, 1):,.{2 if key == 'flops' else 0}f}"
     if key not in SHARES:
         return f"{mean:.2f}"
     spread = "" if whole is None else f" [{100 * whole[1][0]:.1f}, {100 * whole[1][1]:.1f}]"

@@ -33,15 +33,21 @@ NAMES = ("model", "against", "judge")
 
 def published(directories: Sequence[Path]) -> dict[str, Any]:
     """`made`, then `results` of the run; of several, `results` of all together and `runs`, each apart."""
-    runs = [read_run(directory) for directory in directories]
-    for run in runs:
-        if run.status != "done":
-            raise BadInput(f"the run is {run.status}", path=run.directory, fix="run its recipe again")
+    runs = finished(directories)
     document: dict[str, Any] = {"schema": SCHEMA, "made": made(runs)}
     if len(runs) == 1:
         return document | {"claims": [claim.shown() for claim in runs[0].claims()], "results": rows(runs[0].results)}
     each = [{"run": run.name, "results": rows(run.results)} for run in runs]
     return document | {"results": rows(pooled(runs)), "runs": each}
+
+
+def finished(directories: Sequence[Path]) -> list[RunData]:
+    """These runs; BadInput where one is not done."""
+    runs = [read_run(directory) for directory in directories]
+    for run in runs:
+        if run.status != "done":
+            raise BadInput(f"the run is {run.status}", path=run.directory, fix="run its recipe again")
+    return runs
 
 
 def made(runs: Sequence[RunData]) -> dict[str, Any]:
@@ -71,8 +77,8 @@ def command(run: RunData) -> str:
 
 
 def seeds(recipe: Any) -> dict[str, int]:
-    village = recipe["stages"].get("village", {})
-    return {"seed": recipe["seed"]} | {f"village.{key}": village[key] for key in village if key == "village_seed"}
+    villages = {f"{name}.village_seed": stage.get("village_seed") for name, stage in recipe["stages"].items()}
+    return {"seed": recipe["seed"]} | {key: seed for key, seed in villages.items() if seed is not None}
 
 
 def pooled(runs: Sequence[RunData]) -> list[Result]:

@@ -334,7 +334,7 @@ def judged(name: str, over: tuple[float, float, float] | None, **costs: float) -
     found: dict[str, object] = {key: {"value": value, "interval": None} for key, value in costs.items()}
     if over is not None:
         found["over_control"] = {"value": over[0], "interval": over[1:]}
-    return {"method": name, "numbers": found}
+    return {"method": name, "draws": 1, "numbers": found}
 
 
 def test_methods_of_several_seeds_are_pooled_by_their_numbers() -> None:
@@ -347,14 +347,17 @@ def test_methods_of_several_seeds_are_pooled_by_their_numbers() -> None:
     assert methods.table(documents).splitlines() == [
         "| method | helpful, over the control | KL, nats | compute, 10¹² | verdict |",
         "|---|---|---|---|---|",
-        "| dpo | +8.0 [3.0, 13.0] | 1.50 | 5 | PASS |",
-        "| random | – | – | 2 | control |",
+        "| dpo | +8.0 [3.0, 13.0] | 1.50 | 5.00 | PASS |",
+        "| random | – | – | 2.00 | control |",
     ]
     other = {"comparison": {"control": "random", "methods": [judged("dpo", None, kl=1.0)]}}
     assert "| dpo | 1.00 | UNDECIDED |" in methods.table([other])
     three = methods.table([*documents, {"comparison": {"control": "random", "methods": [seeds[0][0]]}}])
-    assert "| dpo (2 of 3 seeds) | +8.0 [3.0, 13.0] | 1.50 | 5 | PASS |" in three
+    assert "| dpo (2 of 3 seeds) | +8.0 [3.0, 13.0] | 1.50 | 5.00 | PASS |" in three
+    of_two = [{**method, "draws": 2} for method in seeds[0]]
+    both = methods.table([{"comparison": {"control": "random", "methods": [of_two[0], seeds[0][1]]}}])
+    assert "| dpo (1 of 2 seeds) |" in both
     with pytest.raises(ValueError, match="differ in their recipe, their control"):
         methods.table([*documents, {"comparison": {"control": "sft", "methods": []}}])
     alone = methods.table(documents[:1]).splitlines()
-    assert "| dpo | +6.0 [0.0, 12.0] | 1.00 | 4 | UNDECIDED |" in alone
+    assert "| dpo | +6.0 [0.0, 12.0] | 1.00 | 4.00 | UNDECIDED |" in alone

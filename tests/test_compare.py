@@ -185,6 +185,14 @@ def test_parts_of_one_seed_are_joined(tmp_path: Path) -> None:
         make_run(tmp_path / "b" / "run", methods=("dpo", "ppo"))
 
 
+def test_a_method_that_one_run_lacks_is_named(tmp_path: Path) -> None:
+    runs = [make_run(tmp_path / "one", 1), make_run(tmp_path / "two", 2, methods=("random", "ppo"))]
+    comparison = compare_runs(runs)
+    assert {m.name: m.draws for m in comparison.methods} == {"dpo": 1, "ppo": 2, "random": 2, "same": 1, "worse": 1}
+    assert "Judged less often than others, 2 times: dpo (1), same (1) and worse (1)." in sentences(comparison)
+    assert not any("less often" in line for line in sentences(compare_runs(runs[:1])))
+
+
 def test_in_plain_words(runs: list[Path]) -> None:
     said = sentences(compare_runs(runs))
     assert "PASS: dpo and ppo are more helpful than random." in said

@@ -358,6 +358,33 @@ def logprobs(a: float, b: float) -> Any:
     )
 
 
+def spoken(*words: str, at: int, a: float) -> Any:
+    """A reply of these tokens, whose token at this place might have been A so probably, else B."""
+    likely = [{"token": token, "logprob": math.log(p)} for token, p in (("A", a), (" B", 1 - a))]
+    said = [{"token": w, "logprob": 0.0, "top_logprobs": likely if i == at else []} for i, w in enumerate(words)]
+    return {"choices": [{"message": {"content": "".join(words)}, "logprobs": {"content": said}}]}
+
+
+@pytest.mark.parametrize(
+    ("reasoning", "words", "at"),
+    [
+        (False, ["B", ".", " It", " is", " a", " clearer", " answer", "."], 0),
+        (False, ["**", "B", "**"], 1),
+        (True, ["A", " is", " a", " poor", " answer", ".", "\n", "Ver", "dict", ":", " B"], 10),
+    ],
+)
+def test_the_word_and_not_an_article_says_which(reasoning: bool, words: list[str], at: int) -> None:
+    judge = ApiJudge("http://localhost/v1", "m", reasoning=reasoning, logprobs=True)
+    assert judge._probability(spoken(*words, at=at, a=0.03)) == pytest.approx(0.03)
+
+
+@pytest.mark.parametrize("words", [["A", " clearer", " answer", " is", " B"], ["Neither", " A", " nor", " B"], [""]])
+def test_an_answer_that_says_neither_is_refused(words: list[str]) -> None:
+    judge = ApiJudge("http://localhost/v1", "m", logprobs=True)
+    with pytest.raises(AyniError, match="instead of A or B"):
+        judge._probability(spoken(*words, at=0, a=0.5))
+
+
 def test_an_endpoint_says_how_probable_both_are(directory: Path, tmp_path: Path, endpoint: Endpoint) -> None:
     settings = {"judge_url": endpoint.url, "judge_logprobs": True, "soft_labels": True, "temperature": 0.0}
     small = given(stage(directory, safety_labels=False, heldout_share=0.0, **settings), judge=None)
@@ -399,7 +426,7 @@ def test_what_labels_cost_is_said_before_anything_is_asked(directory: Path, tmp_
     assert len(texts) == asked
     cost = (read * 1000 + 8 * asked * 2000) / 1e6
     assert line == (
-        f"{asked} questions, about {read} tokens to read and at most {8 * asked} to write: about {cost:.2f}"
+        f"{asked} questions, about {read} tokens to read and {8 * asked} to write: about {cost:.2f}"
         " at a price of 1000 and 2000 a million"
     )
     endpoint.asked.clear()

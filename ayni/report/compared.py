@@ -82,6 +82,9 @@ def sentences(comparison: Comparison) -> list[str]:
     chance = [m.name for m in comparison.methods if m.undecided_choices]
     if chance:
         found.append(f"Chosen by chance: the best try of {_listed(chance)} was not told from another one.")
+    fewer = [f"{m.name} ({m.draws})" for m in comparison.methods if m.draws < comparison.draws]
+    if fewer:
+        found.append(f"Judged less often than others, {comparison.draws} times: {_listed(fewer)}.")
     for key, what in (("flops", "compute"), ("seconds", "wall-clock")):
         unequal = comparison.unequal(key)
         if unequal and len(comparison.methods) > 1:

@@ -41,6 +41,8 @@ VERDICTS = {"a": 1.0, "tie": 0.5, "b": 0.0}
 # The last line says it, alone or as "Verdict: A": a model may think aloud before, but "A is better than B" is refused.
 TOP_LOGPROBS = 20  # the most that OpenAI's API gives
 CHARACTERS = 4  # of a token, about: an endpoint's tokenizer is not known
+# Asked for one word it may say more after it: "B. It is clearer" says B, "A clearer answer is B" has said nothing yet.
+_WORD = re.compile(r"\W*(A|B)(?! ?\w)")
 _VERDICT = re.compile(r"\W*(?:(?:my |the |final )*(?:verdict|answer|winner|choice)\W+(?:is\W+)?)?(a|b|tie)\W*", re.I)
 
 
@@ -148,7 +150,7 @@ class ApiJudge:
         return list({q.key: q for q in questions if q.key not in self._known}.values())
 
     def estimate(self, questions: Sequence[Question], reply: int) -> Tokens:
-        """About how many tokens it reads and at most writes, where a reply has so many."""
+        """About how many tokens it reads and writes, where a reply has so many."""
         return Tokens(sum(-(-len(q.text) // CHARACTERS) for q in questions), reply * len(questions))
 
     @property
@@ -243,13 +245,17 @@ class ApiJudge:
             self._used[i] += int(count)
 
     def _probability(self, reply: Any) -> float:
-        """P(A)/(P(A) + P(B)) at the last token that says either; what is not among the likeliest has none."""
+        """P(A)/(P(A) + P(B)) at the token that says either: in the first line, after reasoning in the last one. What is
+        not among the likeliest has none."""
         try:
             tokens = reply["choices"][0]["logprobs"]["content"]
-            said = next(each for each in reversed(tokens) if each["token"].strip().upper() in OPTIONS)
+            lines = "".join(each["token"] for each in tokens).strip().splitlines() or [""]
+            word = _VERDICT.fullmatch(lines[-1]) if self.reasoning else _WORD.match(lines[0])
+            inside = reversed(tokens) if self.reasoning else tokens
+            said = next(each for each in inside if word and _letters(each["token"]) == word[1].upper())
             mass = dict.fromkeys(OPTIONS, 0.0)
             for each in said["top_logprobs"]:
-                if (option := each["token"].strip().upper()) in mass:
+                if (option := _letters(each["token"])) in mass:
                     mass[option] += math.exp(min(float(each["logprob"]), 0.0))
             return mass["A"] / (mass["A"] + mass["B"])
         except StopIteration:
@@ -281,6 +287,10 @@ class ApiJudge:
             return parsed(data)
         except ValueError:
             raise _other(self.url, data) from None
+
+
+def _letters(token: str) -> str:
+    return re.sub(r"\W", "", token).upper()
 
 
 def _content(reply: Any) -> str:

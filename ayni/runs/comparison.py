@@ -67,7 +67,8 @@ class Method:
     """One method: its numbers by Measure.key (absent: not measured), and the verdict on its helpfulness.
 
     `seeds`: its helpfulness over the control with every seed, where there is one. `chosen`: the try that validation
-    chose with each, and of how many; empty where there was nothing to choose.
+    chose with each, and of how many; empty where there was nothing to choose. `draws`: how often it was judged, each
+    time on other prompts or with another seed.
     """
 
     name: str
@@ -76,6 +77,7 @@ class Method:
     seeds: tuple[float | None, ...]
     chosen: tuple[str, ...]
     undecided_choices: int = 0
+    draws: int = 1
 
     def value(self, key: str) -> float | None:
         return self.numbers[key].value if key in self.numbers else None
@@ -98,6 +100,11 @@ class Comparison:
     def judged_by(self) -> str:
         """In words."""
         return " and ".join(dict.fromkeys(self.judges.values()))
+
+    @property
+    def draws(self) -> int:
+        """How often those were judged that were judged most often."""
+        return max(method.draws for method in self.methods)
 
     def unequal(self, key: str) -> list[Method]:
         """The methods whose cost is further than ALIKE from the median method's."""
@@ -139,6 +146,7 @@ class Comparison:
                 "seeds": list(method.seeds),
                 "chosen": list(method.chosen),
                 "undecided_choices": method.undecided_choices,
+                "draws": method.draws,
                 "numbers": {key: asdict(estimate) for key, estimate in method.numbers.items()},
             }
             for method in self.methods
@@ -227,6 +235,7 @@ def _method(name: str, of: Mapping[Draw, Judged], control: Mapping[Draw, Judged]
         seeds,
         tuple(f"{each.chosen} of {len(each.of)}" for each in chosen),
         sum(not judged.decided for judged in of.values()),
+        len(of),
     )
 
 

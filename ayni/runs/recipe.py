@@ -231,6 +231,17 @@ class _Reader:
                     what = found.what if reference.stage is not None else f"{reference.text}: {found.what}"
                     raise self.wrong((*here, i) if isinstance(body[name], list) else here, what, found.fix)
 
+    def check_shared(self, stages: Sequence[RecipeStage]) -> None:
+        """BadInput where two stages of a kind differ in a setting that is one for the whole run."""
+        first = dict[str, RecipeStage]()
+        for entry in stages:
+            other = first.setdefault(entry.stage.kind, entry)
+            for key in entry.stage.face.shared:
+                here, there = (getattr(each.config, key) for each in (entry, other))
+                if here != there:
+                    what = f"{here}, and {there} in {other.name}: a run has one"
+                    raise self.wrong(("stages", entry.name, key), what, f"--set {entry.name}.{key}={there}")
+
     def ordered(self, stages: Sequence[RecipeStage]) -> tuple[RecipeStage, ...]:
         """Each entry after those it needs, otherwise in the file's order; a circle is BadInput."""
         waiting, done = list(stages), list[RecipeStage]()
@@ -273,6 +284,7 @@ def read_recipe(path: Path, sets: Sequence[str] = ()) -> Recipe:
             raise settings.wrong(("only", i), f"there is no stage {stage!r}", suggestion(stage, top.stages))
     reader = _Reader(settings, top.stages, top.environment)
     stages = reader.ordered([reader.entry(stage, body, top.seed) for stage, body in top.stages.items()])
+    reader.check_shared(stages)
     for variable in top.environment.keys() - reader.named - {*KNOBS}:
         fix = f"set it yourself, or use one of {', '.join(KNOBS)}"
         raise settings.wrong(("environment", variable), "no path names this variable, and a recipe may not set it", fix)

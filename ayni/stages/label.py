@@ -70,7 +70,7 @@ class Config(Base):
         strict=False,
         description="of a million tokens that the endpoint reads, and writes: what it will cost is said",
     )
-    budget: float | None = Field(None, gt=0, description="what the labels may cost at most; else nothing is asked")
+    budget: float | None = Field(None, gt=0, description="estimated to cost more, the labels are not asked for")
     reasoning: bool = Field(False, description="the judge writes what speaks for each answer before it decides")
     temperature: float = Field(0.7, ge=0, description="of the reasoning; of all that an endpoint says")
     max_tokens: int = Field(256, ge=1, description="longest reasoning of a model of ours")
@@ -282,7 +282,7 @@ def announce(judge: ApiJudge, pairs: Iterable[tuple[AnswerPair, int]], config: C
             asked += [q for answer in (pair.first, pair.second) for q in judge.safety_questions(pair.asked, answer)]
     left = judge.unasked(asked)
     tokens = judge.estimate(left, config.max_tokens if config.reasoning else WORD)
-    what = f"{len(left)} questions, about {tokens.read} tokens to read and at most {tokens.written} to write"
+    what = f"{len(left)} questions, about {tokens.read} tokens to read and {tokens.written} to write"
     if config.price is None:
         run.say(f"{what}; set price to hear what that costs")
         return

@@ -62,6 +62,7 @@ FACE = Face(
         "constraints-validation.jsonl": "obeying",
         "constraints-test.jsonl": "obeying",
     },
+    shared=("village_seed",),
 )
 
 
