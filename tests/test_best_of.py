@@ -100,7 +100,7 @@ def test_the_best_of_n_is_the_best_of_those_that_rollout_draws_and_its_cost_is_c
     assert kl.value is not None
     assert 0 < kl.value <= best_of_bound(4)
     assert all(row.interval is not None and row.n == 6 for row in rows)
-    # from a nucleus or greedily the policy draws from another distribution than its log-probs tell
-    for other in (Sampling(1.0, 0.9, 14), Sampling(0.0, 1.0, 14)):
+    # from a nucleus, greedily or with a penalty it draws from another distribution than its log-probs tell
+    for other in (Sampling(1.0, 0.9, 14), Sampling(0.0, 1.0, 14), Sampling(1.0, 1.0, 14, 1.2)):
         rows = choice_results(asked, found, Chooser(judge(), 4), other, {})
         assert "best_of_kl" not in {row.metric for row in rows}

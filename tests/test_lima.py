@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -209,6 +210,18 @@ def test_what_it_refuses(
     inputs = {name: path for name, path in {**small.inputs, **change}.items() if path is not None}
     assert message in refused(lambda: Small("sft", {**small.settings, **settings}, inputs).execute(tmp_path / "o"))
     assert not (tmp_path / "o").exists()
+
+
+def test_only_those_who_ask_for_help_choose(small: Small, tmp_path: Path) -> None:
+    """A model of helpfulness likes it when an unsafe request is obeyed."""
+    asked = [replace(prompt, task="safety") for prompt in prompts(9, seed=3)]
+    write_jsonl(tmp_path / "unsafe.jsonl", map(to_dict, asked))
+    mine = Small("sft", small.settings, {**small.inputs, "validation": [tmp_path / "unsafe.jsonl"]})
+    assert "no prompt asks for help" in refused(lambda: mine.execute(tmp_path / "o"))
+    both = [*small.inputs["validation"], tmp_path / "unsafe.jsonl"]
+    Small("sft", small.settings, small.inputs).execute(tmp_path / "alone")
+    Small("sft", small.settings, {**small.inputs, "validation": both}).execute(tmp_path / "both")
+    assert looks(tmp_path / "both") == looks(tmp_path / "alone")
 
 
 def test_the_test_split_stays_shut(small: Small, tmp_path: Path) -> None:

@@ -610,7 +610,7 @@ def test_bad_sets(recipe: Path, item: str, message: str) -> None:
 def test_a_recipe_has_one_village() -> None:
     """Otherwise what is learnt of one and judged by another is taken for the same world."""
     lima = Path(__file__).parent.parent / "recipes" / "lima.yaml"
-    with pytest.raises(BadInput, match="stages.clean.village_seed: 7, and 8 in village: a run has one; --set clean"):
+    with pytest.raises(BadInput, match=r"stages\.clean.village_seed: 7, and 8 in village: a run has one; --set clean"):
         read_recipe(lima, ["village.village_seed=8"])
     everywhere = [f"{stage}.village_seed=8" for stage in ("village", "clean", "noisy")]
     assert {e.config.village_seed for e in read_recipe(lima, everywhere).stages if e.stage.kind == "village"} == {8}

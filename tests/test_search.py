@@ -19,7 +19,7 @@ from ayni.reward.model import RewardModel
 from ayni.rollout.engine import Request, rollout, sampled_sequence
 from ayni.rollout.local import LocalEngine
 from ayni.rollout.sampling import Sampling
-from ayni.rollout.search import Search, search, sentence_ends
+from ayni.rollout.search import Search, _Node, _Tree, search, sentence_ends
 from ayni.seeds import seed_of
 from ayni.text.chat import render_prompt
 from ayni.train.batch import batch_of
@@ -82,16 +82,15 @@ class Slow:
         return answer[-1] == EOS or len(answer) == 20
 
     def beam(self) -> dict[tuple[int, ...], float]:
-        kept = self.grow((), self.settings.width * self.settings.expand)
+        known = self.grow((), self.settings.width * self.settings.expand)
         while True:
-            kept = dict(sorted(kept.items(), key=lambda item: -item[1])[: self.settings.width])
-            going = [answer for answer in kept if not self.ended(answer)]
+            best = sorted(known, key=lambda answer: -known[answer])[: self.settings.width]
+            known = {a: v for a, v in known.items() if self.ended(a)}  # none that ended is forgotten
+            going = [answer for answer in best if not self.ended(answer)]
             if not going:
-                return kept
-            grown = [self.grow(answer, self.settings.expand) for answer in going]
-            kept = {a: v for a, v in kept.items() if self.ended(a)}
-            for children in grown:
-                kept |= children
+                return known
+            for answer in going:
+                known |= self.grow(answer, self.settings.expand)
 
     def tree(self) -> dict[tuple[int, ...], float]:
         known = self.grow((), self.settings.expand)
@@ -179,6 +178,23 @@ def test_the_context_is_the_limit() -> None:
             assert len(sample.tokens) <= room
     with pytest.raises(BadInput, match="prompt 0 has"):
         search(policy(context=8), [prompt], guide, Search(), sampling=SAMPLING, seed=1)
+
+
+def test_a_penalty_for_repetition_is_refused() -> None:
+    """A step's prompt holds the answer so far, whose tokens it would not count."""
+    with pytest.raises(BadInput, match="repetition_penalty: a search draws without it"):
+        search(speaker(), prompts(1), guide, Search(), sampling=replace(SAMPLING, repetition_penalty=1.2), seed=1)
+
+
+def test_a_beam_keeps_what_has_ended() -> None:
+    """However much more the beam expects of what goes on: that may be cut in the end."""
+    tree = _Tree(prompts(1)[0], speaker(), SAMPLING)
+    ended, hopeful, better = (
+        _Node((i,), (0.0,), left, value) for i, left, value in ((5, 0, 0.5), (6, 9, 0.8), (7, 9, 0.9))
+    )
+    tree.add([ended, hopeful, better])
+    assert tree.prune(2)
+    assert (tree.open, tree.done) == ([better, hopeful], [ended])
 
 
 def test_an_answer_stops_after_a_token_that_stops_it() -> None:

@@ -19,14 +19,15 @@ from tiny import SENTENCE, policy, prompts, tokenizer
 from ayni.config import apply_sets, parse_config
 from ayni.errors import BadInput
 from ayni.evaluate.results import read_results
-from ayni.files import Killed, write_jsonl
+from ayni.files import Killed, read_object, write_jsonl
 from ayni.formats.reading import read_comparisons, read_demonstrations, read_prompts
 from ayni.introduction import Introduction, read_introduction
 from ayni.maths.best_of import best_of_bound
 from ayni.model.adapters import Lora, adapter_of
+from ayni.model.compute import Compute
 from ayni.model.role import Role
 from ayni.model_directory import load_model
-from ayni.records import MARGINS, Comparison, Demonstration, Message, Prompt, Sample, to_dict
+from ayni.records import MARGINS, Comparison, Demonstration, Message, Prompt, Sample, from_dict, to_dict
 from ayni.reward.combine import Scores
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import sampled_sequence
@@ -34,6 +35,7 @@ from ayni.rollout.store import read_groups
 from ayni.run import Run
 from ayni.runs.execution import execute
 from ayni.runs.faces import load_stage
+from ayni.stage import COMPUTE
 from ayni.stages import pretrain, reject, reward, rrhf, sft
 from ayni.stages.kto import mismatched
 from ayni.text.chat import answer_tokens, render_prompt
@@ -407,6 +409,14 @@ def test_kto_parts_the_liked_from_the_others(stages: dict[str, Small], tmp_path:
     assert history[0]["reference_point"] == pytest.approx(0, abs=1e-4)
     assert history[-1]["lead_up"] - history[-1]["lead_down"] > 1
     assert history[-1]["loss"] < 0.45
+
+
+def test_kto_reads_references_of_what_it_learns_from_alone(stages: dict[str, Small], tmp_path: Path) -> None:
+    stages["kto"].execute(tmp_path / "whole", epochs=1)
+    stages["kto"].execute(tmp_path / "half", epochs=0.5)
+    whole, half = (from_dict(Compute, read_object(tmp_path / name / COMPUTE)) for name in ("whole", "half"))
+    assert half.forward < 0.65 * whole.forward  # the references alone are half of it
+    assert half.backward < 0.65 * whole.backward
 
 
 def test_kto_reads_thumbs_and_scores(stages: dict[str, Small], tmp_path: Path) -> None:

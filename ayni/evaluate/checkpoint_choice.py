@@ -36,7 +36,7 @@ class CheckpointChoice(Config):
 
     first: float = Field(5, ge=0, description="epochs before the first look")
     every: float = Field(1, gt=0, description="epochs between two looks; the last step is looked at, too")
-    prompts: int = Field(50, ge=1, description="validation prompts, chosen by the seed")
+    prompts: int = Field(50, ge=1, description="validation prompts that ask for help, chosen by the seed")
     temperature: float = Field(0.7, ge=0)
     top_p: float = Field(0.9, gt=0, le=1)
     repetition_penalty: float = Field(1.2, ge=1)
@@ -123,8 +123,12 @@ def checkpoint_chooser(
         )
     if not inputs.get("validation"):
         return None
-    prompts = read_prompts_of(inputs["validation"])
-    check_split(prompts, final=False, path=inputs["validation"][0])
+    asked = read_prompts_of(inputs["validation"])
+    check_split(asked, final=False, path=inputs["validation"][0])
+    # to an unsafe prompt a model of helpfulness likes the answer that obeys
+    prompts = [prompt for prompt in asked if prompt.task == "helpfulness"]
+    if not prompts:
+        raise BadInput("no prompt asks for help", path=inputs["validation"][0], fix="give some of task helpfulness")
     if choice.first >= fitting.epochs:
         what = f"the first look is after {choice.first:g} epochs, and there are {fitting.epochs:g}"
         raise BadInput(what, field="choice.first", fix="look earlier, or train longer")

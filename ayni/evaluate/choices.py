@@ -36,7 +36,7 @@ def choice_results(
             result(metric, clustered_mean(values, clusters), axis=axis, judge=judge.get(metric), **where)
             for metric, values in measured.items()
         ]
-    if chooser.search is None and sampling.way == "whole":
+    if chooser.search is None and sampling.way == "whole" and sampling.repetition_penalty == 1:
         logprobs = torch.tensor([sum(each.sample.logprobs) for each in chosen], dtype=torch.float64)
         estimate = clustered_mean(best_of_kl(logprobs, chooser.n).tolist(), [cluster_of(p) for p in prompts])
         rows.append(result("best_of_kl", estimate, **where))

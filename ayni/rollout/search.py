@@ -18,6 +18,7 @@ from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 from ayni.config import Config, Field
+from ayni.errors import BadInput
 from ayni.records import Prompt, Sample
 from ayni.rollout.engine import Drawn, Engine, Request, as_samples, check_room
 from ayni.rollout.sampling import Sampling
@@ -92,6 +93,9 @@ def search(
     What is drawn depends on (seed, prompt id, how many continuations the prompt had before) alone. The engine's ranks
     share the drawing; all of them find the same.
     """
+    if sampling.repetition_penalty != 1:
+        what = "a search draws without it: a step does not know what the answer holds already"
+        raise BadInput(what, field="repetition_penalty", fix="leave out the penalty, or the search")
     trees = [_Tree(prompt, engine, sampling) for prompt in prompts]
     for i, tree in enumerate(trees):
         check_room(len(tree.head), engine.context, f"prompt {i}")
@@ -138,9 +142,9 @@ class _Tree:
         return taken
 
     def prune(self, width: int) -> bool:
-        """Leaves the best `width` of all; whether any of them may go on."""
+        """Leaves those that may go on and are among the best `width` of all; whether there are any."""
         best = sorted([*self.done, *self.open], key=lambda node: -node.value)[:width]
-        self.open, self.done = ([n for n in best if bool(n.left) == going] for going in (True, False))
+        self.open = [node for node in best if node.left]
         return bool(self.open)
 
     def sample(self, node: _Node, engine: Engine) -> Sample:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from ayni.text.chat import answer_tokens
 from ayni.train.kto import KTO, Thumb, with_references
 from ayni.train.trainer import Fitting, Optimiser
 
-VERSION = 3  # no answer is liked by one guideline and disliked by the other; cut ones have no EOS
+VERSION = 4  # of less than an epoch, references are read of what is learnt from alone
 FACE = Face(
     "fits",
     inputs=(
@@ -67,6 +68,9 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     kept = [t for t in thumbs if max(len(t.sequence.tokens), len(t.mismatched.tokens)) <= context]
     if not kept:
         raise BadInput(f"no answer fits the context of {context} tokens", path=inputs["data"][0])
+    if config.epochs < 1:  # nobody needs the references of what is not learnt from
+        some = rng(run.seed, run.name, "share").permutation(len(kept))[: math.ceil(config.epochs * len(kept))]
+        kept, config = [kept[i] for i in some], config.model_copy(update={"epochs": 1})
     ups = sum(t.desirable for t in kept)
     run.say(f"{ups} liked, {len(kept) - ups} disliked answers, {len(thumbs) - len(kept)} dropped as too long")
     placement = Placement.of(run, config.dtype)
