@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,27 +14,41 @@ from ayni.cores import side_by_side
 from ayni.model.role import Role
 from ayni.parallel import Ranks
 from ayni.records import TokenSequence
-from ayni.train.batch import Pair, batch_of
+from ayni.train.batch import Batch, Pair, batch_of, pairs_of
 from ayni.train.objectives import sum_by_sequence
 from ayni.train.shares import shares
 
+E = TypeVar("E")
 
-@torch.no_grad()
+
 def logprob_sums(role: Role, sequences: Sequence[TokenSequence], budget: int, ranks: Ranks = Ranks()) -> Tensor:
     """Σ log p of every sequence's supervised tokens: (N,) on the CPU; each of the `ranks` reads its share."""
-    mine = ranks.share(sequences)
-
-    def read(part: Sequence[TokenSequence]) -> Tensor:
-        batch = batch_of(part, alike=True).to(role.device)
-        return sum_by_sequence(role.logprobs(batch), batch).cpu()
-
-    sums = side_by_side(read, shares(mine, budget, role.device))
-    # a rank without a share has nothing else to join
-    return ranks.gather_rows(torch.cat([torch.empty(0), *sums]), [1] * len(mine))
+    return _sums(role, sequences, partial(batch_of, alike=True), 1, budget, ranks)
 
 
 def with_reference(pairs: Sequence[Pair], reference: Role, budget: int, ranks: Ranks = Ranks()) -> list[Pair]:
     """The pairs with the reference's summed log-probs, computed once."""
-    # chosen and rejected side by side, as pairs_of lays them out
-    sums = logprob_sums(reference, [s for p in pairs for s in (p.chosen, p.rejected)], budget, ranks).view(-1, 2)
+    # pair by pair, as they are learnt from: both answers share their prompt's columns
+    sums = _sums(reference, pairs, pairs_of, 2, budget, ranks).view(-1, 2)
     return [replace(pair, ref_logprobs=(a, b)) for pair, (a, b) in zip(pairs, sums.tolist(), strict=True)]
+
+
+@torch.no_grad()
+def _sums(
+    role: Role,
+    examples: Sequence[E],
+    laid_out: Callable[[Sequence[E]], Batch],
+    answers: int,
+    budget: int,
+    ranks: Ranks,
+) -> Tensor:
+    """Of examples of so many answers each: (N · answers,)."""
+    mine = ranks.share(examples)
+
+    def read(part: Sequence[E]) -> Tensor:
+        batch = laid_out(part).to(role.device)
+        return sum_by_sequence(role.logprobs(batch), batch).cpu()
+
+    sums = side_by_side(read, shares(mine, budget, role.device))
+    # a rank without a share has nothing else to join
+    return ranks.gather_rows(torch.cat([torch.empty(0), *sums]), [answers] * len(mine))
