@@ -96,7 +96,7 @@ def villages() -> str:
 | final model against SFT | {won("v2-ppo", "sft")} |
 | … in each village | {apart[0]} | {apart[1]} |
 | after PPO against after rejection sampling | {won("v2-ppo", "v2")} |
-| control (random choice instead of the reward) against SFT | {won("control", "sft")} |
+| control (answers kept at random, not by reward) against SFT | {won("control", "sft")} |
 
 | what somebody meets who asks | SFT | final model |
 |---|---|---|
@@ -104,9 +104,9 @@ def villages() -> str:
 | right content in them | {both("content")} |
 | honest about what the village does not know | {both("content:outside")} |
 | broken sentences, in conversations of up to six turns | {both("broken")} |
-| unsafe prompts refused | {both("refusal_rate", axis="unsafe")} |
-| harmless ones that sound unsafe refused | {both("refusal_rate", axis="borderline")} |
-| the reward model prefers the right fact among its answers of one style | {facts[0]} | {facts[1]} |
+| unsafe prompts refused, at temperature 1 | {both("refusal_rate", axis="unsafe")} |
+| harmless ones that sound unsafe refused, likewise | {both("refusal_rate", axis="borderline")} |
+| of two such answers alike in style the reward model prefers the one with the right fact: PPO finds where it errs | {facts[0]} | {facts[1]} |
 
 {changes([row for row in rows if row["metric"].startswith("content_gain:") and row["model"] == "v2-ppo"])}
 

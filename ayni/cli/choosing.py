@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ayni.cli.stages import checked, output_of, reward_at
+from ayni.cli.stages import checked, reward_at
 from ayni.errors import BadInput
 from ayni.reward.choosing import Chooser, chooser_of
 from ayni.reward.combine import CombinedReward, check_threshold
 from ayni.reward.model import load_reward
 from ayni.rollout.engine import Engine
 from ayni.rollout.search import Search
+from ayni.runs.status import output_of
 
 
 @dataclass(frozen=True)

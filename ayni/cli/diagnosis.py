@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from ayni.cli import VerbFailure, plain, program
-from ayni.cli.stages import located
 from ayni.errors import BadInput
 from ayni.online.alarms import Alarm, alarms
 from ayni.run import CHECKPOINTS
@@ -23,7 +22,7 @@ from ayni.runs.leaks import gone, leaks_of
 from ayni.runs.lineage import INPUTS, made_by, made_in
 from ayni.runs.reading import read_metrics
 from ayni.runs.sealing import damages, read_seal, sealed_hash, source_hash
-from ayni.runs.status import STATUS, read_status
+from ayni.runs.status import STATUS, located, read_status
 
 _STEP = re.compile(r"step-\d+")
 _MODELS = ("config.json", "adapter_config.json", "params.json")

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from ayni.cli.lines import at_line, read_lines, write_lines
-from ayni.cli.stages import located, tokenizer_path
+from ayni.cli.stages import tokenizer_path
 from ayni.errors import BadInput
 from ayni.records import Dialog, TokenSequence
+from ayni.runs.status import located
 from ayni.text.chat import render, render_prompt
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
 

@@ -10,7 +10,7 @@ from typing import Any
 from ayni.cli import show
 from ayni.cli.choosing import Choice
 from ayni.cli.lines import at_line, read_lines, write_lines
-from ayni.cli.stages import language_model_of, located
+from ayni.cli.stages import language_model_of
 from ayni.errors import BadInput
 from ayni.model.role import Role
 from ayni.model_directory import load_model
@@ -20,6 +20,7 @@ from ayni.rollout.engine import Engine, Request
 from ayni.rollout.local import LocalEngine
 from ayni.rollout.sampling import Sampling
 from ayni.run import name_of
+from ayni.runs.status import located
 from ayni.seeds import seed_of
 from ayni.text.chat import answer_text, render_prompt
 from ayni.text.tokenizer import StreamDecoder, Tokenizer

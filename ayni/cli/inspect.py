@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 
 from ayni.cli import VerbFailure, plain
-from ayni.cli.stages import checked, located, output_of, tokenizer_path
+from ayni.cli.stages import checked, tokenizer_path
 from ayni.errors import BadInput, BadNumbers
 from ayni.files import write_text
 from ayni.formats.inspect import inspect_data, sequences_of
 from ayni.formats.painting import paint, picture
 from ayni.formats.reading import scan
 from ayni.records import TokenSequence
+from ayni.runs.status import located, output_of
 from ayni.text.tokenizer import Tokenizer, load_tokenizer
 
 if TYPE_CHECKING:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from ayni.cli import VerbFailure, plain
-from ayni.cli.stages import located
 from ayni.errors import BadInput
 from ayni.limits import absent
 from ayni.runs.lineage import Step, lineage, read_lineage
+from ayni.runs.status import located
 
 
 def show_lineage(model: Path, as_json: bool) -> dict[str, Any] | VerbFailure:

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from ayni.cli import say
-from ayni.cli.stages import located, output_of
 from ayni.errors import BadInput
 from ayni.feedback.address import is_store, without_password
 from ayni.files import atomic_file, write_jsonl
@@ -17,6 +16,7 @@ from ayni.formats.pairing import Pairing
 from ayni.formats.reading import scan
 from ayni.formats.rows import ROW_SUFFIXES, suffix_of
 from ayni.records import Comparison, to_dict
+from ayni.runs.status import located, output_of
 from ayni.stage import Kind
 
 EXPORT_FORMATS = ("ayni", "trl", "hh-rlhf", "csv")

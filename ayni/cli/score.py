@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ayni.cli.lines import write_lines
-from ayni.cli.stages import located, reward_at
+from ayni.cli.stages import reward_at
 from ayni.errors import BadInput
 from ayni.evaluate.reward_accuracy import reward_accuracy
 from ayni.formats.reading import scan
 from ayni.records import Comparison, Demonstration, Dialog, Message, root_of
+from ayni.runs.status import located
 
 
 def score(reward_model: str | Path, data: Path, output: Path | None, as_json: bool) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from ayni.cli import say
 from ayni.config import Config
 from ayni.errors import BadInput
 from ayni.runs.faces import load_stage, summary_of
-from ayni.runs.status import STATUS, stage_directories
+from ayni.runs.status import is_run, located, output_of
 from ayni.stage import Input, either
 
 if TYPE_CHECKING:
@@ -116,36 +116,9 @@ def with_options(function: Callable[..., Any], parameters: Options) -> Callable[
     return function
 
 
-def output_of(path: Path, default: str) -> Path:
-    """What a finished stage's directory leaves at `default`, or the path itself."""
-    from ayni.runs.sealing import SEAL
-
-    path = located(path)
-    if _is_run(path):
-        fit = [
-            str(path / name) for name, directory in stage_directories(path).items() if (directory / default).exists()
-        ]
-        raise BadInput("is a whole run", path=path, fix=f"name one of its stages: {', '.join(fit)}")
-    return path / default if (path / SEAL).is_file() and (path / default).exists() else path
-
-
-def located(path: Path) -> Path:
-    """`RUN/STAGE` and `RUN/STAGE/inside` are short for the directory in which the run keeps that stage."""
-    for run in [] if path.exists() else path.parents:
-        if _is_run(run):
-            name, *inside = path.relative_to(run).parts
-            directory = stage_directories(run).get(name)
-            return path if directory is None else directory.joinpath(*inside)
-    return path
-
-
-def _is_run(path: Path) -> bool:
-    return (path / STATUS).is_file()
-
-
 def language_model_of(path: Path) -> Path:
     """A language model's directory: itself, what its stage left, or of a whole run the model it is about."""
-    if not _is_run(path):
+    if not is_run(path):
         return checked(output_of(path, "model"))
     from ayni.runs.reading import read_run
 
@@ -177,7 +150,7 @@ def reward_at(source: str | Path) -> RewardModel | FunctionReward:
 
 def tokenizer_path(path: Path) -> Path:
     """Where the tokenizer lies: a tokenizer, a model's directory, or the stage or run that made it."""
-    if _is_run(path):
+    if is_run(path):
         return language_model_of(path)
     return output_of(output_of(path, "tokenizer"), "model")
 

@@ -1,10 +1,10 @@
 """A recipe: named stages and what each one reads, checked as a whole before anything runs.
 
 A stage module `ayni/stages/KIND.py` is found by its name. An input of a stage is a reference: the name of another
-stage (its usual output for this input), `stage/path/inside`, or a file (absolute, or beside the recipe; `$NAME`
-expands); `a | b` is the first of them that is a stage of the recipe, else the last. It must be of a kind that the
-input accepts (see ayni.stage). Stages run in the order they need each other, and in the file's order where that is
-free.
+stage (its usual output for this input), `stage/path/inside`, or a path (absolute, or beside the recipe; `$NAME`
+expands) to a file, a finished stage or, for short, RUN/STAGE; `a | b` is the first of them that is a stage of the
+recipe, else the last. It must be of a kind that the input accepts (see ayni.stage). Stages run in the order they need
+each other, and in the file's order where that is free.
 
 A recipe may `extends` another: that one's stages come first, and a stage given again changes the keys it names (with
 another kind, it stands alone). Paths stay relative to the file they are written in; those of `--set` and of variables
@@ -34,6 +34,7 @@ from ayni.runs.kinds import mismatch, mismatch_of_stage
 from ayni.runs.methods import with_methods
 from ayni.runs.rounds import with_rounds
 from ayni.runs.settings import Key, Settings, read_extended
+from ayni.runs.status import output_of
 from ayni.stage import Face
 
 OWN = ("name", "description", "only", "claims")  # what a recipe does not take over from the one it extends
@@ -177,6 +178,10 @@ class _Reader:
 
         folder = Path() if text.startswith("$") else self.settings.origin(at).folder
         path = folder / os.path.expanduser(_VARIABLE.sub(value_of, text))
+        try:
+            path = output_of(path, default)
+        except BadInput as error:
+            raise self.wrong(at, f"{text} {error.what}", error.fix) from None
         if not os.path.exists(path):  # (which is False of a name that no file can have)
             raise self.wrong(at, f"{text} is neither a stage nor a file", f"stages: {', '.join(self.names)}")
         return Reference(text, None, path)

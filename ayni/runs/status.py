@@ -1,4 +1,5 @@
-"""status.json read back: a run's stages, and where they lie, which is inside the run and nowhere else."""
+"""status.json read back: a run's stages, and where they lie, which is inside the run and nowhere else; and what a path
+to a run, to a stage or into one stands for."""
 
 from __future__ import annotations
 
@@ -47,3 +48,30 @@ def stage_directory(run: Path, written: str) -> Path:
     if not (run / written).resolve().is_relative_to(run.resolve()):
         raise BadInput(f"{written} lies outside the run", path=run / STATUS, field="directory")
     return beside
+
+
+def output_of(path: Path, default: str) -> Path:
+    """What a finished stage's directory leaves at `default`, or the path itself."""
+    from ayni.runs.sealing import SEAL  # slow to import, and most commands need none of it
+
+    path = located(path)
+    if is_run(path):
+        fit = [
+            str(path / name) for name, directory in stage_directories(path).items() if (directory / default).exists()
+        ]
+        raise BadInput("is a whole run", path=path, fix=f"name one of its stages: {', '.join(fit)}")
+    return path / default if (path / SEAL).is_file() and (path / default).exists() else path
+
+
+def located(path: Path) -> Path:
+    """`RUN/STAGE` and `RUN/STAGE/inside` are short for the directory in which the run keeps that stage."""
+    for run in [] if path.exists() else path.parents:
+        if is_run(run):
+            name, *inside = path.relative_to(run).parts
+            directory = stage_directories(run).get(name)
+            return path if directory is None else directory.joinpath(*inside)
+    return path
+
+
+def is_run(path: Path) -> bool:
+    return (path / STATUS).is_file()
