@@ -704,7 +704,7 @@ def test_every_recipe_of_the_house_reads(monkeypatch: pytest.MonkeyPatch) -> Non
     for path in recipes:
         value, _ = read_yaml(path)
         assert value.get("stages") or value["extends"], path
-        if "AYNI_DATA" in os.environ or "$AYNI_DATA" not in path.read_text():
+        if not {*re.findall(r"\$([A-Z_]+)", path.read_text())} - os.environ.keys():  # own.yaml has a test of its own
             assert (
                 yaml.safe_load(dump_yaml(read_recipe(path).resolved()))["stages"].keys()
                 >= value.get("stages", {}).keys()
