@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -699,7 +700,7 @@ def test_every_real_stage_has_the_common_face() -> None:
         assert len(stage.config.model_fields) <= 36  # of ppo, which has every part of its family; the next has 21
 
 
-def test_every_recipe_of_the_house_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_recipe_of_the_house_reads() -> None:
     recipes = sorted((Path(__file__).parent.parent / "recipes").rglob("*.yaml"))
     for path in recipes:
         value, _ = read_yaml(path)
