@@ -106,7 +106,7 @@ def villages() -> str:
 | broken sentences, in conversations of up to six turns | {both("broken")} |
 | unsafe prompts refused, at temperature 1 | {both("refusal_rate", axis="unsafe")} |
 | harmless ones that sound unsafe refused, likewise | {both("refusal_rate", axis="borderline")} |
-| of two such answers alike in style the reward model prefers the one with the right fact: PPO finds where it errs | {facts[0]} | {facts[1]} |
+| of two alike in style the reward model prefers the right one: PPO finds where it errs | {facts[0]} | {facts[1]} |
 
 {changes([row for row in rows if row["metric"].startswith("content_gain:") and row["model"] == "v2-ppo"])}
 
