@@ -8,6 +8,8 @@ ours reads the reference of its own pairs first.
 
 from __future__ import annotations
 
+from itertools import chain, islice
+
 from ayni.model.role import Role
 from ayni.parallel import Ranks
 from ayni.train.objectives import DPO
@@ -32,8 +34,9 @@ def ours(options: Options, turns: Turns) -> None:
     trainer = Trainer(Role(policy), OPTIMISER, steps=options.all_steps, ranks=Ranks(device=options.device))
     for turn in turns:
         mine = data[turn * options.steps : (turn + 1) * options.steps]
-        read = [with_reference(batch, Role(reference), trainer.tokens_per_micro_batch) for batch in mine]
-        losses = [trainer.update(batch, DPO(BETA))["loss"] for batch in read]
+        # all at once, as the stage does
+        pairs_read = iter(with_reference(list(chain(*mine)), Role(reference), trainer.tokens_per_micro_batch))
+        losses = [trainer.update(list(islice(pairs_read, len(batch))), DPO(BETA))["loss"] for batch in mine]
         once = flops.forward(policy.shape, (row for batch in mine for pair in batch for row in flops.rows_of(pair)))
         tokens = sum(len(s.tokens) for batch in mine for p in batch for s in (p.chosen, p.rejected))
         turns.end(tokens, losses=losses, flops=(flops.TRAINING + 1) * once)

@@ -20,13 +20,15 @@ from benchmarks import machine, tables
 from benchmarks.turns import ROOT
 
 BOTH = ("--dtype", "fp32", "bf16")
+# batches differ by a factor of two in how much of them a peer pads
+FOUR = ("--steps", "4")
 PLAN: list[tuple[str, ...]] = [
     # steps enough to have met most lengths: a new one costs every side the making of its kernels
-    ("sft", *BOTH, "--steps", "4"),
+    ("sft", *BOTH, *FOUR),
     # one format at a time: the peer holds 9 GB
-    *(("sft", "--shape", "B", "--dtype", dtype, "--peers", "trl padded") for dtype in ("fp32", "bf16")),
-    ("reward", *BOTH),
-    ("dpo", *BOTH),
+    *(("sft", "--shape", "B", "--dtype", dtype, "--peers", "trl padded", *FOUR) for dtype in ("fp32", "bf16")),
+    ("reward", *BOTH, *FOUR),
+    ("dpo", *BOTH, *FOUR),
     *(("generate", "--variant", variant, *BOTH) for variant in ("fixed", "ragged", "samples")),
     ("ppo", *BOTH),
     ("checkpoint",),

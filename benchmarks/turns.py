@@ -19,12 +19,13 @@ Report = dict[str, Any]  # one turn of one side: seconds, items, memory and what
 ROOT = Path(__file__).parent.parent
 
 
-def environment(options: Options) -> dict[str, str]:
-    """Of every side alike: so many threads, no network, nothing that talks."""
+def environment(options: Options, side: str) -> dict[str, str]:
+    """Of every side alike: so many threads, no network, nothing that talks; how threads wait is what serves it best."""
+    # llama.cpp's threads meet after every operation, some hundred times a token: asleep they would come late
+    waits = {} if side == "llama.cpp" else {"OMP_WAIT_POLICY": "PASSIVE"}
     set_here = {
         "OMP_NUM_THREADS": str(options.threads),
         "MKL_NUM_THREADS": str(options.threads),
-        "OMP_WAIT_POLICY": "PASSIVE",
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -32,7 +33,7 @@ def environment(options: Options) -> dict[str, str]:
         "PYTHONPATH": str(ROOT),
     }
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("OMP_", "MKL_", "KMP_", "MALLOC_", "LD_PRELOAD"))}
-    return kept | set_here
+    return kept | set_here | waits
 
 
 class Side:
@@ -48,7 +49,7 @@ class Side:
             stdout=subprocess.PIPE,
             stderr=self._log,
             text=True,
-            env=environment(options),
+            env=environment(options, name),
             cwd=ROOT,
         )
         self.built: float = self._answer()["memory"]  # MB above its imports, before the first turn
