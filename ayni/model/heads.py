@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from ayni.model.products import crossed, times, times_weight
 from ayni.model.rounding import resize, rounded
 from ayni.model.transformer import Transformer
 
@@ -76,9 +77,9 @@ class _TokenLogprobs(torch.autograd.Function):
             grad.scatter_add_(1, at, (scaled * inside)[:, None])
             # both products in the compute dtype
             grad = grad.to(hidden.dtype)
-            grad_hidden += grad @ weight
+            grad_hidden += times_weight(grad, weight)
             if grad_head is not None:
-                grad_head[tile] = grad.t() @ hidden
+                grad_head[tile] = crossed(grad, hidden)
         return grad_hidden.to(hidden.dtype), grad_head, None, None, None
 
 
@@ -91,7 +92,7 @@ def _tiles(vocab: int, rows: int) -> list[slice]:
 
 def _logits(hidden: Tensor, weight: Tensor, temperature: float) -> Tensor:
     """A fresh tensor, at least fp32."""
-    logits = at_least_fp32(hidden @ weight.to(hidden.dtype).t())
+    logits = at_least_fp32(times(hidden, weight.to(hidden.dtype)))
     return logits if temperature == 1 else logits.div_(temperature)
 
 

@@ -18,8 +18,8 @@ from pathlib import Path
 
 import torch
 
-SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "attention.c", "step.c"))
-HEADERS = tuple(Path(__file__).with_name(name) for name in ("numbers.h", "vectors.h", "pairs.h"))
+SOURCES = tuple(Path(__file__).with_name(name) for name in ("native.c", "attention.c", "product.c", "step.c"))
+HEADERS = tuple(Path(__file__).with_name(name) for name in ("numbers.h", "vectors.h", "pairs.h", "tile.h"))
 FLAGS = ("-O3", "-fopenmp-simd", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 MACHINE = ("-march=native", "-mprefer-vector-width=512")
 DEFINES = {torch.float32: (), torch.bfloat16: ("-DBF16",)}
@@ -32,6 +32,9 @@ SIGNATURES = {
     "rotate": "llllppfp",
     "attention": "plllpppppi",
     "attention_backward": "plllpppppppppi",
+    "product_room": "lli",
+    "multiply": "lllpplpp",
+    "weigh": "lllpppp",
     "panel_lanes": "i",
     "panel_pair": "i",
     "panel_pays": "i",
@@ -57,6 +60,8 @@ def passes(dtype: torch.dtype) -> ctypes.CDLL | None:
         path.unlink(missing_ok=True)
         return None
     for name, letters in SIGNATURES.items():
+        if not hasattr(loaded, name):  # products of bf16 are left to the library
+            continue
         function = getattr(loaded, name)
         function.argtypes = [_TYPES[letter] for letter in letters.rstrip("i")]
         function.restype = ctypes.c_long if letters.endswith("i") else None

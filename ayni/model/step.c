@@ -3,9 +3,8 @@
  * values and weights are numbers (float or bf16), all else is float. A row's sums have one order, whatever rows it is
  * computed with. */
 
-#include "pairs.h"
+#include "tile.h"
 
-#define AHEAD 4096 /* bytes: weights come from far, and are wanted at the pace of a core's multiplications */
 #define BLOCK 256 /* of floats added up before they are added to a double */
 
 #define PARTS (128 / LANES) /* of the largest head */
@@ -27,36 +26,11 @@ long panel_pays(void) { return 1; }
 long panel_pays(void) { return 0; }
 #endif
 
-/* y (rows, ·) = x (rows, in) · panel (in/PAIR, LANES, PAIR), of which `width` columns are wanted; rows is a constant. */
-static inline __attribute__((always_inline)) void tile(const int rows, long in, const factor *x, const number *panel,
-                                                       long stride, long width, float *y) {
-    lanes sums[ROWS > 8 ? ROWS : 8] = {0};
-    for (long k = 0; k < in; k += PAIR, panel += PAIR * LANES, x++) {
-        weights w = weighed(panel);
-        __builtin_prefetch((const char *)panel + AHEAD);
-#pragma GCC unroll 16
-        for (int row = 0; row < rows; row++)
-            sums[row] = plus(sums[row], x[row * in / PAIR], w);
-    }
-#pragma GCC unroll 16
-    for (int row = 0; row < rows; row++)
-        memcpy(y + row * stride, &sums[row], width * sizeof(float));
-}
-
 /* y (rows, out) = x (rows, in) · Wᵀ. W lies in panels (out/LANES, in/PAIR, LANES, PAIR), filled up with zeros. */
 static void product(long rows, long in, long out, const float *given, const number *w, float *y, factor *scratch) {
     const factor *x = factors(rows * in, given, scratch);
-    for (long first = 0; first < out; first += LANES, w += in * LANES) {
-        long row = 0, width = out - first < LANES ? out - first : LANES;
-        for (; row + ROWS <= rows; row += ROWS)
-            tile(ROWS, in, x + row * in / PAIR, w, out, width, y + row * out + first);
-#define REST(size)                                                                     \
-    if (size < ROWS && ((rows - row) & size)) {                                      \
-        tile(size, in, x + row * in / PAIR, w, out, width, y + row * out + first);     \
-        row += size;                                                                   \
-    }
-        REST(8) REST(4) REST(2) REST(1)
-    }
+    for (long first = 0; first < out; first += LANES, w += in * LANES)
+        tiles(rows, in, x, w, out, out - first < LANES ? out - first : LANES, y + first);
 }
 
 /* out = stream/√(mean(stream²) + ε), after branch has been added to stream, if there is one. */

@@ -9,13 +9,13 @@ from __future__ import annotations
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ayni.model.columns import put, take
 from ayni.model.dropout import ColumnDropout, Dropout
 from ayni.model.kernels import add_norm, rotate, swiglu
+from ayni.model.products import linear
 from ayni.model.shape import Shape
 from ayni.model.stored import Base
 
@@ -37,7 +37,7 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         # Adam moves fp32 weights, matrix units multiply bf16: a cast at every use
-        return F.linear(x, self.weight.to(x.dtype))
+        return linear(x, self.weight.to(x.dtype))
 
     def matrix(self) -> Tensor:
         """(out, in): what it multiplies by."""
