@@ -50,10 +50,7 @@ void weigh(long tokens, long in, long out, const float *g, const float *x, float
             for (long t = 0; t < count; t++)
                 memcpy(columns + t * ROWS, g + t * out + o, ROWS * sizeof(float));
             for (long i = 0; i < in; i += LANES)
-                if (first)
-                    tile(ROWS, count, columns, 1, ROWS, panels + i * count, 1, in, LANES, d_w + o * in + i);
-                else
-                    tile(ROWS, count, columns, 1, ROWS, panels + i * count, 0, in, LANES, d_w + o * in + i);
+                tile(ROWS, count, columns, 1, ROWS, panels + i * count, first > 0, in, LANES, d_w + o * in + i);
         }
     }
 }

@@ -5,9 +5,9 @@
 #define AHEAD 4096 /* bytes: weights come from far, and are wanted at the pace of a core's multiplications */
 
 /* y[row] = Σ_k x[row·across + k·along]·panel[k] over a panel (depth/PAIR, LANES, PAIR), of which `width` columns are
- * wanted; it `adds` LANES columns to what is there. rows and adds are constants. */
+ * wanted; it `adds` LANES columns to what is there. rows is a constant. */
 static inline __attribute__((always_inline)) void tile(const int rows, long depth, const factor *x, long across,
-                                                       long along, const number *panel, const int adds, long stride,
+                                                       long along, const number *panel, int adds, long stride,
                                                        long width, float *y) {
     lanes sums[ROWS > 8 ? ROWS : 8] = {0};
     for (long k = 0; k < depth; k += PAIR, panel += PAIR * LANES, x += along) {
