@@ -53,9 +53,3 @@ def test_a_whole_run_is_refused_with_its_stages(files: Path, monkeypatch: pytest
         BadInput, match=r"own.yaml:\d+: stages.sft.model: \$BASE is a whole run; name one of its stages"
     ):
         read_recipe(RECIPES / "own.yaml")
-
-
-def test_a_variable_that_leads_nowhere_is_shown(files: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("CHATS", "chat.jsonl")
-    with pytest.raises(BadInput, match=r"\$CHATS, which is chat.jsonl, is neither a stage nor a file"):
-        read_recipe(RECIPES / "own.yaml")

@@ -183,8 +183,8 @@ class _Reader:
         except BadInput as error:
             raise self.wrong(at, f"{text} {error.what}", error.fix) from None
         if not os.path.exists(path):  # (which is False of a name that no file can have)
-            told = f"{text}, which is {path}," if "$" in text else text
-            raise self.wrong(at, f"{told} is neither a stage nor a file", f"stages: {', '.join(self.names)}")
+            # not what a variable holds: a secret, maybe
+            raise self.wrong(at, f"{text} is neither a stage nor a file", f"stages: {', '.join(self.names)}")
         return Reference(text, None, path)
 
     def entry(self, name: str, body: dict[str, Any], seed: int) -> RecipeStage:

@@ -3,6 +3,7 @@ to a run, to a stage or into one stands for."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +61,12 @@ def output_of(path: Path, default: str) -> Path:
             str(path / name) for name, directory in stage_directories(path).items() if (directory / default).exists()
         ]
         raise BadInput("is a whole run", path=path, fix=f"name one of its stages: {', '.join(fit)}")
-    return path / default if (path / SEAL).is_file() and (path / default).exists() else path
+    return path / default if os.path.isfile(path / SEAL) and (path / default).exists() else path
 
 
 def located(path: Path) -> Path:
     """`RUN/STAGE` and `RUN/STAGE/inside` are short for the directory in which the run keeps that stage."""
-    for run in [] if path.exists() else path.parents:
+    for run in [] if os.path.exists(path) else path.parents:  # (which is False of a name that no file can have)
         if is_run(run):
             name, *inside = path.relative_to(run).parts
             directory = stage_directories(run).get(name)
@@ -74,4 +75,4 @@ def located(path: Path) -> Path:
 
 
 def is_run(path: Path) -> bool:
-    return (path / STATUS).is_file()
+    return os.path.isfile(path / STATUS)
