@@ -9,8 +9,6 @@ from typing import Any
 from ayni.runs.pipeline import wanted
 from ayni.runs.recipe import Recipe
 
-SEEDS = ("village_seed",)
-
 
 def fingerprint(recipe: Recipe) -> str:
     """Of the stages it runs: kinds, versions, inputs, settings but for the defaults; not of claims and seeds."""
@@ -22,7 +20,7 @@ def fingerprint(recipe: Recipe) -> str:
             name: [each.text if each.stage is not None else each.path.name for each in references]
             for name, references in entry.inputs.items()
         }
-        own = {name: value for name, value in settings.items() if name not in SEEDS}
+        own = {name: value for name, value in settings.items() if name not in entry.stage.face.shared}  # of the world
         kind = [entry.stage.kind, entry.stage.version]
         stages[entry.name] = {"kind": kind, "inputs": inputs, "settings": own}
     text = json.dumps(stages, sort_keys=True, ensure_ascii=False)

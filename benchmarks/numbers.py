@@ -195,17 +195,9 @@ def real_methods() -> str:
     return f"{methods.table([document])}\n\n{made(document, 'real-compare.json', 'results/')}"
 
 
-def methods_compared() -> str:
-    """docs/compare.md: every method, over all villages that were run."""
-    files = sorted(RESULTS.glob("compare-seed*.json"))
-    documents = [read(file.name) for file in files]
-    footers = [made(document, file.name, "results/") for document, file in zip(documents, files, strict=True)]
-    return "\n\n".join([methods.table(documents), *footers])
-
-
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__.replace("_", "-"): block
-    for block in (villages, feedback, crossvalidation, verdicts_of_studies, real, real_methods, methods_compared)
+    for block in (villages, feedback, crossvalidation, verdicts_of_studies, real, real_methods)
 }
 
 if __name__ == "__main__":

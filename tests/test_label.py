@@ -370,6 +370,7 @@ def spoken(*words: str, at: int, a: float) -> Any:
     [
         (False, ["B", ".", " It", " is", " a", " clearer", " answer", "."], 0),
         (False, ["**", "B", "**"], 1),
+        (False, ["Ver", "dict", ":", " B"], 3),
         (True, ["A", " is", " a", " poor", " answer", ".", "\n", "Ver", "dict", ":", " B"], 10),
     ],
 )
@@ -378,7 +379,9 @@ def test_the_word_and_not_an_article_says_which(reasoning: bool, words: list[str
     assert judge._probability(spoken(*words, at=at, a=0.03)) == pytest.approx(0.03)
 
 
-@pytest.mark.parametrize("words", [["A", " clearer", " answer", " is", " B"], ["Neither", " A", " nor", " B"], [""]])
+@pytest.mark.parametrize(
+    "words", [["A", " clearer", " answer", " is", " B"], ["Neither", " A", " nor", " B"], ["tie"], [""]]
+)
 def test_an_answer_that_says_neither_is_refused(words: list[str]) -> None:
     judge = ApiJudge("http://localhost/v1", "m", logprobs=True)
     with pytest.raises(AyniError, match="instead of A or B"):

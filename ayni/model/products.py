@@ -25,7 +25,7 @@ FEWEST = 64  # rows for which laying out the weights pays
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """x·Wᵀ: x (T, in), weight (out, in) in the same dtype."""
     if x.dim() == 2 and len(x) >= FEWEST and len(weight) % WIDTH == 0 and _ours(x, weight):
-        return _Linear.apply(x, weight) if torch.is_grad_enabled() else times(x, weight)
+        return _Linear.apply(x, weight) if torch.is_grad_enabled() else _multiplied(x, weight, turned=True)
     return F.linear(x, weight)
 
 
@@ -33,7 +33,7 @@ class _Linear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return times(x, weight)
+        return _multiplied(x, weight, turned=True)
 
     @staticmethod
     @once_differentiable
@@ -94,8 +94,8 @@ def _ours(*factors: Tensor) -> bool:
 def _library() -> ctypes.CDLL | None:
     """None where torch's products are as fast: Intel's library's on Intel's processors, and by shorter vectors."""
     try:
-        vendor = "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
+        amd = "AuthenticAMD" in Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
     except OSError:
-        vendor = False
-    library = passes(torch.float32) if vendor else None
+        amd = False
+    library = passes(torch.float32) if amd else None
     return library if library is not None and library.panel_lanes() == WIDTH else None

@@ -38,12 +38,12 @@ from ayni.reward.verdicts import Verdict
 
 KEY = "AYNI_API_KEY"
 VERDICTS = {"a": 1.0, "tie": 0.5, "b": 0.0}
-# The last line says it, alone or as "Verdict: A": a model may think aloud before, but "A is better than B" is refused.
 TOP_LOGPROBS = 20  # the most that OpenAI's API gives
 CHARACTERS = 4  # of a token, about: an endpoint's tokenizer is not known
+# The last line says it, alone or as "Verdict: A": a model may think aloud before, but "A is better than B" is refused.
+_VERDICT = re.compile(r"\W*(?:(?:my |the |final )*(?:verdict|answer|winner|choice)\W+(?:is\W+)?)?(a|b|tie)\W*", re.I)
 # Asked for one word it may say more after it: "B. It is clearer" says B, "A clearer answer is B" has said nothing yet.
 _WORD = re.compile(r"\W*(A|B)(?! ?\w)")
-_VERDICT = re.compile(r"\W*(?:(?:my |the |final )*(?:verdict|answer|winner|choice)\W+(?:is\W+)?)?(a|b|tie)\W*", re.I)
 
 
 @dataclass(frozen=True, slots=True)
@@ -250,9 +250,10 @@ class ApiJudge:
         try:
             tokens = reply["choices"][0]["logprobs"]["content"]
             lines = "".join(each["token"] for each in tokens).strip().splitlines() or [""]
-            word = _VERDICT.fullmatch(lines[-1]) if self.reasoning else _WORD.match(lines[0])
-            inside = reversed(tokens) if self.reasoning else tokens
-            said = next(each for each in inside if word and _letters(each["token"]) == word[1].upper())
+            line, inside = (lines[-1], reversed(tokens)) if self.reasoning else (lines[0], tokens)
+            word = _VERDICT.fullmatch(line) or (None if self.reasoning else _WORD.match(line))
+            spoken = word[1].upper() if word else ""
+            said = next(each for each in inside if spoken in OPTIONS and _letters(each["token"]) == spoken)
             mass = dict.fromkeys(OPTIONS, 0.0)
             for each in said["top_logprobs"]:
                 if (option := _letters(each["token"])) in mass:
