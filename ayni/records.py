@@ -254,6 +254,11 @@ class Sample:
     seed: Count = 0
     scores: dict[Text, Number] | None = None
 
+    @property
+    def fit(self) -> bool:
+        """Whether it can be imitated: it says something, and was not cut off."""
+        return self.finished == "stop" and bool(self.text.strip())
+
 
 @dataclass(frozen=True, slots=True)
 class TokenSequence:

@@ -106,7 +106,7 @@ def best_mean(model: Transformer, example: Group) -> Tensor:
 def pro(model: Transformer, example: Group) -> Tensor:
     means = [torch.stack(logprobs(model, s)).mean() for s in example.sequences]
     ordered = [means[i] for i in np.argsort(-np.array(example.rewards))]
-    total = -0.3 * ordered[0]
+    total = -0.3 * torch.stack(logprobs(model, example.sequences[int(np.argmax(example.rewards))])).sum()
     for k, p in enumerate(ordered):
         total = total - torch.log(torch.exp(p) / torch.stack([torch.exp(q) for q in ordered[k:]]).sum())
     return total

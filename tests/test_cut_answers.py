@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from small_stages import Small, prepare
@@ -27,11 +28,12 @@ from ayni.maths.rewards import penalise_cut
 from ayni.model.role import Role
 from ayni.quality.answer_pairs import pairs_from_comparisons, pairs_from_samples
 from ayni.records import Comparison, Demonstration, Judgement, Message, Prompt, Sample, from_dict, to_dict
-from ayni.reward.combine import best_of
+from ayni.reward.combine import Scores, best_of
 from ayni.reward.model import RewardModel
 from ayni.reward.verdicts import Verdict, comparison_of
 from ayni.rollout.engine import sampled_sequence
 from ayni.rollout.store import read_groups
+from ayni.run import Run
 from ayni.stages import dpo, kto, label, reward, rrhf, sft
 from ayni.text.chat import answer_text, answer_tokens, render_prompt
 
@@ -266,9 +268,24 @@ def test_rrhf_ranks_cut_candidates_last(
     groups = fitted(rrhf, stages["rrhf"], tmp_path / "rrhf", monkeypatch, max_tokens=6, n=6)
     mixed = 0
     for group in groups:
-        ended = [s.tokens[-1] == EOS for s in group.sequences]
+        ended = [s.tokens[-1] == EOS and sum(s.mask) > 1 for s in group.sequences]  # silence is no answer either
+        assert any(ended), "nobody imitates an answer that was cut off"
         best = [r for r, whole in zip(group.rewards, ended, strict=True) if whole]
         worst = [r for r, whole in zip(group.rewards, ended, strict=True) if not whole]
         mixed += bool(best and worst)
         assert not best or not worst or max(worst) < min(best)
     assert mixed
+
+
+def test_what_cannot_be_imitated_ranks_last_and_is_not(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither a cut answer nor silence, whatever a reward model makes of them."""
+    asked = prompts(3)
+    pools = [
+        [sample_of(asked[0]), sample_of(asked[0], "")],
+        [sample_of(asked[1], ""), sample_of(asked[1], cut=5)],
+        [sample_of(asked[2], cut=5), sample_of(asked[2])],
+    ]
+    liked = torch.tensor([1.0, 5.0, 5.0, 4.0, 3.0, 2.0])
+    groups = rrhf.ranked(asked, pools, lambda *_: Scores(liked, None, liked), Run(tmp_path / "r", name="rrhf"))
+    assert "1 of 3 prompts have no candidate to imitate; left out" in capsys.readouterr().err
+    assert [int(np.argmax(group.rewards)) for group in groups] == [0, 1]

@@ -78,7 +78,7 @@ def test_helpful_answers_stand_beside_them(small: Small, tmp_path: Path) -> None
     assert len(helpful) == 12
     found = [d for d in read_demonstrations(tmp_path / "o" / "records.jsonl") if ":helpful:" in d.source]
     assert 0 < len(found) < 12
-    assert {d.dialog[-1].content for d in found} == {s.text for s in helpful.values() if revise.usable(s)}
+    assert {d.dialog[-1].content for d in found} == {s.text for s in helpful.values() if s.fit}
     mine.execute(tmp_path / "none", helpful=0.0)
     assert all(":revision:" in d.source for d in read_demonstrations(tmp_path / "none" / "records.jsonl"))
     mine.execute(tmp_path / "few", limit=3)

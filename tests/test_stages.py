@@ -510,6 +510,11 @@ def test_rrhf_takes_prompts_or_comparisons(stages: dict[str, Small], tmp_path: P
         given(stages["pro"], data=[tmp_path / "clash.jsonl"]).execute(tmp_path / "none")
 
 
+@pytest.mark.parametrize(("settings", "imitation"), [({}, 1.0), ({"imitation": 3}, 3), ({"loss": "pro"}, 0.05 * 5**2)])
+def test_the_best_answer_is_imitated_with_the_weight_of_the_paper(settings: dict[str, Any], imitation: float) -> None:
+    assert rrhf.objective(rrhf.Config(**settings), 6).imitation == pytest.approx(imitation)
+
+
 def test_pro_agrees_with_the_reward_more_and_more(stages: dict[str, Small], tmp_path: Path) -> None:
     stages["pro"].execute(tmp_path / "pro", epochs=10, optimiser={"lr": 1e-2})
     history = metrics(tmp_path / "pro")

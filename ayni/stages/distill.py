@@ -159,7 +159,7 @@ def draw(form: Sequence[Prompt], way: Way, engine: LocalEngine, config: Config, 
 
 def best_of(drawn: Sequence[Scored]) -> Scored | None:
     """The best of the answers that can be kept: none that was cut off, none that says nothing."""
-    fit = [(score, sample) for score, sample in drawn if sample.finished == "stop" and sample.text.strip()]
+    fit = [(score, sample) for score, sample in drawn if sample.fit]
     return max(fit, key=lambda each: each[0], default=None)
 
 

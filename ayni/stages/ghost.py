@@ -155,7 +155,7 @@ def synthesised(engine: LocalEngine, config: Config, run: Run) -> list[Constrain
         sampling = Sampling(config.temperature, config.top_p, config.max_tokens)
         seed = seed_of(run.seed, run.name, "synthesis")
         (lists,) = rollout(engine, [question], n=config.lists, sampling=sampling, seed=seed)
-        names = dict.fromkeys(name for sample in lists if fit(sample) for name in listed(sample.text))
+        names = dict.fromkeys(name for sample in lists if sample.fit for name in listed(sample.text))
         run.say(f"{kind.ask!r}: the model named {len(names)}" + (f": {', '.join(names)}" if names else ""))
         found += [kind.constraint(f"{run.name}:{number}:{name}", name) for name in names]
     return found
@@ -180,11 +180,6 @@ def first_turn(dialog: Dialog) -> Dialog:
     return dialog[: 1 + next(i for i, m in enumerate(dialog) if m.role == "user")]
 
 
-def fit(answer: Sample) -> bool:
-    """Whether it can be imitated: it says something, and was not cut off."""
-    return answer.finished == "stop" and bool(answer.text.strip())
-
-
 def conversations(
     engine: LocalEngine, asked: list[Prompt], reward: CombinedReward | None, config: Config, run: Run
 ) -> list[list[Sample]]:
@@ -207,7 +202,7 @@ def conversations(
             n=config.n,
             read=reward.context if reward else math.inf,
             choose=choose,
-            goes_on=fit,
+            goes_on=lambda answer: answer.fit,
         )
 
     longest = max(turns_of(prompt.dialog) for prompt in asked)
@@ -223,7 +218,7 @@ def conversations(
 def records_of(prompt: Prompt, told: str, answers: Sequence[Sample], cuts: int, run: Run) -> list[Demonstration]:
     """The dialogue up to its last fit answer and `cuts` − 1 shorter beginnings of it, the instruction in the first
     message alone, with a loss on nothing but the last answer."""
-    kept = [sample for sample in answers if fit(sample)]  # none but the last can be unfit
+    kept = [sample for sample in answers if sample.fit]  # none but the last can be unfit
     if not kept:
         return []
     system = [m for m in prompt.dialog if m.role == "system"]
@@ -244,4 +239,4 @@ def log_turns(groups: Sequence[Sequence[Sample]], run: Run) -> None:
     for turn in range(max(map(len, groups))):
         given = [group[turn] for group in groups if len(group) > turn]
         length = sum(len(sample.tokens) for sample in given) / len(given)
-        run.log(turn + 1, dialogues=len(given), fit=sum(map(fit, given)), length=length)
+        run.log(turn + 1, dialogues=len(given), fit=sum(sample.fit for sample in given), length=length)

@@ -82,7 +82,7 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     helpful = [
         demonstration(prompt, sample.text, f"{run.name}:helpful")
         for prompt, sample in zip(harmless, drawn, strict=True)
-        if usable(sample)
+        if sample.fit
     ]
     run.say(f"{len(revisions)} of {len(adversarial)} answers revised, {len(helpful)} helpful ones beside them")
     run.log(1, prompts=len(adversarial), revised=len(revisions), helpful=len(helpful))
@@ -132,7 +132,7 @@ def revised(
         talks = [_said(p, sample.text) for p, sample in zip(asked, critiques, strict=True) if sample.text.strip()]
     asked = _with_room([_asked(talk, principle[talk.id].revision) for talk in talks], engine, run)
     revisions = draw(asked, f"revisions-{number}", engine, config, run)
-    found = {p.id: sample.text for p, sample in zip(asked, revisions, strict=True) if usable(sample)}
+    found = {p.id: sample.text for p, sample in zip(asked, revisions, strict=True) if sample.fit}
     return [replace(s, text=found[s.prompt.id], revised=number) if s.prompt.id in found else s for s in standing]
 
 
@@ -158,11 +158,6 @@ def draw(prompts: Sequence[Prompt], step: str, engine: LocalEngine, config: Conf
     sampling, seed = Sampling(config.temperature, config.top_p, config.max_tokens), seed_of(run.seed, run.name, step)
     groups = kept_rollout(engine, prompts, run, f"samples-{step}", n=1, sampling=sampling, seed=seed)
     return [sample for (sample,) in groups]
-
-
-def usable(sample: Sample) -> bool:
-    """Whether it can be learnt from: it ended by itself, and says something."""
-    return sample.finished == "stop" and bool(sample.text.strip())
 
 
 def demonstration(prompt: Prompt, text: str, source: str) -> Demonstration:

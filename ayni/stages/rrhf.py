@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import Field
 
 from ayni.errors import BadInput
@@ -16,7 +17,7 @@ from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model_directory import Trunks, load_model, save_model
 from ayni.records import Dialog, Prompt, Sample
-from ayni.reward.combine import THRESHOLD, cut_off, load_combined
+from ayni.reward.combine import THRESHOLD, CombinedReward, load_combined
 from ayni.reward.model import load_reward
 from ayni.rollout.beams import diverse_rollout
 from ayni.rollout.engine import chunk_prompts, quoted_sample, rollout, sampled_sequence, with_room
@@ -31,7 +32,7 @@ from ayni.train.batch import Group
 from ayni.train.rrhf import PRO, RRHF
 from ayni.train.trainer import Fitting
 
-VERSION = 3  # a cut answer ranks below every finished one; two models are centred before they are combined
+VERSION = 4  # what cannot be imitated ranks last, and is not; PRO imitates with the weight and the sum of its paper
 FACE = Face(
     "fits",
     inputs=(
@@ -61,7 +62,11 @@ class Config(Fitting):
     )
     max_tokens: int = Field(256, ge=1)
     ranking: float = Field(1.0, ge=0, description="weight of the ranking; 0: rejection sampling")
-    imitation: float = Field(1.0, ge=0, description="weight of the cross-entropy of the best answer")
+    imitation: float | None = Field(
+        None,
+        ge=0,
+        description="weight of the cross-entropy of the best answer; null: 1, for pro 0.05 (l − 1)², l candidates",
+    )
     limit: int | None = Field(None, ge=1, description="prompts to use, chosen by the seed")
     threshold: float = Field(
         THRESHOLD, ge=0, le=1, description="below this safety, safety decides; 0: on prompts tagged safety alone"
@@ -89,15 +94,36 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         progress=lambda done, total: run.progress(done, total, "prompt"),
     )
     pools = [[*drawn, *known[prompt.id]] for prompt, drawn in zip(prompts, samples, strict=True)]
-    combined = reward(prompts, pools).combined
-    cut = cut_off([sample for pool in pools for sample in pool])
-    rewards = penalise_cut(combined, cut).view(len(pools), -1).tolist()
-    groups = [Group(tuple(map(sampled_sequence, pool)), tuple(row)) for pool, row in zip(pools, rewards, strict=True)]
-    objective = PRO if config.loss == "pro" else RRHF
-    config.fit(model, groups, objective(config.imitation, config.ranking), run)
+    config.fit(model, ranked(prompts, pools, reward, run), objective(config, len(pools[0])), run)
     if run.leads:
         extra = read_introduction(inputs["model"]).extra()
         save_model(run.directory / "model", model, tokenizer, card={"stage": "rrhf"}, extra=extra)
+
+
+def ranked(prompts: list[Prompt], pools: list[list[Sample]], reward: CombinedReward, run: Run) -> list[Group]:
+    """The candidates with their rewards, unfit ones below all others. A prompt without a fit one is left out."""
+    unfit = torch.tensor([not sample.fit for pool in pools for sample in pool])
+    rewards = penalise_cut(reward(prompts, pools).combined, unfit).view(len(pools), -1).tolist()
+    groups = [
+        Group(tuple(map(sampled_sequence, pool)), tuple(row))
+        for pool, row in zip(pools, rewards, strict=True)
+        if any(sample.fit for sample in pool)
+    ]
+    if not groups:
+        raise BadInput(
+            "no answer says something and ends before max_tokens", field="max_tokens", fix="raise max_tokens"
+        )
+    if len(groups) < len(pools):
+        run.say(f"{len(pools) - len(groups)} of {len(pools)} prompts have no candidate to imitate; left out")
+    return groups
+
+
+def objective(config: Config, size: int) -> RRHF:
+    """What groups of `size` candidates are fitted by."""
+    if config.loss == "rrhf":
+        return RRHF(1.0 if config.imitation is None else config.imitation, config.ranking)
+    # Song et al. 2023, §4.2: the longer the list, the more its ranking outweighs
+    return PRO(0.05 * (size - 1) ** 2 if config.imitation is None else config.imitation, config.ranking)
 
 
 def candidates(engine: LocalEngine, prompts: Sequence[Prompt], config: Config, run: Run) -> list[list[Sample]]:

@@ -36,10 +36,11 @@ class RRHF(Objective):
         logprobs = role.logprobs(batch)
         lengths = sum_by_sequence(torch.ones_like(logprobs), batch)
         # an answer without a supervised token has mean 0, not 0/0
-        means = (sum_by_sequence(logprobs, batch) / lengths.clamp(min=1)).view(-1, batch.size)
+        sums = sum_by_sequence(logprobs, batch).view(-1, batch.size)
+        means = sums / lengths.clamp(min=1).view(-1, batch.size)
         rewards = batch.rewards.to(means.dtype).view(-1, batch.size)
         best = rewards.argmax(1, keepdim=True)
-        imitation = -means.gather(1, best).sum()
+        imitation = -self.imitated(sums, means).gather(1, best).sum()
         agree = (means.argmax(1, keepdim=True) == best).sum()
         loss = self.ranking * self.ranked(means, rewards).sum() + self.imitation * imitation
         return loss, {"agreement": (agree, self.count(batch))}
@@ -48,10 +49,17 @@ class RRHF(Objective):
         """What the order of each group costs: both (G, K) → (G,)."""
         return rrhf_loss(means, rewards)
 
+    def imitated(self, sums: Tensor, means: Tensor) -> Tensor:
+        """How likely each answer is in the imitation term: log-probs summed or by token, (G, K) → (G, K)."""
+        return means
+
 
 @dataclass(frozen=True)
 class PRO(RRHF):
-    """The same, but each candidate is to be the likeliest of those that are no better (Song et al. 2023)."""
+    """Each candidate is to be likelier than all of less reward, the best is imitated by its sum (Song et al. 2023)."""
 
     def ranked(self, means: Tensor, rewards: Tensor) -> Tensor:
         return pro_loss(means, rewards)
+
+    def imitated(self, sums: Tensor, means: Tensor) -> Tensor:
+        return sums
