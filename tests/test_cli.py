@@ -659,6 +659,12 @@ def test_generate_gives_the_best_of_several(capsys: pytest.CaptureFixture[str], 
     code, out, _ = call(capsys, *shared, "--search", "tree", "--budget", 400, "--reward", "rm")
     assert code == 0
     assert [row["index"] for row in json.loads(out)["rows"]] == [0, 1]
+    # in two steps of 3 the prompt is read once more
+    spent = []
+    for steps in (["--step", 3], ["--step", 6]):
+        _, out, _ = call(capsys, *shared, "--search", "beam", "--width", 1, "--reward", "rm", "--no-sentences", *steps)
+        spent.append(sum(row["tokens_spent"] for row in json.loads(out)["rows"]))
+    assert spent[0] > spent[1]
 
 
 def conversation(pieces: list[str], monkeypatch: pytest.MonkeyPatch, directory: Path, seen: list[object]) -> object:

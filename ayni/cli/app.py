@@ -33,7 +33,9 @@ SearchBy = Annotated[
 GuidedBy = Annotated[Path | None, typer.Option(help="PPO's critic, which values partial answers in a search.")]
 Width = Annotated[int, typer.Option(min=1, max=1024, help="Of a beam: partial answers that are kept.")]
 Expand = Annotated[int, typer.Option(min=1, max=1024, help="Of a search: continuations of each.")]
-Budget = Annotated[int, typer.Option(min=1, help="Of a tree: tokens an answer may cost, read and drawn.")]
+Step = Annotated[int, typer.Option(min=1, help="Of a search: the most tokens of a step.")]
+Sentences = Annotated[bool, typer.Option(help="Of a search: a step ends with its sentence, too.")]
+Budget = Annotated[int, typer.Option(min=1, help="Of a tree: tokens, read and drawn, after which nothing grows.")]
 Output = Annotated[Path | None, typer.Option(help="File for the lines; stdout without it.")]
 Value = dict[str, Any] | VerbFailure | None
 
@@ -127,6 +129,8 @@ def _chat(
     critic: GuidedBy = None,
     width: Width = 2,
     expand: Expand = 2,
+    step: Step = 32,
+    sentences: Sentences = True,
     budget: Budget = 1000,
     temperature: Temperature = 0.6,
     top_p: TopP = 0.9,
@@ -137,7 +141,7 @@ def _chat(
     from ayni.cli.chat import chat
     from ayni.cli.choosing import Choice
 
-    choice = Choice(best_of, reward, reward_safety, threshold, search, critic, width, expand, budget)
+    choice = Choice(best_of, reward, reward_safety, threshold, search, critic, width, expand, step, sentences, budget)
     chat(model, system, choice, temperature, top_p, max_tokens, seed)
 
 
@@ -183,6 +187,8 @@ def _generate(
     critic: GuidedBy = None,
     width: Width = 2,
     expand: Expand = 2,
+    step: Step = 32,
+    sentences: Sentences = True,
     budget: Budget = 1000,
     as_json: Json = False,
 ) -> Value:
@@ -191,7 +197,7 @@ def _generate(
     from ayni.cli.generate import generate
     from ayni.rollout.sampling import Sampling
 
-    choice = Choice(best_of, reward, reward_safety, threshold, search, critic, width, expand, budget)
+    choice = Choice(best_of, reward, reward_safety, threshold, search, critic, width, expand, step, sentences, budget)
     sampling = Sampling(temperature, top_p, max_tokens, repetition_penalty)
     return generate(model, prompts, text, output, n, sampling, seed, choice, as_json)
 

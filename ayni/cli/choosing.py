@@ -28,6 +28,8 @@ class Choice:
     critic: Path | None = None
     width: int = 2
     expand: int = 2
+    step: int = 32
+    sentences: bool = True
     budget: int = 1000
 
     def check(self) -> None:
@@ -47,7 +49,14 @@ class Choice:
         """None where there is nothing to choose."""
         searched = None
         if self.search is not None:
-            searched = Search(how=self.search, width=self.width, expand=self.expand, budget=self.budget)
+            searched = Search(
+                how=self.search,
+                width=self.width,
+                expand=self.expand,
+                step=self.step,
+                sentences=self.sentences,
+                budget=self.budget,
+            )
         reward = None
         if self.reward is not None:
             safety = None

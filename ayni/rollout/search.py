@@ -39,7 +39,11 @@ class Search(Config):
     expand: int = Field(2, ge=1, le=1 << 10, description="continuations of each")
     step: int = Field(32, ge=1, description="the most tokens of a step")
     sentences: bool = Field(True, description="a step ends with its sentence, too")
-    budget: int = Field(1000, ge=1, description="of a tree: tokens a prompt may cost, read and drawn by all models")
+    budget: int = Field(
+        1000,
+        ge=1,
+        description="of a tree: tokens of a prompt, read and drawn by all models, after which nothing grows any more",
+    )
 
     def __str__(self) -> str:
         ways = f"{self.width}×{self.expand}" if self.how == "beam" else f"{self.expand} ways, {self.budget} tokens"
