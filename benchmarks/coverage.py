@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ayni.files import write_text
-from ayni.maths.clustered import clustered_gain, clustered_mean, clustered_ratio, clustered_share
+from ayni.maths.clustered import clustered_fraction, clustered_gain, clustered_mean, clustered_ratio, clustered_share
 from ayni.maths.statistics import Estimate
 from ayni.seeds import rng
 from benchmarks.machine import described
@@ -62,8 +62,8 @@ class Study:
         """The one that results.json would hold."""
         if items.weights is not None:
             return clustered_ratio(items.values, items.weights, clusters, LEVEL)
-        of = {"accuracy gained": clustered_gain, "mean score": clustered_mean}.get(self.of, clustered_share)
-        return of(items.values, clusters, LEVEL)
+        of = {"accuracy gained": clustered_gain, "right content": clustered_fraction, "mean score": clustered_mean}
+        return of.get(self.of, clustered_share)(items.values, clusters, LEVEL)
 
 
 def even(clusters: int, each: int) -> Grouping:
@@ -86,6 +86,12 @@ def shares(draw: Draw, truth: float, correlation: float, owners: Owners) -> Floa
 def share(grouping: Grouping, truth: float, correlation: float, draw: Draw) -> Items:
     owners = grouping(draw)
     return Items((draw.random(owners.size) < shares(draw, truth, correlation, owners)) * 1.0, owners)
+
+
+def graded(grouping: Grouping, truth: float, correlation: float, draw: Draw) -> Items:
+    """Quarters of an answer are right or not, each with its cluster's probability."""
+    owners = grouping(draw)
+    return Items(draw.binomial(4, shares(draw, truth, correlation, owners)) / 4, owners)
 
 
 def with_ties(grouping: Grouping, truth: float, correlation: float, draw: Draw) -> Items:
@@ -148,6 +154,11 @@ def studies() -> Iterator[Study]:
         yield Study(ties, of_topics, truth, 0.1, partial(with_ties, topics, truth, 0.1))
     for truth in (0.0, 0.04):
         yield Study("accuracy gained", of_four, truth, 0.5, partial(gain, four, truth, 0.5))
+    for truth in (0.7, 0.9, 0.95):
+        yield Study("right content", of_topics, truth, 0.1, partial(graded, topics, truth, 0.1))
+        yield Study("right content", of_subjects, truth, 0.3, partial(graded, subjects, truth, 0.3))
+        few = even(12, 10)
+        yield Study("right content", "120 prompts of 12 topics", truth, 0.1, partial(graded, few, truth, 0.1))
     yield Study("mean score", of_topics, 1.0, 0.1, partial(mean, topics, 1.0, 0.1))
     yield Study("mean score", of_subjects, 1.0, 0.3, partial(mean, subjects, 1.0, 0.3))
     yield Study("bits per byte", "100 texts, unequal", 1.5, 0.0, partial(bits, 100, 1.5))

@@ -13,7 +13,7 @@ from ayni.evaluate.people import PEOPLE, Contest
 from ayni.evaluate.results import Result, result
 from ayni.evaluate.win_rate import Outcome
 from ayni.maths.agreement import gwet_ac
-from ayni.maths.clustered import clustered_mean, clustered_share, clustered_statistic
+from ayni.maths.clustered import clustered_fraction, clustered_share, clustered_statistic
 from ayni.maths.statistics import Estimate
 from ayni.records import cluster_of
 
@@ -52,7 +52,7 @@ def people_results(contests: Sequence[Contest], **where: Any) -> list[Result]:
         for row, each in zip(ratings, several, strict=True):
             row[: len(each.votes)] = each.votes
         named: dict[str, Any] = {"axis": axis, "judge": PEOPLE, **where}
-        rows.append(result(f"agreement:{PEOPLE}", clustered_mean(equal, clusters), **named))
+        rows.append(result(f"agreement:{PEOPLE}", clustered_fraction(equal, clusters), **named))
         rows.append(result(f"ac2:{PEOPLE}", ac2(ratings, clusters), **named))
     return rows
 

@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from pydantic import ConfigDict
 
 from ayni.evaluate.results import Result, result
-from ayni.maths.clustered import clustered_gain, clustered_mean, clustered_share
+from ayni.maths.clustered import clustered_fraction, clustered_gain, clustered_mean, clustered_share
 from ayni.records import Number, Text
 
-# whose values are 1 or 0; all others are means
+# whose values are 1 or 0
 SHARES = frozenset(("broken", "kept", "obeyed", "right_fact", "better_style", "longer_preferred", "safe_preferred"))
 SHARES |= {"refusal_rate", "refusal", "false_refusal", "refusal_style"}
 SHARES |= {"violation", "violation_by_vector", "violation_in_talk", "violation_in_session", "severe_violation"}
 SHARES |= {"session_violated", "mc1", "truthful", "informative", "truthful_and_informative", "toxic"}
+FRACTIONS = frozenset(("content", "talk_content"))  # whose values lie in between, too; of all others any may be
 GAINS = frozenset(("kept_gain", *(f"{metric}_difference" for metric in SHARES)))  # whose values are 1, 0 or −1
 
 
@@ -60,8 +61,9 @@ def rows_of(items: Iterable[Item], seed: int | None = None) -> list[Result]:
 
 def _row(items: list[Item], part: str, seed: int | None) -> Result:
     first, values, clusters = items[0], [i.value for i in items], [i.cluster for i in items]
-    share, gain = first.metric in SHARES, first.metric in GAINS
-    estimate = (clustered_share if share else clustered_gain if gain else clustered_mean)(values, clusters)
+    found = {SHARES: clustered_share, FRACTIONS: clustered_fraction, GAINS: clustered_gain}
+    interval = next((of for metrics, of in found.items() if first.metric in metrics), clustered_mean)
+    estimate = interval(values, clusters)
     where = {"axis": first.axis, "judge": first.judge, "model": first.model, "against": first.against}
     name = f"{first.metric}:{part}" if part else first.metric
     return result(name, estimate, split=first.split, seed=seed, **where)

@@ -66,6 +66,28 @@ def clustered_share(scores: ArrayLike, clusters: Sequence[Hashable], level: floa
     return replace(found, interval=(min(low, plain.low), max(high, plain.high)))
 
 
+def clustered_fraction(values: ArrayLike, clusters: Sequence[Hashable], level: float = 0.95) -> Estimate:
+    """The mean of values from 0 to 1 (n,), with Wilson's interval of as many independent ones and zeros as would spread
+    as far. Near 1 it is wider below than above and never beyond 1. No interval below FEWEST clusters.
+    """
+    x = vector(values)
+    if not ((x >= 0) & (x <= 1)).all():
+        raise ValueError("a value lies outside [0, 1]")
+    groups = _checked(x, clusters)
+    if x.size == 0:
+        return Estimate(None, None, 0, level, "wilson-clustered", groups.count)
+    value = min(float(x.mean()), 1.0)
+    found = Estimate(value, None, x.size, level, "wilson-clustered", groups.count)
+    effective = _effective(groups.sums(np.ones(x.size)))
+    if groups.count < FEWEST or effective < 2:
+        return found
+    variance = _variance(x, np.ones(x.size), groups)
+    # where nothing spreads a cluster counts as one item
+    independent = value * (1 - value) / variance if variance > 1e-12 else effective
+    t = t_quantile(level, min(round(effective) - 1, _telling(x, groups)))
+    return replace(found, interval=score_interval(value, 0.0, independent, t))
+
+
 def clustered_gain(differences: ArrayLike, clusters: Sequence[Hashable], level: float = 0.95) -> Estimate:
     """The mean of differences 1, 0 and −1 (n,): 2 · share − 1 of a contest that they win, tie and lose."""
     share = clustered_share((vector(differences) + 1) / 2, clusters, level)
@@ -234,6 +256,8 @@ def _telling(x: Floats, groups: Clusters) -> int:
     """
     scores, counts = np.unique(x, return_counts=True)
     if scores.size == 1:
+        return groups.count
+    if counts.max() == 1:
         return groups.count
     commonest = scores[counts == counts.max()]
     return 1 + min(np.unique(groups.owners[x != score]).size for score in commonest)

@@ -13,7 +13,7 @@ from statistics import stdev
 
 from ayni.evaluate.results import Result, result
 from ayni.evaluate.win_rate import Outcome, position_bias
-from ayni.maths.clustered import clustered_mean, clustered_share
+from ayni.maths.clustered import clustered_fraction, clustered_mean, clustered_share
 from ayni.maths.statistics import Estimate
 from ayni.records import RATINGS, Prompt, Rating, root_of
 from ayni.reward.verdicts import Verdict, preference
@@ -40,7 +40,7 @@ def first_option_mass(prompts: Sequence[Prompt], verdicts: Sequence[Verdict], le
     Each answer stands first once, so what the answers are worth cancels out of every pair.
     """
     masses = [(forward + 1 - backward) / 2 for forward, backward in (v.orders for v in verdicts)]
-    return clustered_mean(masses, [root_of(p.dialog) for p in prompts], level)
+    return clustered_fraction(masses, [root_of(p.dialog) for p in prompts], level)
 
 
 def flips(prompts: Sequence[Prompt], verdicts: Sequence[Verdict], level: float = 0.95) -> Estimate:
@@ -56,7 +56,7 @@ def self_consistency(prompts: Sequence[Prompt], verdicts: Sequence[Verdict], lev
         counts = Counter(preference(p) for p in askings).values()
         shares.append(sum(n * (n - 1) for n in counts) / (len(askings) * (len(askings) - 1)))
         clusters.append(root_of(prompt.dialog))
-    return clustered_mean(shares, clusters, level)
+    return clustered_fraction(shares, clusters, level)
 
 
 def self_consistency_spread(prompts: Sequence[Prompt], verdicts: Sequence[Verdict], level: float = 0.95) -> Estimate:
