@@ -175,7 +175,7 @@ def test_the_published_coverage_is_what_was_promised() -> None:
     studies = [(study.of, study.items, study.truth, study.correlation) for study in coverage.studies()]
     assert [(r["of"], r["items"], r["truth"], r["correlation"]) for r in report["results"]] == studies
     for row in report["results"]:
-        least, most = 0.91 if row["of"] == "right content" else 0.93, 0.98 if "do not differ" in row["items"] else 0.97
+        least, most = 0.92 if row["of"] == "right content" else 0.93, 0.98 if "do not differ" in row["items"] else 0.97
         assert least <= row["held"] <= most, row
     assert (report["experiments"], report["command"]) == (1000, "python -m benchmarks.coverage")
     page = coverage.PAGE.read_text(encoding="utf-8")
