@@ -86,7 +86,8 @@ def lines(studies: Mapping[str, Mapping[int, Row]], recipes: Mapping[str, str]) 
         if (made := recipe_of(next(iter(by_seed.values())))) is not None and made != recipes.get(name):
             first += f", at {', '.join(dict.fromkeys(each['made']['commit'] for each in by_seed.values()))}"
         for claims in each_claim(by_seed):
-            yield f"| {first} | {claims[0]['says']} | {asked(claims[0])} | {measured(claims)} |"
+            said = f"{measured(claims)}{apart(dict(zip(by_seed, claims, strict=True)))}"
+            yield f"| {first} | {claims[0]['says']} | {asked(claims[0])} | {said} |"
             first = ""
 
 
@@ -100,6 +101,12 @@ def verdict_of(claims: Sequence[Row]) -> str:
     return "UNDECIDED" if whole is None else verdict(whole[1], claims[0]["above"], claims[0]["below"])
 
 
+def apart(claims: Mapping[int, Row]) -> str:
+    """Which of several villages say FAIL: what pooling must not hide."""
+    failed = [str(seed) for seed, claim in claims.items() if verdict_of([claim]) == "FAIL"]
+    return f" ({', '.join(failed)}: FAIL)" if failed and len(claims) > 1 else ""
+
+
 def asked(claim: Row) -> str:
     return f"above {claim['above']:g}" if claim["above"] is not None else f"below {claim['below']:g}"
 
@@ -110,8 +117,8 @@ def measured(claims: Sequence[Row]) -> str:
     if whole is None:
         return f"{', '.join(dict.fromkeys(claim['why'] for claim in claims))} | UNDECIDED"
     value, (low, high) = whole
-    apart = f" ({numbers(claim['value'] for claim in claims)})" if len(claims) > 1 else ""
-    return f"{value:.3f} [{low:.3f}, {high:.3f}]{apart} | {verdict_of(claims)}"
+    each = f" ({numbers(claim['value'] for claim in claims)})" if len(claims) > 1 else ""
+    return f"{value:.3f} [{low:.3f}, {high:.3f}]{each} | {verdict_of(claims)}"
 
 
 def numbers(values: Iterable[float | None]) -> str:
