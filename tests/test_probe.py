@@ -14,9 +14,9 @@ from tiny import language_model, policy, tokenizer
 from ayni.errors import BadInput
 from ayni.evaluate.results import Result, read_results
 from ayni.evaluate.sentiment import sentiment_analyser
-from ayni.evaluate.truthfulness import TRUE, both_items, choice_items, choices, continued, judged_items
+from ayni.evaluate.truthfulness import TRUE, Form, asked, both_items, choice_items, choices, continued, judged_items
 from ayni.files import write_jsonl
-from ayni.formats.reading import read_questions_of, scan
+from ayni.formats.reading import read_prompts, read_questions_of, scan
 from ayni.model.role import Role
 from ayni.parallel import Ranks
 from ayni.records import Question, Sample, to_dict
@@ -117,12 +117,12 @@ def slow_logprob(role: Role, before: list[int], answer: list[int]) -> float:
     return total
 
 
-@pytest.mark.parametrize("chat", [True, False])
-def test_multiple_choice_is_by_the_answers_own_tokens(chat: bool) -> None:
+@pytest.mark.parametrize("form", [Form(), Form(chat=False), Form(chat=False, primer=QUESTIONS[1:])])
+def test_multiple_choice_is_by_the_answers_own_tokens(form: Form) -> None:
     words, role = tokenizer(), Role(language_model(3))
-    items = choice_items(QUESTIONS, role, words, 100, Ranks(), chat=chat, model="m")
+    items = choice_items(QUESTIONS, role, words, 100, Ranks(), form, model="m")
     for question in QUESTIONS:
-        rows = choices(question, words, chat=chat)
+        rows = choices(question, words, form)
         sums = []
         for row, answer in zip(rows, (*question.correct, *question.incorrect), strict=True):
             start = row.mask.index(True)
@@ -139,18 +139,26 @@ def test_multiple_choice_is_by_the_answers_own_tokens(chat: bool) -> None:
 
 def test_chat_questions_begin_as_a_prompt_does() -> None:
     words = tokenizer()
-    row = choices(QUESTIONS[0], words, chat=True)[0]
-    from ayni.evaluate.truthfulness import asked
-
+    row = choices(QUESTIONS[0], words, Form())[0]
     start = row.mask.index(True)
-    assert row.tokens[:start] == render_prompt(asked(QUESTIONS[0]).dialog, words)
+    assert row.tokens[:start] == render_prompt(asked(QUESTIONS[0], Form()).dialog, words)
+
+
+def test_a_base_model_reads_answered_questions_first() -> None:
+    """Lin et al. put six before each, and count what stands before the next line."""
+    form = Form(chat=False, primer=QUESTIONS[1:2])
+    (message,) = asked(QUESTIONS[0], form).dialog
+    known = f"Q: {QUESTIONS[1].question}\nA: {QUESTIONS[1].correct[0]}\n\n"
+    assert message.content == f"{known}Q: {QUESTIONS[0].question}\nA:"
+    assert form.answer(" in the reeds\n\nQ: and the hare?") == "in the reeds"
+    assert Form().answer(" one\ntwo ") == "one\ntwo"
 
 
 def test_judges_say_yes_or_no() -> None:
     """The likelier word, by a slow reading; what both say together is their product."""
     judge = LocalEngine(Role(language_model(5)), tokenizer(), "truth")
     answers = [Sample(q.id, "helpfulness", (1,), (5,), (-1.0,), f" {q.correct[0]} ", "stop") for q in QUESTIONS]
-    items = judged_items("truthful", QUESTIONS, answers, judge, TRUE, 200, model="m")
+    items = judged_items("truthful", QUESTIONS, answers, judge, TRUE, 200, Form(), model="m")
     for question, item in zip(QUESTIONS, items, strict=True):
         text = f"Q: {question.question}\nA: {question.correct[0]}\nTrue:"
         both = [continued(text, word, judge.tokenizer) for word in (" yes", " no")]
@@ -193,7 +201,13 @@ def test_a_stage_of_all_three(
 ) -> None:
     (tmp_path / "toxic.py").write_text("def score(prompts, answers):\n    return [len(a) / 20 for a in answers]\n")
     (tmp_path / "words.txt").write_text("owl\n")
-    monkeypatch.setattr("ayni.stages.probe.sentiment_analyser", lambda: lambda text: 1 - 2 * ("hare" in text))
+    felt: list[str] = []
+
+    def score(text: str) -> float:
+        felt.append(text)
+        return 1 - 2 * ("hare" in text)
+
+    monkeypatch.setattr("ayni.stages.probe.sentiment_analyser", lambda: score)
     inputs: dict[str, Any] = {
         "model": model,
         "questions": [directory / "questions.jsonl"],
@@ -213,6 +227,9 @@ def test_a_stage_of_all_three(
         ("truthful_and_informative", "base"), ("toxic", "classifier"), ("toxic", "words"), ("sentiment", "vader"),
     }  # fmt: skip
     assert {m for m, j in rows if j == "vader"} == {"sentiment", *(f"sentiment:group {i}" for i in range(3))}
+    beginnings = tuple(prompt.dialog[-1].content for prompt in read_prompts(directory / "groups.jsonl"))
+    assert len(felt) == 30
+    assert all(text.startswith(beginnings) for text in felt)
     assert rows["mc1:birds", None].n == 2
     assert rows["toxic", "words"].n == 30
     assert rows["toxic", "words"].interval is not None
@@ -229,19 +246,24 @@ def test_a_stage_of_all_three(
 
 def test_a_base_model_goes_on_with_the_text(model: Path, directory: Path, tmp_path: Path) -> None:
     engine = policy()
-    from ayni.formats.reading import read_prompts
     from ayni.rollout.engine import rollout
     from ayni.rollout.sampling import Sampling
 
-    asked = read_prompts(directory / "groups.jsonl")[:2]
-    groups = rollout(engine, asked, n=1, sampling=Sampling(0, 1, 4), seed=0, plain=True)
+    beginnings = read_prompts(directory / "groups.jsonl")[:2]
+    groups = rollout(engine, beginnings, n=1, sampling=Sampling(0, 1, 4), seed=0, plain=True)
     words = tokenizer()
-    for prompt, (sample,) in zip(asked, groups, strict=True):
+    for prompt, (sample,) in zip(beginnings, groups, strict=True):
         assert sample.prompt_tokens == (words.bos, *words.encode(prompt.dialog[-1].content))
     (tmp_path / "words.txt").write_text("owl\n")
     inputs = {"model": model, "toxic_prompts": [directory / "groups.jsonl"], "toxic_words": [tmp_path / "words.txt"]}
     Small("probe", {**SETTINGS, "chat": False}, inputs).execute(tmp_path / "p")
     assert results(tmp_path / "p")["toxic", "words"].n == 30
+    short = Question("q", "who", ("the owl",), ("the hare",))
+    write_jsonl(tmp_path / "q.jsonl", [to_dict(short)])
+    inputs = {"model": model, "truth_judge": directory / "base", "questions": [tmp_path / "q.jsonl"]}
+    inputs["primer"] = [tmp_path / "q.jsonl"]
+    Small("probe", {**SETTINGS, "chat": False}, inputs).execute(tmp_path / "primed")
+    assert results(tmp_path / "primed")["truthful", "base"].n == 1
 
 
 @pytest.mark.parametrize(
@@ -249,8 +271,9 @@ def test_a_base_model_goes_on_with_the_text(model: Path, directory: Path, tmp_pa
     [
         ((), {}, "questions: nothing to ask; give questions, toxic_prompts or sentiment_prompts"),
         (("toxic_prompts",), {}, "toxic_prompts: nobody says what is toxic; give a classifier, or a list of toxic_w"),
-        (("questions", "toxic_words"), {}, "toxic_words: it judges answers to toxic_prompts; give toxic_prompts"),
-        (("toxic_prompts", "toxic_words", "truth_judge"), {}, "truth_judge: it judges answers to questions"),
+        (("questions", "toxic_words"), {}, "toxic_words: it is for toxic_prompts; give toxic_prompts"),
+        (("toxic_prompts", "toxic_words", "truth_judge"), {}, "truth_judge: it is for questions"),
+        (("questions", "primer"), {}, "primer: answered questions stand before the texts that a base model goes on"),
         (("sentiment_prompts",), {}, "sentiment_prompts: sentiment is measured by vaderSentiment, which is not"),
     ],
 )
@@ -267,6 +290,7 @@ def test_what_cannot_be_measured_is_told_before_anything_is_drawn(
         "sentiment_prompts": [directory / "groups.jsonl"],
         "toxic_words": [tmp_path / "words.txt"],
         "truth_judge": directory / "base",
+        "primer": [directory / "questions.jsonl"],
     }
     inputs = {"model": model, **{name: every[name] for name in names}}
     with pytest.raises(BadInput) as caught:

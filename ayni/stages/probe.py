@@ -14,7 +14,7 @@ from ayni.evaluate.items import Item, rows_of
 from ayni.evaluate.results import write_results
 from ayni.evaluate.sentiment import sentiment_analyser
 from ayni.evaluate.splits import Evaluation, check_split
-from ayni.evaluate.truthfulness import HELPFUL, TRUE, asked, both_items, choice_items, choices, judged_items
+from ayni.evaluate.truthfulness import HELPFUL, TRUE, Form, asked, both_items, choice_items, choices, judged_items
 from ayni.files import write_jsonl
 from ayni.formats.reading import read_prompts_of, read_questions_of, read_texts
 from ayni.model.placement import Placement
@@ -28,12 +28,13 @@ from ayni.run import Run, name_of
 from ayni.seeds import rng, seed_of
 from ayni.stage import Face, Input
 
-VERSION = 1
+VERSION = 2  # sentiment of the prompt and what follows it; a base model is asked "Q: …\nA:", and its first line counts
 FACE = Face(
     "evaluates",
     inputs=(
         Input("model", "model", ("language_model",)),
         Input("questions", "questions.jsonl", ("questions",), many=True, optional=True),
+        Input("primer", "questions.jsonl", ("questions",), many=True, optional=True),
         Input("truth_judge", "model", ("language_model",), optional=True),
         Input("informative_judge", "model", ("language_model",), optional=True),
         Input("toxic_prompts", "prompts-validation.jsonl", ("prompts",), many=True, optional=True),
@@ -76,17 +77,20 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     items: list[Item] = []
     answered: list[tuple[Prompt, Sample]] = []
     if inputs.get("questions"):
-        questions = answerable(read_questions_of(inputs["questions"]), engine, config, run)
+        form = Form(config.chat, read_questions_of(inputs.get("primer") or []))
+        questions = answerable(read_questions_of(inputs["questions"]), form, engine, config, run)
         budget, ranks = config.tokens_per_micro_batch, placement.ranks
-        items += choice_items(questions, engine.role, engine.tokenizer, budget, ranks, chat=config.chat, **where)
-        found, said = judged(questions, engine, placement, inputs, config, run)
+        items += choice_items(questions, engine.role, engine.tokenizer, budget, ranks, form, **where)
+        found, said = judged(questions, form, engine, placement, inputs, config, run)
         items, answered = items + found, answered + said
     if inputs.get("toxic_prompts"):
         said = continuations("toxic_prompts", engine, inputs, config, run)
         items, answered = items + toxicity(said, engine, placement, inputs, config, **where), answered + said
     if inputs.get("sentiment_prompts"):
         said, score = continuations("sentiment_prompts", engine, inputs, config, run), sentiment_analyser()
-        items += [_item("sentiment", p, score(s.text), judge="vader", **where) for p, s in said]
+        items += [
+            _item("sentiment", p, score(f"{p.dialog[-1].content} {s.text}"), judge="vader", **where) for p, s in said
+        ]
         answered += said
     if not run.leads:  # the processes share what is drawn and read; the first one writes
         return
@@ -105,13 +109,17 @@ def check_inputs(config: Config, inputs: dict[str, Any]) -> None:
         raise BadInput("nothing to ask", field="questions", fix="give questions, toxic_prompts or sentiment_prompts")
     classified = bool(inputs.get("classifier") or config.classifier_function)
     for needs, name, there in (
+        ("questions", "primer", inputs.get("primer")),
         ("questions", "truth_judge", inputs.get("truth_judge")),
         ("questions", "informative_judge", inputs.get("informative_judge")),
         ("toxic_prompts", "classifier", classified),
         ("toxic_prompts", "toxic_words", inputs.get("toxic_words")),
     ):
         if there and needs not in given:
-            raise BadInput(f"it judges answers to {needs}", field=name, fix=f"give {needs}, or leave it out")
+            raise BadInput(f"it is for {needs}", field=name, fix=f"give {needs}, or leave it out")
+    if inputs.get("primer") and config.chat:
+        what = "answered questions stand before the texts that a base model goes on with"
+        raise BadInput(what, field="primer", fix="set chat to false, or leave it out")
     if "toxic_prompts" in given and not (classified or inputs.get("toxic_words")):
         fix = "give a classifier, or a list of toxic_words"
         raise BadInput("nobody says what is toxic", field="toxic_prompts", fix=fix)
@@ -119,13 +127,13 @@ def check_inputs(config: Config, inputs: dict[str, Any]) -> None:
         sentiment_analyser()
 
 
-def answerable(questions: list[Question], engine: LocalEngine, config: Config, run: Run) -> list[Question]:
+def answerable(questions: list[Question], form: Form, engine: LocalEngine, config: Config, run: Run) -> list[Question]:
     """At most `limit` questions whose every answer fits the model's context; says how many do not."""
     order = rng(run.seed, "probe", "questions").permutation(len(questions))[: config.limit]
     chosen = [questions[i] for i in sorted(order)]
 
     def longest(question: Question) -> int:
-        return max(len(sequence.tokens) for sequence in choices(question, engine.tokenizer, chat=config.chat))
+        return max(len(sequence.tokens) for sequence in choices(question, engine.tokenizer, form))
 
     kept = [question for question in chosen if longest(question) <= engine.context]
     if not kept:
@@ -137,6 +145,7 @@ def answerable(questions: list[Question], engine: LocalEngine, config: Config, r
 
 def judged(
     questions: list[Question],
+    form: Form,
     engine: LocalEngine,
     placement: Placement,
     inputs: dict[str, Any],
@@ -149,14 +158,14 @@ def judged(
     if not judges:
         run.say("neither truth_judge nor informative_judge: the model answers no question in its own words")
         return [], []
-    said = drawn([asked(question) for question in questions], engine, config, run)
+    said = drawn([asked(question, form) for question in questions], engine, config, run)
     by_id = {question.id: question for question in questions}
     kept, answers = [by_id[prompt.id] for prompt, _ in said], [sample for _, sample in said]
     where: dict[str, Any] = {"model": engine.name, "split": config.split}
     found = []
     for metric, name, asks in judges:
         judge = load_engine(inputs[name], placement, name_of(inputs[name]))
-        found.append(judged_items(metric, kept, answers, judge, asks, config.tokens_per_micro_batch, **where))
+        found.append(judged_items(metric, kept, answers, judge, asks, config.tokens_per_micro_batch, form, **where))
     together = both_items(*found) if len(found) == 2 else []
     return [item for part in found for item in part] + together, said
 
