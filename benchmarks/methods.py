@@ -41,8 +41,9 @@ def compared(directories: Sequence[Path], judges: Judges) -> dict[str, Any]:
     return {"schema": SCHEMA, "made": made(runs), "comparison": compare_runs(directories, judges=judges).shown()}
 
 
-def table(documents: Sequence[Row]) -> str:
-    """All methods of these files, the one with the most helpfulness over the control first.
+def table(documents: Sequence[Row], columns: Sequence[str] = (*SHARES, *NUMBERS, *COSTS)) -> str:
+    """All methods of these files, the one with the most helpfulness over the control first; of what they have of these
+    columns.
 
     ValueError where other recipes made them, or they were not held against the same control by the same judges.
     """
@@ -58,7 +59,7 @@ def table(documents: Sequence[Row]) -> str:
     heads = {
         key: name
         for key, name in (SHARES | NUMBERS | COSTS).items()
-        if any(key in n for of in by_method.values() for n in of)
+        if key in columns and any(key in n for of in by_method.values() for n in of)
     }
     control = documents[0]["comparison"]["control"]
     order = sorted(by_method, key=lambda name: -_lead(by_method[name]))

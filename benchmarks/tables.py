@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterable
 from typing import Any
 
 from ayni.files import write_text
@@ -60,15 +61,22 @@ def section(result: dict[str, Any]) -> str:
 
 
 def limits(works: list[dict[str, Any]]) -> str:
-    """The ceilings as the first work of each number format met them."""
-    found: dict[str, dict[str, float]] = {}
+    """The ceilings of each number format, the least and the most that the works met."""
+    found: dict[str, list[dict[str, float]]] = {}
     for work in works:
-        found = work["ceilings"] | found
+        for dtype, seen in work["ceilings"].items():
+            found.setdefault(dtype, []).append(seen)
     if not found:
         return ""
-    products = ", ".join(f"{dtype} {seen['flops_s'] / 1e9:,.0f} GFLOP/s" for dtype, seen in found.items())
-    copied = max(seen["bytes_s"] for seen in found.values()) / 1e9
-    return f" Ceilings: {products}, a copy {copied:,.0f} GB/s."
+    products = ", ".join(f"{dtype} {span(seen['flops_s'] for seen in all_)} GFLOP/s" for dtype, all_ in found.items())
+    copied = span(seen["bytes_s"] for all_ in found.values() for seen in all_)
+    return f" Ceilings: {products}, a copy {copied} GB/s."
+
+
+def span(values: Iterable[float]) -> str:
+    """`143 to 184`, in units of 10⁹."""
+    shown = [f"{value / 1e9:,.0f}" for value in sorted(values)]
+    return shown[0] if shown[0] == shown[-1] else f"{shown[0]} to {shown[-1]}"
 
 
 def row_of(work: dict[str, Any], row: dict[str, Any]) -> str:
@@ -86,7 +94,8 @@ def lines_of(work: dict[str, Any], row: dict[str, Any]) -> list[str]:
     """Shares of the ceilings, and where the seconds of an iteration go."""
     what, said = title(work, row["side"].rpartition(" ")[2]), []
     if "of_products" in row:
-        said.append(f"{row['of_products']:.0%} of the ceiling of products")
+        ceiling = work["ceilings"][row["side"].rpartition(" ")[2]]["flops_s"] / 1e9
+        said.append(f"{row['of_products']:.0%} of the ceiling of products, {ceiling:,.0f} GFLOP/s then")
     if "of_reading" in row:
         said.append(f"a decode step takes {row['of_reading']:.1f} times the reading of its weights")
     if work["work"] == "checkpoint":
