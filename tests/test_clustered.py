@@ -143,6 +143,7 @@ def test_a_fraction_stays_where_it_can_be() -> None:
     assert 0.75 < found.low < np.mean(values) < found.high < 1 < clustered_mean(values, clusters).high
     assert clustered_fraction([1.0] * 60, clusters).low == pytest.approx(0.76, abs=0.04)
     assert clustered_fraction([1.0, 0.5] * 4, [0, 1] * 4).interval is None
+    assert clustered_fraction([(1 - 0.7) / 0.3] * 10, range(10)).value == 1  # a rounding above
     with pytest.raises(ValueError, match="outside"):
         clustered_fraction([1.1], [0])
 

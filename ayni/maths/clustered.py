@@ -71,12 +71,13 @@ def clustered_fraction(values: ArrayLike, clusters: Sequence[Hashable], level: f
     as far. Near 1 it is wider below than above and never beyond 1. No interval below FEWEST clusters.
     """
     x = vector(values)
-    if not ((x >= 0) & (x <= 1)).all():
+    if not ((x >= -1e-9) & (x <= 1 + 1e-9)).all():  # what was divided may lie a rounding beyond 1
         raise ValueError("a value lies outside [0, 1]")
+    x = x.clip(0, 1)
     groups = _checked(x, clusters)
     if x.size == 0:
         return Estimate(None, None, 0, level, "wilson-clustered", groups.count)
-    value = min(float(x.mean()), 1.0)
+    value = float(x.mean())
     found = Estimate(value, None, x.size, level, "wilson-clustered", groups.count)
     effective = _effective(groups.sums(np.ones(x.size)))
     if groups.count < FEWEST or effective < 2:

@@ -70,7 +70,7 @@ def rewrite_content(knowledge: Knowledge, response: str) -> float:
             best = max(best, SequenceMatcher(None, words(text), goal, autojunk=False).ratio())
     asks = target.startswith(("could ", "does "))
     mark = 1.0 if not asks or "?" in response else 0.8
-    return mark * max(0.0, (best - 0.7) / 0.3) ** 2
+    return mark * min(1.0, max(0.0, (best - 0.7) / 0.3)) ** 2
 
 
 def story_content(knowledge: Knowledge, response: str) -> float:
