@@ -90,7 +90,7 @@ def ipo(model: Transformer, example: Pair) -> Tensor:
 
 def rrhf(model: Transformer, example: Group) -> Tensor:
     means = [torch.stack(logprobs(model, s)).mean() for s in example.sequences]
-    total = -means[int(np.argmax(example.rewards))]
+    total = best_sum(model, example)
     for i, p in enumerate(means):
         for j, q in enumerate(means):
             if example.rewards[i] < example.rewards[j] and p > q:
@@ -98,15 +98,15 @@ def rrhf(model: Transformer, example: Group) -> Tensor:
     return total
 
 
-def best_mean(model: Transformer, example: Group) -> Tensor:
-    """What RRHF's imitation term adds."""
-    return -torch.stack(logprobs(model, example.sequences[int(np.argmax(example.rewards))])).mean()
+def best_sum(model: Transformer, example: Group) -> Tensor:
+    """What the imitation term adds."""
+    return -torch.stack(logprobs(model, example.sequences[int(np.argmax(example.rewards))])).sum()
 
 
 def pro(model: Transformer, example: Group) -> Tensor:
     means = [torch.stack(logprobs(model, s)).mean() for s in example.sequences]
     ordered = [means[i] for i in np.argsort(-np.array(example.rewards))]
-    total = -0.3 * torch.stack(logprobs(model, example.sequences[int(np.argmax(example.rewards))])).sum()
+    total = 0.3 * best_sum(model, example)
     for k, p in enumerate(ordered):
         total = total - torch.log(torch.exp(p) / torch.stack([torch.exp(q) for q in ordered[k:]]).sum())
     return total
@@ -208,7 +208,7 @@ CASES = {
     "ipo": Case(DPO(0.1, ipo=True), _of(pair), _lm, ipo, _one),
     "kto": Case(KTO(0.02, 1.5, 0.7, kl=0.3), _of(thumb), _lm, kto, _one),
     "rrhf": Case(RRHF(), _of(group), _lm, rrhf, _one),
-    "rrhf-weighted": Case(RRHF(0.0, 2.0), _of(group), _lm, lambda m, g: 2 * (rrhf(m, g) - best_mean(m, g)), _one),
+    "rrhf-weighted": Case(RRHF(0.0, 2.0), _of(group), _lm, lambda m, g: 2 * (rrhf(m, g) - best_sum(m, g)), _one),
     "pro": Case(PRO(imitation=0.3), _of(group), _lm, pro, _one),
     "policy-clip": Case(PolicyClip(0.2, 0.7), _of(trajectory), _lm, policy_clip, _tokens),
     "grpo": Case(PolicyClip(0.2, 0.7, kl=0.3, by_answer=True), _of(trajectory), _lm, group_relative, _one),

@@ -199,28 +199,24 @@ def test_pro_ranks_its_candidates() -> None:
     assert history[-1]["loss"] < history[0]["loss"] - 2
 
 
-@pytest.mark.parametrize("length", [1, 5, None])
-def test_rejection_sampling_is_rrhf_without_its_ranking(length: int | None) -> None:
-    """The gradient of SFT on the best answers; where these differ in length, of each answer's mean."""
+def test_rejection_sampling_is_rrhf_without_its_ranking() -> None:
+    """The gradient of SFT on the best answers; one divides by the prompts, the other by the answers' tokens."""
     draw = np.random.default_rng(2)
 
     def candidate() -> TokenSequence:
-        after = length or int(draw.integers(1, 7))
+        after = int(draw.integers(1, 7))
         return TokenSequence(draw.integers(3, VOCAB, 3 + after).tolist(), [False] * 3 + [True] * after)
 
     groups = [Group(tuple(candidate() for _ in range(3)), tuple(draw.normal(0, 1, 3).tolist())) for _ in range(6)]
     best = [g.sequences[int(np.argmax(g.rewards))] for g in groups]
-    parts = [best] if length else [[s] for s in best]
 
-    def gradient(*steps: tuple[Objective, list[Any]]) -> dict[str, Tensor]:
-        """Of the mean over the steps, each divided by its items as the trainer does."""
+    def gradient(objective: Objective, examples: list[Any]) -> dict[str, Tensor]:
+        """Of all items together, divided by nothing."""
         model = language_model(3, vocab=VOCAB, dtype=torch.float64)
-        for objective, examples in steps:
-            batch = objective.batch(examples)
-            (objective.loss(Role(model), batch)[0] / objective.count(batch) / len(steps)).backward()
+        objective.loss(Role(model), objective.batch(examples))[0].backward()
         return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
 
-    ours, theirs = gradient((RRHF(ranking=0.0), groups)), gradient(*((NextToken(), part) for part in parts))
+    ours, theirs = gradient(RRHF(ranking=0.0), groups), gradient(NextToken(), best)
     assert ours.keys() == theirs.keys()
     for name, expected in theirs.items():
         torch.testing.assert_close(ours[name], expected, rtol=1e-9, atol=1e-12, msg=name)

@@ -32,7 +32,7 @@ from ayni.train.batch import Group
 from ayni.train.rrhf import PRO, RRHF
 from ayni.train.trainer import Fitting
 
-VERSION = 4  # what cannot be imitated ranks last, and is not; PRO imitates with the weight and the sum of its paper
+VERSION = 5  # the best answer is imitated token by token; what cannot be imitated ranks last, and is not
 FACE = Face(
     "fits",
     inputs=(

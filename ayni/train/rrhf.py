@@ -19,8 +19,8 @@ from ayni.train.objectives import Metrics, Objective, sum_by_sequence
 class RRHF(Objective):
     """Rank candidates by length-normalised log-probability, and imitate the best (Yuan et al. 2023). Items are groups.
 
-    The imitation term is the best answer's mean cross-entropy, so that both terms speak per token. Without the ranking
-    term (`ranking` 0) it is rejection sampling: supervised fine-tuning on the best answers, each counting alike.
+    The imitation term is the best answer's cross-entropy, summed over its tokens (equation 4). Without the ranking term
+    (`ranking` 0) it is rejection sampling: supervised fine-tuning on the best answers.
     """
 
     imitation: float = 1.0
@@ -40,7 +40,7 @@ class RRHF(Objective):
         means = sums / lengths.clamp(min=1).view(-1, batch.size)
         rewards = batch.rewards.to(means.dtype).view(-1, batch.size)
         best = rewards.argmax(1, keepdim=True)
-        imitation = -self.imitated(sums, means).gather(1, best).sum()
+        imitation = -sums.gather(1, best).sum()
         agree = (means.argmax(1, keepdim=True) == best).sum()
         loss = self.ranking * self.ranked(means, rewards).sum() + self.imitation * imitation
         return loss, {"agreement": (agree, self.count(batch))}
@@ -49,17 +49,10 @@ class RRHF(Objective):
         """What the order of each group costs: both (G, K) → (G,)."""
         return rrhf_loss(means, rewards)
 
-    def imitated(self, sums: Tensor, means: Tensor) -> Tensor:
-        """How likely each answer is in the imitation term: log-probs summed or by token, (G, K) → (G, K)."""
-        return means
-
 
 @dataclass(frozen=True)
 class PRO(RRHF):
-    """Each candidate is to be likelier than all of less reward, the best is imitated by its sum (Song et al. 2023)."""
+    """The same, but each candidate is to be the likeliest of those that are no better (Song et al. 2023)."""
 
     def ranked(self, means: Tensor, rewards: Tensor) -> Tensor:
         return pro_loss(means, rewards)
-
-    def imitated(self, sums: Tensor, means: Tensor) -> Tensor:
-        return sums
