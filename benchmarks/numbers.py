@@ -195,23 +195,16 @@ def real_methods() -> str:
     return f"{methods.table([document])}\n\n{made(document, 'real-compare.json', 'results/')}"
 
 
-def _compared() -> tuple[list[dict[str, Any]], list[str]]:
-    """Every method in the village, a file and a line of who made it for each seed."""
-    files = sorted(RESULTS.glob("compare-seed*.json"))
-    documents = [read(file.name) for file in files]
-    return documents, [made(document, file.name, "results/") for document, file in zip(documents, files, strict=True)]
-
-
 def methods_compared() -> str:
-    """docs/compare.md: every number of every method, over all villages that were run."""
-    documents, makers = _compared()
-    return "\n\n".join([methods.table(documents), *makers])
+    """docs/compare.md: every number of every method, over all villages."""
+    document = read("compare.json")
+    return f"{methods.table([document])}\n\n{made(document, 'compare.json', 'results/')}"
 
 
 def which() -> str:
     """docs/which.md: what somebody who chooses a method looks at."""
-    documents, _ = _compared()
-    return methods.table(documents, ("over_control", "safety_over_control", "content_over_control", "kl", "seconds"))
+    columns = ("over_control", "safety_over_control", "content_over_control", "refused", "kl", "seconds")
+    return methods.table([read("compare.json")], columns)
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
