@@ -16,6 +16,7 @@ import matplotlib as mpl
 import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -155,7 +156,7 @@ def plane(points: Sequence[tuple[str, Estimate, Estimate]], labels: tuple[str, s
         axes.set_xlabel(labels[0])
         axes.set_ylabel(labels[1])
         for axis in (axes.xaxis, axes.yaxis):
-            axis.set_major_formatter(PercentFormatter(1, decimals=0))
+            _in_percent(axis)
         return _svg(figure)
 
 
@@ -235,7 +236,7 @@ def worth(points: Sequence[Point], *, x_label: str, y_label: str, level: float |
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.xaxis.set_major_locator(MaxNLocator(4))
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        _in_percent(axes.yaxis)
         return _svg(figure)
 
 
@@ -304,8 +305,14 @@ def by_turn(lines: Sequence[Turns], *, y_label: str, whole: bool) -> Markup:
             axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
         else:
             axes.set_ylim(bottom=0)
-            axes.yaxis.set_major_locator(MaxNLocator(4))
+            axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
         return _svg(figure)
+
+
+def _in_percent(axis: Axis) -> None:
+    """Ticks of whole percents: 2.5 of them apart they would be rounded to odd places."""
+    axis.set_major_locator(MaxNLocator(8, steps=[1, 2, 5, 10]))
+    axis.set_major_formatter(PercentFormatter(1, decimals=0))
 
 
 def running_mean(values: Sequence[float], width: int) -> list[float]:
