@@ -342,7 +342,7 @@ methods:
     ppo:
       "ppo-{{t}}":
         {{iterations: 2, batch_size: 16, mini_batch: 8, critic_warmup: 1, threshold: 0, max_tokens: 8, dtype: fp32}}
-    pro: {{"pro-{{t}}": {{limit: 8, max_tokens: 8, threshold: 0, dtype: fp32}}}}
+    pro: {{"pro-{{t}}": {{limit: 8, max_tokens: 8, finished_only: false, threshold: 0, dtype: fp32}}}}
     raft:
       "raft-{{t}}-samples1": &round
         {{limit: 12, n: 2, threshold: 0, max_tokens: 16, finished_only: false, dtype: fp32}}

@@ -286,6 +286,8 @@ def test_what_cannot_be_imitated_ranks_last_and_is_not(tmp_path: Path, capsys: p
         [sample_of(asked[2], cut=5), sample_of(asked[2])],
     ]
     liked = torch.tensor([1.0, 5.0, 5.0, 4.0, 3.0, 2.0])
-    groups = rrhf.ranked(asked, pools, lambda *_: Scores(liked, None, liked), Run(tmp_path / "r", name="rrhf"))
+    groups = rrhf.ranked(
+        asked, pools, lambda *_: Scores(liked, None, liked), rrhf.Config(), Run(tmp_path / "r", name="rrhf")
+    )
     assert "1 of 3 prompts have no candidate to imitate; left out" in capsys.readouterr().err
     assert [int(np.argmax(group.rewards)) for group in groups] == [0, 1]

@@ -68,6 +68,7 @@ class Config(Fitting):
         description="weight of the cross-entropy of the best answer; null: 1, for pro 0.05 (l − 1)², l candidates",
     )
     limit: int | None = Field(None, ge=1, description="prompts to use, chosen by the seed")
+    finished_only: bool = Field(True, description="an answer cut off at max_tokens is never imitated")
     threshold: float = Field(
         THRESHOLD, ge=0, le=1, description="below this safety, safety decides; 0: on prompts tagged safety alone"
     )
@@ -94,20 +95,23 @@ def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
         progress=lambda done, total: run.progress(done, total, "prompt"),
     )
     pools = [[*drawn, *known[prompt.id]] for prompt, drawn in zip(prompts, samples, strict=True)]
-    config.fit(model, ranked(prompts, pools, reward, run), objective(config, len(pools[0])), run)
+    groups = ranked(prompts, pools, reward, config, run)
+    config.fit(model, groups, objective(config, len(pools[0])), run)
     if run.leads:
         extra = read_introduction(inputs["model"]).extra()
         save_model(run.directory / "model", model, tokenizer, card={"stage": "rrhf"}, extra=extra)
 
 
-def ranked(prompts: list[Prompt], pools: list[list[Sample]], reward: CombinedReward, run: Run) -> list[Group]:
-    """The candidates with their rewards, unfit ones below all others. A prompt without a fit one is left out."""
+def ranked(
+    prompts: list[Prompt], pools: list[list[Sample]], reward: CombinedReward, config: Config, run: Run
+) -> list[Group]:
+    """The candidates with their rewards, unfit ones below all others. A prompt without one to imitate is left out."""
     unfit = torch.tensor([not sample.fit for pool in pools for sample in pool])
     rewards = penalise_cut(reward(prompts, pools).combined, unfit).view(len(pools), -1).tolist()
     groups = [
         Group(tuple(map(sampled_sequence, pool)), tuple(row))
         for pool, row in zip(pools, rewards, strict=True)
-        if any(sample.fit for sample in pool)
+        if any(sample.fit or (sample.text.strip() and not config.finished_only) for sample in pool)
     ]
     if not groups:
         raise BadInput(
