@@ -255,6 +255,6 @@ def test_the_report_draws_what_was_taken(small: Small, tmp_path: Path) -> None:
 
 
 def test_the_recipe_at_a_size_of_seconds(tmp_path: Path) -> None:
-    assert len(read_recipe(RECIPE).claims) == 3
+    assert len(read_recipe(RECIPE).claims) == 4
     assert unmeasured(RECIPE, tmp_path / "run") == []
     assert "What was chosen of all dialogues" in build_report(tmp_path / "run").read_text()
