@@ -40,7 +40,7 @@ def first_option_mass(prompts: Sequence[Prompt], verdicts: Sequence[Verdict], le
     Each answer stands first once, so what the answers are worth cancels out of every pair.
     """
     masses = [(forward + 1 - backward) / 2 for forward, backward in (v.orders for v in verdicts)]
-    return clustered_fraction(masses, [root_of(p.dialog) for p in prompts], level)
+    return clustered_mean(masses, [root_of(p.dialog) for p in prompts], level)
 
 
 def flips(prompts: Sequence[Prompt], verdicts: Sequence[Verdict], level: float = 0.95) -> Estimate:
