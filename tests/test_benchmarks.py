@@ -173,6 +173,8 @@ def test_a_machine_is_named_with_its_matrix_units(flags: str, units: str) -> Non
     name = machine.name_of("cpu", f"model name\t: Some(R) CPU @ 2.0GHz\nflags\t\t: {flags}\n")
     assert name == f"Some(R) CPU @ 2.0GHz ({units})"
     assert machine.slug(name).startswith("some-cpu-2-0ghz-")
+    zen = "cpu family\t: 26\nmodel name\t: AMD EPYC\nflags\t\t: avx512_bf16\n"
+    assert machine.name_of("cpu", zen) == "AMD EPYC, Zen 5 (AVX-512 BF16)"
 
 
 # tables
