@@ -98,7 +98,7 @@ def test_kto_likes_no_answer_by_one_guideline_that_the_other_dislikes(stages: di
     paths = [tmp_path / "pairs.jsonl", tmp_path / "thumbs.jsonl"]
 
     def thumbs(task: Any) -> dict[str, bool]:
-        found = kto.read_thumbs(paths, kto.Config(task=task), lambda text: None)
+        found = kto.read_thumbs(paths, kto.Config(task=task), 0, lambda text: None)
         assert len(dict.fromkeys((each.dialog, each.answer) for each in found)) == len(found)
         return {each.answer: each.liked for each in found}
 

@@ -362,5 +362,8 @@ def test_the_comparison_on_real_files_evaluates_on_nothing_it_trains_on(data_dir
             inputs = [wanted for wanted in ("prompts", "data") if stage.inputs.get(wanted)]
             assert not any(evaluated & asked(name, wanted) for wanted in inputs), name
     # one half for who learns, the other for who judges
-    folds = {name: stages[name].config.model_dump()["fold"] for name in ("dpo-1", "helpfulness", "judge-helpfulness")}
-    assert folds == {"dpo-1": "1/2", "helpfulness": "1/2", "judge-helpfulness": "2/2"}
+    folds = {
+        name: stages[name].config.model_dump()["fold"]
+        for name in ("dpo-1", "kto-1", "helpfulness", "judge-helpfulness")
+    }
+    assert folds == {"dpo-1": "1/2", "kto-1": "1/2", "helpfulness": "1/2", "judge-helpfulness": "2/2"}

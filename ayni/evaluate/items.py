@@ -22,6 +22,11 @@ SHARES |= {"violation", "violation_by_vector", "violation_in_talk", "violation_i
 SHARES |= {"session_violated", "mc1", "truthful", "informative", "truthful_and_informative", "toxic"}
 FRACTIONS = frozenset(("content", "talk_content"))  # whose values lie in between, too; of all others any may be
 GAINS = frozenset(("kept_gain", *(f"{metric}_difference" for metric in SHARES)))  # whose values are 1, 0 or −1
+INTERVALS = {
+    metric: interval
+    for metrics, interval in ((SHARES, clustered_share), (FRACTIONS, clustered_fraction), (GAINS, clustered_gain))
+    for metric in metrics
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +66,7 @@ def rows_of(items: Iterable[Item], seed: int | None = None) -> list[Result]:
 
 def _row(items: list[Item], part: str, seed: int | None) -> Result:
     first, values, clusters = items[0], [i.value for i in items], [i.cluster for i in items]
-    found = {SHARES: clustered_share, FRACTIONS: clustered_fraction, GAINS: clustered_gain}
-    interval = next((of for metrics, of in found.items() if first.metric in metrics), clustered_mean)
-    estimate = interval(values, clusters)
+    estimate = INTERVALS.get(first.metric, clustered_mean)(values, clusters)
     where = {"axis": first.axis, "judge": first.judge, "model": first.model, "against": first.against}
     name = f"{first.metric}:{part}" if part else first.metric
     return result(name, estimate, split=first.split, seed=seed, **where)

@@ -256,9 +256,7 @@ def _telling(x: Floats, groups: Clusters) -> int:
     scores are alike nothing limits it, as no spread was measured.
     """
     scores, counts = np.unique(x, return_counts=True)
-    if scores.size == 1:
-        return groups.count
-    if counts.max() == 1:
+    if scores.size == 1 or counts.max() == 1:
         return groups.count
     commonest = scores[counts == counts.max()]
     return 1 + min(np.unique(groups.owners[x != score]).size for score in commonest)

@@ -11,6 +11,7 @@ import numpy as np
 from pydantic import Field
 
 from ayni.errors import BadInput
+from ayni.formats.folds import Fold, but_for
 from ayni.formats.guidelines import GUIDELINE, Guideline, taught, under
 from ayni.formats.pairing import liked
 from ayni.formats.reading import scan
@@ -47,12 +48,13 @@ class Config(Fitting):
     undesirable_weight: float = Field(1.0, ge=0, description="λ_U, of the others")
     liked_from: float | None = Field(None, description="least score of a liked answer, where answers have scores")
     task: Guideline = Field("own", description=GUIDELINE)
+    fold: Fold | None = Field(None, description="2/5: of comparisons, all conversations but this part, as `dpo` has it")
 
 
 def run(config: Config, inputs: dict[str, Any], run: Run) -> None:
     start, tokenizer = load_model(inputs["model"], expect="logits")
     model = config.to_train(start, run)
-    judged = read_thumbs([Path(path) for path in inputs["data"]], config, run.say)
+    judged = read_thumbs([Path(path) for path in inputs["data"]], config, run.seed, run.say)
     if len({each.liked for each in judged}) < 2:
         raise BadInput("every answer is judged alike", path=inputs["data"][0], fix="give liked and disliked answers")
     others = mismatched([each.dialog for each in judged], rng(run.seed, run.name, "mismatched"))
@@ -104,7 +106,7 @@ class JudgedAnswer(NamedTuple):
     liked: bool
 
 
-def read_thumbs(paths: Sequence[Path], config: Config, say: Callable[[str], None]) -> list[JudgedAnswer]:
+def read_thumbs(paths: Sequence[Path], config: Config, seed: int, say: Callable[[str], None]) -> list[JudgedAnswer]:
     """Of comparisons, whose chosen answers are liked, and of judgements."""
     comparisons: list[Comparison] = []
     judged: list[JudgedAnswer] = []
@@ -129,7 +131,7 @@ def read_thumbs(paths: Sequence[Path], config: Config, say: Callable[[str], None
             judged.append(JudgedAnswer(record.prompt.dialog, record.response, record.finished, up))
     paired = [
         each
-        for c in taught(comparisons, config.task, say)
+        for c in taught(but_for(comparisons, config.fold, seed), config.task, say)
         for each in (
             JudgedAnswer(c.prompt.dialog, c.chosen, c.finished_chosen, True),
             JudgedAnswer(c.prompt.dialog, c.rejected, c.finished_rejected, False),
