@@ -1,5 +1,4 @@
-"""One model beside another: win rates, versions in one plane, what the recipe claimed, what choosing answers buys,
-instructions kept by turn."""
+"""One model beside another: win rates, versions in one plane, what the recipe claimed, what choosing answers buys."""
 
 from __future__ import annotations
 
@@ -7,7 +6,7 @@ from dataclasses import dataclass
 
 from ayni.evaluate.results import Result
 from ayni.maths.statistics import Estimate
-from ayni.report.figures import Spending, Turns, by_tokens, by_turn, plane, scatter
+from ayni.report.figures import Spending, by_tokens, plane, scatter
 from ayni.report.sections import AXIS_COLOUR, MORE, Panel, estimate_of, joined, judged_by, percent
 from ayni.runs.headlines import NO_INTERVAL, counted
 from ayni.runs.reading import RunData
@@ -177,36 +176,6 @@ def _chosen(model: str) -> tuple[str, str]:
     return model, ""
 
 
-# metric, title, what the axis says, whether it goes to 100%
-_BY_TURN = (
-    ("kept", "Kept", "answers that keep it", True),
-    ("talk_content", "Right answers", "right content", True),
-    ("constraint_attention", "Attention to the instruction", "largest weight", False),
-)
-
-
-def persistence(run: RunData) -> list[Panel]:
-    """What an instruction of the first turn is worth in later ones: a panel a metric and axis, a line a model."""
-    panels = []
-    for metric, title, y_label, whole in _BY_TURN:
-        rows = [row for row in run.results if row.metric.startswith(f"{metric}:turn ")]
-        for axis, split in dict.fromkeys((row.axis, row.split) for row in rows):
-            of_axis = [row for row in rows if (row.axis, row.split) == (axis, split)]
-            names = dict.fromkeys(row.model or "" for row in of_axis)
-            lines = [
-                Turns(
-                    name, colour, sorted(((_turn(r), estimate_of(r)) for r in of_axis if r.model == name), key=_first)
-                )
-                for name, colour in zip(names, MORE * len(names), strict=False)
-            ]
-            every = [row for row in run.results if (row.metric, row.axis, row.split) == (metric, axis, split)]
-            means = " · ".join(f"{row.model} {percent(row.value)}" for row in every if row.value is not None)
-            keys = tuple((line.label, line.colour) for line in lines)
-            drawn = by_turn(lines, y_label=y_label, whole=whole)
-            panels.append(Panel(title, joined(axis or "", split or "", means), keys, "", drawn))
-    return panels
-
-
 MOST_POINTS = 2000  # of a colour on one plane: more are no clearer, and a page has a size
 
 
@@ -223,11 +192,3 @@ def selections(run: RunData) -> list[Panel]:
         drawn = scatter([(colour, points) for (_, colour), points in zip(keys, shown, strict=True)])
         panels.append(Panel(stage.name, "the two widest directions of the embeddings", keys, title, drawn))
     return panels
-
-
-def _turn(row: Result) -> int:
-    return int(row.metric.rpartition(" ")[2])
-
-
-def _first(point: tuple[int, Estimate]) -> int:
-    return point[0]

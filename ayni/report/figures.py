@@ -10,6 +10,7 @@ import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import matplotlib as mpl
@@ -104,7 +105,7 @@ def accuracy_bars(bars: Sequence[tuple[str, Estimate]], colour: str) -> Markup:
                 top = part.interval[1]
             axes.text(position, top + 0.025, f"{part.value or 0:.0%}", ha="center", va="bottom", fontweight="bold")
         fewer = [part.clusters is not None and part.clusters < part.n for _, part in bars]
-        counts = [f"n {p.n:,}" + f"\n{p.clusters:,} clusters" * few for (_, p), few in zip(bars, fewer, strict=True)]
+        counts = [f"n {p.n:,}" + f"\nin {p.clusters:,}" * few for (_, p), few in zip(bars, fewer, strict=True)]
         axes.set_xticks(positions, [f"{label}\n{count}" for (label, _), count in zip(bars, counts, strict=True)])
         axes.tick_params(axis="x", length=0)
         axes.set_ylim(0, 1.14)
@@ -274,38 +275,70 @@ def spread(heights: Sequence[float], gap: float) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Turns:
-    """One model's line over the turns of a conversation: a share (or a weight) of each, with its interval."""
+class Line:
+    """One line of numbers with their intervals, over places on x in their order."""
 
     label: str
     colour: str
-    points: Sequence[tuple[int, Estimate]]
+    points: Sequence[tuple[float, Estimate]]
 
 
-def by_turn(lines: Sequence[Turns], *, y_label: str, whole: bool) -> Markup:
-    """Values in [0, 1] over turns with interval bars, lines side by side so that no bar hides another; with `whole` the
-    axis goes to 100%."""
+def trend(
+    lines: Sequence[Line],
+    *,
+    x_label: str,
+    y_label: str,
+    share: bool = True,
+    whole: bool = False,
+    factors: bool = False,
+    names: Sequence[str] = (),
+) -> Markup:
+    """Values over x with interval bars, lines side by side so that no bar hides another. A `share` is in per cent, a
+    `whole` one goes to 100%; with `factors` equal ways along x are equal factors; `names` stand at x = 0, 1, 2, …"""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDE, 2.9), layout="constrained")
         axes = figure.subplots()
+        places = sorted({x for line in lines for x, _ in line.points})
+        gap = min((after - x for x, after in pairwise(places)), default=1.0)
         for place, line in enumerate(lines):
-            shift = 0.16 * (place - (len(lines) - 1) / 2)
-            x = [turn + shift for turn, _ in line.points]
-            colour = _STAND_IN[line.colour]
-            for at, (_, part) in zip(x, line.points, strict=True):
+            shift = 0.0 if factors else 0.08 * gap * (place - (len(lines) - 1) / 2)
+            at, colour = [x + shift for x, _ in line.points], _STAND_IN[line.colour]
+            for x, (_, part) in zip(at, line.points, strict=True):
                 if part.interval is not None:
-                    axes.vlines(at, *part.interval, color=colour, linewidth=1.4, alpha=0.7)
-            axes.plot(x, [part.value or 0 for _, part in line.points], "o-", color=colour, linewidth=1.6, markersize=4)
-        axes.set_xticks(sorted({turn for line in lines for turn, _ in line.points}))
-        axes.set_xlabel("turn")
+                    axes.vlines(x, *part.interval, color=colour, linewidth=1.4, alpha=0.7)
+            axes.plot(at, [part.value or 0 for _, part in line.points], "o-", color=colour, linewidth=1.6, markersize=4)
+        if factors:
+            axes.set_xscale("log")
+        else:
+            axes.set_xticks(places, names or [f"{x:g}" for x in places])
+        axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
-        axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
         if whole:
             axes.set_ylim(-0.03, 1.03)
             axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
         else:
-            axes.set_ylim(bottom=0)
             axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        if share:
+            axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]) if not factors else None)
+            axes.yaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        return _svg(figure)
+
+
+def distributions(rows: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, x_label: str, colour: str) -> Markup:
+    """A bar for each name from its quantiles (share, value), thick over the middle half, with a dot at the median."""
+    with mpl.rc_context(_STYLE | {"axes.grid.axis": "x"}):
+        figure = Figure(figsize=(_WIDE, 1.0 + 0.36 * len(rows)), layout="constrained")
+        axes = figure.subplots()
+        for height, (_, quantiles) in enumerate(rows):
+            for low, width, alpha in ((0.0, 2.0, 0.6), (0.25, 7.0, 0.45)):
+                inside = [value for share, value in quantiles if low <= share <= 1 - low]
+                axes.hlines(height, min(inside), max(inside), color=_STAND_IN[colour], linewidth=width, alpha=alpha)
+            middle = [value for share, value in quantiles if share == 0.5]
+            axes.plot(middle, [height] * len(middle), "o", color=_STAND_IN["ink"], markersize=5)
+        axes.set_yticks(range(len(rows)), [name for name, _ in rows])
+        axes.invert_yaxis()
+        axes.margins(y=0.12)
+        axes.set_xlabel(x_label)
         return _svg(figure)
 
 

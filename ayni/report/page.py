@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from ayni.errors import BadInput
 from ayni.files import write_text
-from ayni.report import comparisons, sections
+from ayni.report import comparisons, sections, trends
 from ayni.report.pipeline_graph import BOX, Parents, Picture, layered, rail
 from ayni.runs.reading import RunData, read_run
 
@@ -50,7 +50,11 @@ def render_page(run: RunData) -> str:
         agreements=comparisons.agreements(run),
         claims=comparisons.claims(run),
         spending=comparisons.spending(run),
-        persistence=comparisons.persistence(run),
+        scaling=trends.scaling(run),
+        scores=trends.scores(run),
+        attacks=trends.attacks(run),
+        temperatures=trends.temperatures(run),
+        persistence=trends.persistence(run),
         selections=comparisons.selections(run),
         hacking=sections.hacking(run),
         dialogues=sections.compared_answers(run),
