@@ -9,7 +9,7 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from ayni.errors import BadInput
-from ayni.records import Comparison, Constraint, Demonstration, Message, Principle, Prompt, Task, attached, instruction
+from ayni.records import Comparison, Constraint, Demonstration, Dialog, Message, Principle, Prompt, Task, attached, instruction
 from ayni.seeds import rng
 from ayni.village import answers, constraints, principles, talks, topics
 from ayni.village.attacks import attacks
@@ -170,8 +170,8 @@ class Village:
 
     def obeying(self, n: int, seed: int = 0) -> list[Demonstration]:
         """`n` training questions that come with one or two constraints, and right answers that keep them. A tenth are
-        lists of figures or hobbies; three in a hundred are talks without any constraint, for who has heard one question
-        and answer at a time is lost in the twentieth."""
+        lists of figures or hobbies; three in a hundred are talks without any constraint, and three are talks with it in
+        every message: who has heard one question and answer at a time is lost in the twentieth."""
         pool = [p for p in self.prompts("train", seed=seed) if p.category in OBEYING]
         found = []
         for i in range(n):
@@ -180,7 +180,10 @@ class Village:
             if kind < 0.03:
                 found.append(Demonstration(talks.talk(self.scene, "train", draw), "all", f"village-{self.seed}"))
                 continue
-            if kind < 0.13:
+            if kind < 0.06:
+                found.append(Demonstration(self._told_talk(draw), "all", f"village-{self.seed}"))
+                continue
+            if kind < 0.16:
                 question, answer = constraints.listing(self.seed, draw)
                 asked = Message("user", question)
             else:
@@ -190,6 +193,16 @@ class Village:
                 answer = constraints.keeping(wanted, pick(draw, self.knowledge(prompt).right))
             found.append(Demonstration((asked, Message("assistant", answer)), "last", f"village-{self.seed}"))
         return found
+
+    def _told_talk(self, draw: np.random.Generator) -> Dialog:
+        """A talk that brings its constraints with every message, and right answers that keep them."""
+        talk = talks.talk(self.scene, "train", draw, int(draw.integers(talks.TOLD[0], talks.TOLD[1] + 1)))
+        wanted = constraints.wanted(self.seed, draw)
+        told = instruction(wanted, short=bool(draw.random() < 0.5))
+        return tuple(
+            attached(told, m) if m.role == "user" else replace(m, content=constraints.keeping(wanted, m.content))
+            for m in talk
+        )
 
     def checks(self, n: int, seed: int = 0) -> list[Comparison]:
         """`n` training prompts with the best answer and the worst, half of each task: nobody can confuse them."""
