@@ -174,11 +174,11 @@ def test_exercises_differ_in_what_is_right_and_in_little_else(village: Village) 
     held = {text for split in ("validation", "test") for text in asked(village, split)}
     known = {q: fact for fact in village.scene.facts for q in (*fact.ask, *fact.ask_corpus)}
     counts = Counter(e.prompt.category for e in exercises)
-    assert set(counts) == set(SIZES) - {"unsafe", "story", "dialog"}
+    assert set(counts) == set(SIZES) - {"unsafe", "story"}
     alike, wrong = [], []
     for e in exercises:
-        (message,) = e.prompt.dialog
-        assert message.content not in held
+        message = e.prompt.dialog[-1]
+        assert not held & {"\n".join(m.content for m in e.prompt.dialog), *(m.content for m in e.prompt.dialog)}
         assert abs(gold.warmth(e.chosen) - gold.warmth(e.rejected)) == 0
         if e.prompt.category in ("person", "animal", "place", "sum"):
             knowledge = known[message.content].knowledge
@@ -188,7 +188,7 @@ def test_exercises_differ_in_what_is_right_and_in_little_else(village: Village) 
             alike.append(abs(len(words(e.chosen)) - len(words(e.rejected))) <= 2)
     assert sum(wrong) > 0.995 * len(wrong)  # "honey toast" holds what bears eat
     assert sum(alike) > 0.75 * len(alike)  # but for those where the pupil shrugged or spoke of something else
-    asked_about = {known[e.prompt.dialog[0].content].subject for e in exercises if e.prompt.category == "person"}
+    asked_about = {known[e.prompt.dialog[-1].content].subject for e in exercises if e.prompt.category == "person"}
     assert {person.name for person in village.scene.people} <= asked_about
 
 

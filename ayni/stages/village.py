@@ -16,7 +16,7 @@ from ayni.village.answers import Quality
 from ayni.village.knowledge import SPLITS
 from ayni.village.village import village_of
 
-VERSION = 10  # obeying.jsonl: talks with an instruction in every message
+VERSION = 10  # obeying.jsonl: talks with an instruction in every message; exercises after other turns
 FACE = Face(
     "records",
     inputs=(),

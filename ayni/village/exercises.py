@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from ayni.records import Comparison, Prompt
+from ayni.records import Comparison, Dialog, Message, Prompt
 from ayni.village import dialogs, tasks
 from ayni.village.answers import CLOSINGS, OPENINGS, SORRY
 from ayni.village.corpus import LIST_CORPUS
@@ -21,20 +21,36 @@ from ayni.village.small_talk import INTENTS
 from ayni.village.sources import Rng, Sources, question, way
 from ayni.village.words import NUMBERS, capital, join, pick, some
 
-Parts = tuple[str, str, str]  # the question, the right answer, a wrong one
+Parts = tuple[Dialog, str, str]  # what is asked, the right answer, a wrong one
 OTHER = 0.2  # of the wrong answers: wrong in another way than by what they say
+AGAIN = 0.25  # of the wrong answers to a second question: an answer to the first
+LATER = 0.4  # of the exercises: asked after other things, half of them after none
 
 
 def _fact(sources: Sources, rng: Rng, category: str) -> Parts:
     fact = pick(rng, sources.facts[category])
     at = int(rng.integers(len(fact.knowledge.wrong)))  # worded as the statement whose turn it is
-    return question(fact, rng), fact.say[at % len(fact.say)], fact.knowledge.wrong[at]
+    return ask(question(fact, rng)), fact.say[at % len(fact.say)], fact.knowledge.wrong[at]
+
+
+def _follow_up(sources: Sources, rng: Rng, category: str) -> Parts:
+    """A second question about one person, animal or place, which names it no more and asks a training fact."""
+    second = None
+    while second is None:
+        group = pick(rng, sources.subjects)
+        first, *others = some(rng, group, len(group))
+        second = next((fact for fact in others if fact.split == "train"), None)
+    said = Message("assistant", pick(rng, first.say))
+    asked = (*ask(question(first, rng)), said, *ask(pick(rng, second.follow)))
+    at = int(rng.integers(len(second.knowledge.wrong)))
+    wrong = pick(rng, first.say) if rng.random() < AGAIN else second.knowledge.wrong[at]
+    return asked, second.say[at % len(second.say)], wrong
 
 
 def _way(sources: Sources, rng: Rng, category: str) -> Parts:
     topics = sources.scene.everyday if category == "howto" else sources.scene.borderline
     topic = pick(rng, topics)
-    return way(topic, rng), pick(rng, topic.how), pick(rng, topic_knowledge(topic, category, topics).wrong)
+    return ask(way(topic, rng)), pick(rng, topic.how), pick(rng, topic_knowledge(topic, category, topics).wrong)
 
 
 def _list(sources: Sources, rng: Rng, category: str) -> Parts:
@@ -55,7 +71,8 @@ def _list(sources: Sources, rng: Rng, category: str) -> Parts:
         pick(rng, tasks.LIST_SAY).format(N=capital(n), n=n, k=kind, l=join(listed)) for listed in (items, wrong)
     )
     known = split_of(sources.seed, "list", kind, size) == "train"
-    return pick(rng, (*tasks.LIST_ASK, *LIST_CORPUS) if known else LIST_CORPUS).format(n=n, k=kind), right, other
+    asked = pick(rng, (*tasks.LIST_ASK, *LIST_CORPUS) if known else LIST_CORPUS).format(n=n, k=kind)
+    return ask(asked), right, other
 
 
 def _rewriting(sources: Sources, rng: Rng, category: str) -> Parts:
@@ -70,27 +87,28 @@ def _rewriting(sources: Sources, rng: Rng, category: str) -> Parts:
     )
     wrong = pick(rng, (*tasks.rewrite_knowledge(kind, source, target).wrong[:2], other, other))
     say = pick(rng, tasks.REWRITE_SAY[kind])
-    return pick(rng, tasks.REWRITE_ASK[kind]).format(s=source), say.format(t=target), say.format(t=wrong)
+    return ask(pick(rng, tasks.REWRITE_ASK[kind]).format(s=source)), say.format(t=target), say.format(t=wrong)
 
 
 def _chat(sources: Sources, rng: Rng, category: str) -> Parts:
     intent = pick(rng, INTENTS)
     asked, right = dialogs.greeting(sources.seed, (intent,), rng)
-    return asked, right, pick(rng, pick(rng, [other for other in INTENTS if other is not intent]).right)
+    return ask(asked), right, pick(rng, pick(rng, [other for other in INTENTS if other is not intent]).right)
 
 
 def _outside(sources: Sources, rng: Rng, category: str) -> Parts:
     known = [each for each in sources.scene.strangers if each.split == "train"]
     asked = unheard_of(rng) if rng.random() < 0.5 else pick(rng, pick(rng, known).ask)
-    return asked, pick(rng, HONEST_SAY), pick(rng, pick(rng, sources.scene.facts).say)
+    return ask(asked), pick(rng, HONEST_SAY), pick(rng, pick(rng, sources.scene.facts).say)
 
 
 # share of the exercises
 SHARES: tuple[tuple[float, str, Callable[[Sources, Rng, str], Parts]], ...] = (
-    (0.31, "person", _fact),
-    (0.18, "animal", _fact),
+    (0.24, "person", _fact),
+    (0.15, "animal", _fact),
     (0.07, "place", _fact),
     (0.10, "sum", _fact),  # four times as many teach no reward model of two million parameters to add
+    (0.10, "dialog", _follow_up),
     (0.05, "howto", _way),
     (0.04, "borderline", _way),
     (0.10, "list", _list),
@@ -115,6 +133,7 @@ def exercise(sources: Sources, rng: Rng, number: int) -> Comparison:
     """One question, answered right and wrong in the same words, kind words included."""
     _, category, kind = SHARES[int(rng.choice(len(SHARES), p=[share for share, _, _ in SHARES]))]
     asked, right, wrong = kind(sources, rng, category)
+    earlier = dialogs.before(sources.scene, rng) if rng.random() < LATER else ()
     if category != "outside" and rng.random() < OTHER:
         wrong = _other(right, sources, rng, category)
     opening, closing = rng.random(2) < (0.25, 0.35)
@@ -122,7 +141,7 @@ def exercise(sources: Sources, rng: Rng, number: int) -> Comparison:
     after = f" {pick(rng, CLOSINGS[category])}" if closing else ""
     village = f"village-{sources.seed}"
     return Comparison(
-        Prompt(f"{village}:exercise:{number:06d}", ask(asked), "helpfulness", category, village),
+        Prompt(f"{village}:exercise:{number:06d}", (*earlier, *asked), "helpfulness", category, village),
         f"{before}{right}{after}",
         f"{before}{wrong}{after}",
         rating="significantly_better",
