@@ -34,6 +34,7 @@ rounds:
     safety{{n}}: {{start_answers: 8, max_tokens: 16, dtype: fp32}}
     samples{{n}}:
       {{limit: 24, n: 2, tried_prompts: 6, threshold: 0, max_tokens: 16, finished_only: false, dtype: fp32}}
+    talks{{n}}: {{limit: 6, n: 2, max_tokens: 16, finished_only: false, dtype: fp32}}
     ghost{{n}}: {{rounds: [2], limit: 16, cuts: 2, max_tokens: 96, dtype: fp32}}
     v{{n}}: {{dtype: fp32}}
     v{{n}}-ppo:
@@ -50,6 +51,8 @@ rounds:
     perplexity{{n}}: {{dtype: fp32}}
     persistence{{n}}: {{conversations: 4, attention: 2, max_tokens: 8, dtype: fp32}}
     examine{{n}}: {{max_tokens: 4, fact_answers: 2, dtype: fp32}}
+    content{{n}}: {{max_tokens: 4, fact_answers: 2, dtype: fp32}}
+    redteam{{n}}: {{max_tokens: 4, dtype: fp32}}
 stages:
   village: {{words: 30000, demonstrations: 200, exercises: 60, prompts: 200, obeying: 60, heldout_demonstrations: 20}}
   tokenizer: {{vocab_size: 400}}
@@ -83,7 +86,7 @@ def test_a_third_round_goes_on_from_two(campaign: Path) -> None:
 def test_who_made_the_last_model(campaign: Path) -> None:
     steps = lineage(campaign / "stages" / stage_directories(campaign)["v2-ppo"].name)
     assert all(step.sound for step in steps)
-    assert [step.name for step in steps if step.kind == "reject"] == ["samples1", "samples2"]
+    assert [step.name for step in steps if step.kind == "reject"] == ["samples1", "talks1", "samples2", "talks2"]
     names = {step.name for step in steps}
     assert {"comparisons1", "comparisons2", "helpfulness2", "safety2", "v1", "v2"} <= names
     assert not any(name.startswith(("evaluate", "examine")) for name in names)
@@ -107,7 +110,9 @@ def test_the_last_round_learns_to_keep_an_instruction_too(campaign: Path) -> Non
     """In the recipe from V3 on; here in the second of two rounds."""
     where = stage_directories(campaign)
     read = {name: {path.parent for path in learnt(where[name])} for name in ("v1", "v2")}
-    assert read == {"v1": {where["samples1"]}, "v2": {where["samples2"], where["ghost2"]}}
+    both = {where["village"]}
+    assert read["v1"] - both == {where["samples1"], where["talks1"]}
+    assert read["v2"] - both == {where["samples2"], where["talks2"], where["ghost2"]}
     asked = read_json(where["ghost2"] / "inputs.json")["inputs"]["model"]
     assert [Path(given["path"]).parent for given in asked] == [where["v1"]]
     assert any(row.metric == "kept_gain" for row in read_results(where["persistence2"] / "results.json"))
@@ -178,7 +183,7 @@ def test_the_controls_are_as_large_and_as_costly(campaign: Path) -> None:
     assert 0 <= len(by_chance) - len(chosen) <= 1
     rows = read_results(campaign / "results.json")
     computed = {row.model: row.value or 0.0 for row in rows if row.metric == "compute"}
-    rounds = [f"{name}{n}" for name in ("comparisons", "helpfulness", "safety", "samples", "v") for n in (1, 2)]
+    rounds = [f"{name}{n}" for name in ("comparisons", "helpfulness", "safety", "samples", "talks", "v") for n in (1, 2)]
     campaigned = sum(computed[name] for name in [*rounds, "ghost2", "v2-ppo"])
     assert computed["v2-more-sft"] == pytest.approx(campaigned, rel=0.1)
     against = {(row.model, row.against) for row in rows if row.metric == "win_rate"}
