@@ -187,10 +187,11 @@ class Spending:
 
 
 def by_tokens(ways: Sequence[Spending], *, y_label: str) -> Markup:
-    """Scores with their intervals over tokens, the settings of a way joined."""
+    """Scores with their intervals over tokens, the settings of a way joined and named in a column at the right."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDE, 3.4), layout="constrained")
         axes = figure.subplots()
+        named: list[tuple[str, float, float, str]] = []
         for way in ways:
             x, y = ([part.value or 0.0 for part in parts] for parts in zip(*(p[1:] for p in way.points), strict=True))
             colour = _STAND_IN[way.colour]
@@ -198,10 +199,11 @@ def by_tokens(ways: Sequence[Spending], *, y_label: str) -> Markup:
                 if score.interval is not None:
                     axes.vlines(at, *score.interval, color=colour, linewidth=1.2, alpha=0.55)
             axes.plot(x, y, "o-", color=colour, linewidth=1.4, markersize=5)
-            for (name, _, _), left, low in zip(way.points, x, y, strict=True):
-                axes.annotate(name, (left, low), (6, 5), textcoords="offset points", fontsize=9.5)
-        axes.margins(0.12)
+            named += [(name, left, low, way.colour) for (name, _, _), left, low in zip(way.points, x, y, strict=True)]
+        axes.margins(0.08)
         axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        _name_at_the_right(axes, named)
         axes.set_xlabel("tokens per prompt, read and drawn")
         axes.set_ylabel(y_label)
         return _svg(figure)
