@@ -183,7 +183,9 @@ def test_the_controls_are_as_large_and_as_costly(campaign: Path) -> None:
     assert 0 <= len(by_chance) - len(chosen) <= 1
     rows = read_results(campaign / "results.json")
     computed = {row.model: row.value or 0.0 for row in rows if row.metric == "compute"}
-    rounds = [f"{name}{n}" for name in ("comparisons", "helpfulness", "safety", "samples", "talks", "v") for n in (1, 2)]
+    rounds = [
+        f"{name}{n}" for name in ("comparisons", "helpfulness", "safety", "samples", "talks", "v") for n in (1, 2)
+    ]
     campaigned = sum(computed[name] for name in [*rounds, "ghost2", "v2-ppo"])
     assert computed["v2-more-sft"] == pytest.approx(campaigned, rel=0.1)
     against = {(row.model, row.against) for row in rows if row.metric == "win_rate"}

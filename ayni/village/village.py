@@ -9,7 +9,18 @@ from functools import cached_property, lru_cache
 import numpy as np
 
 from ayni.errors import BadInput
-from ayni.records import Comparison, Constraint, Demonstration, Dialog, Message, Principle, Prompt, Task, attached, instruction
+from ayni.records import (
+    Comparison,
+    Constraint,
+    Demonstration,
+    Dialog,
+    Message,
+    Principle,
+    Prompt,
+    Task,
+    attached,
+    instruction,
+)
 from ayni.seeds import rng
 from ayni.village import answers, constraints, principles, talks, topics
 from ayni.village.attacks import attacks
