@@ -79,7 +79,7 @@ def _over(run: RunData, kind: Growing) -> list[Panel]:
 def scaling(run: RunData) -> list[Panel]:
     """Figure 6: accuracy of reward models over the operations of their training, where three or more differ in them;
     of all pairs, and of the clearest and the least clear."""
-    spent = {row.model: row.value for row in run.results if row.metric == "compute" and row.value}
+    spent = {row.model: float(row.value) for row in run.results if row.metric == "compute" and row.value}
     clear, unsure = f"accuracy:{RATINGS[0]}", f"accuracy:{RATINGS[-1]}"
     panels = []
     for axis in AXIS_COLOUR:
@@ -87,19 +87,9 @@ def scaling(run: RunData) -> list[Panel]:
         models = dict.fromkeys(r.model for r in rows if r.metric == "accuracy")
         if len(models) < LEAST or len({spent[name] for name in models}) < LEAST:
             continue
-        order = sorted(models, key=lambda name: spent[name] or 0.0)
+        order = sorted(models, key=lambda name: spent[name])
         named = (("clear preferences", clear), ("all", "accuracy"), ("unsure ones", unsure))
-        lines = _lines(
-            {
-                label: [
-                    (float(spent[r.model] or 0), r)
-                    for name in order
-                    for r in rows
-                    if (r.model, r.metric) == (name, key)
-                ]
-                for label, key in named
-            }
-        )
+        lines = _lines({label: [(spent[r.model], r) for r in rows if r.metric == key] for label, key in named})
         drawn = trend(lines, x_label="operations of its training", y_label="accuracy", factors=True)
         said = joined(axis, ", ".join(str(name) for name in order), "each on its own held-out pairs")
         panels.append(Panel("More to learn from", said, _keys(lines), "", drawn))
