@@ -179,6 +179,33 @@ def verdicts_of_studies() -> str:
     return verdicts.table(studies, now)
 
 
+def versions() -> str:
+    """docs/paper.md: every version of the campaign against SFT (Figure 11), the mean of its villages."""
+    runs = verdicts.found(RESULTS)["campaign"]
+
+    def mean(metric: str, **where: str) -> str:
+        found = verdicts.pooled([one(run["results"], metric, **where) for run in runs.values()])
+        if found is None:
+            return "–"
+        value, (low, high) = found
+        return f"{100 * value:.1f} [{100 * low:.1f}, {100 * high:.1f}]".replace("-", "−")
+
+    columns = "more helpful than SFT", "safer than SFT", "right content, points over SFT", "harmless questions refused"
+    lines = [f"| in percent, with 95% intervals | {' | '.join(columns)} |", "|---|---|---|---|---|"]
+    before = mean("refusal_rate", axis="borderline", model="sft", split="test")
+    lines.append(f"| SFT | – | – | – | {before} |")
+    for name in (*(f"v{n}" for n in range(1, 6)), "v5-ppo"):
+        won = [mean("win_rate", axis=axis, model=name, against="sft") for axis in ("helpfulness", "safety")]
+        right = mean("content_gain", model=name, against="sft")
+        refused = mean("refusal_rate", axis="borderline", model=name, judge="gold")
+        said = name.replace("-ppo", " after PPO").upper().replace("AFTER", "after")
+        lines.append(f"| {said} | {' | '.join(won)} | {right} | {refused} |")
+    names = ", ".join(map(str, sorted(runs)))
+    return "\n".join(
+        [*lines, "", f"Villages {names}, which nothing was chosen on; sealed prompts, gold judge, ties out."]
+    )
+
+
 def real() -> str:
     """docs/real.md: the campaign's claims on real files."""
     document = read("real.json")
@@ -209,7 +236,17 @@ def which() -> str:
 
 BLOCKS: dict[str, Callable[[], str]] = {
     block.__name__.replace("_", "-"): block
-    for block in (villages, feedback, crossvalidation, verdicts_of_studies, real, real_methods, methods_compared, which)
+    for block in (
+        villages,
+        feedback,
+        crossvalidation,
+        verdicts_of_studies,
+        versions,
+        real,
+        real_methods,
+        methods_compared,
+        which,
+    )
 }
 
 if __name__ == "__main__":

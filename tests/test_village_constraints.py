@@ -16,7 +16,7 @@ from ayni.text.listed import listed
 from ayni.village import Gold, Village
 from ayni.village.constraints import HELD_KIND, MANNERS, keeping, name_of, wanted, without
 from ayni.village.knowledge import SPLITS
-from ayni.village.talks import TURNS
+from ayni.village.talks import TOLD, TURNS
 from ayni.village.words import words
 
 BODY = "Ben lives by the river."
@@ -55,7 +55,7 @@ def test_gold_sees_whether_a_constraint_is_kept(gold: Gold) -> None:
 
 
 def test_demonstrations_obey_in_training_names_of_all_kinds(village: Village, gold: Gold) -> None:
-    kinds, lists, shorts, talks = Counter[str](), 0, 0, 0
+    kinds, lists, shorts, talks, reminded = Counter[str](), 0, 0, 0, 0
     known = _all_train(village)
     trained = {name_of(c) for c in village.constraints("train")}
     for d in village.obeying(400):
@@ -63,6 +63,16 @@ def test_demonstrations_obey_in_training_names_of_all_kinds(village: Village, go
             talks += 1
             assert d.train == "all"
             assert not any(c.long in m.content or c.short in m.content for m in d.dialog for c in known)
+            continue
+        if len(d.dialog) > 2:  # the instruction stands in every message
+            reminded += 1
+            assert d.train == "all"
+            assert TOLD[0] <= len(d.dialog) // 2 <= TOLD[1]
+            told = [c for c in known if c.long in d.dialog[0].content or c.short in d.dialog[0].content]
+            assert told
+            for m in d.dialog:
+                both = all(c.long in m.content or c.short in m.content for c in told)
+                assert both if m.role == "user" else all(gold.keeps(c, m.content) for c in told), m
             continue
         asked, answer = (m.content for m in d.dialog)
         told = [c for c in known if c.long in asked or c.short in asked]
@@ -78,6 +88,7 @@ def test_demonstrations_obey_in_training_names_of_all_kinds(village: Village, go
     assert set(kinds) == {manner.kind for manner in MANNERS}
     assert 20 < lists < 70
     assert 3 < talks < 30
+    assert 3 < reminded < 30
     assert 130 < shorts < 230
     assert {len(wanted(7, rng(i))) for i in range(20)} == {1, 2}
 
