@@ -19,7 +19,7 @@ from ayni.files import write_json, write_jsonl
 from ayni.maths.clustered import clustered_mean, clustered_share
 from ayni.records import to_dict
 from ayni.report.compared import render, sentences
-from ayni.report.figures import spread
+from ayni.report.planes import spread
 from ayni.runs.code_lines import imported, lines_of, own_lines
 from ayni.runs.comparison import averaged, compare_runs
 from ayni.runs.pipeline import run_recipe

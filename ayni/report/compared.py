@@ -8,8 +8,8 @@ from pathlib import Path
 from ayni.evaluate.results import write_results
 from ayni.files import write_text
 from ayni.maths.statistics import Estimate
-from ayni.report.figures import Point, worth
 from ayni.report.page import template
+from ayni.report.planes import Point, worth
 from ayni.report.sections import Panel
 from ayni.runs.comparison import ALIKE, MEASURES, Comparison, Measure, Method
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from ayni.evaluate.results import Result
 from ayni.maths.statistics import Estimate
-from ayni.report.figures import Spending, by_tokens, plane, scatter
+from ayni.report.planes import Spending, by_tokens, plane, scatter
 from ayni.report.sections import AXIS_COLOUR, MORE, Panel, estimate_of, joined, judged_by, percent
 from ayni.runs.headlines import NO_INTERVAL, counted
 from ayni.runs.reading import RunData

@@ -44,7 +44,7 @@ def dialogs(scene: Scene, split: Split, n: int) -> list[Candidate]:
             made = _after_no(pick(draw, topics), scene.forbidden, draw)
         if made is not None:
             dialog, knowledge = made
-            out.setdefault((*before(scene, draw), *dialog), knowledge)
+            out.setdefault((*earlier_turns(scene, draw), *dialog), knowledge)
     return list(out.items())
 
 
@@ -57,7 +57,7 @@ def subjects(scene: Scene) -> list[list[Fact]]:
     return [group for group in about.values() if len(group) > 1]
 
 
-def before(scene: Scene, draw: np.random.Generator) -> Dialog:
+def earlier_turns(scene: Scene, draw: np.random.Generator) -> Dialog:
     """None to four turns about other things; half of the dialogues have none."""
     count = 0 if draw.random() < 0.5 else int(draw.integers(1, TURNS))
     turns: list[Message] = []

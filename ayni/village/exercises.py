@@ -133,7 +133,7 @@ def exercise(sources: Sources, rng: Rng, number: int) -> Comparison:
     """One question, answered right and wrong in the same words, kind words included."""
     _, category, kind = SHARES[int(rng.choice(len(SHARES), p=[share for share, _, _ in SHARES]))]
     asked, right, wrong = kind(sources, rng, category)
-    earlier = dialogs.before(sources.scene, rng) if rng.random() < LATER else ()
+    earlier = dialogs.earlier_turns(sources.scene, rng) if rng.random() < LATER else ()
     if category != "outside" and rng.random() < OTHER:
         wrong = _other(right, sources, rng, category)
     opening, closing = rng.random(2) < (0.25, 0.35)
