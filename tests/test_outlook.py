@@ -84,7 +84,7 @@ def test_a_time_of_no_stage_is_a_mistake(tmp_path: Path) -> None:
         read_recipe(tmp_path / "two.yaml")
 
 
-@pytest.mark.parametrize("name", ["mini", "tiny", "village-101"])
+@pytest.mark.parametrize("name", ["mini", "tiny", "measured"])
 def test_the_recipes_that_people_wait_for_tell_their_time(name: str) -> None:
     recipe = read_recipe(Path(__file__).parent.parent / "recipes" / f"{name}.yaml")
     assert recipe.seconds.keys() == {stage.name for stage in recipe.stages}

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from small_stages import comparisons, contents, prepare
 
 from ayni.files import write_jsonl
@@ -63,7 +64,8 @@ stages:
 """
 
 
-def test_another_process_directory_and_hash_seed_give_the_same_results(tmp_path: Path) -> None:
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_another_process_directory_and_hash_seed_give_the_same_results(tmp_path: Path, threads: str) -> None:
     prepare(tmp_path)
     write_jsonl(tmp_path / "asked-often.jsonl", map(to_dict, comparisons(150, seed=8)))
     (tmp_path / "same.yaml").write_text(RECIPE)
@@ -73,7 +75,7 @@ def test_another_process_directory_and_hash_seed_give_the_same_results(tmp_path:
         out = tmp_path / f"run-{salt}"
         command = [sys.executable, "-m", "ayni", "run", recipe, "--out", str(out), "--quiet"]
         house = str(Path(__file__).parent.parent)
-        environment = {**os.environ, "PYTHONHASHSEED": salt, "PYTHONPATH": house, "OMP_NUM_THREADS": "1"}
+        environment = {**os.environ, "PYTHONHASHSEED": salt, "PYTHONPATH": house, "OMP_NUM_THREADS": threads}
         subprocess.run(command, cwd=start, env=environment, check=True, capture_output=True)
         found.append(out)
     one, other = ((out / "results.json").read_bytes() for out in found)
