@@ -64,7 +64,7 @@ class ScriptedEngine:
     def __init__(self, script: Sequence[Sequence[int]]) -> None:
         self.script, self.asked, self.synced = list(script), 0, 0
 
-    def generate(self, requests: Sequence[Request]) -> list[list[Drawn]]:
+    def generate(self, requests: Sequence[Request], keep: bool = False) -> list[list[Drawn]]:
         return [[self._next() for _ in request.seeds] for request in requests]
 
     def _next(self) -> Drawn:
@@ -86,7 +86,7 @@ class SeededEngine(ScriptedEngine):
         super().__init__(script)
         self.ranks = ranks
 
-    def generate(self, requests: Sequence[Request]) -> list[list[Drawn]]:
+    def generate(self, requests: Sequence[Request], keep: bool = False) -> list[list[Drawn]]:
         answers = [[list(self.script[seed % len(self.script)]) for seed in request.seeds] for request in requests]
         return [[Drawn(tokens, [-1.0] * len(tokens)) for tokens in group] for group in answers]
 

@@ -193,3 +193,14 @@ def test_a_number_belongs_to_its_seed_and_step() -> None:
     for i in np.random.default_rng(0).permutation(10):
         assert uniforms(seeds[i : i + 1], steps[i : i + 1])[0] == whole[i]
     assert uniforms(np.array([2**63 - 1], np.uint64), np.array([2**20], np.uint64))[0] < 1
+
+
+@pytest.mark.parametrize("spread", [0.0, 1.0, 4.0, 9.0])
+def test_the_nucleus_is_found_without_sorting_what_is_unlikely(spread: float) -> None:
+    generator = torch.Generator().manual_seed(int(spread))
+    p = torch.softmax(spread * torch.randn(60, 700, generator=generator), -1)
+    p[:5] = p[:5].round(decimals=3)  # many alike
+    uniform = torch.rand(60, generator=generator, dtype=torch.float64)
+    for share in (0.05, 0.5, 0.9, 0.99, 1 - 1e-9):
+        top_p = torch.full((60,), share, dtype=torch.float64)
+        assert torch.equal(sampling._nucleus(p, uniform, top_p), sampling._sorted_nucleus(p, uniform, top_p))

@@ -38,7 +38,7 @@ SIGNATURES = {
     "panel_lanes": "i",
     "panel_pair": "i",
     "panel_pays": "i",
-    "decode": "pllpppppp",
+    "decode": "plllpppppp",
     "draw": "llpppppp",
 }
 _TYPES = {"l": ctypes.c_long, "f": ctypes.c_float, "p": ctypes.c_void_p}

@@ -1,7 +1,7 @@
-/* One token more of some sequences, through the whole model at once: a step of decoding on one core. Every weight is
- * read once, in panels of LANES outputs laid out for it; what lies between two products stays in the caches. Keys,
- * values and weights are numbers (float or bf16), all else is float. A row's sums have one order, whatever rows it is
- * computed with. */
+/* Some tokens of some sequences, through the whole model at once, on one core: one of each in a step of decoding, many
+ * of one where a prompt is read. Every weight is read once, in panels of LANES outputs laid out for it; what lies
+ * between two products stays in the caches. Keys, values and weights are numbers (float or bf16), all else is float. A
+ * row's sums have one order, whatever rows it is computed with. */
 
 #include "tile.h"
 
@@ -135,9 +135,10 @@ typedef struct {
 } shape;
 
 /* The rows of stream (rows, dim) are embeddings, and are spent; row i stands at positions[i] of slot slots[i], whose keys
- * and values are caches[2·layer], caches[2·layer + 1] (·, kv_heads, length, size). Leaves logits (rows, vocab). */
-void decode(const shape *s, long rows, long length, const long *slots, const long *positions, number *const *caches,
-            float *stream, float *scratch, float *logits) {
+ * and values are caches[2·layer], caches[2·layer + 1] (·, kv_heads, length, size), behind the rows of its slot that it
+ * sees. Leaves logits (asked, vocab) of the last `asked` rows. */
+void decode(const shape *s, long rows, long asked, long length, const long *slots, const long *positions,
+            number *const *caches, float *stream, float *scratch, float *logits) {
     long all = s->heads + 2 * s->kv_heads, group = s->heads / s->kv_heads, size = s->size;
     float *x = scratch, *qkv = x + rows * s->dim, *attended = qkv + rows * all * size;
     float *up = attended + rows * s->heads * size, *gated = up + rows * 2 * s->hidden, *scores = gated + rows * s->hidden;
@@ -145,6 +146,7 @@ void decode(const shape *s, long rows, long length, const long *slots, const lon
     factor *spare = (factor *)(branch + rows * s->dim); /* as many as the longest x has */
     const number *const *w = s->weights;
     for (long layer = 0; layer < s->layers; layer++, w += 4) {
+        long unasked = layer == s->layers - 1 ? rows - asked : 0; /* rows that leave nothing but keys and values */
         normed(rows, s->dim, s->eps, layer ? branch : 0, stream, x);
         product(rows, s->dim, all * size, x, w[0], qkv, spare);
         for (long row = 0; row < rows; row++) {
@@ -157,11 +159,12 @@ void decode(const shape *s, long rows, long length, const long *slots, const lon
                     keys[here + i] = narrow(k[kv * size + i]);
                     values[here + i] = narrow(v[kv * size + i]);
                 }
-                for (long head = kv * group; head < (kv + 1) * group; head++)
+                for (long head = kv * group; row >= unasked && head < (kv + 1) * group; head++)
                     attend(size, positions[row] + 1, q + head * size, keys + start, values + start, scores,
                            attended + (row * s->heads + head) * size);
             }
         }
+        stream += unasked * s->dim, attended += unasked * s->heads * size, rows -= unasked;
         product(rows, s->heads * size, s->dim, attended, w[1], branch, spare);
         normed(rows, s->dim, s->eps, branch, stream, x);
         product(rows, s->dim, 2 * s->hidden, x, w[2], up, spare);

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from ayni.records import Dialog, Prompt
-from ayni.rollout.engine import Engine, requests_of, samples_of
+from ayni.rollout.engine import Engine, as_samples, requests_of
 from ayni.rollout.sampling import Sampling
 
 if TYPE_CHECKING:
@@ -28,7 +28,8 @@ def two_answers(engines: Sequence[Engine], temperatures: Sequence[float], max_to
         sampling = Sampling(temperatures[(turn + k) % len(temperatures)], 1.0, max_tokens)
         prompt = Prompt(f"live-{turn}-{k}", dialog, "safety" if task == "safety" else "helpfulness")
         requests = requests_of(engine, [prompt], n=1, sampling=sampling, seed=seed)
-        ((sample,),) = samples_of(engine, [prompt], requests)
+        drawn = engine.generate(requests, keep=True)  # the next message goes on from here
+        ((sample,),) = as_samples(engine, [prompt], requests, drawn)
         return sample.text, asdict(sampling) | {"seed": sample.seed, "finished": sample.finished}
 
     def talk(dialog: Dialog, task: str) -> tuple[str, str, str, str, Mapping[str, Any], Mapping[str, Any]]:

@@ -16,14 +16,13 @@ from torch import Tensor
 from ayni.errors import BadNumbers
 from ayni.model.compute import METER, of_tokens
 from ayni.model.heads import at_least_fp32
-from ayni.model.layout import STRIDE, Layout
-from ayni.model.rounding import hidden_states
+from ayni.model.layout import STRIDE
 from ayni.records import Prompt, Sample
-from ayni.rollout.decode import Slots
+from ayni.rollout.decode import next_logits
 from ayni.rollout.decoder import Decoder
 from ayni.rollout.engine import Drawn, as_samples, check_room, requests_of
 from ayni.rollout.local import LocalEngine
-from ayni.rollout.prefill import Prefill
+from ayni.rollout.prefill import read
 from ayni.rollout.sampling import Sampling
 from ayni.rollout.scheduler import SLOTS
 
@@ -48,8 +47,8 @@ def diverse_rollout(
         asked = [request.tokens for request in requests[start : start + size]]
         limits = [min(max_tokens, engine.context - len(tokens)) for tokens in asked]
         answers += diverse_beams(engine.decoder, asked, limits, groups, penalty, engine.tokenizer.eos)
-    read = sum(len(request.tokens) for request in requests)
-    METER.add(of_tokens(engine.decoder.shape, read + sum(len(d.tokens) for drawn in answers for d in drawn)))
+    asked_of = sum(len(request.tokens) for request in requests)
+    METER.add(of_tokens(engine.decoder.shape, asked_of + sum(len(d.tokens) for drawn in answers for d in drawn)))
     return engine.ranks.gather(as_samples(engine, mine, requests, answers))
 
 
@@ -59,20 +58,16 @@ def diverse_beams(
 ) -> list[list[Drawn]]:
     """For each of P prompts one answer of each group, of at most its limit of tokens, all of them decoded together."""
     device = model.device
-    prefill = Prefill(Layout.of([len(prompt) for prompt in prompts], device))
-    tokens = torch.tensor([token for prompt in prompts for token in prompt], device=device)
-    logits = model.logits(hidden_states(model, tokens, prefill, model.dtype, prefill.layout.ends))
+    prefill, logits = read(model, prompts)
     longest, steps = prefill.longest, max(limits)
 
     def rows(x: Tensor) -> Tensor:
         """A row for every group of a prompt, with room for its answer."""
         return F.pad(x, (0, 0, 0, steps)).repeat_interleave(groups, 0)
 
-    keys, values = ([rows(x) for x in read] for read in (prefill.keys, prefill.values))
+    keys, values = ([rows(x) for x in of_prompts] for of_prompts in (prefill.keys, prefill.values))
     logits = logits.repeat_interleave(groups, 0)
-    positions, limit = (
-        torch.tensor(x, device=device).repeat_interleave(groups) for x in (prefill.layout.lengths, limits)
-    )
+    positions, limit = (torch.tensor(x, device=device).repeat_interleave(groups) for x in (prefill.lengths, limits))
     live = torch.ones_like(positions, dtype=torch.bool)
     found: list[tuple[Tensor, Tensor, Tensor]] = []  # (tokens, log-probs, whose they are), all (P·groups,)
     for step in range(steps):
@@ -83,8 +78,7 @@ def diverse_beams(
         if not live.any():
             break
         columns = min(-(-(longest + step + 1) // STRIDE) * STRIDE, longest + steps)
-        slots = Slots(keys, values, (positions + step).masked_fill(~live, 0), columns)
-        logits = model.logits(hidden_states(model, chosen, slots, model.dtype))
+        logits = next_logits(model, chosen, keys, values, positions + step, live, columns)
     drawn = []
     for ids, logs, own in zip(*(torch.stack(x, 1).tolist() for x in zip(*found, strict=True)), strict=True):
         if not math.isfinite(sum(logs[: sum(own)])):

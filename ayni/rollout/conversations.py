@@ -43,7 +43,8 @@ def own_answers(
     held: list[Dialog] = [tuple(m for m in prompt.dialog if m.role == "system") for prompt in prompts]
     asked = [[m for m in prompt.dialog if m.role == "user"] for prompt in prompts]
     answers: list[list[Sample]] = [[] for _ in prompts]
-    for turn in range(max(map(len, asked), default=0)):
+    last = max(map(len, asked), default=0) - 1
+    for turn in range(last + 1):
         # a prompt keeps its place as its id: dropped ones must not shift the others'
         going = [i for i, each in enumerate(asked) if len(each) > turn and len(answers[i]) == turn]
         going = [i for i in going if not turn or goes_on(answers[i][-1])]
@@ -55,7 +56,8 @@ def own_answers(
             turns = room
         else:  # where nothing can be asked at all it is refused
             turns = with_room(turns, [engine], say, max_tokens=sampling.max_tokens, read=read)
-        drawn = rollout(engine, turns, n=n, sampling=sampling, seed=seed_of(seed, "turn", turn))
+        seed_here = seed_of(seed, "turn", turn)
+        drawn = rollout(engine, turns, n=n, sampling=sampling, seed=seed_here, keep=turn < last)
         for prompt, group, k in zip(turns, drawn, choose(turns, drawn), strict=True):
             i = int(prompt.id)
             answers[i].append(replace(group[k], prompt_id=prompts[i].id))

@@ -48,9 +48,9 @@ class DecodeState:
 
 def decode_step(model: Decoder, state: DecodeState, eos: int, stops: Tensor | None = None) -> DecodeState:
     """One token more in every active slot, without a host round trip; EOS ends a sample, and each of `stops` (E,)."""
-    positions = state.positions.masked_fill(~state.active, 0)
-    uniform = uniforms(state.seeds, state.steps)
-    logits, by = next_logits(model, replace(state, positions=positions)), None
+    uniform, by = uniforms(state.seeds, state.steps), None
+    held = (state.keys, state.values, state.positions, state.active, state.columns)
+    logits = next_logits(model, state.current, *held)
     if state.penalise:
         by = penalised(logits, state.tokens, state.steps, state.penalties)
     tokens, logprobs = choose(logits, uniform, state.temperatures, state.top_p, state.ways, by)
@@ -61,19 +61,31 @@ def decode_step(model: Decoder, state: DecodeState, eos: int, stops: Tensor | No
     active = state.active & (tokens != eos) & (steps < state.limits)
     if stops is not None:
         active = active & ~torch.isin(tokens, stops)
-    return replace(state, positions=positions + 1, current=tokens, steps=steps, active=active)
+    return replace(state, positions=state.positions + 1, current=tokens, steps=steps, active=active)
 
 
-def next_logits(model: Decoder, state: DecodeState) -> Tensor:
-    """Of the token after the current one, in every slot: (S, V). Those of idle slots mean nothing."""
-    if not model.native.possible:
-        slots = Slots(state.keys, state.values, state.positions, state.columns)
-        return model.logits(hidden_states(model, state.current, slots, model.dtype))
-    busy = state.active.nonzero().squeeze(1)  # a host round trip costs nothing on a CPU
-    logits = model.step(state.current[busy], state.keys, state.values, busy, state.positions[busy])
-    if len(busy) == len(state.active):
+def next_logits(
+    model: Decoder,
+    current: Tensor,
+    keys: Sequence[Tensor],
+    values: Sequence[Tensor],
+    positions: Tensor,
+    active: Tensor,
+    columns: int,
+) -> Tensor:
+    """Of the token after the `current` one (S,), which stands at `positions` (S,), in every slot: (S, V).
+
+    Those of slots that are not `active` (S,) mean nothing. All positions lie within the first `columns`.
+    """
+    positions = positions.masked_fill(~active, 0)
+    if not model.alone:
+        slots = Slots(keys, values, positions, columns)
+        return model.logits(hidden_states(model, current, slots, model.dtype))
+    busy = active.nonzero().squeeze(1)  # a host round trip costs nothing on a CPU
+    logits = model.step(current[busy], keys, values, busy, positions[busy])
+    if len(busy) == len(active):
         return logits
-    return logits.new_zeros(len(state.active), logits.shape[1]).index_copy(0, busy, logits)
+    return logits.new_zeros(len(active), logits.shape[1]).index_copy(0, busy, logits)
 
 
 class Slots:

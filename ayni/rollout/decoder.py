@@ -19,6 +19,7 @@ from ayni.model.transformer import AttentionContext, Block, Linear, RMSNorm, Tra
 from ayni.rollout.step import Step
 
 FEW_ROWS = 16  # what weights are packed for: a step of a few slots waits for them most
+SMALL = 1 << 26  # bytes of weights: one core reads them before several have been woken for each product
 Product = Callable[[Tensor], Tensor]  # x ↦ x·weightᵀ
 
 
@@ -36,7 +37,8 @@ class Decoder:
 
     def __init__(self, model: Transformer) -> None:
         self.shape, self.device = model.shape, model.device
-        self.layers: list[_Block] = []
+        self._layers: list[_Block] = []
+        self._head: Product | None = None
         self.read(model)
 
     @torch.no_grad()
@@ -55,10 +57,11 @@ class Decoder:
         for i, block in enumerate(model.layers):
             assert isinstance(block, Block)
             weights = [weight.to(self.dtype) for weight in _read_together(block)]
-            self.layers[i : i + 1] = [_Block(*(product(weight) for weight in weights))]
+            if self.native.compiled is None:
+                self._layers[i : i + 1] = [_Block(*map(product, weights))]
             self.native.keep(weights)
         head = _gained(model.head, model.norm).to(self.dtype)
-        self.head = product(head)
+        self._head = product(head) if self.native.compiled is None else None
         self.native.keep([head])
 
     @property
@@ -68,28 +71,54 @@ class Decoder:
         block = shape.dim * (2 * (shape.heads + shape.kv_heads) * shape.head_dim + 3 * shape.hidden)
         return (shape.layers * block + shape.vocab * shape.dim) * self.dtype.itemsize
 
+    @property
+    def alone(self) -> bool:
+        """Whether the thread that asks is best served by `step`: it has one core, or the weights are few."""
+        return self.native.compiled is not None and (torch.get_num_threads() == 1 or self.bytes <= SMALL)
+
+    def _products(self) -> tuple[list[_Block], Product]:
+        """All that torch's operations read; laid out when they are first asked for where steps read panels."""
+        if self._head is None:
+            shape, kept = self.shape, self.native.kept
+            wide = (shape.heads + 2 * shape.kv_heads) * shape.head_dim
+            outputs = (wide, shape.dim, 2 * shape.hidden, shape.dim)
+            self._layers = [
+                _Block(*(product(kept(4 * i + place, size)) for place, size in enumerate(outputs)))
+                for i in range(shape.layers)
+            ]
+            self._head = product(kept(4 * shape.layers, shape.vocab))
+        return self._layers, self._head
+
     @torch.no_grad()
     def __call__(self, tokens: Tensor, context: AttentionContext, asked: Tensor | None = None) -> Tensor:
         stream, branch = self.embeddings[tokens].to(self.stream), None
         rotation = self.rotations[context.positions]
-        for i, layer in enumerate(self.layers):
+        layers, _ = self._products()
+        for i, layer in enumerate(layers):
             stream, x = self._added(stream, branch)
             attended = self._attended(layer.qkv(x), rotation, context, i)
-            if layer is self.layers[-1]:
+            if layer is layers[-1]:
                 stream, attended = take(stream, asked), take(attended, asked)
             stream, x = self._added(stream, layer.out(attended))
             branch = layer.down(swiglu(*layer.up(x).chunk(2, -1)))
         return self._added(stream, branch)[1]
 
     def step(
-        self, tokens: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], slots: Tensor, at: Tensor
+        self,
+        tokens: Tensor,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+        slots: Tensor,
+        at: Tensor,
+        asked: int | None = None,
     ) -> Tensor:
-        """One core's step: a token (R,) of each of some slots (R,), at its position (R,) → logits (R, V)."""
-        return self.native(self.embeddings[tokens].to(self.stream), keys, values, slots, at)
+        """One core's step: tokens (R,) of some slots (R,), at their positions (R,), a slot's in their order → logits
+        (asked, V) of the last of them, or of all."""
+        return self.native(self.embeddings[tokens].to(self.stream), keys, values, slots, at, asked)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """(T, D) → (T, V)."""
-        return self.head(hidden)
+        return self._products()[1](hidden)
 
     def _added(self, stream: Tensor, branch: Tensor | None) -> tuple[Tensor, Tensor]:
         return add_norm(stream, branch, self.gain, self.shape.norm_eps, self.dtype)

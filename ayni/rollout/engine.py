@@ -70,8 +70,9 @@ class Engine(Protocol):
         """The processes that share a rollout: each has an engine of its own, of the same weights."""
         ...
 
-    def generate(self, requests: Sequence[Request]) -> list[list[Drawn]]:
-        """The answers of every request, seed by seed. No collective: it answers what this process asks.
+    def generate(self, requests: Sequence[Request], keep: bool = False) -> list[list[Drawn]]:
+        """The answers of every request, seed by seed. No collective: it answers what this process asks. `keep`: prompts
+        of the next call begin with prompts and answers of this one.
 
         Raises BadInput for a prompt that leaves no room.
         """
@@ -96,11 +97,13 @@ def rollout(
     iteration: int = 0,
     firsts: Sequence[int] | None = None,
     plain: bool = False,
+    keep: bool = False,
 ) -> list[list[Sample]]:
     """n samples of every prompt, in order. Sample k of a prompt draws from (seed, iteration, prompt id, k) alone.
 
     k begins at 0, or at firsts[i] for prompt i, so that a prompt that is asked again draws other answers. `plain`: a
-    prompt is a text to go on with, its last message, and no chat format stands around it. The engine's
+    prompt is a text to go on with, its last message, and no chat format stands around it. `keep`: the next rollout goes
+    on with these conversations (what was read of them is not read again). The engine's
     ranks share the prompts, and every one of them returns all samples. Raises BadInput when a prompt leaves no room in
     the model's context.
     """
@@ -114,7 +117,7 @@ def rollout(
     for i, length in enumerate(lengths):  # of all prompts, so that no rank goes on while another raises
         check_room(length, engine.context, f"prompt {i}")
     # every rank needs all of them: rewards are whitened over the iteration
-    return ranks.gather(samples_of(engine, mine, requests, iteration))
+    return ranks.gather(as_samples(engine, mine, requests, engine.generate(requests, keep), iteration))
 
 
 def requests_of(
@@ -143,13 +146,6 @@ def requests_of(
 
 def _text_tokens(prompt: Prompt, tokenizer: Tokenizer) -> list[int]:
     return [tokenizer.bos, *tokenizer.encode(prompt.dialog[-1].content)]
-
-
-def samples_of(
-    engine: Engine, prompts: Sequence[Prompt], requests: Sequence[Request], iteration: int = 0
-) -> list[list[Sample]]:
-    """The engine's answers to these requests as samples of their prompts: of this process alone."""
-    return as_samples(engine, prompts, requests, engine.generate(requests), iteration)
 
 
 def as_samples(

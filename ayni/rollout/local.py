@@ -16,15 +16,15 @@ from ayni.model.placement import Placement
 from ayni.model.role import Role
 from ayni.model_directory import load_model
 from ayni.parallel import Ranks
-from ayni.rollout.decoder import Decoder
+from ayni.rollout.decoder import SMALL, Decoder
 from ayni.rollout.engine import Drawn, Request, check_room, chunk_prompts
+from ayni.rollout.prefixes import NONE, Prefixes
 from ayni.rollout.scheduler import SLOTS, Scheduler
 from ayni.run import name_of
 from ayni.text.tokenizer import Tokenizer
 
 ROWS = 32  # samples that keep a core busy by themselves
 NATIVE_ROWS = 8  # where a step is one call
-SMALL = 1 << 26  # bytes of weights: one core reads them before several have been woken for each product
 
 
 class LocalEngine:
@@ -33,6 +33,7 @@ class LocalEngine:
     def __init__(self, role: Role, tokenizer: Tokenizer, name: str = "", ranks: Ranks = Ranks()) -> None:
         self.role, self.tokenizer, self.name, self.ranks = role, tokenizer, name, ranks
         self.decoder = Decoder(role.model)
+        self._known = NONE  # what the call before has left, where it was asked to
 
     def alone(self) -> LocalEngine:
         """An engine of the same weights that no other rank shares: for who asks by itself, a person at a page, say."""
@@ -50,35 +51,37 @@ class LocalEngine:
             self.decoder.read(role.model)
         else:
             self.decoder = Decoder(role.model)
-        self.role = role
+        self.role, self._known = role, NONE
 
-    def generate(self, requests: Sequence[Request]) -> list[list[Drawn]]:
+    def generate(self, requests: Sequence[Request], keep: bool = False) -> list[list[Drawn]]:
         """The answers of every request, chunk by chunk: the same requests give the same bits."""
         for i, request in enumerate(requests):
             check_room(len(request.tokens), self.context, f"prompt {i}")
         found: list[list[Drawn]] = []
         # rows of one matrix product change its last bits: the same chunks, the same samples
         size = chunk_prompts(max([1, *(len(request.seeds) for request in requests)]))
+        kept = Prefixes() if keep and self.decoder.alone else None
         for start in range(0, len(requests), size):
-            found += self._chunk(requests[start : start + size])
+            found += self._chunk(requests[start : start + size], kept)
+        self._known = kept or NONE
         read = sum(len(request.tokens) for request in requests)
         METER.add(of_tokens(self.decoder.shape, read + sum(len(d.tokens) for drawn in found for d in drawn)))
         return found
 
-    def _chunk(self, requests: Sequence[Request]) -> list[list[Drawn]]:
+    def _chunk(self, requests: Sequence[Request], kept: Prefixes | None) -> list[list[Drawn]]:
         threads = cores(self.role.device)
         rows = ROWS if self.decoder.native.compiled is None else NATIVE_ROWS
         parts = min(threads, sum(len(request.seeds) for request in requests) // rows)
         alone = parts == threads or self.decoder.bytes <= SMALL
         asked = _divided(requests, max(1, parts) if alone else 1)
         slots = SLOTS // len(asked)
-        answered = side_by_side(lambda part: self._drawn(part, slots), asked, alone=alone)
+        answered = side_by_side(lambda part: self._drawn(part, slots, kept), asked, alone=alone)
         # each part has some seeds of each request, in their order
         return [[drawn for part in answered for drawn in part[i]] for i in range(len(requests))]
 
-    def _drawn(self, requests: Sequence[Request], slots: int) -> list[list[Drawn]]:
+    def _drawn(self, requests: Sequence[Request], slots: int, kept: Prefixes | None) -> list[list[Drawn]]:
         (stops,) = {request.stops for request in requests}
-        scheduler = Scheduler(self.decoder, self.tokenizer.eos, self.context, slots, stops)
+        scheduler = Scheduler(self.decoder, self.tokenizer.eos, self.context, slots, stops, self._known, kept)
         ids = scheduler.submit(requests)
         drawn: dict[tuple[int, int], Drawn] = {}
         while not scheduler.idle:
@@ -86,8 +89,10 @@ class LocalEngine:
         return [[drawn[id, k] for k in range(len(request.seeds))] for id, request in zip(ids, requests, strict=True)]
 
     def stream(self, request: Request) -> Iterator[int]:
-        """The tokens of the answer of its first seed as they come, up to EOS (not yielded)."""
-        scheduler = Scheduler(self.decoder, self.tokenizer.eos, self.context, slots=1)
+        """The tokens of the answer of its first seed as they come, up to EOS (not yielded). It is kept: the question
+        after it begins with all that was said."""
+        kept = Prefixes() if self.decoder.alone else None
+        scheduler = Scheduler(self.decoder, self.tokenizer.eos, self.context, slots=1, known=self._known, kept=kept)
         scheduler.submit([replace(request, seeds=request.seeds[:1])])
         count = 0
         while not scheduler.idle:
@@ -95,6 +100,7 @@ class LocalEngine:
             (tokens,) = [end.drawn.tokens for end in ended] or scheduler.so_far().values()
             yield from (token for token in tokens[count:] if token != self.tokenizer.eos)
             count = len(tokens)
+        self._known = kept or NONE
 
 
 def _divided(requests: Sequence[Request], parts: int) -> list[list[Request]]:

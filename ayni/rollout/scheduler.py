@@ -21,7 +21,8 @@ from ayni.rollout.decode import DecodeState, admit, decode_step, grown, kept, no
 from ayni.rollout.decoder import Decoder
 from ayni.rollout.engine import Drawn, Request, check_room
 from ayni.rollout.prefill import Begun, begin
-from ayni.rollout.sampling import Sampling, ways_of
+from ayni.rollout.prefixes import NONE, Prefixes
+from ayni.rollout.sampling import ways_of
 
 SLOTS = 256  # rows decoded together
 
@@ -44,19 +45,34 @@ class _Waiting(NamedTuple):
 class _Running:
     id: int
     k: int
-    sampling: Sampling
-    length: int  # of the prompt
+    request: Request
     count: int = 1  # tokens drawn
+
+    @property
+    def length(self) -> int:
+        """Of what is read when the newest token is."""
+        return len(self.request.tokens) + self.count
 
 
 class Scheduler:
     """Answers requests with one model, in at most `slots` slots; prompt and answer have `context` tokens together.
 
-    An answer ends with EOS, or with one of the tokens `stops`.
+    An answer ends with EOS, or with one of the tokens `stops`. What is `known` of prompts is not read again; what
+    prompts and answers leave is `kept`, where somebody will ask for it.
     """
 
-    def __init__(self, model: Decoder, eos: int, context: int, slots: int = SLOTS, stops: Collection[int] = ()) -> None:
+    def __init__(
+        self,
+        model: Decoder,
+        eos: int,
+        context: int,
+        slots: int = SLOTS,
+        stops: Collection[int] = (),
+        known: Prefixes = NONE,
+        kept: Prefixes | None = None,
+    ) -> None:
         self.model, self.eos, self.context, self.slots = model, eos, context, slots
+        self.known, self.kept = known, kept
         self.ends = {eos, *stops}
         self._stops = torch.tensor(sorted(stops), device=model.device) if stops else None
         self._ids = itertools.count()
@@ -100,7 +116,7 @@ class Scheduler:
         return {(owner.id, owner.k): tokens for owner, tokens, _ in self._drawn(self._busy())}
 
     def _begin(self) -> None:
-        begun = begin(self.model, [request for _, request in self._arrived], self.context, self.slots)
+        begun = begin(self.model, [request for _, request in self._arrived], self.context, self.slots, self.known)
         for (id, _), samples in zip(self._arrived, begun, strict=True):
             self._waiting += [_Waiting(id, k, sample) for k, sample in enumerate(samples)]
             self._limit = max(self._limit, samples[0].limit)
@@ -114,7 +130,7 @@ class Scheduler:
         busy = self._busy()
         if self._state is None or not busy:
             return []
-        needed = max(owner.length + owner.count for _, owner in busy)
+        needed = max(owner.length for _, owner in busy)
         # a stride at a time: few shapes, as in training (ayni.model.rounding)
         columns = min(-(-needed // STRIDE) * STRIDE, self._state.keys[0].shape[2])
         self._state = decode_step(self.model, replace(self._state, columns=columns), self.eos, self._stops)
@@ -122,9 +138,13 @@ class Scheduler:
         for _, owner in busy:
             owner.count += 1
         ended = [(slot, owner) for slot, owner in busy if not going_on[slot]]
-        for slot, _ in ended:
+        drawn = self._drawn(ended)
+        for (slot, _), (owner, tokens, _) in zip(ended, drawn, strict=True):
             self._owners[slot] = None
-        return [Finished(owner.id, owner.k, Drawn(ids, logprobs)) for owner, ids, logprobs in self._drawn(ended)]
+            if self.kept is not None:  # the last token is drawn, not read
+                read = [x[slot] for x in (*self._state.keys, *self._state.values)]
+                self.kept.keep((*owner.request.tokens, *tokens[:-1]), read)
+        return [Finished(owner.id, owner.k, Drawn(tokens, logprobs)) for owner, tokens, logprobs in drawn]
 
     def _drawn(self, slots: list[tuple[int, _Running]]) -> list[tuple[_Running, list[int], list[float]]]:
         """What was drawn in these slots."""
@@ -154,11 +174,11 @@ class Scheduler:
                     ended.append(Finished(id, k, Drawn([begun.token], [begun.logprob])))
                     left.append(slot)
                 else:
-                    self._owners[slot], taken[slot] = _Running(id, k, begun.sampling, begun.length), begun
+                    self._owners[slot], taken[slot] = _Running(id, k, begun.request), begun
             free = left
         if taken:
             admit(state, list(taken), list(taken.values()))
-        samplings = [owner.sampling for _, owner in self._busy()]
+        samplings = [owner.request.sampling for _, owner in self._busy()]
         penalise = any(sampling.repetition_penalty != 1 for sampling in samplings)
         self._state = replace(state, ways=ways_of(samplings), penalise=penalise)
         return ended

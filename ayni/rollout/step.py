@@ -1,6 +1,6 @@
-"""A step of decoding on one core, in C (ayni/model/step.c): the whole model by one call, each weight read once.
+"""A step of decoding, and a prompt's reading, on one core, in C (ayni/model/step.c): the whole model by one call.
 
-There where native.c could be compiled; elsewhere, and where several cores share a product, a step is torch's operations
+There where native.c could be compiled; elsewhere, and where several cores share a product, they are torch's operations
 (ayni.rollout.decoder).
 """
 
@@ -39,11 +39,6 @@ class Step:
         compiled = passes(dtype) if dtype is not None and fits else None
         self.compiled = compiled if compiled is not None and compiled.panel_pays() else None
 
-    @property
-    def possible(self) -> bool:
-        """Whether it can be taken by the thread that asks."""
-        return self.compiled is not None and torch.get_num_threads() == 1
-
     def keep(self, weights: Sequence[Tensor]) -> None:
         """The next weights, (out, in) each."""
         if self.compiled is None:
@@ -54,11 +49,23 @@ class Step:
             panels = filled.view(-1, lanes, weight.shape[1] // pair, pair)
             self.panels.append(panels.transpose(1, 2).contiguous())
 
+    def kept(self, place: int, outputs: int) -> Tensor:
+        """The weight (outputs, in) that was kept as number `place`."""
+        return self.panels[place].transpose(1, 2).flatten(2).flatten(0, 1)[:outputs]
+
     def __call__(
-        self, stream: Tensor, keys: Sequence[Tensor], values: Sequence[Tensor], slots: Tensor, positions: Tensor
+        self,
+        stream: Tensor,
+        keys: Sequence[Tensor],
+        values: Sequence[Tensor],
+        slots: Tensor,
+        positions: Tensor,
+        asked: int | None = None,
     ) -> Tensor:
-        """Embeddings (R, D) of tokens at `positions` (R,) of `slots` (R,) → logits (R, V), both fp32."""
+        """Embeddings (R, D) of tokens at `positions` (R,) of `slots` (R,), behind those of its slot that each sees →
+        logits (asked, V) of the last rows, or of all (R, V); both fp32."""
         shape, rows, length = self.shape, len(stream), keys[0].shape[2]
+        asked = rows if asked is None else asked
         weights = _pointers(self.panels)
         of = _Shape(
             shape.layers,
@@ -75,12 +82,19 @@ class Step:
         wide = (2 * shape.heads + 2 * shape.kv_heads) * shape.head_dim + 3 * shape.dim + 3 * shape.hidden
         widest = max(shape.dim, shape.hidden)
         scratch = torch.empty(rows * (wide + widest) + length + LANES)
-        logits = torch.empty(rows, shape.vocab)
+        logits = torch.empty(asked, shape.vocab)
         caches = _pointers([x for pair in zip(keys, values, strict=True) for x in pair])
         pointers = (slots.data_ptr(), positions.data_ptr(), ctypes.addressof(caches))
         assert self.compiled is not None
         self.compiled.decode(
-            ctypes.addressof(of), rows, length, *pointers, stream.data_ptr(), scratch.data_ptr(), logits.data_ptr()
+            ctypes.addressof(of),
+            rows,
+            asked,
+            length,
+            *pointers,
+            stream.data_ptr(),
+            scratch.data_ptr(),
+            logits.data_ptr(),
         )
         return logits
 

@@ -1,0 +1,52 @@
+"""Keys and values of what has been read and drawn, for prompts that begin with it: the turns of a conversation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import takewhile
+from typing import NamedTuple
+
+from torch import Tensor
+
+BLOCK = 16  # tokens: a prompt is looked up by beginnings of so many more each
+MOST = 1 << 28  # bytes that are kept
+
+
+class _Kept(NamedTuple):
+    tokens: tuple[int, ...]
+    columns: list[Tensor]  # (KV, n, d): keys, then values, of every layer
+
+
+class Prefixes:
+    """Sequences of which keys and values are kept, until MOST bytes are."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._found: dict[tuple[int, ...], _Kept] = {}
+
+    def keep(self, tokens: Sequence[int], columns: Sequence[Tensor]) -> None:
+        """Keeps a copy of the first len(tokens) columns of (KV, ·, d) each, as long as there is room."""
+        n = len(tokens)
+        size = sum(x[:, :n].numel() * x.element_size() for x in columns)
+        if n < BLOCK or self.bytes + size > MOST:
+            return
+        self.bytes += size
+        kept = _Kept(tuple(tokens), [x[:, :n].clone() for x in columns])
+        for end in range(BLOCK, n + 1, BLOCK):
+            self._found[kept.tokens[:end]] = kept
+
+    def put(self, tokens: Sequence[int], columns: Sequence[Tensor]) -> int:
+        """Writes the longest beginning of these tokens that is kept into the columns (KV, ·, d); returns its length."""
+        asked = tuple(tokens)
+        for end in range(len(asked) // BLOCK * BLOCK, 0, -BLOCK):
+            kept = self._found.get(asked[:end])
+            if kept is not None:
+                more = takewhile(lambda pair: pair[0] == pair[1], zip(asked[end:], kept.tokens[end:], strict=False))
+                n = end + sum(1 for _ in more)
+                for there, here in zip(columns, kept.columns, strict=True):
+                    there[:, :n] = here[:, :n]
+                return n
+        return 0
+
+
+NONE = Prefixes()  # nobody keeps anything in it
