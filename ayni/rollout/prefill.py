@@ -73,12 +73,16 @@ def _read_alone(
     for row, prompt in enumerate(prompts):
         begin = known.put(prompt[:-1], [x[row] for x in (*keys, *values)])
         unread += [(prompt[at], row, at) for at in range(begin, len(prompt) - 1)]
-    for start in range(0, len(unread), AT_ONCE):
-        token, slot, at = torch.tensor(unread[start : start + AT_ONCE]).t().contiguous()
-        model.step(token, keys, values, slot, at, asked=0)
-    last = torch.tensor([prompt[-1] for prompt in prompts])
-    logits = model.step(last, keys, values, torch.arange(len(prompts)), torch.tensor(lengths) - 1)
-    return Prefill(lengths, keys, values), logits
+    last = [(prompt[-1], row, len(prompt) - 1) for row, prompt in enumerate(prompts)]
+
+    def logits_of(rows: list[tuple[int, int, int]], asked: int | None = None) -> list[Tensor]:
+        pieces = [torch.tensor(rows[start : start + AT_ONCE]).t() for start in range(0, len(rows), AT_ONCE)]
+        return [
+            model.step(token, keys, values, slot, at, asked) for token, slot, at in (x.contiguous() for x in pieces)
+        ]
+
+    logits_of(unread, asked=0)
+    return Prefill(lengths, keys, values), torch.cat(logits_of(last))
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ class Prefixes:
 
     def __init__(self) -> None:
         self.bytes = 0
-        self._found: dict[tuple[int, ...], _Kept] = {}
+        self._found: dict[int, _Kept] = {}  # by what beginnings hash to
 
     def keep(self, tokens: Sequence[int], columns: Sequence[Tensor]) -> None:
         """Keeps a copy of the first len(tokens) columns of (KV, ·, d) each, as long as there is room."""
@@ -33,14 +33,14 @@ class Prefixes:
         self.bytes += size
         kept = _Kept(tuple(tokens), [x[:, :n].clone() for x in columns])
         for end in range(BLOCK, n + 1, BLOCK):
-            self._found[kept.tokens[:end]] = kept
+            self._found[hash(kept.tokens[:end])] = kept
 
     def put(self, tokens: Sequence[int], columns: Sequence[Tensor]) -> int:
         """Writes the longest beginning of these tokens that is kept into the columns (KV, ·, d); returns its length."""
         asked = tuple(tokens)
         for end in range(len(asked) // BLOCK * BLOCK, 0, -BLOCK):
-            kept = self._found.get(asked[:end])
-            if kept is not None:
+            kept = self._found.get(hash(asked[:end]))
+            if kept is not None and kept.tokens[:end] == asked[:end]:
                 more = takewhile(lambda pair: pair[0] == pair[1], zip(asked[end:], kept.tokens[end:], strict=False))
                 n = end + sum(1 for _ in more)
                 for there, here in zip(columns, kept.columns, strict=True):
