@@ -21,8 +21,9 @@ ROOT = Path(__file__).parent.parent
 
 def environment(options: Options, side: str) -> dict[str, str]:
     """Of every side alike: so many threads, no network, nothing that talks; how threads wait is what serves it best."""
-    # llama.cpp's threads meet after every operation, some hundred times a token: asleep they would come late
-    waits = {} if side == "llama.cpp" else {"OMP_WAIT_POLICY": "PASSIVE"}
+    # llama.cpp's threads meet after every operation, some hundred times a token: asleep they would come late.
+    # So long does GNU's OpenMP let them spin by itself; `prepare` would have them sleep at once
+    waits = {"OMP_WAIT_POLICY": "PASSIVE"} | ({"GOMP_SPINCOUNT": "300000"} if side == "llama.cpp" else {})
     set_here = {
         "OMP_NUM_THREADS": str(options.threads),
         "MKL_NUM_THREADS": str(options.threads),
