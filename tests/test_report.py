@@ -17,11 +17,11 @@ from ayni.evaluate.results import Result, result, write_results
 from ayni.evaluate.reward_accuracy import reward_accuracy
 from ayni.evaluate.win_rate import Outcome, win_rate_results
 from ayni.files import write_json, write_jsonl
-from ayni.maths.statistics import proportion
+from ayni.maths.statistics import Estimate, proportion
 from ayni.records import RATINGS, Message, Prompt
 from ayni.report import build_report
 from ayni.report.comparisons import versions
-from ayni.report.figures import running_mean
+from ayni.report.figures import Line, power, running_mean, trend
 from ayni.report.pipeline_graph import BOX, layered, rail, reduced
 from ayni.report.sections import _in_order, operations
 from ayni.runs.reading import SampleRow, read_run
@@ -483,3 +483,13 @@ def test_versions_stand_in_order_behind_what_they_are_held_against() -> None:
     ]
     found = _in_order(rows)
     assert found == (("sft", "none", ()), ("v1", "one", (("helpfulness", 0.5),)), ("v2", "two", ()))
+
+
+@pytest.mark.parametrize("widest", [1.5, 4.0, 300.0, 5e7])
+def test_equal_factors_are_named_in_characters(widest: float) -> None:
+    """Not in a formula's source, which no page sets; and at two places at least."""
+    points = [(2.3e11 * x, Estimate(0.7, (0.6, 0.8), 40)) for x in (1.0, widest)]
+    drawn = trend([Line("all", "blue", points)], x_label="operations", y_label="accuracy", factors=True)
+    assert "$" not in drawn
+    assert 2 <= drawn.count("·10") <= 2 * 5  # matplotlib says each twice: as a comment, too
+    assert [power(x) for x in (2e13, 5e-4, 2.34e11)] == ["2·10¹³", "5·10⁻⁴", "2.3·10¹¹"]

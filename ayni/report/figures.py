@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -11,7 +12,7 @@ import numpy as np
 from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator, NullLocator, PercentFormatter
 
 from ayni.maths.statistics import Estimate
 from ayni.report.canvas import SIZE, STAND_IN, STYLE, WIDE, as_svg
@@ -135,6 +136,9 @@ def trend(
             axes.plot(at, [part.value or 0 for _, part in line.points], "o-", color=colour, linewidth=1.6, markersize=4)
         if factors:
             axes.set_xscale("log")
+            ticks = round_numbers(places[0], places[-1])
+            axes.set_xticks(ticks, [power(x) for x in ticks])
+            axes.xaxis.set_minor_locator(NullLocator())
         else:
             axes.set_xticks(places, names or [f"{x:g}" for x in places])
         axes.set_xlabel(x_label)
@@ -149,6 +153,22 @@ def trend(
         if share and not factors:
             axes.set_ylim(bottom=min(0.0, axes.get_ylim()[0]))
         return as_svg(figure)
+
+
+def round_numbers(low: float, high: float) -> list[float]:
+    """Two to five of 1, 2 and 5 times powers of ten between them; themselves where there are no two."""
+    powers = [10.0**e for e in range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)]
+    found = [m * p for p in powers for m in (1, 2, 5) if low <= m * p <= high]
+    if len(found) > 5:
+        found = [p for p in powers if low <= p <= high]
+    return found[:: -(-len(found) // 5)] if len(found) > 1 else [low, high]
+
+
+def power(x: float) -> str:
+    """2e13 → 2·10¹³, in characters: the page's font sets them."""
+    digits, exponent = f"{x:.1e}".split("e")
+    raised = str(int(exponent)).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+    return f"{digits.removesuffix('.0')}·10{raised}"
 
 
 def distributions(rows: Sequence[tuple[str, Sequence[tuple[float, float]]]], *, x_label: str, colour: str) -> Markup:
